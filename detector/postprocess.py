@@ -1,0 +1,83 @@
+"""From raw head outputs to detections."""
+
+from typing import Literal, TypedDict
+
+import torch
+from torch import Tensor
+from torchvision.ops import batched_nms
+
+from detector.boxes import distances_to_boxes
+from detector.head import BranchOutput
+
+BranchName = Literal["one2one", "one2many"]
+
+
+class RawOutput(TypedDict, total=False):
+    """What ``Detector.forward`` returns. After ``Detector.deploy`` one of the branches is missing."""
+
+    one2many: BranchOutput
+    one2one: BranchOutput
+    points: Tensor  # (A, 2) anchor points x y, in cells of their level
+    strides: Tensor  # (A,) pixels per cell
+
+
+class Detection(TypedDict):
+    """The objects found in one image, best first (torchvision's convention)."""
+
+    boxes: Tensor  # (N, 4) x1 y1 x2 y2 in pixels of the network input
+    scores: Tensor  # (N,) in 0..1
+    labels: Tensor  # (N,) int64, 0..C-1
+
+
+@torch.no_grad()
+def decode(
+    outputs: RawOutput,
+    branch: BranchName = "one2one",
+    score_threshold: float = 0.001,
+    max_detections: int = 300,
+    iou_threshold: float = 0.7,
+    classes: list[int] | None = None,
+) -> list[Detection]:
+    """Turn the raw outputs of one branch into detections, in float32 whatever the precision of the network.
+
+    ``"one2one"`` takes the best (anchor, class) pairs as they are; ``"one2many"`` removes, class by class, boxes that
+    overlap a better one by more than ``iou_threshold``. Scores must exceed ``score_threshold``. ``classes`` keeps only
+    these labels, and is applied before anything is ranked.
+    """
+    if branch not in outputs:
+        present = ", ".join(name for name in ("one2one", "one2many") if name in outputs)
+        raise ValueError(f"branch {branch!r} is not in the outputs, which have: {present}")
+    raw = outputs[branch]
+    points, strides = outputs["points"].float(), outputs["strides"].float()
+    boxes = distances_to_boxes(raw["boxes"].float().transpose(1, 2), points) * strides[:, None]  # (B, A, 4)
+    scores = raw["scores"].float().sigmoid().transpose(1, 2)  # (B, A, C)
+    if classes is not None:
+        hidden = torch.ones(scores.shape[2], dtype=torch.bool, device=scores.device)
+        hidden[classes] = False
+        scores = scores.masked_fill(hidden, -1.0)
+    if branch == "one2one":
+        return _top_k(boxes, scores, score_threshold, max_detections)
+    return [_suppress(b, s, score_threshold, max_detections, iou_threshold) for b, s in zip(boxes, scores)]
+
+
+def _top_k(boxes: Tensor, scores: Tensor, score_threshold: float, max_detections: int) -> list[Detection]:
+    """Take the anchors with the highest best-class scores, then the best of all their (anchor, class) pairs."""
+    k = min(max_detections, scores.shape[1])
+    anchors = scores.amax(dim=2).topk(k, dim=1).indices  # (B, k)
+    boxes = boxes.gather(1, anchors[..., None].expand(-1, -1, 4))
+    scores = scores.gather(1, anchors[..., None].expand(-1, -1, scores.shape[2]))  # (B, k, C)
+    best, pairs = scores.flatten(1).topk(k, dim=1)
+    rows, labels = pairs // scores.shape[2], pairs % scores.shape[2]
+    boxes = boxes.gather(1, rows[..., None].expand(-1, -1, 4))
+    return [
+        {"boxes": b[s > score_threshold], "scores": s[s > score_threshold], "labels": c[s > score_threshold]}
+        for b, s, c in zip(boxes, best, labels)
+    ]
+
+
+def _suppress(boxes: Tensor, scores: Tensor, score_threshold: float, max_detections: int, iou_threshold: float) -> Detection:
+    """Class-aware NMS over one image: ``boxes`` (A, 4), ``scores`` (A, C); every class of an anchor counts."""
+    anchors, labels = (scores > score_threshold).nonzero(as_tuple=True)
+    boxes, scores = boxes[anchors], scores[anchors, labels]
+    keep = batched_nms(boxes, scores, labels, iou_threshold)[:max_detections]
+    return {"boxes": boxes[keep], "scores": scores[keep], "labels": labels[keep]}

@@ -1,0 +1,208 @@
+"""MuSGD, and which parameter it treats how."""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from detector.blocks.dynamic import DynamicConv2d
+
+OptimizerName = Literal["musgd", "sgd", "adamw"]
+MatrixShape = tuple[int, int, int]  # number of matrices, rows, columns
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # quintic coefficients of Muon (Jordan et al., 2024)
+NEWTON_SCHULZ_STEPS = 5
+
+
+class MuSGD(torch.optim.Optimizer):
+    """SGD with Nesterov momentum, and on top of it a Muon step for matrices (YOLO26, arXiv:2606.03748).
+
+    A parameter group with ``muon=True`` may have ``matrices``, one (number, rows, columns) for each of its parameters; by
+    default a parameter of 2 or more dimensions is one matrix of its first dimension by the rest. Matrices of one shape are
+    orthogonalised together, in one call, whichever group they are in.
+
+    Parameters of a group without ``muon`` take the SGD step alone.
+
+    Args:
+        params: parameters or parameter groups, with the options ``lr``, ``momentum``, ``weight_decay``, ``muon``.
+        lr: learning rate of the SGD part; the Muon part takes ``muon_scale`` times as much.
+        momentum: of both parts, each with its own buffer.
+        weight_decay: of the SGD part, added to its gradient.
+        muon_scale: see ``lr``.
+        precision: of the orthogonalisation; None takes bfloat16 on GPUs and float32, the faster one there, on CPUs.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 0.01,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        muon: bool = False,
+        muon_scale: float = 0.2,
+        precision: torch.dtype | None = None,
+    ) -> None:
+        if lr < 0 or not 0 <= momentum < 1 or weight_decay < 0:
+            raise ValueError(f"lr={lr} and weight_decay={weight_decay} must not be negative, momentum={momentum} be in 0..1")
+        self.precision = precision
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "muon": muon, "muon_scale": muon_scale}
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
+        """Take one step. Parameters without a gradient stay as they are."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        self._muon_step([group for group in self.param_groups if group["muon"]])
+        for group in self.param_groups:
+            self._sgd_step(group)
+        return loss
+
+    def _buffers(self, name: str, params: list[Tensor]) -> list[Tensor]:
+        for p in params:
+            if name not in self.state[p]:
+                self.state[p][name] = torch.zeros_like(p)
+        return [self.state[p][name] for p in params]
+
+    def _muon_step(self, groups: list[dict[str, Any]]) -> None:
+        by_shape: dict[tuple, list[tuple[Tensor, float]]] = defaultdict(list)  # update, step size
+        targets: dict[tuple, list[Tensor]] = defaultdict(list)
+        for group in groups:
+            entries = [(p, shape) for p, shape in zip(group["params"], _matrices(group)) if p.grad is not None]
+            if not entries:
+                continue
+            params = [p for p, _ in entries]
+            grads, buffers = [p.grad for p in params], self._buffers("muon_buffer", params)
+            torch._foreach_lerp_(buffers, grads, 1 - group["momentum"])
+            updates = torch._foreach_lerp(grads, buffers, group["momentum"])  # Nesterov: b m + (1 - b) g
+            for (p, shape), update in zip(entries, updates):
+                key = (*shape[1:], p.device)
+                step = -group["lr"] * group["muon_scale"] * _aspect_scale(p)
+                by_shape[key].append((update.reshape(shape), step))
+                targets[key].append(p)
+        for key, pairs in by_shape.items():
+            stacked = torch.cat([update for update, _ in pairs])
+            orthogonal = orthogonalise(stacked, self.precision).split([len(update) for update, _ in pairs])
+            updates = [o.reshape(p.shape) for o, p in zip(orthogonal, targets[key])]
+            torch._foreach_mul_(updates, [step for _, step in pairs])
+            torch._foreach_add_(targets[key], updates)
+
+    def _sgd_step(self, group: dict[str, Any]) -> None:
+        params = [p for p in group["params"] if p.grad is not None]
+        if not params:
+            return
+        grads, buffers = [p.grad for p in params], self._buffers("momentum_buffer", params)
+        if group["weight_decay"]:
+            grads = torch._foreach_add(grads, params, alpha=group["weight_decay"])
+        torch._foreach_mul_(buffers, group["momentum"])
+        torch._foreach_add_(buffers, grads)
+        torch._foreach_add_(params, grads, alpha=-group["lr"])
+        torch._foreach_add_(params, buffers, alpha=-group["lr"] * group["momentum"])
+
+
+def orthogonalise(matrices: Tensor, precision: torch.dtype | None = None) -> Tensor:
+    """Return about U V^T of the singular value decompositions U S V^T of ``matrices`` (N, rows, columns), float32.
+
+    Five Newton-Schulz iterations in ``precision``, whose singular values end near 1 (Muon, Jordan et al., 2024).
+    """
+    if precision is None:
+        precision = torch.float32 if matrices.device.type == "cpu" else torch.bfloat16
+    x = matrices.to(precision)
+    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
+    tall = x.shape[1] > x.shape[2]
+    if tall:
+        x = x.mT
+    a, b, c = NEWTON_SCHULZ
+    for _ in range(NEWTON_SCHULZ_STEPS):
+        gram = x @ x.mT
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.baddbmm(x, polynomial, x, beta=a)
+    return (x.mT if tall else x).float()
+
+
+def _matrices(group: dict[str, Any]) -> list[MatrixShape]:
+    return group.get("matrices") or [(1, p.shape[0], math.prod(p.shape[1:])) for p in group["params"]]
+
+
+def _aspect_scale(p: Tensor) -> float:
+    """Return sqrt(max(1, size(-2) / size(-1))) of the tensor as it is: 1 for square kernels, however flat."""
+    return max(1.0, p.shape[-2] / p.shape[-1]) ** 0.5
+
+
+def parameter_groups(
+    model: nn.Module, lr: float, weight_decay: float, muon: bool = True, class_lr_ratio: float = 3.0
+) -> list[dict[str, Any]]:
+    """Sort the trainable parameters of ``model`` into groups; each is in exactly one, and no group is empty.
+
+    Kernels of convolutions take Muon (if ``muon``) and decay, every expert of a dynamic convolution as a matrix of its own;
+    weights of routers take decay only; norms and biases neither. Class branches (``.cls.`` in the name) have
+    ``class_lr_ratio`` times the learning rate. Besides the optimizers' own keys a group has ``name``, ``base_lr`` and
+    ``bias``, for ``Schedule``.
+    """
+    groups: dict[str, dict[str, Any]] = {}
+    seen: set[int] = set()
+    for prefix, module in model.named_modules():
+        for attribute, p in module.named_parameters(recurse=False):
+            if not p.requires_grad or id(p) in seen:
+                continue
+            seen.add(id(p))
+            kind = _kind(module, attribute, p)
+            name = f"class {kind}" if ".cls." in f".{prefix}." else kind
+            if name not in groups:
+                rate = lr * (class_lr_ratio if name.startswith("class ") else 1.0)
+                decay = weight_decay if kind in ("kernels", "routers") else 0.0
+                group = {
+                    "params": [],
+                    "name": name,
+                    "lr": rate,
+                    "base_lr": rate,
+                    "weight_decay": decay,
+                    "bias": kind == "biases",
+                }
+                groups[name] = group | ({"muon": True, "matrices": []} if muon and kind == "kernels" else {"muon": False})
+            groups[name]["params"].append(p)
+            if groups[name]["muon"]:
+                groups[name]["matrices"].append(_matrix_shape(module, p))
+    if not groups:
+        raise ValueError("the model has no trainable parameter: everything is frozen")
+    return list(groups.values())
+
+
+def _kind(module: nn.Module, attribute: str, p: Tensor) -> str:
+    if attribute == "bias":
+        return "biases"
+    if isinstance(module, nn.Linear):
+        return "routers"
+    return "kernels" if p.ndim > 1 else "norms"
+
+
+def _matrix_shape(module: nn.Module, p: Tensor) -> MatrixShape:
+    if isinstance(module, DynamicConv2d):
+        return (module.num_experts, module.out_channels, p.shape[1] // module.out_channels)
+    return (1, p.shape[0], math.prod(p.shape[1:]))
+
+
+def group_table(groups: list[dict[str, Any]]) -> str:
+    """Describe parameter groups, one a line, for the log."""
+    lines = [f"{'parameter group':<16}{'tensors':>8}{'parameters':>12}{'lr':>10}{'decay':>10}  matrices"]
+    for group in groups:
+        count = sum(p.numel() for p in group["params"])
+        matrices = str(sum(m[0] for m in group["matrices"])) if group["muon"] else "-"
+        rates = f"{group['base_lr']:>10.4g}{group['weight_decay']:>10.3g}"
+        lines.append(f"{group['name']:<16}{len(group['params']):>8}{count:>12,}{rates}  {matrices}")
+    return "\n".join(lines)
+
+
+def build_optimizer(name: OptimizerName, groups: list[dict[str, Any]], momentum: float) -> torch.optim.Optimizer:
+    """Make the optimizer over ``parameter_groups``; ``momentum`` is the first beta of AdamW."""
+    if name == "musgd":
+        return MuSGD(groups, momentum=momentum)
+    if name == "sgd":
+        return torch.optim.SGD(groups, momentum=momentum, nesterov=True)
+    if name == "adamw":
+        return torch.optim.AdamW(groups, betas=(momentum, 0.999))
+    raise ValueError(f"unknown optimizer {name!r}; choose musgd, sgd or adamw")

@@ -1,0 +1,188 @@
+"""The LightningModule: steps, optimizer and logging. The maths is elsewhere."""
+
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+
+from detector.batch import Batch
+from detector.loss import DetectionLoss, one_to_many_weight
+from detector.model import build_detector
+from detector.optim import OptimizerName, build_optimizer, group_table, parameter_groups
+from detector.postprocess import Detection, RawOutput
+from detector.schedule import Schedule
+
+# Learning rate and initial learning rate of biases in the warm-up, where none is given
+DEFAULT_RATES = {"musgd": (0.01, 0.1), "sgd": (0.01, 0.1), "adamw": (0.001, 0.0)}
+
+
+class DetectorModule(L.LightningModule):
+    """Trains and evaluates a Detector with any dataloader that yields ``detector.batch.Batch``.
+
+    Gradients are those of the mean loss times the number of images in a step: batches are accumulated until about
+    ``nominal_batch`` images, over all processes, make one optimizer step, and the weight decay is scaled with what that
+    comes to. Use ``RampedEMA`` beside it for the averaged weights.
+
+    Args:
+        variant: a key of ``detector.VARIANTS``.
+        class_names: names of the classes 0..C-1; they travel in the checkpoint.
+        category_ids: the id of each class in the annotation file; 0..C-1 if not given.
+        overrides: fields of ``DetectorConfig`` that differ from the variant, e.g. ``{"dynamic": {"num_experts": 8}}``.
+        optimizer: ``musgd``, ``sgd`` or ``adamw``.
+        lr: learning rate; by default 0.01, with adamw 0.001.
+        final_lr_ratio: learning rate at the end, as a share of ``lr``.
+        lr_decay: ``linear`` or ``cosine``, per epoch.
+        class_lr_ratio: learning rate of the class branches as a multiple of ``lr``.
+        momentum: of the optimizer, the first beta of adamw.
+        weight_decay: at ``nominal_batch`` images a step.
+        warmup_epochs: length of the warm-up, may be a fraction.
+        warmup_momentum: momentum at the first step.
+        warmup_bias_lr: learning rate of biases at the first step; by default 0.1, with adamw 0.
+        nominal_batch: images that make one optimizer step; see above.
+        clip_norm: gradients are clipped to this norm; 0 turns it off. A Trainer's own ``gradient_clip_val`` wins.
+        box_gain: weight of the CIoU term.
+        class_gain: weight of the class term.
+        l1_gain: weight of the L1 term.
+        channels_last: memory layout of images and network; faster on CPUs and on GPUs with tensor cores.
+        compile: compile the network (not the loss) with ``torch.compile``.
+    """
+
+    def __init__(
+        self,
+        variant: str = "dyn_n",
+        class_names: list[str] | None = None,
+        category_ids: list[int] | None = None,
+        overrides: dict[str, Any] | None = None,
+        optimizer: OptimizerName = "musgd",
+        lr: float | None = None,
+        final_lr_ratio: float = 0.01,
+        lr_decay: Literal["linear", "cosine"] = "linear",
+        class_lr_ratio: float = 3.0,
+        momentum: float = 0.9,
+        weight_decay: float = 5e-4,
+        warmup_epochs: float = 3.0,
+        warmup_momentum: float = 0.8,
+        warmup_bias_lr: float | None = None,
+        nominal_batch: int = 64,
+        clip_norm: float = 10.0,
+        box_gain: float = 7.5,
+        class_gain: float = 0.5,
+        l1_gain: float = 1.5,
+        channels_last: bool = True,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        if not class_names:
+            raise ValueError("class_names is empty; give the names of the classes 0..C-1, e.g. data.class_names")
+        self.class_names = list(class_names)
+        self.category_ids = list(range(len(class_names))) if category_ids is None else list(category_ids)
+        if len(self.category_ids) != len(self.class_names):
+            raise ValueError(f"{len(self.class_names)} class_names but {len(self.category_ids)} category_ids; give as many")
+        if optimizer not in DEFAULT_RATES:
+            raise ValueError(f"unknown optimizer {optimizer!r}; choose one of {', '.join(DEFAULT_RATES)}")
+        self.save_hyperparameters()
+        self.model = build_detector(variant, len(self.class_names), **(overrides or {}))
+        if channels_last:
+            self.model.to(memory_format=torch.channels_last)
+        self.loss = DetectionLoss(box_gain, class_gain, l1_gain)
+
+    def forward(self, images: Tensor) -> RawOutput:
+        """Return the raw outputs for ``images`` (B, 3, H, W), uint8 in 0..255 or floating point in 0..1."""
+        return self.model(self._prepare(images))
+
+    def _prepare(self, images: Tensor) -> Tensor:
+        if images.dtype == torch.uint8:
+            images = images.float() / 255
+        layout = torch.channels_last if self.hparams.channels_last else torch.contiguous_format
+        return images.contiguous(memory_format=layout)
+
+    def _losses(self, outputs: RawOutput, batch: Batch) -> dict[str, Tensor]:
+        share = one_to_many_weight(self.current_epoch, self.trainer.max_epochs)
+        return self.loss(outputs, batch["targets"], batch["images"].shape[-2:], share)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the loss whose gradient, averaged over processes, is that of the mean loss times the global batch."""
+        terms = self._losses(self(batch["images"]), batch)
+        num_images, processes = len(batch["targets"]), self.trainer.world_size
+        logged = {f"train/{name}": term.detach() for name, term in terms.items()}
+        self.log_dict(logged, on_step=False, on_epoch=True, batch_size=num_images, sync_dist=True)
+        self.log("loss", logged["train/total"], on_step=True, on_epoch=False, prog_bar=True, logger=False)
+        # DDP averages over processes and Lightning over accumulated batches; both are to be sums.
+        return terms["total"] * (num_images * processes * processes * self.trainer.accumulate_grad_batches)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> RawOutput:
+        """Log the loss and return the raw outputs of both branches, for the callbacks that judge them."""
+        outputs = self(batch["images"])
+        logged = {f"val/{name}": term for name, term in self._losses(outputs, batch).items()}
+        self.log_dict(logged, batch_size=len(batch["targets"]), sync_dist=True)
+        return outputs
+
+    def test_step(self, batch: Batch, batch_idx: int) -> RawOutput:
+        """Return the raw outputs of both branches, for the callbacks that judge them."""
+        return self(batch["images"])
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[Detection]:
+        """Return the detections of the NMS-free branch, in pixels of the network input."""
+        return self.model.detect(self._prepare(batch["images"]))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Work out the accumulation and build the optimizer over its parameter groups."""
+        hp = self.hparams
+        self.trainer.fit_loop.setup_data()  # the batch size is the dataloader's
+        batch_size, processes = _batch_size(self.trainer.train_dataloader), self.trainer.world_size
+        step_batch = batch_size * processes
+        if self.trainer.accumulate_grad_batches == 1:
+            self.trainer.accumulate_grad_batches = max(round(hp.nominal_batch / step_batch), 1)
+        images_a_step = step_batch * self.trainer.accumulate_grad_batches
+        default_lr, default_bias_lr = DEFAULT_RATES[hp.optimizer]
+        lr = default_lr if hp.lr is None else hp.lr
+        decay = hp.weight_decay * images_a_step / hp.nominal_batch
+        groups = parameter_groups(self.model, lr, decay, hp.optimizer == "musgd", hp.class_lr_ratio)
+        self.schedule = Schedule(
+            max_epochs=-1 if self.trainer.max_epochs is None else self.trainer.max_epochs,
+            final_ratio=hp.final_lr_ratio,
+            decay=hp.lr_decay,
+            momentum=hp.momentum,
+            warmup_epochs=hp.warmup_epochs,
+            warmup_momentum=hp.warmup_momentum,
+            warmup_bias_lr=default_bias_lr if hp.warmup_bias_lr is None else hp.warmup_bias_lr,
+        )
+        rank_zero_info(
+            f"{group_table(groups)}\n{hp.optimizer}: {images_a_step} images a step = {batch_size} a batch x "
+            f"{processes} processes x {self.trainer.accumulate_grad_batches} accumulated; {self.trainer.num_training_batches} batches an epoch"
+        )
+        return build_optimizer(hp.optimizer, groups, hp.momentum)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip to the Trainer's ``gradient_clip_val`` or else to ``clip_norm``."""
+        if gradient_clip_val is None:
+            gradient_clip_val = self.hparams.clip_norm or None
+        self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def on_fit_start(self) -> None:
+        """Compile the network if asked to: its state_dict keeps its names."""
+        if self.hparams.compile:
+            self.model.compile()
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Set the learning rate and momentum of this batch."""
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        self.schedule.apply(optimizer, self.current_epoch, batch_idx, self.trainer.num_training_batches)
+        self.log("train/lr", optimizer.param_groups[0]["lr"], on_step=False, on_epoch=True, batch_size=1)
+
+
+def _batch_size(loader: Any) -> int:
+    size = getattr(loader, "batch_size", None) or getattr(getattr(loader, "batch_sampler", None), "batch_size", None)
+    if not size:
+        raise ValueError(
+            f"the training dataloader ({type(loader).__name__}) has no batch_size, which nominal_batch is divided by; "
+            "give the DataLoader or its batch sampler a batch_size attribute"
+        )
+    return int(size)

@@ -1,0 +1,195 @@
+"""The twelve COCO numbers of a set of detections, by pycocotools. Pure functions, of use without a trainer."""
+
+import contextlib
+import io
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+# pycocotools' order, with its default limits of 1, 10 and 100 detections an image: the numbers everybody reports.
+METRICS = {
+    "AP": "IoU 0.50:0.95",
+    "AP50": "IoU 0.50",
+    "AP75": "IoU 0.75",
+    "AP_small": "area up to 32 x 32 px",
+    "AP_medium": "area up to 96 x 96 px",
+    "AP_large": "larger",
+    "AR1": "1 detection an image",
+    "AR10": "10 detections an image",
+    "AR100": "100 detections an image",
+    "AR_small": "area up to 32 x 32 px",
+    "AR_medium": "area up to 96 x 96 px",
+    "AR_large": "larger",
+}
+
+
+@dataclass(frozen=True)
+class CocoResult:
+    """What an evaluation found. A number is in 0..1, or -1 where the ground truth has no object of the kind."""
+
+    metrics: dict[str, float]  # the twelve numbers by the names in METRICS
+    per_class: dict[str, float]  # AP (IoU 0.50:0.95) by class name, in the order of the category ids
+    num_images: int
+    num_detections: int
+    seconds: float
+
+
+def load_ground_truth(source: str | Path | Mapping[str, Any]) -> COCO:
+    """Return ``source``, a COCO annotation file or its content, as a pycocotools object; ``source`` is not changed.
+
+    Only what boxes need is kept. A missing ``iscrowd`` is 0 and a missing ``area`` is width times height; an area that
+    is given counts as it stands, 0 too. Annotations are numbered afresh: to pycocotools the id 0 means "not matched",
+    and of two annotations with one id it sees the last twice.
+    """
+    name = str(source) if isinstance(source, str | Path) else "the ground truth"
+    content = _read_json(Path(source)) if isinstance(source, str | Path) else source
+    if missing := [k for k in ("images", "annotations", "categories") if not isinstance(content.get(k), list)]:
+        raise ValueError(f"{name} has no list of {', '.join(missing)}; give a COCO annotation file or its content")
+    coco = COCO()
+    coco.dataset = {
+        "images": [{"id": image["id"]} for image in content["images"]],
+        "categories": [{"id": c["id"], "name": str(c.get("name", c["id"]))} for c in content["categories"]],
+        "annotations": [_annotation(name, i, a) for i, a in enumerate(content["annotations"], start=1)],
+    }
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco.createIndex()
+    return coco
+
+
+def _read_json(path: Path) -> Mapping[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file; give the COCO annotation file of the images to evaluate") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error}); give a COCO annotation file") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: the JSON holds a {type(content).__name__}; a COCO annotation file holds an object")
+    return content
+
+
+def _annotation(name: str, number: int, annotation: Mapping[str, Any]) -> dict[str, Any]:
+    if absent := [key for key in ("image_id", "category_id", "bbox") if key not in annotation]:
+        raise ValueError(f"{name}: annotation {annotation.get('id')} has no {', '.join(absent)}; add or remove it")
+    x, y, width, height = annotation["bbox"]
+    return {
+        "id": number,
+        "image_id": annotation["image_id"],
+        "category_id": annotation["category_id"],
+        "bbox": [x, y, width, height],
+        "area": annotation.get("area", width * height),
+        "iscrowd": annotation.get("iscrowd", 0),
+    }
+
+
+def detection_rows(image_id: int, boxes: np.ndarray, scores: np.ndarray, category_ids: np.ndarray) -> np.ndarray:
+    """Return (N, 7) float64, image_id x y width height score category_id, rounded as it is written to a file.
+
+    ``boxes`` (N, 4) are x1 y1 x2 y2 in pixels of the original picture, kept to 0.001 px; ``scores`` (N,) to 0.000001.
+    Evaluating the rounded values makes the result that of the file, bit for bit.
+    """
+    rows = np.empty((len(boxes), 7))
+    rows[:, 0] = image_id
+    rows[:, 1:5] = boxes
+    rows[:, 3:5] -= rows[:, 1:3]
+    rows[:, 1:5] = rows[:, 1:5].round(3)
+    rows[:, 5] = scores.astype(np.float64).round(6)
+    rows[:, 6] = category_ids
+    return rows
+
+
+def write_predictions(path: Path, detections: np.ndarray) -> None:
+    """Write ``detections`` (N, 7), see :func:`detection_rows`, in the COCO results format. A file there is replaced."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".part")
+    with unfinished.open("w", encoding="utf-8") as file:
+        for i, row in enumerate(detections):
+            image_id, *bbox, score, category_id = row.tolist()
+            entry = {"image_id": int(image_id), "category_id": int(category_id), "bbox": bbox, "score": score}
+            file.write(("[\n" if i == 0 else ",\n") + json.dumps(entry))
+        file.write("\n]\n" if len(detections) else "[]\n")
+    os.replace(unfinished, path)
+
+
+def evaluate(
+    ground_truth: COCO | Mapping[str, Any], detections: np.ndarray, image_ids: Sequence[int] | None = None
+) -> CocoResult:
+    """Return pycocotools' verdict on ``detections`` (N, 7), see :func:`detection_rows`; N may be 0.
+
+    Only ``image_ids`` count (default: every image of the ground truth), whether or not anything was found in them.
+    """
+    started = time.perf_counter()
+    coco = ground_truth if isinstance(ground_truth, COCO) else load_ground_truth(ground_truth)
+    image_ids = sorted(set(coco.imgs if image_ids is None else image_ids))
+    _check_image_ids(coco, {*image_ids, *(int(i) for i in np.unique(detections[:, 0]))})
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints at every step
+        judge = COCOeval(coco, _as_coco(coco, detections), "bbox")
+        judge.params.imgIds = image_ids
+        judge.evaluate()
+        judge.accumulate()
+        judge.summarize()
+    metrics = {name: float(value) for name, value in zip(METRICS, judge.stats, strict=True)}
+    return CocoResult(metrics, _per_class(coco, judge), len(image_ids), len(detections), time.perf_counter() - started)
+
+
+def _check_image_ids(coco: COCO, image_ids: set[int]) -> None:
+    if unknown := sorted(image_ids - coco.imgs.keys()):
+        raise ValueError(
+            f"{len(unknown)} of {len(image_ids)} evaluated images are not in the ground truth, e.g. ids {unknown[:3]}; "
+            f"give the annotation file these images were read from"
+        )
+
+
+def _as_coco(coco: COCO, detections: np.ndarray) -> COCO:
+    """Return the detections as pycocotools wants them.
+
+    ``COCO.loadRes`` does the same, but it fails on an empty list and gives every box a polygon, twice the memory.
+    """
+    results = COCO()
+    results.dataset = {**coco.dataset, "annotations": []}
+    for number, row in enumerate(detections, start=1):
+        image_id, *bbox, score, category_id = row.tolist()
+        entry = {"id": number, "image_id": int(image_id), "category_id": int(category_id), "bbox": bbox, "score": score}
+        results.dataset["annotations"].append({**entry, "area": bbox[2] * bbox[3], "iscrowd": 0})
+    results.createIndex()
+    return results
+
+
+def _per_class(coco: COCO, judge: COCOeval) -> dict[str, float]:
+    """Return AP by class name. A name that is used twice gets its category id beside it."""
+    precision = judge.eval["precision"][:, :, :, 0, -1]  # (IoU, recall, class), all areas, 100 detections
+    per_class: dict[str, float] = {}
+    for index, category_id in enumerate(judge.params.catIds):
+        name = coco.cats[category_id]["name"]
+        values = precision[:, :, index]
+        values = values[values > -1]
+        key = f"{name} ({category_id})" if name in per_class else name
+        per_class[key] = float(values.mean()) if values.size else -1.0
+    return per_class
+
+
+def coco_table(results: Mapping[str, CocoResult]) -> str:
+    """Return the twelve numbers and the AP of every class as text, one column for each entry, e.g. each branch."""
+    columns = list(results)
+    any_result = results[columns[0]]
+    width = max([9, *(len(name) for name in any_result.per_class)])
+    lines = [f"{any_result.num_images} images".ljust(width) + "".join(f"{name:>10}" for name in columns)]
+    for name, meaning in METRICS.items():
+        numbers = "".join(_number(results[column].metrics[name]) for column in columns)
+        lines.append(f"{name:<{width}}{numbers}   {meaning}")
+    lines.append("AP of each class")
+    for name in any_result.per_class:
+        lines.append(f"{name:<{width}}" + "".join(_number(results[column].per_class[name]) for column in columns))
+    return "\n".join(lines)
+
+
+def _number(value: float) -> str:
+    return f"{'none':>10}" if value < 0 else f"{value:>10.4f}"  # pycocotools' -1: no such object in the ground truth

@@ -1,0 +1,117 @@
+"""Boxes and labels on pictures, and pictures side by side on a sheet. Pure functions on (H, W, 3) uint8 RGB arrays."""
+
+import colorsys
+import unicodedata
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+Colour = tuple[int, int, int]
+
+
+def class_colour(label: int) -> Colour:
+    """Return the RGB colour of a class: neighbours in the list of classes lie far apart on the colour wheel."""
+    hue = (0.58 + label * 0.618034) % 1.0  # steps of the golden ratio never come back to a hue
+    lightness = (0.52, 0.66, 0.40)[label // 8 % 3]
+    red, green, blue = colorsys.hls_to_rgb(hue, lightness, 0.85)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def draw_boxes(
+    image: np.ndarray,
+    boxes: np.ndarray,
+    labels: np.ndarray,
+    names: Sequence[str],
+    scores: np.ndarray | None = None,
+) -> np.ndarray:
+    """Return a copy of ``image`` with ``boxes`` (N, 4) x1 y1 x2 y2 in its pixels, coloured and labelled by class.
+
+    ``labels`` (N,) index ``names``; ``scores`` (N,) in 0..1 are shown behind the name. N may be 0. Lines and letters
+    grow with the image, and a label never leaves it.
+    """
+    image = np.ascontiguousarray(image).copy()
+    line = max(round(min(image.shape[:2]) / 300), 1)
+    # Weak detections first, so that strong ones lie on top; texts last, so that no line crosses them.
+    order = range(len(boxes)) if scores is None else np.argsort(scores, kind="stable")
+    corners = np.clip(np.nan_to_num(np.asarray(boxes, dtype=np.float64)), -1e4, 1e4).round().astype(int).reshape(-1, 4)
+    for i in order:
+        x1, y1, x2, y2 = corners[i].tolist()
+        cv2.rectangle(image, (x1, y1), (x2, y2), class_colour(int(labels[i])), line)
+    for i in order:
+        text = _plain(names[int(labels[i])], int(labels[i])) + ("" if scores is None else f" {scores[i]:.2f}")
+        _label(image, text, corners[i, 0].item(), corners[i, 1].item(), class_colour(int(labels[i])))
+    return image
+
+
+def sheet(
+    rows: Sequence[Sequence[np.ndarray]], captions: Sequence[Sequence[str]] | None = None, margin: int = 12
+) -> np.ndarray:
+    """Return one picture of all, row by row, each under its caption on a light ground.
+
+    Pictures may differ in size: every cell is as large as the largest picture, with ``margin`` pixels between cells.
+    Rows may differ in length. No picture at all gives a small empty sheet.
+    """
+    pictures = [picture for row in rows for picture in row]
+    height = max((picture.shape[0] for picture in pictures), default=0)
+    width = max((picture.shape[1] for picture in pictures), default=0)
+    strip = 0 if captions is None else max(round(width * 0.055), 22)  # pixels above each picture for its caption
+    num_columns = max((len(row) for row in rows), default=0)
+    size = (len(rows) * (height + strip + margin) + margin, num_columns * (width + margin) + margin, 3)
+    canvas = np.full(size, 245, dtype=np.uint8)
+    for i, row in enumerate(rows):
+        for j, picture in enumerate(row):
+            top, left = margin + i * (height + strip + margin), margin + j * (width + margin)
+            if captions is not None:
+                _caption(canvas[top : top + strip, left : left + width], captions[i][j])
+            canvas[top + strip : top + strip + picture.shape[0], left : left + picture.shape[1]] = picture
+    return canvas
+
+
+def fit_longer_side(image: np.ndarray, boxes: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return ``image`` with its longer side resized to ``size`` pixels, and ``boxes`` (N, 4) moved along."""
+    ratio = size / max(image.shape[:2])
+    height, width = (max(round(side * ratio), 1) for side in image.shape[:2])
+    method = cv2.INTER_AREA if ratio < 1 else cv2.INTER_CUBIC
+    scale = np.array([width / image.shape[1], height / image.shape[0]] * 2)
+    return cv2.resize(image, (width, height), interpolation=method), np.asarray(boxes).reshape(-1, 4) * scale
+
+
+def _label(image: np.ndarray, text: str, x: int, y: int, colour: Colour) -> None:
+    """Write ``text`` in place on a ground of ``colour`` above the corner (x, y), or below it where there is no room."""
+    height, width = image.shape[:2]
+    scale, thickness = _letters(min(height, width), text, width)
+    (text_width, text_height), below = cv2.getTextSize(text, FONT, scale, thickness)
+    pad = max(text_height // 4, 1)
+    box_width, box_height = text_width + 2 * pad, text_height + below + pad
+    left = min(max(x, 0), max(width - box_width, 0))
+    top = y - box_height if y >= box_height else y
+    top = min(max(top, 0), max(height - box_height, 0))
+    cv2.rectangle(image, (left, top), (left + box_width - 1, top + box_height - 1), colour, cv2.FILLED)
+    bright = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 140
+    ink = (0, 0, 0) if bright else (255, 255, 255)
+    cv2.putText(image, text, (left + pad, top + pad + text_height), FONT, scale, ink, thickness, cv2.LINE_AA)
+
+
+def _letters(size: int, text: str, limit: int) -> tuple[float, int]:
+    """Return font scale and stroke for a picture whose shorter side is ``size``, so that ``text`` fits ``limit``."""
+    scale = max(size / 1100, 0.38)
+    (width, height), _ = cv2.getTextSize(text, FONT, scale, 1)
+    scale *= min(1.0, limit / max(width + height, 1))
+    return scale, max(round(scale * 1.4), 1)
+
+
+def _caption(strip: np.ndarray, text: str) -> None:
+    """Write ``text`` in place into ``strip`` (H, W, 3), a view of the sheet."""
+    text = _plain(text, None)
+    scale, thickness = _letters(round(strip.shape[0] * 24), text, strip.shape[1])
+    written = np.ascontiguousarray(strip)
+    cv2.putText(written, text, (2, round(strip.shape[0] * 0.72)), FONT, scale, (40, 40, 40), thickness, cv2.LINE_AA)
+    strip[:] = written
+
+
+def _plain(text: str, label: int | None) -> str:
+    """Return ``text`` in the letters OpenCV's font has: accents dropped; other scripts give the number of the class."""
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return plain if plain.strip() or label is None else f"class {label}"

@@ -1,0 +1,108 @@
+"""A tiny COCO set, written anew for every test that asks for it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+CATEGORIES = {7: "red", 22: "green", 90: "blue"}
+COLOURS = {7: (220, 40, 40), 22: (40, 220, 40), 90: (40, 40, 220)}  # RGB
+
+# One picture a row: height, width, then its objects as (category id, x, y, width, height).
+TRAIN_PICTURES = [
+    (48, 64, [(7, 10, 8, 20, 16), (22, 36, 20, 20, 24)]),
+    (64, 48, [(90, 5, 10, 30, 20)]),
+    (80, 60, [(22, 12, 30, 24, 40), (7, 4, 4, 16, 12)]),
+    (33, 47, []),
+    (64, 64, [(90, 20, 20, 24, 24)]),
+    (100, 50, [(7, 8, 50, 30, 40)]),
+    (40, 90, [(22, 5, 5, 30, 30), (90, 50, 8, 32, 20)]),
+    (50, 50, [(7, 2, 2, 14, 14), (22, 30, 4, 16, 16), (90, 8, 26, 30, 20)]),
+]
+VAL_PICTURES = [
+    (64, 64, [(7, 10, 10, 20, 30)]),
+    (48, 80, [(22, 30, 8, 40, 30), (90, 4, 20, 16, 16)]),
+    (70, 40, []),
+    (35, 55, [(90, 10, 5, 25, 25)]),
+    (60, 60, [(7, 4, 30, 22, 22), (22, 34, 6, 20, 40)]),
+]
+TRAIN_CROWD = (1, (7, 2, 34, 44, 28))  # picture number and object
+VAL_CROWD = (3, (7, 36, 2, 18, 30))
+
+
+@pytest.fixture
+def tiny_coco(tmp_path: Path) -> Path:
+    """The folder of a COCO set of 8 training and 5 validation pictures, objects painted as filled rectangles.
+
+    Category ids are 7, 22 and 90. One picture of each split has no objects and one has a crowd region, which is not
+    painted. Image ids start at 101 for training and 201 for validation.
+    """
+    root = tmp_path / "tiny"
+    write_coco(root, "train", TRAIN_PICTURES, first_id=101, crowd=TRAIN_CROWD)
+    write_coco(root, "val", VAL_PICTURES, first_id=201, crowd=VAL_CROWD)
+    return root
+
+
+@pytest.fixture
+def tiny_arguments(tiny_coco: Path) -> dict[str, Any]:
+    """Arguments of CocoDataModule for the tiny set: 64 pixels, batches of 4, no worker processes."""
+    return {
+        "root": str(tiny_coco),
+        "train_annotations": "annotations/train.json",
+        "train_images": "images/train",
+        "val_annotations": "annotations/val.json",
+        "val_images": "images/val",
+        "image_size": 64,
+        "batch_size": 4,
+        "num_workers": 0,
+    }
+
+
+@pytest.fixture
+def edit_json(tiny_coco: Path) -> Callable[[str, Callable[[dict[str, Any]], Any]], Path]:
+    """A function that changes an annotation file of the tiny set: ``edit_json("train", lambda content: ...)``."""
+
+    def edit(split: str, change: Callable[[dict[str, Any]], Any]) -> Path:
+        path = tiny_coco / "annotations" / f"{split}.json"
+        content = json.loads(path.read_text())
+        change(content)
+        path.write_text(json.dumps(content))
+        return path
+
+    return edit
+
+
+def write_coco(root: Path, split: str, pictures: list[tuple], first_id: int, crowd: tuple[int, tuple] | None = None) -> None:
+    """Paint ``pictures`` into ``root/images/split`` and describe them in ``root/annotations/split.json``."""
+    (root / "images" / split).mkdir(parents=True)
+    (root / "annotations").mkdir(exist_ok=True)
+    images, annotations = [], []
+    for number, (height, width, objects) in enumerate(pictures):
+        image_id, name = first_id + number, f"picture_{number}.png"
+        picture = np.full((height, width, 3), 200, np.uint8)
+        regions = [(*object_, 0) for object_ in objects]
+        if crowd is not None and crowd[0] == number:
+            regions.append((*crowd[1], 1))
+        for category, x, y, w, h, is_crowd in regions:
+            if not is_crowd:
+                picture[y : y + h, x : x + w] = COLOURS[category]
+            annotations.append(
+                {
+                    "id": first_id * 10 + len(annotations),
+                    "image_id": image_id,
+                    "category_id": category,
+                    "bbox": [x, y, w, h],
+                    "area": w * h,
+                    "iscrowd": is_crowd,
+                    "segmentation": [],
+                }
+            )
+        cv2.imwrite(str(root / "images" / split / name), picture[:, :, ::-1])
+        images.append({"id": image_id, "file_name": name, "height": height, "width": width})
+    categories = [{"id": id_, "name": name} for id_, name in CATEGORIES.items()]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (root / "annotations" / f"{split}.json").write_text(json.dumps(content))

@@ -1,0 +1,239 @@
+"""The reader: what it returns, and what it refuses, drops and reports."""
+
+import json
+import math
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data import CocoDataModule, read_annotations
+
+Edit = Callable[[str, Callable[[dict[str, Any]], Any]], Path]
+
+
+def read(root: Path, split: str = "train"):
+    return read_annotations(root / "annotations" / f"{split}.json", root / "images" / split)
+
+
+def test_classes_are_numbered_by_ascending_category_id(tiny_coco: Path, edit_json: Edit) -> None:
+    edit_json("train", lambda content: content["categories"].reverse())
+    annotations = read(tiny_coco)
+    assert annotations.category_ids == [7, 22, 90]
+    assert annotations.class_names == ["red", "green", "blue"]
+    boxes, labels = annotations.objects(0)
+    assert labels.tolist() == [0, 1]
+    assert boxes.tolist() == [[10, 8, 30, 24], [36, 20, 56, 44]]
+
+
+@pytest.mark.parametrize("ids", [[0, 1, 2], [1, 2, 3], [2, 5, 4000]])
+def test_any_category_ids_give_the_same_labels(tiny_coco: Path, edit_json: Edit, ids: list[int]) -> None:
+    mapping = dict(zip([7, 22, 90], ids))
+
+    def renumber(content: dict[str, Any]) -> None:
+        for category in content["categories"]:
+            category["id"] = mapping[category["id"]]
+        for annotation in content["annotations"]:
+            annotation["category_id"] = mapping[annotation["category_id"]]
+
+    labels = read(tiny_coco).labels.tolist()
+    edit_json("train", renumber)
+    annotations = read(tiny_coco)
+    assert annotations.labels.tolist() == labels
+    assert annotations.category_ids == ids
+    assert {a["category_id"] for a in annotations.ground_truth()["annotations"]} == set(ids)
+
+
+def test_unused_categories_keep_their_label(tiny_coco: Path, edit_json: Edit) -> None:
+    edit_json("train", lambda content: content["categories"].append({"id": 1, "name": "unused"}))
+    annotations = read(tiny_coco)
+    assert annotations.class_names == ["unused", "red", "green", "blue"]
+    assert annotations.labels.min() == 1
+
+
+def test_pictures_without_objects_stay_and_crowds_are_no_targets(tiny_coco: Path) -> None:
+    annotations = read(tiny_coco)
+    assert len(annotations) == 8
+    boxes, labels = annotations.objects(3)
+    assert boxes.shape == (0, 4)
+    assert labels.shape == (0,)
+    assert len(annotations.objects(1)[0]) == 1
+    crowds = [a for a in annotations.ground_truth()["annotations"] if a["iscrowd"]]
+    assert [(a["image_id"], a["bbox"]) for a in crowds] == [(102, [2, 34, 44, 28])]
+
+
+def test_ground_truth_is_the_file(tiny_coco: Path) -> None:
+    content = json.loads((tiny_coco / "annotations/train.json").read_text())
+    for annotation in content["annotations"]:
+        del annotation["segmentation"]
+    assert read(tiny_coco).ground_truth() == content
+
+
+def test_large_annotation_ids_survive(tiny_coco: Path, edit_json: Edit) -> None:
+    edit_json("train", lambda content: content["annotations"][0].update(id=2**53 + 1))
+    assert 2**53 + 1 in {a["id"] for a in read(tiny_coco).ground_truth()["annotations"]}
+
+
+def test_defaults_of_area_and_iscrowd(tiny_coco: Path, edit_json: Edit) -> None:
+    def strip(content: dict[str, Any]) -> None:
+        for annotation in content["annotations"]:
+            del annotation["area"], annotation["iscrowd"], annotation["segmentation"]
+
+    edit_json("train", strip)
+    first = read(tiny_coco).ground_truth()["annotations"][0]
+    assert (first["area"], first["iscrowd"]) == (20 * 16, 0)
+
+
+@pytest.mark.parametrize("polygons", [[], [[1, 1, 5, 1, 5, 5]], [[1, 1, 5, 1, 5, 5], [9, 9, 12, 9, 12, 12]], None])
+def test_segmentation_never_changes_the_box(tiny_coco: Path, edit_json: Edit, polygons: list | None) -> None:
+    edit_json("train", lambda content: content["annotations"][0].update(segmentation=polygons))
+    assert read(tiny_coco).objects(0)[0][0].tolist() == [10, 8, 30, 24]
+
+
+@pytest.mark.parametrize("bbox", [[10, 8, 0, 16], [10, 8, 20, -1], [70, 8, 20, 16], [-30, 8, 30, 16]])
+def test_boxes_without_area_are_dropped_and_counted(tiny_coco: Path, edit_json: Edit, bbox: list[float]) -> None:
+    path = edit_json("train", lambda content: content["annotations"][0].update(bbox=bbox))
+    with pytest.warns(UserWarning, match=r"train\.json: 1 boxes have no area .*annotation ids 1010\)") as caught:
+        annotations = read(tiny_coco)
+    assert len(caught) == 1
+    assert str(path) in str(caught[0].message)
+    assert annotations.objects(0)[0].tolist() == [[36, 20, 56, 44]]
+    assert 1010 not in {a["id"] for a in annotations.ground_truth()["annotations"]}
+
+
+def test_boxes_that_stick_out_are_clipped_for_training_and_counted(tiny_coco: Path, edit_json: Edit) -> None:
+    edit_json("train", lambda content: content["annotations"][0].update(bbox=[-5, 8, 80, 16]))
+    with pytest.warns(UserWarning, match="1 boxes stick out of their picture"):
+        annotations = read(tiny_coco)
+    assert annotations.objects(0)[0][0].tolist() == [0, 8, 64, 24]
+    assert annotations.ground_truth()["annotations"][0]["bbox"] == [-5, 8, 80, 16]
+
+
+def test_annotation_id_zero_can_be_found_by_pycocotools(tiny_coco: Path, edit_json: Edit) -> None:
+    edit_json("val", lambda content: content["annotations"][0].update(id=0))
+    with pytest.warns(UserWarning, match="annotation id 0"):
+        ids = [a["id"] for a in read(tiny_coco, "val").ground_truth()["annotations"]]
+    assert sorted(ids) == list(range(1, len(ids) + 1))
+
+
+def test_no_annotations_at_all_is_reported(tiny_coco: Path, edit_json: Edit) -> None:
+    edit_json("train", lambda content: content.update(annotations=[]))
+    with pytest.warns(UserWarning, match="no objects at all"):
+        assert len(read(tiny_coco)) == 8
+
+
+def test_a_sound_file_gives_no_warning(tiny_coco: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read(tiny_coco)
+
+
+FAULTS = {
+    "nan in a bbox": (lambda c: c["annotations"][2].update(bbox=[1, 2, math.nan, 4]), "annotation 1012 has the bbox"),
+    "three numbers": (lambda c: c["annotations"][2].update(bbox=[1, 2, 3]), "annotation 1012 has the bbox"),
+    "text in a bbox": (lambda c: c["annotations"][2].update(bbox=["1", 2, 3, 4]), "annotation 1012 has the bbox"),
+    "no bbox": (lambda c: c["annotations"][2].pop("bbox"), "annotation 1012 has the bbox None"),
+    "nan area": (lambda c: c["annotations"][2].update(area=math.nan), "annotation 1012 has the area nan"),
+    "bad iscrowd": (lambda c: c["annotations"][2].update(iscrowd="no"), "annotation 1012 has iscrowd 'no'"),
+    "no annotation id": (lambda c: c["annotations"][2].pop("id"), "has id None"),
+    "unknown image": (lambda c: c["annotations"][2].update(image_id=999), "annotation 1012 refers to image_id 999"),
+    "unknown category": (lambda c: c["annotations"][2].update(category_id=8), "annotation 1012 .*category_id 8"),
+    "annotation id twice": (lambda c: c["annotations"][2].update(id=1010), r"1 annotation ids .* \[1010\]"),
+    "image id twice": (lambda c: c["images"][2].update(id=101), r"1 image ids are used twice, e\.g\. \[101\]"),
+    "no width": (lambda c: c["images"][2].pop("width"), "image 103 has width None"),
+    "zero height": (lambda c: c["images"][2].update(height=0), "image 103 has the height and width"),
+    "no file name": (lambda c: c["images"][2].pop("file_name"), "image 103 has the file_name None"),
+    "category id twice": (lambda c: c["categories"][1].update(id=7), "category id 7 is used twice"),
+    "category name twice": (lambda c: c["categories"][1].update(name="red"), "category name 'red'"),
+    "category without name": (lambda c: c["categories"][1].pop("name"), "category 22 has the name None"),
+    "no categories": (lambda c: c["categories"].clear(), "lists no categories"),
+    "no images": (lambda c: c["images"].clear(), "lists no images"),
+    "key images": (lambda c: c.pop("images"), "misses the key 'images'"),
+    "key annotations": (lambda c: c.pop("annotations"), "misses the key 'annotations'"),
+    "key categories": (lambda c: c.pop("categories"), "misses the key 'categories'"),
+    "wrong kind": (lambda c: c.update(images={"a": 1}), "no list of objects under the key 'images'"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults_are_refused_naming_file_and_entry(tiny_coco: Path, edit_json: Edit, fault: str) -> None:
+    change, message = FAULTS[fault]
+    path = edit_json("train", change)
+    with pytest.raises(ValueError, match=message) as caught:
+        read(tiny_coco)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(("text", "message"), [("{not json", "is not JSON"), ("[1, 2]", "misses the key 'images'")])
+def test_other_files_are_refused(tiny_coco: Path, text: str, message: str) -> None:
+    (tiny_coco / "annotations/train.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read(tiny_coco)
+
+
+def test_missing_pictures_are_counted_and_three_named(tiny_coco: Path) -> None:
+    for number in (0, 2, 3, 5):
+        os.remove(tiny_coco / f"images/train/picture_{number}.png")
+    with pytest.raises(ValueError, match=r"4 of 8 pictures .*picture_0\.png, picture_2\.png, picture_3\.png;"):
+        read(tiny_coco)
+
+
+def test_file_names_with_folders(tiny_coco: Path, edit_json: Edit) -> None:
+    (tiny_coco / "images/train/süd").mkdir()
+    os.rename(tiny_coco / "images/train/picture_0.png", tiny_coco / "images/train/süd/a.png")
+    edit_json("train", lambda content: content["images"][0].update(file_name="süd/a.png"))
+    assert read(tiny_coco).image_path(0).is_file()
+
+
+def test_missing_folders_and_files_are_named(tiny_arguments: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no annotation file .*annotations/other\.json"):
+        CocoDataModule(**tiny_arguments | {"val_annotations": "annotations/other.json"})
+    with pytest.raises(ValueError, match=r"no picture folder .*images/other"):
+        CocoDataModule(**tiny_arguments | {"train_images": "images/other"})
+    with pytest.raises(ValueError, match=r"no folder .*nowhere") as caught:
+        CocoDataModule(**tiny_arguments | {"root": str(tmp_path / "nowhere")})
+    assert "cocodataset.org" not in str(caught.value)
+
+
+def test_missing_coco_comes_with_the_commands_to_get_it(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no folder") as caught:
+        CocoDataModule(str(tmp_path / "datasets/coco"))
+    for part in ("train2017.zip", "val2017.zip", "annotations/annotations_trainval2017.zip", "images.cocodataset.org"):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c["categories"][1].update(name="verdant"), r"id 22: green \| verdant"),
+        (lambda c: c["categories"].append({"id": 5, "name": "new"}), r"id 5: \(none\) \| new"),
+    ],
+)
+def test_class_lists_that_differ_are_shown(
+    tiny_arguments: dict[str, Any], edit_json: Edit, change: Callable, message: str
+) -> None:
+    edit_json("val", change)
+    with pytest.raises(ValueError, match=message):
+        CocoDataModule(**tiny_arguments)
+
+
+def test_a_validation_file_without_a_category_is_refused(tiny_arguments: dict[str, Any], edit_json: Edit) -> None:
+    def remove(content: dict[str, Any]) -> None:
+        del content["categories"][2]
+        content["annotations"] = [a for a in content["annotations"] if a["category_id"] != 90]
+
+    edit_json("val", remove)
+    with pytest.raises(ValueError, match=r"id 90: blue \| \(none\)"):
+        CocoDataModule(**tiny_arguments)
+
+
+def test_no_python_objects_per_annotation(tiny_coco: Path) -> None:
+    """Lists of dicts would be copied into every worker as it touches them."""
+    annotations = read(tiny_coco)
+    small = ("path", "folder", "category_ids", "class_names")
+    arrays = {name: value for name, value in vars(annotations).items() if name not in small}
+    assert all(isinstance(value, np.ndarray) and value.dtype != object for value in arrays.values())

@@ -1,0 +1,128 @@
+"""Bad pictures are named, and skipped and counted when that is asked for."""
+
+import shutil
+from collections.abc import Callable
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from data import Augmentation, CocoDataModule
+from data.images import BadImageError, is_cut_jpeg, read_image
+
+EXIF_TURNED = bytes.fromhex("ffe100224578696600004d4d002a00000008000101120003000000010006000000000000")
+
+
+@pytest.fixture
+def jpeg(tmp_path: Path) -> Path:
+    path = tmp_path / "picture.jpg"
+    noise = np.random.default_rng(0).integers(0, 255, (30, 50, 3), dtype=np.uint8)
+    cv2.imwrite(str(path), noise)
+    return path
+
+
+def test_colours_are_rgb(tiny_coco: Path) -> None:
+    assert read_image(tiny_coco / "images/train/picture_0.png", (48, 64))[10, 12].tolist() == [220, 40, 40]
+
+
+def test_grey_pictures_get_three_channels(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "grey.png"), np.full((20, 30), 7, np.uint8))
+    assert read_image(tmp_path / "grey.png", (20, 30)).shape == (20, 30, 3)
+
+
+def test_a_cut_jpeg_is_bad(jpeg: Path) -> None:
+    whole = jpeg.read_bytes()
+    assert read_image(jpeg, (30, 50)).shape == (30, 50, 3)
+    assert not is_cut_jpeg(whole + b"a trailer, as some phones write")
+    thumbnail = b"\xff\xe1" + (2 + len(whole)).to_bytes(2, "big") + whole
+    assert not is_cut_jpeg(whole[:2] + thumbnail + whole[2:])
+    assert is_cut_jpeg(whole[:2] + thumbnail + whole[2:-50])
+    jpeg.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(BadImageError, match=str(jpeg)):
+        read_image(jpeg, (30, 50))
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xd8", b"<html>not found</html>"])
+def test_what_is_no_picture_is_bad(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "bad.jpg").write_bytes(content)
+    with pytest.raises(BadImageError, match=r"bad\.jpg: is not a whole picture"):
+        read_image(tmp_path / "bad.jpg", (5, 5))
+
+
+def test_another_size_than_on_file_is_bad(jpeg: Path) -> None:
+    with pytest.raises(BadImageError, match=r"picture\.jpg: the picture is 50 x 30 .* says 60 x 30"):
+        read_image(jpeg, (30, 60))
+
+
+def test_exif_rotation_is_not_applied_and_is_suspected_when_sides_are_swapped(jpeg: Path) -> None:
+    plain = read_image(jpeg, (30, 50))
+    content = jpeg.read_bytes()
+    jpeg.write_bytes(content[:2] + EXIF_TURNED + content[2:])
+    assert cv2.imread(str(jpeg)).shape == (50, 30, 3)  # OpenCV's default does apply it
+    np.testing.assert_array_equal(read_image(jpeg, (30, 50)), plain)
+    with pytest.raises(BadImageError, match="EXIF"):
+        read_image(jpeg, (50, 30))
+
+
+def spoil(root: Path, split: str, number: int) -> Path:
+    path = root / f"images/{split}/picture_{number}.png"
+    path.write_bytes(b"spoilt")
+    return path
+
+
+def test_a_bad_picture_stops_training_with_its_name(tiny_arguments: dict[str, Any], tiny_coco: Path) -> None:
+    path = spoil(tiny_coco, "train", 5)
+    with pytest.raises(BadImageError, match=str(path)):
+        list(CocoDataModule(**tiny_arguments).train_dataloader())
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.filterwarnings("ignore:skipped")
+def test_skipped_pictures_are_replaced_and_counted(tiny_arguments: dict[str, Any], tiny_coco: Path, workers: int) -> None:
+    paths = [str(spoil(tiny_coco, "train", number)) for number in (5, 6)]
+    arguments = tiny_arguments | {"on_bad_image": "skip", "num_workers": workers, "augment": Augmentation(mosaic=0)}
+    data = CocoDataModule(**arguments)
+    found = [target["image_id"] for batch in data.train_dataloader() for target in batch["targets"]]
+    assert sorted(found) == [101, 102, 103, 104, 105, 108, 108, 108]  # 106 and 107 by the next good one
+    assert data.skipped == {"train": paths, "val": []}
+    with pytest.warns(UserWarning, match="train: 2 pictures could not be decoded"):
+        data.teardown("fit")
+
+
+def test_each_bad_picture_is_named_once(tiny_arguments: dict[str, Any], tiny_coco: Path) -> None:
+    path = spoil(tiny_coco, "train", 2)
+    loader = CocoDataModule(**tiny_arguments, on_bad_image="skip").train_dataloader()
+    with pytest.warns(UserWarning, match="skipped") as caught:
+        list(chain(loader, loader, loader))
+    assert [str(path) in str(warning.message) for warning in caught] == [True]
+
+
+def test_a_skipped_validation_picture_keeps_its_id_and_objects(tiny_arguments: dict[str, Any], tiny_coco: Path) -> None:
+    """Another picture in its place would be evaluated twice."""
+    spoil(tiny_coco, "val", 1)
+    loader = CocoDataModule(**tiny_arguments, on_bad_image="skip", val_batch_size=5).val_dataloader()
+    with pytest.warns(UserWarning, match="skipped"):
+        (batch,) = list(loader)
+    assert [target["image_id"] for target in batch["targets"]] == [201, 202, 203, 204, 205]
+    assert (batch["images"][1] == 114).all()
+    assert len(batch["targets"][1]["boxes"]) == 2
+
+
+@pytest.mark.filterwarnings("ignore:skipped")
+def test_nothing_but_bad_pictures_is_an_error(tiny_arguments: dict[str, Any], tiny_coco: Path) -> None:
+    for number in range(8):
+        spoil(tiny_coco, "train", number)
+    with pytest.raises(ValueError, match="none of its 8 pictures can be decoded"):
+        list(CocoDataModule(**tiny_arguments, on_bad_image="skip").train_dataloader())
+
+
+def test_a_picture_that_vanishes_after_the_start_is_named(
+    tiny_arguments: dict[str, Any], tiny_coco: Path, edit_json: Callable
+) -> None:
+    data = CocoDataModule(**tiny_arguments)
+    shutil.rmtree(tiny_coco / "images/val")
+    with pytest.raises(BadImageError, match=r"picture_0\.png: cannot be read"):
+        list(data.val_dataloader())

@@ -1,0 +1,250 @@
+"""Mosaic and affine map against a plain two-step reference, and boxes against painted rectangles."""
+
+import cv2
+import numpy as np
+import pytest
+
+from data.mosaic import MosaicAffine, Place, Source, affine_matrix, map_boxes, place_letterbox, place_mosaic, render
+from data.transforms import Augmentation, build_pipeline
+from detector.letterbox import letterbox
+
+SIZES = [(64, 64), (48, 96)]
+MAPS = [
+    {"scale": 1.0, "degrees": 0.0, "shear": (0.0, 0.0)},
+    {"scale": 0.6, "degrees": 0.0, "shear": (0.0, 0.0)},
+    {"scale": 1.4, "degrees": 0.0, "shear": (0.0, 0.0)},
+    {"scale": 0.9, "degrees": 25.0, "shear": (0.0, 0.0)},
+    {"scale": 1.1, "degrees": -10.0, "shear": (8.0, -5.0)},
+]
+
+
+def smooth_picture(height: int, width: int, seed: int) -> np.ndarray:
+    noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3)).astype(np.float32)
+    return cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 6), None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
+
+
+def warp_slowly(canvas: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Sample ``canvas`` bilinearly where the centre of each output pixel comes from; grey outside."""
+    ys, xs = np.mgrid[: size[0], : size[1]] + 0.5
+    inverse = np.linalg.inv(np.vstack([matrix, [0, 0, 1]]))
+    x, y = (inverse[:2, :2] @ np.stack([xs.ravel(), ys.ravel()])) + inverse[:2, 2:] - 0.5
+    padded = np.pad(canvas.astype(float), ((1, 2), (1, 2), (0, 0)), constant_values=114)
+    x, y = x.clip(-1, canvas.shape[1]) + 1, y.clip(-1, canvas.shape[0]) + 1
+    left, top = np.floor(x).astype(int), np.floor(y).astype(int)
+    right, low = (x - left)[:, None], (y - top)[:, None]
+    upper = padded[top, left] * (1 - right) + padded[top, left + 1] * right
+    lower = padded[top + 1, left] * (1 - right) + padded[top + 1, left + 1] * right
+    return (upper * (1 - low) + lower * low).reshape(*size, 3)
+
+
+def away_from_edges(places: list[Place], canvas: tuple[int, int], matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Where the output is not within two pixels of the border of a placed picture, (H, W) bool."""
+    owner = np.zeros((*canvas, 1))
+    for number, place in enumerate(places):
+        x1, y1, x2, y2 = place.window
+        owner[y1:y2, x1:x2] = 50 * (number + 1)
+    mapped = warp_slowly(np.repeat(owner, 3, axis=2), matrix, size)[:, :, 0]
+    even = cv2.morphologyEx(mapped, cv2.MORPH_GRADIENT, np.ones((5, 5))) < 1e-6
+    return even
+
+
+@pytest.mark.parametrize("parameters", MAPS)
+@pytest.mark.parametrize("size", SIZES)
+def test_mosaic_equals_building_the_doubled_canvas_and_warping_it(size: tuple[int, int], parameters: dict) -> None:
+    height, width = size
+    pictures = [smooth_picture(height - 9 * (n % 2), width - 7 * (n // 2), n) for n in range(4)]
+    centre = (width - 11, height + 5)
+    places, canvas = place_mosaic([p.shape[:2] for p in pictures], centre, size), (2 * height, 2 * width)
+    matrix = affine_matrix(canvas, (0.55 * width, 0.46 * height), **parameters)
+
+    doubled = np.full((*canvas, 3), 114, np.uint8)
+    x, y = centre
+    for n, picture in enumerate(pictures):
+        h, w = picture.shape[:2]
+        left, top = (x - w, x)[n % 2], (y - h, y)[n // 2]
+        rows, columns = slice(max(top, 0), top + h), slice(max(left, 0), left + w)
+        part = doubled[rows, columns]
+        part[:] = picture[max(-top, 0) :, max(-left, 0) :][: part.shape[0], : part.shape[1]]
+
+    found = render(pictures, places, matrix, size)
+    expected = warp_slowly(doubled, matrix, size)
+    even = away_from_edges(places, canvas, matrix, size)
+    assert even.mean() > 0.6
+    # OpenCV rounds positions to 1/32 pixel.
+    assert np.abs(found - expected)[even].max() < 4
+    # At seams either picture may win, but no grey may show between two pictures. The smooth pictures meet with a step,
+    # so compare with the range of values around.
+    around = np.ones((5, 5))
+    low, high = cv2.erode(expected, around), cv2.dilate(expected, around)
+    assert (np.maximum(low - found, found - high) < 4).mean() > 0.999
+
+
+@pytest.mark.parametrize("degrees", [0.0, 15.0])
+def test_no_seams_between_the_pictures(degrees: float) -> None:
+    white = np.full((64, 64, 3), 255, np.uint8)
+    places = place_mosaic([(64, 64)] * 4, (64, 64), (64, 64))
+    for scale in np.linspace(0.8, 1.5, 15):
+        matrix = affine_matrix((128, 128), (31.3, 33.8), scale, degrees, (0.0, 0.0))
+        assert render([white] * 4, places, matrix, (64, 64)).min() == 255
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_without_partners_and_map_the_result_is_the_letterbox(size: tuple[int, int]) -> None:
+    picture = smooth_picture(size[0], size[1] - 13, 0)
+    place = place_letterbox(picture.shape[:2], size)
+    matrix = affine_matrix(size, (size[1] / 2, size[0] / 2), 1.0, 0.0, (0.0, 0.0))
+    np.testing.assert_array_equal(render([picture], [place], matrix, size), letterbox(picture, size)[0])
+
+
+def soft_rectangle(height: int, width: int, box: tuple[int, int, int, int]) -> np.ndarray:
+    """A bright rectangle on grey whose edges are blurred, so that its centroid does not depend on pixel rounding."""
+    picture = np.full((height, width, 3), 114, np.float32)
+    x1, y1, x2, y2 = box
+    picture[y1:y2, x1:x2] = 230
+    return cv2.GaussianBlur(picture, (0, 0), 1.2).round().astype(np.uint8)
+
+
+def centroid(image: np.ndarray) -> np.ndarray:
+    """The centre x y, in continuous coordinates, of what is brighter than the grey around."""
+    weight = image[:, :, 0].astype(float) - 114
+    weight[weight < 3] = 0
+    ys, xs = np.mgrid[: weight.shape[0], : weight.shape[1]] + 0.5
+    return np.array([(weight * xs).sum(), (weight * ys).sum()]) / weight.sum()
+
+
+def touches_border(image: np.ndarray) -> bool:
+    bright = image[:, :, 0] > 117
+    return bool(bright[[0, -1]].any() or bright[:, [0, -1]].any())
+
+
+@pytest.mark.parametrize("turned", [{}, {"degrees": 30.0, "shear": 10.0}])
+@pytest.mark.parametrize("number", [None, 0, 3])
+@pytest.mark.parametrize("size", SIZES)
+def test_a_painted_rectangle_stays_in_its_box(size: tuple[int, int], number: int | None, turned: dict) -> None:
+    """``number`` is the rectangle's picture in the mosaic, None is without mosaic."""
+    height, width = size[0] - 12, size[1]
+    box = (12, 8, 30, 26)
+    grey = np.full((height, width, 3), 114, np.uint8)
+    none, one = np.zeros((0, 5), np.float32), np.array([[*box, 0]], np.float32)
+    sources = [Source(grey, none) for _ in range(1 if number is None else 4)]
+    sources[number or 0] = Source(soft_rectangle(height, width, box), one)
+    pipeline = build_pipeline(size, Augmentation(hsv=(0, 0, 0), **turned), None)
+    offsets = []
+    for seed in range(300):
+        pipeline.set_random_seed(seed)
+        result = pipeline(image=sources[0].image, bboxes=sources[0].boxes, partners=sources[1:])
+        if len(result["bboxes"]) == 0:
+            continue
+        (found,) = np.asarray(result["bboxes"])
+        inside = found[0] > 3 and found[1] > 3 and found[2] < size[1] - 3 and found[3] < size[0] - 3
+        place = pipeline.transforms[0].params["places"][number or 0]
+        x1, y1, x2, y2 = place.window  # which the blurred edges must not leave either
+        left, top, right, bottom = np.add(box, [place.left - 4, place.top - 4, place.left + 4, place.top + 4])
+        whole = x1 <= left and y1 <= top and right <= x2 and bottom <= y2
+        if inside and whole and not touches_border(result["image"]):
+            offsets.append(centroid(result["image"]) - (found[:2] + found[2:4]) / 2)
+    assert len(offsets) > 10
+    assert np.abs(np.mean(offsets, axis=0)).max() < 0.03
+    assert np.abs(offsets).max() < 0.1
+
+
+def test_boxes_are_cut_where_their_picture_is_cut() -> None:
+    """The top left picture is cut by the canvas on the left and the top right one at the right."""
+    size = (64, 64)
+    places = place_mosaic([(64, 64)] * 4, (40, 90), size)
+    assert places[0].window == (0, 26, 40, 90)
+    assert places[1].window == (40, 26, 104, 90)
+    assert places[2].window == (0, 90, 40, 128)
+    assert places[3].window == (40, 90, 104, 128)
+    identity = affine_matrix((128, 128), (64, 64), 1.0, 0.0, (0.0, 0.0))
+    boxes = np.array([[0.0, 0, 64, 64], [10, 20, 30, 50], [0, 0, 24, 20]])
+    mapped, stays = map_boxes(boxes, places[0], identity, 1.0, (128, 128))
+    assert mapped[0].tolist() == [0, 26, 40, 90]
+    assert mapped[1].tolist() == [0, 46, 6, 76]
+    assert stays.tolist() == [True, True, False]  # the third is wholly on the left of the canvas
+
+
+@pytest.mark.parametrize(
+    ("box", "scale", "stays"),
+    [
+        ((10, 10, 12, 30), 1.0, False),  # exactly 2 pixels wide
+        ((10, 10, 12.1, 30), 1.0, True),
+        ((10, 10, 13, 30), 0.6, False),  # 1.8 pixels after scaling
+        ((-90, 10, 10, 30), 1.0, False),  # exactly a tenth inside
+        ((-85, 10, 10, 30), 1.0, True),
+        ((0, 10, 64, 10.7), 4.0, True),  # 2.8 pixels high, aspect 64 / 2.8 after clipping
+    ],
+)
+def test_which_boxes_stay(box: tuple, scale: float, stays: bool) -> None:
+    place = Place(0, 0, (-200, -200, 264, 264))
+    matrix = affine_matrix((64, 64), (32, 32), 1.0, 0.0, (0.0, 0.0))
+    matrix[:, :2] *= scale
+    matrix[:, 2] = 0
+    _, found = map_boxes(np.array([box], float), place, matrix, scale, (64, 64))
+    assert found.tolist() == [stays]
+
+
+def test_elongated_boxes_go() -> None:
+    place = Place(0, 0, (0, 0, 640, 640))
+    matrix = affine_matrix((640, 640), (320, 320), 1.0, 0.0, (0.0, 0.0))
+    boxes = np.array([[0, 10, 330, 13], [0, 10, 290, 13]], float)
+    assert map_boxes(boxes, place, matrix, 1.0, (640, 640))[1].tolist() == [False, True]
+
+
+@pytest.mark.parametrize("empty", [(0,), (1, 2, 3), (0, 1, 2, 3)])
+@pytest.mark.parametrize("first_empty", [True, False])
+def test_labels_follow_boxes_with_and_without_objects(empty: tuple[int, ...], first_empty: bool) -> None:
+    """Also when the very first sample has no objects: albumentations remembers the kind of labels it saw first."""
+    size, colours = (64, 64), [20, 80, 160, 240]
+    none = np.zeros((0, 5), np.float32)
+    pipeline = build_pipeline(size, Augmentation(scale=0.0, hsv=(0, 0, 0)), None)
+    if first_empty:
+        grey = np.full((64, 64, 3), 114, np.uint8)
+        assert len(pipeline(image=grey, bboxes=none, partners=[])["bboxes"]) == 0
+    sources = []
+    for n, colour in enumerate(colours):
+        picture = np.full((64, 64, 3), 114, np.uint8)
+        picture[16:48, 16:48] = colour
+        box = none if n in empty else np.array([[16, 16, 48, 48, n]], np.float32)
+        sources.append(Source(picture, box))
+    seen = set()
+    for seed in range(20):
+        pipeline.set_random_seed(seed)
+        result = pipeline(image=sources[0].image, bboxes=sources[0].boxes, partners=sources[1:])
+        for x1, y1, x2, y2, label in np.asarray(result["bboxes"]).reshape(-1, 5):
+            assert result["image"][int((y1 + y2) / 2), int((x1 + x2) / 2), 0] == colours[int(label)]
+            seen.add(int(label))
+    assert seen == {0, 1, 2, 3} - set(empty)
+
+
+def test_four_pictures_are_in_a_mosaic() -> None:
+    colours = [20, 80, 160, 240]
+    sources = [Source(np.full((64, 64, 3), c, np.uint8), np.zeros((0, 5), np.float32)) for c in colours]
+    transform = MosaicAffine((64, 64), scale=0.0, translate=0.0)
+    transform.set_random_seed(0)
+    counts = []
+    for _ in range(20):
+        image = transform(image=sources[0].image, bboxes=sources[0].boxes, partners=sources[1:])["image"]
+        counts.append(len(set(np.unique(image)) & set(colours)))
+    assert max(counts) == 4
+    assert np.mean(counts) > 3.5
+    with pytest.raises(AssertionError, match="3 partner pictures"):
+        transform(image=sources[0].image, bboxes=sources[0].boxes, partners=sources[1:2])
+
+
+def test_parameters_stay_in_their_ranges_and_fill_them() -> None:
+    transform = MosaicAffine((60, 80), scale=0.5, translate=0.1)
+    picture, none = np.full((60, 80, 3), 255, np.uint8), np.zeros((0, 5), np.float32)
+    partners = [Source(picture, none)] * 3
+    zooms, meetings, centres = [], [], []
+    transform.set_random_seed(1)
+    for _ in range(500):
+        parameters = transform.get_params_dependent_on_data({}, {"image": picture, "partners": partners})
+        zooms.append(parameters["zoom"])
+        meetings.append((parameters["places"][3].left, parameters["places"][3].top))
+        centres.append(parameters["matrix"] @ (80, 60, 1))
+    np.testing.assert_allclose([min(zooms), max(zooms)], [0.5, 1.5], atol=0.02)
+    np.testing.assert_allclose(np.min(meetings, axis=0), (40, 30), atol=1)
+    np.testing.assert_allclose(np.max(meetings, axis=0), (120, 90), atol=1)
+    np.testing.assert_allclose(np.min(centres, axis=0), (0.4 * 80, 0.4 * 60), atol=0.2)
+    np.testing.assert_allclose(np.max(centres, axis=0), (0.6 * 80, 0.6 * 60), atol=0.2)

@@ -100,7 +100,9 @@ class DetectorModule(L.LightningModule):
 
     def _losses(self, outputs: RawOutput, batch: Batch) -> dict[str, Tensor]:
         share = one_to_many_weight(self.current_epoch, self.trainer.max_epochs)
-        return self.loss(outputs, batch["targets"], batch["images"].shape[-2:], share)
+        size = batch["images"].shape[-2:]
+        # Not so in validation: processes may have different numbers of batches there.
+        return self.loss(outputs, batch["targets"], size, share, all_processes=self.training)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss whose gradient, averaged over processes, is that of the mean loss times the global batch."""
@@ -149,9 +151,10 @@ class DetectorModule(L.LightningModule):
             warmup_momentum=hp.warmup_momentum,
             warmup_bias_lr=default_bias_lr if hp.warmup_bias_lr is None else hp.warmup_bias_lr,
         )
+        accumulated, batches = self.trainer.accumulate_grad_batches, self.trainer.num_training_batches
         rank_zero_info(
             f"{group_table(groups)}\n{hp.optimizer}: {images_a_step} images a step = {batch_size} a batch x "
-            f"{processes} processes x {self.trainer.accumulate_grad_batches} accumulated; {self.trainer.num_training_batches} batches an epoch"
+            f"{processes} processes x {accumulated} accumulated; {batches} batches an epoch"
         )
         return build_optimizer(hp.optimizer, groups, hp.momentum)
 

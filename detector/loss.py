@@ -43,14 +43,19 @@ class DetectionLoss:
     l1_gain: float = 1.5
 
     def __call__(
-        self, outputs: RawOutput, targets: list[Target], image_size: tuple[int, int], one_to_many: float
+        self,
+        outputs: RawOutput,
+        targets: list[Target],
+        image_size: tuple[int, int],
+        one_to_many: float,
+        all_processes: bool = False,
     ) -> dict[str, Tensor]:
         """Return the mean loss of a batch as scalars: ``total``, and ``<branch>/<box|cls|l1>`` with the gains applied.
 
         ``image_size`` is (height, width) of the network input, ``one_to_many`` the share of that branch in the total, in
-        0..1. The terms are divided by the sum of target scores over all processes: with DDP, which averages gradients, the
-        total times the global batch and the number of processes has the gradient of one process with the global batch.
-        All of it is float32, also under autocast.
+        0..1. The terms are divided by the sum of target scores. With ``all_processes`` that is the sum over all of them,
+        which then must call this together: as DDP averages gradients, the total times the global batch and the number of
+        processes has the gradient of one process with the global batch. All of it is float32, also under autocast.
         """
         with torch.autocast(outputs["points"].device.type, enabled=False):
             objects = flatten_targets(targets)
@@ -59,7 +64,7 @@ class DetectionLoss:
             shares = {"one2many": one_to_many, "one2one": 1 - one_to_many}
             shares = {name: share for name, share in shares.items() if name in outputs}
             matches = {name: _match(name, outputs[name], points, strides, objects) for name in shares}
-            normalisers = _global_normalisers([m.weight for m in matches.values()])
+            normalisers = _normalisers([m.weight for m in matches.values()], all_processes)
             terms = {}
             for (name, match), normaliser in zip(matches.items(), normalisers):
                 box, l1 = _box_terms(outputs[name], match, objects, points, strides, (width, height))
@@ -75,7 +80,7 @@ def _match(name: str, raw: BranchOutput, points: Tensor, strides: Tensor, object
     boxes = distances_to_boxes(distances, points) * strides[:, None]
     one2one = name == "one2one"
     # Tiny objects count as large as a cell of the second level, so that some anchor lies inside them (STAL).
-    min_side = strides.unique()[1].item() if len(strides) else 0.0
+    min_side = strides.unique()[1].item()
     return assign(
         raw["scores"].detach(),
         boxes,
@@ -87,10 +92,10 @@ def _match(name: str, raw: BranchOutput, points: Tensor, strides: Tensor, object
     )
 
 
-def _global_normalisers(weights: list[Tensor]) -> Tensor:
-    """Return the sum of target scores of each branch over all processes, at least 1."""
+def _normalisers(weights: list[Tensor], all_processes: bool) -> Tensor:
+    """Return the sum of target scores of each branch, at least 1."""
     sums = torch.stack([w.sum() for w in weights])
-    if dist.is_available() and dist.is_initialized():
+    if all_processes and dist.is_available() and dist.is_initialized():
         dist.all_reduce(sums)
     return sums.clamp(min=1.0)
 

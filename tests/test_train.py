@@ -1,0 +1,169 @@
+"""train.py as people use it: train, look, resume, evaluate, and every way to get the configuration wrong."""
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+import train
+from detector import build_detector
+
+CONFIGS = Path(train.__file__).parent / "configs"
+
+
+@pytest.fixture
+def arguments(tiny_arguments: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The command line of a run of two epochs on the tiny set, in a working directory of its own."""
+    monkeypatch.chdir(tmp_path)
+    config = {
+        "trainer": {"max_epochs": 2, "accelerator": "cpu"},
+        "model": {"variant": "dyn_n", "nominal_batch": 8},
+        "data": tiny_arguments,
+    }
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(config))
+    return ["--config", "tiny.yaml"]
+
+
+def offline_ap(ground_truth: Path, predictions: Path) -> float:
+    """AP of a predictions file, by pycocotools alone."""
+    truth = COCO(ground_truth)
+    judge = COCOeval(truth, truth.loadRes(str(predictions)), "bbox")
+    judge.evaluate()
+    judge.accumulate()
+    judge.summarize()
+    return judge.stats[0]
+
+
+def test_train_evaluate_and_resume(
+    arguments: list[str], tiny_coco: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_network(*_: Any) -> None:
+        raise AssertionError("something asked the network")
+
+    monkeypatch.setattr(socket.socket, "connect", no_network)
+    train.main(arguments)
+    run = Path("runs/dyn_n")
+    for name in (
+        "best.ckpt",
+        "last.ckpt",
+        "config.yaml",
+        "metrics.csv",
+        "train.log",
+        "val_predictions.jpg",
+        "predictions.json",
+    ):
+        assert (run / name).is_file(), name
+    assert list((run / "tensorboard").glob("events*"))
+    last_line = capsys.readouterr().out.strip().splitlines()[-1]
+    assert "best AP" in last_line
+    assert str(run) in last_line
+
+    checkpoint = torch.load(run / "last.ckpt", weights_only=True)
+    assert checkpoint["hyper_parameters"]["class_names"] == ["red", "green", "blue"]
+    assert checkpoint["hyper_parameters"]["category_ids"] == [7, 22, 90]
+    best = torch.load(run / "best.ckpt", weights_only=True)
+    (score,) = [v["best_model_score"] for k, v in best["callbacks"].items() if "val/AP" in k]
+
+    train.main([*arguments, "--eval", str(run / "best.ckpt")])
+    written = run / "eval_val" / "predictions.json"
+    rows = json.loads(written.read_text())
+    assert {row["image_id"] for row in rows} <= {201, 202, 203, 204, 205}
+    assert {row["category_id"] for row in rows} <= {7, 22, 90}
+    if rows:
+        assert offline_ap(tiny_coco / "annotations" / "val.json", written) == pytest.approx(score.item(), abs=1e-7)
+
+    train.main([*arguments, "--ckpt_path", str(run / "last.ckpt"), "--trainer.max_epochs", "3"])
+    assert torch.load(run / "last.ckpt", weights_only=True)["epoch"] == 2
+    assert (run / "config-2.yaml").is_file()
+    assert (run / "metrics.csv").is_file()
+    assert (run / "resumed-2" / "metrics.csv").is_file()
+    epochs = [line.split()[0] for line in (run / "train.log").read_text().splitlines()]
+    assert epochs == ["epoch", "0", "1", "epoch", "2"]
+    train.main([*arguments, "--ckpt_path", str(run / "last.ckpt"), "--trainer.max_epochs", "3"])  # nothing is left to do
+
+    with pytest.raises(ValueError, match="variant: dyn_n in the checkpoint, yolo26_n here"):
+        train.main([*arguments, "--ckpt_path", str(run / "last.ckpt"), "--model.variant", "yolo26_n"])
+
+
+def test_a_used_folder_is_never_overwritten(arguments: list[str]) -> None:
+    quick = [*arguments, "--trainer.max_epochs", "1", "--trainer.limit_val_batches", "0"]
+    train.main([*quick, "--run_dir", "mine"])
+    before = {path.name: path.stat().st_mtime_ns for path in Path("mine").iterdir()}
+    train.main(["--config", "mine/config.yaml"])  # the resolved configuration is one like any other
+    assert {path.name: path.stat().st_mtime_ns for path in Path("mine").iterdir()} == before
+    assert Path("mine-2/last.ckpt").is_file()
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--model.varient", "dyn_n"], "varient"),
+        (["--model.lr", "fast"], "lr"),
+        (["--trainer.max_epoch", "3"], "max_epoch"),
+        (["--data.augment.mosaik", "1"], "mosaik"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["--split", "train"], "split"),
+    ],
+)
+def test_wrong_keys_and_types_are_refused_by_name(
+    arguments: list[str], extra: list[str], message: str, capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(SystemExit):
+        train.main([*arguments, *extra])
+    assert message in capsys.readouterr().err
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--data.root", "elsewhere"], "elsewhere"),
+        (["--data.val_annotations", "annotations/vall.json"], "vall.json"),
+        (["--ckpt_path", "lost.ckpt"], "lost.ckpt is not a file"),
+        (["--model.variant", "yolo27_n"], "unknown variant 'yolo27_n'"),
+    ],
+)
+def test_bad_input_exits_with_one_clear_line(arguments: list[str], extra: list[str], message: str) -> None:
+    with pytest.raises(SystemExit, match=message):
+        train.main([*arguments, *extra])
+
+
+def test_missing_coco_tells_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        SystemExit, match=r"(?s)datasets/coco.*http://images\.cocodataset\.org.*annotations_trainval2017\.zip"
+    ):
+        train.main(["--config", str(CONFIGS / "dyn_n.yaml")])
+
+
+class Parsed(train.DetectorCLI):
+    """Reads the configuration and stops there."""
+
+    def before_instantiate_classes(self) -> None:
+        pass
+
+    def instantiate_classes(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: str(path.relative_to(CONFIGS)))
+def test_every_configuration_parses_and_builds(path: Path) -> None:
+    config = Parsed(["--config", str(path)]).config
+    with torch.device("meta"):
+        build_detector(config["model"]["variant"], 80, **(config["model"]["overrides"] or {}))
+    assert config["trainer"]["precision"] == ("bf16-mixed" if path.stem == "bf16" else "32-true")
+    if path.parent == CONFIGS and path.stem.startswith(("dyn_", "yolo26_")):
+        assert path.stem.removesuffix("_10epochs") == config["model"]["variant"]
+
+
+def test_the_published_experiment() -> None:
+    config = Parsed(["--config", str(CONFIGS / "dyn_n_10epochs.yaml")]).config
+    assert (config["trainer"]["max_epochs"], config["data"]["augment"]["close_mosaic"]) == (10, 10)
+    assert (config["data"]["image_size"], config["data"]["batch_size"], config["data"]["num_workers"]) == (640, 8, 0)
+    assert (config["model"]["optimizer"], config["data"]["single_cls"]) == ("musgd", False)

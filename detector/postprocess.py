@@ -10,6 +10,9 @@ from detector.boxes import distances_to_boxes
 from detector.head import BranchOutput
 
 BranchName = Literal["one2one", "one2many"]
+MAX_CANDIDATES = (
+    30_000  # (anchor, class) pairs of an image that NMS looks at, best first: it bounds time, untrained models too
+)
 
 
 class RawOutput(TypedDict, total=False):
@@ -41,8 +44,8 @@ def decode(
     """Turn the raw outputs of one branch into detections, in float32 whatever the precision of the network.
 
     ``"one2one"`` takes the best (anchor, class) pairs as they are; ``"one2many"`` removes, class by class, boxes that
-    overlap a better one by more than ``iou_threshold``. Scores must exceed ``score_threshold``. ``classes`` keeps only
-    these labels, and is applied before anything is ranked.
+    overlap a better one by more than ``iou_threshold``, among the best ``MAX_CANDIDATES`` of an image. Scores must exceed
+    ``score_threshold``. ``classes`` keeps only these labels, and is applied before anything is ranked.
     """
     if branch not in outputs:
         present = ", ".join(name for name in ("one2one", "one2many") if name in outputs)
@@ -78,6 +81,10 @@ def _top_k(boxes: Tensor, scores: Tensor, score_threshold: float, max_detections
 def _suppress(boxes: Tensor, scores: Tensor, score_threshold: float, max_detections: int, iou_threshold: float) -> Detection:
     """Class-aware NMS over one image: ``boxes`` (A, 4), ``scores`` (A, C); every class of an anchor counts."""
     anchors, labels = (scores > score_threshold).nonzero(as_tuple=True)
-    boxes, scores = boxes[anchors], scores[anchors, labels]
+    scores = scores[anchors, labels]
+    if len(scores) > MAX_CANDIDATES:
+        scores, best = scores.topk(MAX_CANDIDATES)
+        anchors, labels = anchors[best], labels[best]
+    boxes = boxes[anchors]
     keep = batched_nms(boxes, scores, labels, iou_threshold)[:max_detections]
     return {"boxes": boxes[keep], "scores": scores[keep], "labels": labels[keep]}

@@ -1,0 +1,31 @@
+"""The project's own files agree with each other."""
+
+import tomllib
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_environment_mirrors_pyproject() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    (pip,) = [entry["pip"] for entry in conda if isinstance(entry, dict)]
+    assert sorted(pip) == sorted(project["dependencies"] + project["optional-dependencies"]["test"])
+    assert f"python{project['requires-python']}" in conda
+
+
+def test_only_the_library_is_packaged() -> None:
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    found = {str(p.parent.relative_to(ROOT)).replace("/", ".") for p in (ROOT / "detector").rglob("__init__.py")}
+    assert set(packages) == found
+
+
+def test_every_file_the_readme_names_exists() -> None:
+    import re
+
+    text = (ROOT / "README.md").read_text()
+    for name in re.findall(r"`((?:detector|data|configs|tests|docs|benchmarks)/[\w/.]+\.\w+)`|\]\(((?!http)[^)]+)\)", text):
+        path = name[0] or name[1]
+        assert (ROOT / path).exists(), path

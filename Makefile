@@ -16,7 +16,7 @@ $(VENV)/.installed: pyproject.toml
 
 demo: install
 	$(BIN)/python -m data.shapes --root datasets/shapes
-	$(BIN)/python train.py --config configs/demo.yaml --run_dir $(DEMO)
+	$(BIN)/python train.py --config configs/data/shapes.yaml --config configs/demo.yaml --run_dir $(DEMO)
 
 test: install lint
 	$(BIN)/python -m pytest

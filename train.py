@@ -29,7 +29,13 @@ from detector.run_log import EpochLog, PredictionSheet
 
 BASE_CONFIG = Path(__file__).parent / "configs" / "base.yaml"
 RUN_DIR_VARIABLE = "DETECTOR_RUN_DIR"  # tells the processes that Lightning starts where their parent writes
-FIXED_BY_CHECKPOINT = ("variant", "overrides", "class_names", "category_ids")  # resuming with others makes no sense
+FIXED_BY_CHECKPOINT = (
+    "variant",
+    "overrides",
+    "class_names",
+    "category_ids",
+    "optimizer",
+)  # resuming with others makes no sense
 
 
 class DetectorCLI(LightningCLI):
@@ -40,7 +46,6 @@ class DetectorCLI(LightningCLI):
             DetectorModule,
             CocoDataModule,
             save_config_callback=None,  # it refuses a used folder, also to resume in; see write_config
-            seed_everything_default=0,
             parser_kwargs={"default_config_files": [str(BASE_CONFIG)], "allow_abbrev": False},
             args=args,
             run=False,
@@ -60,23 +65,37 @@ class DetectorCLI(LightningCLI):
             parser.link_arguments(f"data.{name}", f"model.{name}", apply_on="instantiate")
         parser.link_arguments("seed_everything", "data.seed")
 
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Take a seed as a number only: the data need it too, and a run without one cannot be repeated."""
+        parser.add_argument("--seed_everything", type=int, default=0, help="seed of weights, data order and augmentation")
+
     def before_instantiate_classes(self) -> None:
         """Settle where to write, and how many runs have been written there before this one."""
         for option in ("ckpt_path", "eval"):
             path = self.config[option]
             if path and not Path(path).is_file():
                 raise ValueError(f"--{option} {path} is not a file; a run has <run>/last.ckpt and <run>/best.ckpt")
+        if self.config["eval"] and self.config["split"] == "test" and self.config["data"]["test_annotations"] is None:
+            raise ValueError("--split test needs data.test_annotations and data.test_images")
         self.run_dir = choose_run_dir(self.config)
         self.attempt = 1 + len(list(self.run_dir.glob("config*.yaml")))
 
+    def after_instantiate_classes(self) -> None:
+        """Check what only shows once model and data are there."""
+        largest = self.model.model.strides[-1]
+        if any(side % largest for side in self.datamodule.size):
+            raise ValueError(
+                f"data.image_size is {self.datamodule.size}; both sides must be multiples of {largest}, the largest stride "
+                f"of {self.config['model']['variant']}"
+            )
+        if path := self.config["ckpt_path"]:
+            check_resumable(path, dict(self.model.hparams), self.trainer.max_epochs)
+        if path := self.config["eval"]:
+            check_classes(path, self.model)
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the Trainer write into the run folder."""
-        kwargs |= {
-            "default_root_dir": str(self.run_dir),
-            "use_distributed_sampler": False,  # the data module's samplers know the number of processes
-            "logger": self._loggers(),
-        }
-        return super().instantiate_trainer(**kwargs)
+        return super().instantiate_trainer(default_root_dir=str(self.run_dir), logger=self._loggers(), **kwargs)
 
     def _loggers(self) -> list[Logger]:
         configured = self.config_init["trainer"]["logger"]
@@ -108,12 +127,11 @@ def choose_run_dir(config: Any) -> Path:
     elif config["ckpt_path"]:
         folder = Path(config["run_dir"] or Path(config["ckpt_path"]).parent)
     else:
-        folder = wanted = Path(config["run_dir"] or Path("runs") / config["model"]["variant"])
+        given = config["run_dir"] or config["trainer"]["default_root_dir"]
+        folder = wanted = Path(given or Path("runs") / config["model"]["variant"])
         number = 2
         while folder.exists() and any(folder.iterdir()):
             folder, number = wanted.with_name(f"{wanted.name}-{number}"), number + 1
-    if rank_zero_only.rank == 0:
-        folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
@@ -123,11 +141,13 @@ def checkpoints(run_dir: Path, trainer: dict[str, Any]) -> list[ModelCheckpoint]
         return []
     last = ModelCheckpoint(run_dir, "last", save_on_train_epoch_end=True, enable_version_counter=False)
     best = ModelCheckpoint(run_dir, "best", monitor="val/AP", mode="max", enable_version_counter=False)
-    return [last] if trainer["limit_val_batches"] == 0 else [last, best]
+    # The best one first: the last one then holds what the best one knows, which a resumed run goes by.
+    return [last] if trainer["limit_val_batches"] == 0 else [best, last]
 
 
-def check_resumable(checkpoint: dict[str, Any], hparams: dict[str, Any], path: str) -> None:
+def check_resumable(path: str, hparams: dict[str, Any], max_epochs: int) -> None:
     """Refuse to resume another network or other classes, and say which other settings of the model differ."""
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     saved = checkpoint.get("hyper_parameters", {})
     differing = {name: (saved.get(name), value) for name, value in hparams.items() if saved.get(name) != value}
     lines = "\n".join(f"    {name}: {old} in the checkpoint, {new} here" for name, (old, new) in differing.items())
@@ -135,26 +155,34 @@ def check_resumable(checkpoint: dict[str, Any], hparams: dict[str, Any], path: s
         raise ValueError(f"{path} cannot be resumed with this configuration; set the model as it was:\n{lines}")
     if differing:
         rank_zero_info(f"resuming {path} with other settings:\n{lines}")
+    if checkpoint["epoch"] + 1 >= max_epochs > 0:
+        rank_zero_info(f"{path} is from the end of a run of {max_epochs} epochs: nothing is left to train")
+
+
+def check_classes(path: str, model: DetectorModule) -> None:
+    """Refuse to evaluate a checkpoint on data with other classes than its own; ``model`` has those of the data."""
+    saved = torch.load(path, map_location="cpu", weights_only=True)["hyper_parameters"]
+    if (saved["class_names"], saved["category_ids"]) != (model.class_names, model.category_ids):
+        raise ValueError(
+            f"{path} knows the classes {dict(zip(saved['category_ids'], saved['class_names']))}, but the data have "
+            f"{dict(zip(model.category_ids, model.class_names))}; evaluate on data with the same classes"
+        )
 
 
 @rank_zero_only
 def write_config(cli: DetectorCLI) -> None:
     """Write the resolved configuration beside the run; a resumed run's goes into a file of its own."""
+    cli.run_dir.mkdir(parents=True, exist_ok=True)
     name = "config.yaml" if cli.attempt == 1 else f"config-{cli.attempt}.yaml"
     cli.parser.save(cli.config, cli.run_dir / name)
 
 
 def fit(cli: DetectorCLI) -> None:
     """Train, and say at the end what came out and where it is."""
-    if path := cli.config["ckpt_path"]:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        check_resumable(checkpoint, dict(cli.model.hparams), path)
-        if checkpoint["epoch"] + 1 >= cli.trainer.max_epochs > 0:
-            rank_zero_info(f"{path} is from the end of a run of {cli.trainer.max_epochs} epochs: nothing is left to train")
     write_config(cli)
     os.environ[RUN_DIR_VARIABLE] = str(cli.run_dir)
     try:
-        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=path, weights_only=True)
+        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=cli.config["ckpt_path"], weights_only=True)
     finally:
         del os.environ[RUN_DIR_VARIABLE]
     report(cli)
@@ -162,15 +190,9 @@ def fit(cli: DetectorCLI) -> None:
 
 def evaluate(cli: DetectorCLI) -> None:
     """Evaluate the checkpoint ``--eval`` on the validation or test data and print the table."""
-    path, data = cli.config["eval"], cli.datamodule
-    model = DetectorModule.load_from_checkpoint(path, map_location="cpu", weights_only=True)
-    if (model.class_names, model.category_ids) != (data.class_names, data.category_ids):
-        raise ValueError(
-            f"{path} knows the classes {dict(zip(model.category_ids, model.class_names))}, but the data have "
-            f"{dict(zip(data.category_ids, data.class_names))}; evaluate on data with the same classes"
-        )
+    model = DetectorModule.load_from_checkpoint(cli.config["eval"], map_location="cpu", weights_only=True)
     judge = cli.trainer.validate if cli.config["split"] == "val" else cli.trainer.test
-    judge(model, datamodule=data, verbose=False)
+    judge(model, datamodule=cli.datamodule, verbose=False)
     report(cli)
 
 
@@ -208,7 +230,7 @@ def main(args: list[str] | None = None) -> None:
     torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it
     try:
         cli = DetectorCLI(args)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         sys.exit(f"error: {error}")
     if cli.config["eval"]:
         evaluate(cli)

@@ -101,7 +101,7 @@ class Step:
         return [milliseconds(part) for part in (self.forward, self.losses, self.backward, self.optimize, self.ema)]
 
     def evaluate(self) -> float:
-        """Return the milliseconds of evaluating the batch: forward pass and decoding of both branches."""
+        """Return the milliseconds of evaluating the batch: forward pass of both branches, NMS-free decoding."""
         self.model.eval()
         with torch.no_grad():
             spent = milliseconds(lambda: decode(self.model(self.images), "one2one"))

@@ -48,12 +48,16 @@ class Annotations:
         return self.folder / self.file_names[index].decode()
 
     def objects(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return boxes (N, 4) float32, x1 y1 x2 y2 clipped to the picture, and labels (N,) int64, without crowds."""
+        """Return boxes (N, 4) float32, x1 y1 x2 y2 clipped to the picture, and labels (N,) int64, to train on.
+
+        Crowds are left out, and so is what has no area inside the picture.
+        """
         own = slice(self.offsets[index], self.offsets[index + 1])
         single = ~self.crowds[own]
         height, width = self.sizes[index]
         boxes = clip_bboxes(self.bboxes[own][single], height, width)
-        return boxes.astype(np.float32), self.labels[own][single]
+        solid = _have_area(boxes)
+        return boxes[solid].astype(np.float32), self.labels[own][single][solid]
 
     def as_single_class(self) -> "Annotations":
         """Return the same with all objects in one class, ``object``, under the smallest category id."""
@@ -62,7 +66,8 @@ class Annotations:
     def ground_truth(self) -> dict[str, Any]:
         """Return what pycocotools needs for box evaluation: a dict in COCO format, with original ids and crowds.
 
-        Boxes are as in the file, not clipped, so that the numbers are those of an evaluation outside of this project.
+        Boxes are as in the file, not clipped, and those without area are among them: the numbers are those of an evaluation
+        outside of this project.
         """
         images = [
             {"id": id_, "file_name": name.decode(), "height": height, "width": width}
@@ -83,11 +88,15 @@ def clip_bboxes(bboxes: np.ndarray, height: np.ndarray | int, width: np.ndarray 
     return corners.clip(0, limit)
 
 
+def _have_area(boxes: np.ndarray) -> np.ndarray:
+    return (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+
+
 def read_annotations(path: Path, folder: Path) -> Annotations:
     """Read and check the COCO annotation file ``path`` whose pictures are in ``folder``.
 
     Raises ValueError naming file, entry and remedy for whatever would spoil training or evaluation. Boxes without area
-    are dropped and boxes that stick out of their picture clipped for training; both are counted and reported.
+    are left out and boxes that stick out of their picture clipped for training; both are counted and reported.
     """
     content = _load(path)
     category_ids, class_names = _read_categories(content["categories"], path)
@@ -97,9 +106,13 @@ def read_annotations(path: Path, folder: Path) -> Annotations:
     positions, bboxes = objects["position"], objects["bbox"]
 
     clipped = clip_bboxes(bboxes, *sizes[positions].T)
-    solid = (bboxes[:, 2:] > 0).all(axis=1) & (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
+    solid = _have_area(clipped)
     outside = (bboxes[:, :2] < 0).any(axis=1) | (bboxes[:, :2] + bboxes[:, 2:] > sizes[positions][:, ::-1]).any(axis=1)
-    _warn(path, objects["id"][~solid], "have no area inside their picture; dropped from training and evaluation")
+    _warn(
+        path,
+        objects["id"][~solid],
+        "have no area inside their picture; dropped from training, and missed in evaluation, as by pycocotools",
+    )
     _warn(path, objects["id"][solid & outside], "stick out of their picture; clipped to it for training")
 
     ids = objects["id"]
@@ -107,20 +120,19 @@ def read_annotations(path: Path, folder: Path) -> Annotations:
         # pycocotools marks a found object by its annotation id and takes 0 for not found.
         ids = np.arange(1, len(ids) + 1)
         rank_zero_warn(f"{path}: pycocotools never counts annotation id 0 as found; numbered anew from 1 for evaluation")
-    kept = np.flatnonzero(solid)
-    kept = kept[np.argsort(positions[kept], kind="stable")]
+    order = np.argsort(positions, kind="stable")
     annotations = Annotations(
         path=path,
         folder=folder,
         image_ids=image_ids,
         sizes=sizes,
         file_names=np.array([name.encode() for name in names]),
-        offsets=np.searchsorted(positions[kept], np.arange(len(image_ids) + 1)),
-        ids=ids[kept],
-        bboxes=bboxes[kept],
-        areas=objects["area"][kept],
-        crowds=objects["crowd"][kept],
-        labels=np.searchsorted(category_ids, objects["category"][kept]),
+        offsets=np.searchsorted(positions[order], np.arange(len(image_ids) + 1)),
+        ids=ids[order],
+        bboxes=bboxes[order],
+        areas=objects["area"][order],
+        crowds=objects["crowd"][order],
+        labels=np.searchsorted(category_ids, objects["category"][order]),
         category_ids=category_ids,
         class_names=class_names,
     )

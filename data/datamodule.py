@@ -93,8 +93,6 @@ class CocoDataModule(LightningDataModule):
             close_epoch = trainer.max_epochs - self.augment.close_mosaic
         dataset = TrainDataset(pictures, self._pipeline, self.size, self.seed, self.augment.mosaic, close_epoch)
         resume, self._resume = self._resume, None
-        if resume is not None:
-            resume = resume[0], resume[1] * self.batch_size
         # Read anew for every epoch; ``trainer.current_epoch`` would be one too low while a resumed run starts.
         current_epoch = None if trainer is None else lambda: trainer.fit_loop.epoch_progress.current.processed
         sampler = EpochSampler(len(dataset), self.seed, *self._place(), resume, current_epoch)
@@ -107,19 +105,20 @@ class CocoDataModule(LightningDataModule):
         return self._eval_loader("test")
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where training goes on from a checkpoint: the epoch, and how many of its batches are done."""
+        """Return where training goes on from a checkpoint: the epoch, and how many of its samples each process has done."""
         if self.trainer is None:
             return {}
         started = self.trainer.fit_loop.epoch_progress.current.started
         batches = self.trainer.fit_loop.epoch_loop.batch_progress
         # Checkpoints are written before an epoch counts as completed; whether its last batch is done tells the truth.
         if batches.is_last_batch or started == 0:
-            return {"epoch": started, "batches": 0}
-        return {"epoch": started - 1, "batches": batches.current.processed}
+            return {"epoch": started, "samples": 0}
+        return {"epoch": started - 1, "samples": batches.current.processed * self.batch_size}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Start the next training where ``state_dict`` says."""
         if self.trainer is None or self.trainer.state.fn == "fit":  # evaluating a checkpoint must not move a later fit
-            self._resume = state_dict["epoch"], state_dict["batches"]
+            self._resume = state_dict["epoch"], state_dict["samples"]
 
     def teardown(self, stage: str) -> None:
         for split, paths in self.skipped.items():

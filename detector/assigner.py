@@ -31,7 +31,13 @@ class Matches(NamedTuple):
 
 @torch.no_grad()
 def assign(
-    scores: Tensor, boxes: Tensor, points: Tensor, objects: Objects, top_k: int, min_side: float, one_per_object: bool
+    scores: Tensor,
+    boxes: Tensor,
+    points: Tensor,
+    objects: Objects,
+    top_k: int,
+    min_side: float | Tensor,
+    one_per_object: bool,
 ) -> Matches:
     """Match the predictions of one branch to ``objects``.
 
@@ -72,7 +78,7 @@ def assign(
     return Matches(cell // num_anchors, anchor, owner, weight)
 
 
-def _points_inside(points: Tensor, boxes: Tensor, min_side: float) -> Tensor:
+def _points_inside(points: Tensor, boxes: Tensor, min_side: float | Tensor) -> Tensor:
     """Return (N, A), whether each point lies strictly inside each box after short sides are lengthened."""
     centres, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
     short = sides < min_side

@@ -14,15 +14,17 @@ EPS = 1e-7
 def anchor_points(shapes: list[tuple[int, int]], strides: list[int], like: Tensor) -> tuple[Tensor, Tensor]:
     """Return the cell centres (A, 2) x y in cells of their own level, and the stride of each (A,) in pixels.
 
-    ``shapes`` are (height, width) of the levels' maps, finest first; ``like`` gives device and precision.
+    ``shapes`` are (height, width) of the levels' maps, finest first; ``like`` gives the device, and the precision unless
+    that is below float32: bfloat16 cannot tell the centres of neighbouring cells apart from the 128th on.
     """
+    dtype = torch.promote_types(like.dtype, torch.float32)
     points, pixels = [], []
     for (height, width), stride in zip(shapes, strides):
-        x = torch.arange(width, device=like.device, dtype=like.dtype) + 0.5
-        y = torch.arange(height, device=like.device, dtype=like.dtype) + 0.5
+        x = torch.arange(width, device=like.device, dtype=dtype) + 0.5
+        y = torch.arange(height, device=like.device, dtype=dtype) + 0.5
         grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
         points.append(torch.stack((grid_x, grid_y), dim=-1).view(-1, 2))
-        pixels.append(torch.full((height * width,), stride, device=like.device, dtype=like.dtype))
+        pixels.append(torch.full((height * width,), stride, device=like.device, dtype=dtype))
     return torch.cat(points), torch.cat(pixels)
 
 

@@ -46,6 +46,13 @@ class RampedEMA(WeightAveraging):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Do nothing: the average follows steps, not epochs."""
 
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Let go of the average after training: the module holds it now, and so does every checkpoint's ``state_dict``.
+
+        Kept, it would make a later ``trainer.test(ckpt_path=...)`` load the raw weights of the checkpoint.
+        """
+        self._average_model = None
+
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Give the raw weights back if validation was interrupted, so that what is saved now is not mixed up."""
         if self._swapped:

@@ -16,16 +16,14 @@ from detector.batch import Batch, Target
 from detector.coco_metrics import (
     METRICS,
     CocoResult,
-    coco_table,
     detection_rows,
     evaluate,
     load_ground_truth,
     write_predictions,
 )
+from detector.head import RawOutput
 from detector.letterbox import to_original
-from detector.postprocess import Detection, RawOutput, decode
-
-__all__ = ["METRICS", "CocoEvaluation", "CocoResult", "check_categories", "coco_table", "evaluate", "load_ground_truth"]
+from detector.postprocess import Detection, decode
 
 BRANCHES = ("one2one", "one2many")
 

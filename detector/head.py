@@ -2,12 +2,14 @@
 
 import math
 from copy import deepcopy
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 import torch
 from torch import Tensor, nn
 
 from detector.blocks.conv import ConvNormAct
+
+BranchName = Literal["one2one", "one2many"]
 
 
 class BranchOutput(TypedDict):
@@ -15,6 +17,15 @@ class BranchOutput(TypedDict):
 
     boxes: Tensor  # (B, 4, A) distances left, top, right, bottom from the anchor point, in cells, unbounded
     scores: Tensor  # (B, C, A) logits
+
+
+class RawOutput(TypedDict, total=False):
+    """What ``Detector.forward`` returns. After ``Detector.deploy`` one of the branches is missing."""
+
+    one2many: BranchOutput
+    one2one: BranchOutput
+    points: Tensor  # (A, 2) anchor points x y, in cells of their level
+    strides: Tensor  # (A,) pixels per cell
 
 
 class Branch(nn.Module):

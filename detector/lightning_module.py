@@ -8,10 +8,11 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from detector.batch import Batch
+from detector.head import RawOutput
 from detector.loss import DetectionLoss, one_to_many_weight
 from detector.model import build_detector
 from detector.optim import OptimizerName, build_optimizer, group_table, parameter_groups
-from detector.postprocess import Detection, RawOutput
+from detector.postprocess import Detection
 from detector.schedule import Schedule
 
 # Learning rate and initial learning rate of biases in the warm-up, where none is given
@@ -21,9 +22,12 @@ DEFAULT_RATES = {"musgd": (0.01, 0.1), "sgd": (0.01, 0.1), "adamw": (0.001, 0.0)
 class DetectorModule(L.LightningModule):
     """Trains and evaluates a Detector with any dataloader that yields ``detector.batch.Batch``.
 
-    Gradients are those of the mean loss times the number of images in a step: batches are accumulated until about
+    The gradient of a batch is that of its loss times its number of images. Batches are accumulated, by summing, until about
     ``nominal_batch`` images, over all processes, make one optimizer step, and the weight decay is scaled with what that
     comes to. Use ``RampedEMA`` beside it for the averaged weights.
+
+    Logged are ``train/...`` and ``val/...`` losses: ``<branch>/<box|cls|l1>``, and their ``total`` with the weights that the
+    branches have in that epoch, so that totals of different epochs do not compare.
 
     Args:
         variant: a key of ``detector.VARIANTS``.
@@ -40,7 +44,8 @@ class DetectorModule(L.LightningModule):
         warmup_epochs: length of the warm-up, may be a fraction.
         warmup_momentum: momentum at the first step.
         warmup_bias_lr: learning rate of biases at the first step; by default 0.1, with adamw 0.
-        nominal_batch: images that make one optimizer step; see above.
+        nominal_batch: images that make one optimizer step; see above. A Trainer's own ``accumulate_grad_batches`` above 1
+            wins; 1 here steps after every batch.
         clip_norm: gradients are clipped to this norm; 0 turns it off. A Trainer's own ``gradient_clip_val`` wins.
         box_gain: weight of the CIoU term.
         class_gain: weight of the class term.
@@ -87,14 +92,14 @@ class DetectorModule(L.LightningModule):
         if channels_last:
             self.model.to(memory_format=torch.channels_last)
         self.loss = DetectionLoss(box_gain, class_gain, l1_gain)
+        self._accumulated = 1  # what was worked out for the Trainer, as opposed to what its user gave it
 
     def forward(self, images: Tensor) -> RawOutput:
         """Return the raw outputs for ``images`` (B, 3, H, W), uint8 in 0..255 or floating point in 0..1."""
         return self.model(self._prepare(images))
 
     def _prepare(self, images: Tensor) -> Tensor:
-        if images.dtype == torch.uint8:
-            images = images.float() / 255
+        images = images.to(self.dtype) / 255 if images.dtype == torch.uint8 else images.to(self.dtype)
         layout = torch.channels_last if self.hparams.channels_last else torch.contiguous_format
         return images.contiguous(memory_format=layout)
 
@@ -108,7 +113,8 @@ class DetectorModule(L.LightningModule):
         """Return the loss whose gradient, averaged over processes, is that of the mean loss times the global batch."""
         terms = self._losses(self(batch["images"]), batch)
         num_images, processes = len(batch["targets"]), self.trainer.world_size
-        logged = {f"train/{name}": term.detach() for name, term in terms.items()}
+        # Each process has its share of the loss over all of them, and logging averages: shares are to be summed.
+        logged = {f"train/{name}": term.detach() * processes for name, term in terms.items()}
         self.log_dict(logged, on_step=False, on_epoch=True, batch_size=num_images, sync_dist=True)
         self.log("loss", logged["train/total"], on_step=True, on_epoch=False, prog_bar=True, logger=False)
         # DDP averages over processes and Lightning over accumulated batches; both are to be sums.
@@ -135,13 +141,15 @@ class DetectorModule(L.LightningModule):
         self.trainer.fit_loop.setup_data()  # the batch size is the dataloader's
         batch_size, processes = _batch_size(self.trainer.train_dataloader), self.trainer.world_size
         step_batch = batch_size * processes
-        if self.trainer.accumulate_grad_batches == 1:
-            self.trainer.accumulate_grad_batches = max(round(hp.nominal_batch / step_batch), 1)
+        if self.trainer.accumulate_grad_batches in (1, self._accumulated):
+            self._accumulated = max(round(hp.nominal_batch / step_batch), 1)
+            self.trainer.accumulate_grad_batches = self._accumulated
         images_a_step = step_batch * self.trainer.accumulate_grad_batches
         default_lr, default_bias_lr = DEFAULT_RATES[hp.optimizer]
         lr = default_lr if hp.lr is None else hp.lr
         decay = hp.weight_decay * images_a_step / hp.nominal_batch
         groups = parameter_groups(self.model, lr, decay, hp.optimizer == "musgd", hp.class_lr_ratio)
+        self._settings = [{name: value for name, value in group.items() if name != "params"} for group in groups]
         self.schedule = Schedule(
             max_epochs=-1 if self.trainer.max_epochs is None else self.trainer.max_epochs,
             final_ratio=hp.final_lr_ratio,
@@ -174,11 +182,16 @@ class DetectorModule(L.LightningModule):
         if self.hparams.compile:
             self.model.compile()
 
+    def on_train_start(self) -> None:
+        """Put this run's settings in force: resuming has restored those of the checkpoint, with the optimizer's state."""
+        for group, settings in zip(self.optimizers(use_pl_optimizer=False).param_groups, self._settings, strict=True):
+            group.update(settings)
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Set the learning rate and momentum of this batch."""
         optimizer = self.optimizers(use_pl_optimizer=False)
         self.schedule.apply(optimizer, self.current_epoch, batch_idx, self.trainer.num_training_batches)
-        self.log("train/lr", optimizer.param_groups[0]["lr"], on_step=False, on_epoch=True, batch_size=1)
+        self.log("train/lr", optimizer.param_groups[0]["lr"], on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
 
 
 def _batch_size(loader: Any) -> int:

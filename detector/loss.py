@@ -10,8 +10,7 @@ from torch import Tensor
 from detector.assigner import Matches, Objects, assign
 from detector.batch import Target
 from detector.boxes import boxes_to_distances, complete_iou, distances_to_boxes
-from detector.head import BranchOutput
-from detector.postprocess import RawOutput
+from detector.head import BranchOutput, RawOutput
 
 
 def one_to_many_weight(epoch: int, max_epochs: int | None) -> float:
@@ -50,12 +49,13 @@ class DetectionLoss:
         one_to_many: float,
         all_processes: bool = False,
     ) -> dict[str, Tensor]:
-        """Return the mean loss of a batch as scalars: ``total``, and ``<branch>/<box|cls|l1>`` with the gains applied.
+        """Return the loss of a batch as scalars: ``total``, and ``<branch>/<box|cls|l1>`` with the gains applied.
 
         ``image_size`` is (height, width) of the network input, ``one_to_many`` the share of that branch in the total, in
-        0..1. The terms are divided by the sum of target scores. With ``all_processes`` that is the sum over all of them,
-        which then must call this together: as DDP averages gradients, the total times the global batch and the number of
-        processes has the gradient of one process with the global batch. All of it is float32, also under autocast.
+        0..1. The terms are divided by the sum of target scores, so they do not grow with the batch. With ``all_processes``
+        that is the sum over all of them, which must call this together, and each returns its share of the loss: as DDP
+        averages gradients, the total times the global batch and the number of processes has the gradient of one process
+        with the global batch. All of it is float32, also under autocast.
         """
         with torch.autocast(outputs["points"].device.type, enabled=False):
             objects = flatten_targets(targets)
@@ -80,7 +80,7 @@ def _match(name: str, raw: BranchOutput, points: Tensor, strides: Tensor, object
     boxes = distances_to_boxes(distances, points) * strides[:, None]
     one2one = name == "one2one"
     # Tiny objects count as large as a cell of the second level, so that some anchor lies inside them (STAL).
-    min_side = strides.unique()[1].item()
+    min_side = 2 * strides[0]
     return assign(
         raw["scores"].detach(),
         boxes,

@@ -11,9 +11,9 @@ from detector.blocks.conv import ConvNormAct
 from detector.blocks.dynamic import make_dynamic
 from detector.boxes import anchor_points
 from detector.config import detector_config
-from detector.head import Head
+from detector.head import BranchName, Head, RawOutput
 from detector.neck import Neck
-from detector.postprocess import BranchName, Detection, RawOutput, decode
+from detector.postprocess import Detection, decode
 
 
 class Detector(nn.Module):

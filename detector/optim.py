@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from detector.blocks.dynamic import DynamicConv2d
 
 OptimizerName = Literal["musgd", "sgd", "adamw"]
-MatrixShape = tuple[int, int, int]  # number of matrices, rows, columns
+MatrixShape = tuple[int, int, int, float]  # number of matrices, rows, columns, and the factor of their update
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # quintic coefficients of Muon (Jordan et al., 2024)
 NEWTON_SCHULZ_STEPS = 5
 
@@ -19,7 +19,7 @@ NEWTON_SCHULZ_STEPS = 5
 class MuSGD(torch.optim.Optimizer):
     """SGD with Nesterov momentum, and on top of it a Muon step for matrices (YOLO26, arXiv:2606.03748).
 
-    A parameter group with ``muon=True`` may have ``matrices``, one (number, rows, columns) for each of its parameters; by
+    A parameter group with ``muon=True`` may have ``matrices``, one ``MatrixShape`` for each of its parameters; by
     default a parameter of 2 or more dimensions is one matrix of its first dimension by the rest. Matrices of one shape are
     orthogonalised together, in one call, whichever group they are in.
 
@@ -79,10 +79,10 @@ class MuSGD(torch.optim.Optimizer):
             grads, buffers = [p.grad for p in params], self._buffers("muon_buffer", params)
             torch._foreach_lerp_(buffers, grads, 1 - group["momentum"])
             updates = torch._foreach_lerp(grads, buffers, group["momentum"])  # Nesterov: b m + (1 - b) g
-            for (p, shape), update in zip(entries, updates):
-                key = (*shape[1:], p.device)
-                step = -group["lr"] * group["muon_scale"] * _aspect_scale(p)
-                by_shape[key].append((update.reshape(shape), step))
+            for (p, (number, rows, columns, scale)), update in zip(entries, updates):
+                key = (rows, columns, p.device)
+                step = -group["lr"] * group["muon_scale"] * scale
+                by_shape[key].append((update.reshape(number, rows, columns), step))
                 targets[key].append(p)
         for key, pairs in by_shape.items():
             stacked = torch.cat([update for update, _ in pairs])
@@ -125,12 +125,12 @@ def orthogonalise(matrices: Tensor, precision: torch.dtype | None = None) -> Ten
 
 
 def _matrices(group: dict[str, Any]) -> list[MatrixShape]:
-    return group.get("matrices") or [(1, p.shape[0], math.prod(p.shape[1:])) for p in group["params"]]
+    return group.get("matrices") or [_matrix_of(p.shape) for p in group["params"]]
 
 
-def _aspect_scale(p: Tensor) -> float:
-    """Return sqrt(max(1, size(-2) / size(-1))) of the tensor as it is: 1 for square kernels, however flat."""
-    return max(1.0, p.shape[-2] / p.shape[-1]) ** 0.5
+def _matrix_of(shape: Sequence[int], number: int = 1) -> MatrixShape:
+    """Describe ``number`` tensors of ``shape`` as matrices; the factor is 1 for square kernels, however flat the matrix."""
+    return (number, shape[0], math.prod(shape[1:]), max(1.0, shape[-2] / shape[-1]) ** 0.5)
 
 
 def parameter_groups(
@@ -150,7 +150,7 @@ def parameter_groups(
             if not p.requires_grad or id(p) in seen:
                 continue
             seen.add(id(p))
-            kind = _kind(module, attribute, p)
+            kind = _kind(prefix, attribute, p)
             name = f"class {kind}" if ".cls." in f".{prefix}." else kind
             if name not in groups:
                 rate = lr * (class_lr_ratio if name.startswith("class ") else 1.0)
@@ -172,18 +172,18 @@ def parameter_groups(
     return list(groups.values())
 
 
-def _kind(module: nn.Module, attribute: str, p: Tensor) -> str:
+def _kind(prefix: str, attribute: str, p: Tensor) -> str:
     if attribute == "bias":
         return "biases"
-    if isinstance(module, nn.Linear):
+    if "router" in prefix.split("."):
         return "routers"
     return "kernels" if p.ndim > 1 else "norms"
 
 
 def _matrix_shape(module: nn.Module, p: Tensor) -> MatrixShape:
     if isinstance(module, DynamicConv2d):
-        return (module.num_experts, module.out_channels, p.shape[1] // module.out_channels)
-    return (1, p.shape[0], math.prod(p.shape[1:]))
+        return _matrix_of(module.kernel_shape, module.num_experts)
+    return _matrix_of(p.shape)
 
 
 def group_table(groups: list[dict[str, Any]]) -> str:

@@ -1,27 +1,17 @@
 """From raw head outputs to detections."""
 
-from typing import Literal, TypedDict
+from typing import TypedDict
 
 import torch
 from torch import Tensor
 from torchvision.ops import batched_nms
 
 from detector.boxes import distances_to_boxes
-from detector.head import BranchOutput
+from detector.head import BranchName, RawOutput
 
-BranchName = Literal["one2one", "one2many"]
 MAX_CANDIDATES = (
     30_000  # (anchor, class) pairs of an image that NMS looks at, best first: it bounds time, untrained models too
 )
-
-
-class RawOutput(TypedDict, total=False):
-    """What ``Detector.forward`` returns. After ``Detector.deploy`` one of the branches is missing."""
-
-    one2many: BranchOutput
-    one2one: BranchOutput
-    points: Tensor  # (A, 2) anchor points x y, in cells of their level
-    strides: Tensor  # (A,) pixels per cell
 
 
 class Detection(TypedDict):
@@ -55,6 +45,8 @@ def decode(
     boxes = distances_to_boxes(raw["boxes"].float().transpose(1, 2), points) * strides[:, None]  # (B, A, 4)
     scores = raw["scores"].float().sigmoid().transpose(1, 2)  # (B, A, C)
     if classes is not None:
+        if unknown := [label for label in classes if not 0 <= label < scores.shape[2]]:
+            raise ValueError(f"classes has the labels {unknown}; this detector's are 0 to {scores.shape[2] - 1}")
         hidden = torch.ones(scores.shape[2], dtype=torch.bool, device=scores.device)
         hidden[classes] = False
         scores = scores.masked_fill(hidden, -1.0)
@@ -72,9 +64,9 @@ def _top_k(boxes: Tensor, scores: Tensor, score_threshold: float, max_detections
     best, pairs = scores.flatten(1).topk(k, dim=1)
     rows, labels = pairs // scores.shape[2], pairs % scores.shape[2]
     boxes = boxes.gather(1, rows[..., None].expand(-1, -1, 4))
+    counts = (best > score_threshold).sum(dim=1).tolist()  # best first, so they are the first ones
     return [
-        {"boxes": b[s > score_threshold], "scores": s[s > score_threshold], "labels": c[s > score_threshold]}
-        for b, s, c in zip(boxes, best, labels)
+        {"boxes": b[:n], "scores": s[:n], "labels": c[:n]} for b, s, c, n in zip(boxes, best, labels, counts, strict=True)
     ]
 
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from detector.batch import Batch, Target
 from detector.drawing import draw_boxes, fit_longer_side, sheet
-from detector.postprocess import Detection, RawOutput, decode
+from detector.head import RawOutput
+from detector.postprocess import Detection, decode
 
 VALIDATION_COLUMNS = ("val/total", "val/AP", "val/AP50")
 
@@ -89,11 +90,11 @@ class EpochLog(L.Callback):
 
 
 class PredictionSheet(L.Callback):
-    """Writes the first pictures of the validation set, ground truth beside detections, after every validation.
+    """Writes the first pictures of the validation or test set, ground truth beside detections, whenever they are run.
 
-    The sheet, ``<trainer.default_root_dir>/val_predictions.jpg``, shows the network's input, letterboxing included, and
-    the detections of ``branch`` with scores above ``score_threshold``. With several processes it has the pictures that
-    rank 0 sees.
+    The sheet, ``<trainer.default_root_dir>/val_predictions.jpg`` or ``test_predictions.jpg``, shows the network's input,
+    letterboxing included, and the detections of ``branch`` with scores above ``score_threshold``. With several processes
+    it has the pictures that rank 0 sees.
     """
 
     def __init__(
@@ -101,10 +102,9 @@ class PredictionSheet(L.Callback):
         num_images: int = 16,
         score_threshold: float = 0.3,
         branch: Literal["one2one", "one2many"] = "one2one",
-        file_name: str = "val_predictions.jpg",
     ) -> None:
         self.num_images, self.score_threshold = num_images, score_threshold
-        self.branch, self.file_name = branch, file_name
+        self.branch = branch
         self._pairs: list[np.ndarray] = []
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -130,10 +130,14 @@ class PredictionSheet(L.Callback):
         if not self._pairs:  # the sanity check, or a rank other than 0
             return
         page = sheet([self._pairs[i : i + 2] for i in range(0, len(self._pairs), 2)])
-        path = Path(trainer.default_root_dir) / self.file_name
+        path = Path(trainer.default_root_dir) / f"{'test' if trainer.testing else 'val'}_predictions.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(path), page[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
         self._pairs = []
+
+    on_test_epoch_start = on_validation_epoch_start
+    on_test_batch_end = on_validation_batch_end
+    on_test_epoch_end = on_validation_epoch_end
 
 
 def compare(image: Tensor, target: Target, detections: Detection, names: list[str], size: int = 480) -> np.ndarray:

@@ -1,5 +1,6 @@
 """The project's own files agree with each other."""
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -23,7 +24,6 @@ def test_only_the_library_is_packaged() -> None:
 
 
 def test_every_file_the_readme_names_exists() -> None:
-    import re
 
     text = (ROOT / "README.md").read_text()
     for name in re.findall(r"`((?:detector|data|configs|tests|docs|benchmarks)/[\w/.]+\.\w+)`|\]\(((?!http)[^)]+)\)", text):

@@ -40,6 +40,12 @@ def offline_ap(ground_truth: Path, predictions: Path) -> float:
     return judge.stats[0]
 
 
+def best_score(checkpoint: dict[str, Any]) -> torch.Tensor:
+    """The AP of the best epoch, as a checkpoint knows it."""
+    (score,) = [state["best_model_score"] for name, state in checkpoint["callbacks"].items() if "val/AP" in name]
+    return score
+
+
 def test_train_evaluate_and_resume(
     arguments: list[str], tiny_coco: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -68,17 +74,21 @@ def test_train_evaluate_and_resume(
     assert checkpoint["hyper_parameters"]["class_names"] == ["red", "green", "blue"]
     assert checkpoint["hyper_parameters"]["category_ids"] == [7, 22, 90]
     best = torch.load(run / "best.ckpt", weights_only=True)
-    (score,) = [v["best_model_score"] for k, v in best["callbacks"].items() if "val/AP" in k]
+    score = best_score(best)
+    assert best_score(checkpoint) == score  # or else resuming would forget which was the best
 
     train.main([*arguments, "--eval", str(run / "best.ckpt")])
     written = run / "eval_val" / "predictions.json"
     rows = json.loads(written.read_text())
     assert {row["image_id"] for row in rows} <= {201, 202, 203, 204, 205}
     assert {row["category_id"] for row in rows} <= {7, 22, 90}
-    if rows:
-        assert offline_ap(tiny_coco / "annotations" / "val.json", written) == pytest.approx(score.item(), abs=1e-7)
+    assert offline_ap(tiny_coco / "annotations" / "val.json", written) == pytest.approx(score.item(), abs=1e-7)
+    assert score > 0
 
-    train.main([*arguments, "--ckpt_path", str(run / "last.ckpt"), "--trainer.max_epochs", "3"])
+    train.main([*arguments, "--ckpt_path", str(run / "last.ckpt"), "--trainer.max_epochs", "3", "--model.lr", "0"])
+    last = torch.load(run / "last.ckpt", weights_only=True)
+    assert {group["base_lr"] for group in last["optimizer_states"][0]["param_groups"]} == {0.0}  # what was asked for now
+    assert best_score(last) == best_score(torch.load(run / "best.ckpt", weights_only=True)) >= score
     assert torch.load(run / "last.ckpt", weights_only=True)["epoch"] == 2
     assert (run / "config-2.yaml").is_file()
     assert (run / "metrics.csv").is_file()
@@ -87,8 +97,12 @@ def test_train_evaluate_and_resume(
     assert epochs == ["epoch", "0", "1", "epoch", "2"]
     train.main([*arguments, "--ckpt_path", str(run / "last.ckpt"), "--trainer.max_epochs", "3"])  # nothing is left to do
 
-    with pytest.raises(ValueError, match="variant: dyn_n in the checkpoint, yolo26_n here"):
-        train.main([*arguments, "--ckpt_path", str(run / "last.ckpt"), "--model.variant", "yolo26_n"])
+    for extra, message in (
+        (["--model.variant", "yolo26_n"], "variant: dyn_n in the checkpoint, yolo26_n here"),
+        (["--model.optimizer", "sgd"], "optimizer: musgd in the checkpoint, sgd here"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            train.main([*arguments, "--ckpt_path", str(run / "last.ckpt"), *extra])
 
 
 def test_a_used_folder_is_never_overwritten(arguments: list[str]) -> None:
@@ -127,11 +141,15 @@ def test_wrong_keys_and_types_are_refused_by_name(
         (["--data.val_annotations", "annotations/vall.json"], "vall.json"),
         (["--ckpt_path", "lost.ckpt"], "lost.ckpt is not a file"),
         (["--model.variant", "yolo27_n"], "unknown variant 'yolo27_n'"),
+        (["--model.overrides", '{"widht": 1}'], "widht"),
+        (["--data.image_size", "60"], "multiples of 32"),
+        (["--eval", "tiny.yaml", "--split", "test"], "test_annotations"),
     ],
 )
 def test_bad_input_exits_with_one_clear_line(arguments: list[str], extra: list[str], message: str) -> None:
     with pytest.raises(SystemExit, match=message):
         train.main([*arguments, *extra])
+    assert not Path("runs").exists()
 
 
 def test_missing_coco_tells_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,6 +167,9 @@ class Parsed(train.DetectorCLI):
         pass
 
     def instantiate_classes(self) -> None:
+        pass
+
+    def after_instantiate_classes(self) -> None:
         pass
 
 

@@ -2,6 +2,7 @@
 
 import math
 import re
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -64,20 +65,16 @@ class DynamicConv2d(nn.Module):
             nn.init.uniform_(self.bias, -(fan_in**-0.5), fan_in**-0.5)
 
     def mixture(self, x: Tensor) -> Tensor:
-        """Return (B, E) float32, how much each expert counts in each image, in 0..1."""
-        with torch.autocast(x.device.type, enabled=False):  # routing decides the kernel: always in float32
+        """Return (B, E), how much each expert counts in each image, in 0..1; in the weights' precision, also in autocast."""
+        with _without_autocast(x.device.type):  # routing decides the kernel
             logits = self.router(x.mean(dim=(2, 3), dtype=self.weight.dtype))
             return logits.sigmoid() if self.routing == "sigmoid" else logits.softmax(dim=1)
 
     def forward(self, x: Tensor) -> Tensor:
         mixture = self.mixture(x)
-        with torch.autocast(x.device.type, enabled=False):
-            kernels = mixture @ self.weight  # (B, O * C / groups * k * k)
-            biases = None if self.bias is None else mixture @ self.bias  # (B, O)
-        if torch.is_autocast_enabled(x.device.type):
-            x = x.to(torch.get_autocast_dtype(x.device.type))
-        kernels = kernels.to(x.dtype).view(-1, *self.kernel_shape[1:])  # (B * O, C / groups, k, k)
-        biases = None if biases is None else biases.to(x.dtype).flatten()
+        with _without_autocast(x.device.type):
+            kernels = (mixture @ self.weight).view(-1, *self.kernel_shape[1:])  # (B * O, C / groups, k, k)
+            biases = None if self.bias is None else (mixture @ self.bias).flatten()  # (B * O,)
         return self._convolve(x, kernels, biases)
 
     def _convolve(self, x: Tensor, kernels: Tensor, biases: Tensor | None) -> Tensor:
@@ -150,6 +147,12 @@ def _dynamic_like(conv: nn.Conv2d, config: DynamicConfig) -> DynamicConv2d:
         num_experts=config.num_experts,
         routing=config.routing,
     ).to(conv.weight)  # same device and precision
+
+
+def _without_autocast(device_type: str) -> AbstractContextManager:
+    if torch.amp.is_autocast_available(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return nullcontext()  # the meta device, on which costs are counted
 
 
 def _router(in_channels: int, num_experts: int, routing: Routing) -> nn.Module:

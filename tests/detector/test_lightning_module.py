@@ -194,9 +194,10 @@ def test_four_epochs_equal_two_and_two(tmp_path: Path) -> None:
             tmp_path / "keep", filename="{epoch}", save_top_k=-1, save_on_train_epoch_end=True
         )
         fitted = trainer(tmp_path, max_epochs=4, callbacks=[RampedEMA(tau=3), keep], enable_checkpointing=True)
-        fitted.fit(
-            module(warmup_epochs=2.5, nominal_batch=8), loader(12, 4), loader(4, 4), ckpt_path=resume, weights_only=True
-        )
+        model = module(warmup_epochs=2.5, nominal_batch=8)
+        if resume is not None:  # whatever is not restored would show
+            torch.nn.init.zeros_(model.model.backbone.stem.conv.weight)
+        fitted.fit(model, loader(12, 4), loader(4, 4), ckpt_path=resume, weights_only=True)
 
     run()
     straight = torch.load(tmp_path / "keep" / "epoch=3.ckpt", weights_only=True)
@@ -205,6 +206,7 @@ def test_four_epochs_equal_two_and_two(tmp_path: Path) -> None:
     for old in (tmp_path / "keep").glob("*.ckpt"):
         old.unlink()
     run(middle)
+    assert not (tmp_path / "keep" / "epoch=0.ckpt").exists()
     resumed = torch.load(tmp_path / "keep" / "epoch=3.ckpt", weights_only=True)
     for part in ("state_dict", "current_model_state"):
         assert all(torch.equal(value, resumed[part][name]) for name, value in straight[part].items()), part
@@ -212,11 +214,23 @@ def test_four_epochs_equal_two_and_two(tmp_path: Path) -> None:
 
 
 def test_prediction_uses_the_averaged_weights(tmp_path: Path) -> None:
-    model = module()
-    fitted = trainer(tmp_path, callbacks=[RampedEMA(tau=50)], limit_train_batches=2)
+    """Right after training, and from a checkpoint by the same Trainer, whose callback must not bring the raw ones back."""
+    model = module(nominal_batch=4)
+    fitted = trainer(tmp_path, callbacks=[RampedEMA(tau=3)], limit_train_batches=2, enable_checkpointing=True)
     fitted.fit(model, loader(8, 4))
-    (found,) = fitted.predict(model, loader(2, 2))
-    assert [set(d) for d in found] == [{"boxes", "scores", "labels"}] * 2
+    checkpoint = torch.load(fitted.checkpoint_callback.best_model_path, weights_only=True)
+    average, raw = checkpoint["state_dict"], checkpoint["current_model_state"]
+    assert not torch.equal(average["model.backbone.stem.conv.weight"], raw["model.backbone.stem.conv.weight"])
+    for ckpt_path in (None, fitted.checkpoint_callback.best_model_path):
+        (found,) = fitted.predict(model, loader(2, 2), ckpt_path=ckpt_path)
+        assert [set(d) for d in found] == [{"boxes", "scores", "labels"}] * 2
+        assert all(torch.equal(value, average[name]) for name, value in model.state_dict().items())
+
+
+def test_half_precision_weights_train(tmp_path: Path) -> None:
+    fitted = trainer(tmp_path, precision="bf16-true", limit_train_batches=1)
+    fitted.fit(module(), loader(4, 4), loader(2, 2))
+    assert fitted.callback_metrics["train/total"].isfinite()
 
 
 def test_mistakes_in_arguments() -> None:

@@ -50,10 +50,11 @@ def test_singular_values_end_near_one(shape: tuple) -> None:
     assert nn.functional.cosine_similarity(result.flatten(1), (u @ v).flatten(1)).min() > 0.95
 
 
-def test_experts_are_orthogonalised_one_by_one_like_plain_kernels() -> None:
+@pytest.mark.parametrize("kernel_size", [3, (3, 1)])
+def test_experts_are_orthogonalised_one_by_one_like_plain_kernels(kernel_size: int | tuple[int, int]) -> None:
     torch.manual_seed(0)
-    dynamic = DynamicConv2d(6, 4, 3, bias=False, num_experts=3)
-    plains = [nn.Conv2d(6, 4, 3, bias=False) for _ in range(3)]
+    dynamic = DynamicConv2d(6, 4, kernel_size, bias=False, num_experts=3)
+    plains = [nn.Conv2d(6, 4, kernel_size, bias=False) for _ in range(3)]
     for plain, expert in zip(plains, dynamic.weight):
         plain.weight.data.copy_(expert.view_as(plain.weight))
         plain.weight.grad = torch.randn_like(plain.weight)
@@ -76,7 +77,7 @@ def test_every_parameter_is_in_exactly_one_group(variant: str) -> None:
     for group in groups:
         assert f"{group['name']} " in group_table(groups)
         if group["muon"]:
-            assert [n * r * c for n, r, c in group["matrices"]] == [p.numel() for p in group["params"]]
+            assert [n * r * c for n, r, c, _ in group["matrices"]] == [p.numel() for p in group["params"]]
 
 
 def test_who_is_treated_how() -> None:

@@ -114,14 +114,34 @@ def orthogonalise(matrices: Tensor, precision: torch.dtype | None = None) -> Ten
     x = matrices.to(precision)
     x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
     tall = x.shape[1] > x.shape[2]
-    if tall:
-        x = x.mT
+    x = x.mT if tall else x
+    # Squared first, half of the digits are gone: no way to do it in bfloat16.
+    flat = precision == torch.float32 and x.shape[2] >= 2 * x.shape[1]
+    x = _newton_schulz_flat(x) if flat else _newton_schulz(x)
+    return (x.mT if tall else x).float()
+
+
+def _newton_schulz(x: Tensor) -> Tensor:
+    """X <- a X + (b A + c A A) X, where A = X X^T."""
     a, b, c = NEWTON_SCHULZ
     for _ in range(NEWTON_SCHULZ_STEPS):
         gram = x @ x.mT
         polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         x = torch.baddbmm(x, polynomial, x, beta=a)
-    return (x.mT if tall else x).float()
+    return x
+
+
+def _newton_schulz_flat(x: Tensor) -> Tensor:
+    """The same with all but the first and last product on the small square matrices: X <- S X makes A <- S A S."""
+    a, b, c = NEWTON_SCHULZ
+    gram, product = x @ x.mT, None
+    for step in range(NEWTON_SCHULZ_STEPS):
+        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)  # S = a + b A + c A A
+        factor.diagonal(dim1=1, dim2=2).add_(a)
+        product = factor if product is None else factor @ product
+        if step < NEWTON_SCHULZ_STEPS - 1:
+            gram = factor @ (gram @ factor)
+    return product @ x
 
 
 def _matrices(group: dict[str, Any]) -> list[MatrixShape]:

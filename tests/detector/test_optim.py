@@ -39,6 +39,13 @@ def test_float32_orthogonalisation_is_close() -> None:
         torch.testing.assert_close(p.detach().flatten(), torch.tensor(GOLDEN["after"][name]), rtol=0, atol=2e-4)
 
 
+def test_flat_matrices_take_a_shorter_way_to_the_same() -> None:
+    torch.manual_seed(0)
+    for matrices in (torch.randn(3, 16, 144), torch.randn(2, 40, 9), torch.ones(1, 4, 30), torch.zeros(1, 4, 30)):
+        exact = orthogonalise(matrices.double(), torch.float64)
+        torch.testing.assert_close(orthogonalise(matrices, torch.float32), exact, rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("shape", [(3, 8, 20), (2, 20, 8), (1, 9, 9)])
 def test_singular_values_end_near_one(shape: tuple) -> None:
     torch.manual_seed(0)

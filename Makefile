@@ -15,7 +15,6 @@ $(VENV)/.installed: pyproject.toml
 	touch $@
 
 demo: install
-	$(BIN)/python -m data.shapes --root datasets/shapes
 	$(BIN)/python train.py --config configs/data/shapes.yaml --config configs/demo.yaml --run_dir $(DEMO)
 
 test: install lint

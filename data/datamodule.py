@@ -15,6 +15,7 @@ from data.transforms import Augmentation, build_pipeline
 
 Split = Literal["train", "val", "test"]
 COCO_TRAIN = "annotations/instances_train2017.json"
+SHAPES = Path("datasets/shapes")  # the embedded set
 
 
 class CocoDataModule(LightningDataModule):
@@ -26,6 +27,8 @@ class CocoDataModule(LightningDataModule):
     albumentations, ``[{"OneOf": {"transforms": [{"Blur": {}}, {"CLAHE": {}}], "p": 0.1}}]``. ``single_cls`` takes all
     objects for one class. A picture that cannot be decoded stops the run, or with ``on_bad_image="skip"`` is replaced
     (training) or taken for grey (evaluation), and counted in ``skipped``.
+
+    The embedded set ``datasets/shapes`` is drawn if it is not there.
 
     The Trainer must have ``use_distributed_sampler=False``: the samplers here know the number of processes.
     """
@@ -62,6 +65,10 @@ class CocoDataModule(LightningDataModule):
         files = {"train": (train_annotations, train_images), "val": (val_annotations, val_images)}
         if test_annotations is not None:
             files["test"] = (test_annotations, test_images)
+        if Path(root) == SHAPES:
+            from data.shapes import draw_shapes  # not above: `python -m data.shapes` imports this file first
+
+            draw_shapes(SHAPES)  # does nothing if the set is there
         check_root(Path(root), is_coco=train_annotations == COCO_TRAIN or Path(root).name == "coco")
         self._pictures = _read_splits(Path(root), files, single_cls, on_bad_image)
         train = self._pictures["train"].annotations

@@ -1,307 +1,25 @@
-"""The embedded data set: COCO-format pictures of shapes, drawn by `draw_shapes` on first use.
-
-Every picture has its own random stream, seeded with (seed, split, index): it depends neither on the order of drawing nor on
-the number of pictures nor on anything global. Colours, paints and textures are shared by all kinds of shape, so that only
-the outline tells a class. Images are BGR, as OpenCV writes them.
-"""
+"""The embedded data set: COCO-format pictures of shapes, drawn by `draw_shapes` on first use."""
 
 import argparse
-import colorsys
 import json
 import logging
-import math
 import shutil
 import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
-import numpy as np
-from numpy.random import Generator
 
-CLASSES = ("circle", "square", "triangle", "star", "cross", "ring")
-DECOYS = ("bar", "ellipse", "half_disc", "crescent", "arrow", "blob")  # drawn like objects, but of no class
-SPLITS = ("train", "val")
+from data.datamodule import SHAPES
+from data.shape_pictures import CLASSES, SPLITS, draw_picture
 
 VERSION = 1  # raise it whenever pictures or annotations change: sets drawn by older code are then drawn anew
 MARKER = "drawn_by_data_shapes.json"  # inside the set: what it was drawn from
 STALE_SECONDS = 86400  # a temporary folder this old belongs to a drawing that was killed
-
-SIDES = (256, 384)  # of a picture, in px
-EMPTY_SHARE = 0.04  # pictures without any object
-COUNT_WEIGHTS = (3, 5, 6, 6, 4, 3, 2, 1)  # of pictures with 1, 2, ... 8 objects
-SMALL_SHARE = 0.31  # of objects; turned triangles and clipped shapes bring the COCO-small ones (< 32 x 32 px) to a third
-SMALL_SIZES, SIZES = (15.0, 31.0), (33.0, 120.0)  # longer side of the box, in px
-LOOSE_SHARE = 0.45  # of shapes: may be partly hidden, or cut off by the border of the picture
-MIN_VISIBLE, MIN_VISIBLE_LOOSE = 0.97, 0.3  # shapes of which less would be seen are not drawn
-SUPERSAMPLING = 4  # outlines are filled on a grid this much finer, which makes edges smooth and boxes exact to 1/4 px
 JPEG_QUALITY = 90
 
 logger = logging.getLogger(__name__)
-
-
-class Stamp(NamedTuple):
-    """A shape at its place in the picture."""
-
-    kind: str
-    box: tuple[float, float, float, float]  # x1 y1 x2 y2 in px: all of the shape that lies within the picture, hidden or not
-    coverage: np.ndarray  # (h, w) float32 in 0..1: share of each pixel that the shape covers, within the picture
-    x: int  # the pixel of the picture on which coverage[0, 0] lies
-    y: int
-    area: float  # of the whole shape in px, with what the border of the picture cuts off
-
-    @property
-    def window(self) -> tuple[slice, slice]:
-        """The rows and columns of the picture under ``coverage``."""
-        height, width = self.coverage.shape
-        return slice(self.y, self.y + height), slice(self.x, self.x + width)
-
-
-class Picture(NamedTuple):
-    """A finished picture and the objects on it."""
-
-    image: np.ndarray  # (H, W, 3) uint8, BGR
-    boxes: np.ndarray  # (N, 4) float64, x1 y1 x2 y2 in px
-    labels: list[int]  # N indices into CLASSES
-
-
-def polar(radii: np.ndarray, spread: float = 2 * math.pi) -> np.ndarray:
-    """Return the contour (N, 2) whose points lie at ``radii`` (N,), at equal angles."""
-    angles = np.arange(len(radii)) * (spread / len(radii))
-    return np.stack([np.cos(angles), np.sin(angles)], axis=1) * radii[:, None]
-
-
-def outline(kind: str, rng: Generator) -> list[np.ndarray]:
-    """Return the contours (N, 2) of one shape around the origin, of random proportions; the second is a hole."""
-    disc, half_disc = polar(np.ones(64)), polar(np.ones(33), spread=math.pi * 33 / 32)
-    if kind == "circle":
-        return [disc]
-    if kind == "square":
-        return [polar(np.ones(4))]
-    if kind == "triangle":
-        return [polar(np.ones(3))]
-    if kind == "star":
-        return [polar(np.tile([1, rng.uniform(0.38, 0.48)], 5))]
-    if kind == "cross":
-        a = rng.uniform(0.26, 0.4)
-        arm, quarter_turn = np.array([(a, a), (a, 1), (-a, 1)]), np.array([(0, 1), (-1, 0)])
-        return [np.concatenate([arm @ np.linalg.matrix_power(quarter_turn, k) for k in range(4)])]
-    if kind == "ring":
-        return [disc, disc * rng.uniform(0.5, 0.7)]
-    if kind == "bar":
-        return [np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * (1, rng.uniform(0.15, 0.4))]
-    if kind == "ellipse":
-        return [disc * (1, rng.uniform(0.3, 0.5))]
-    if kind == "half_disc":
-        return [half_disc]
-    if kind == "crescent":
-        return [np.concatenate([half_disc, half_disc[::-1] * (1, rng.uniform(0.35, 0.6))])]
-    if kind == "arrow":
-        a, b = rng.uniform(0.12, 0.22), rng.uniform(-0.1, 0.3)
-        return [np.array([(-1, -a), (b, -a), (b, -0.6), (1, 0), (b, 0.6), (b, a), (-1, a)])]
-    assert kind == "blob", kind
-    phases = np.linspace(0, 2 * math.pi, 64, endpoint=False) + rng.uniform(0, 2 * math.pi, (3, 1))
-    return [polar(1 + rng.uniform(0.12, 0.24, 3) @ np.cos(phases * [[2], [3], [5]]))]
-
-
-def pose(contours: list[np.ndarray], size: float, rng: Generator) -> list[np.ndarray]:
-    """Squeeze and turn the contours at random, and make their box ``size`` px long and centred at the origin."""
-    squeeze, angle = rng.uniform(0.85, 1), rng.uniform(0, 2 * math.pi)
-    turn = np.array([(math.cos(angle), math.sin(angle)), (-math.sin(angle), math.cos(angle))])
-    contours = [contour * (1, squeeze) @ turn for contour in contours]
-    low, high = contours[0].min(axis=0), contours[0].max(axis=0)
-    return [(contour - (low + high) / 2) * (size / (high - low).max()) for contour in contours]
-
-
-def stamp(kind: str, contours: list[np.ndarray], height: int, width: int) -> Stamp:
-    """Fill the contours, given in px of a picture of ``height`` x ``width``; their middle must lie within it."""
-    low = np.floor(contours[0].min(axis=0)).astype(int)
-    high = np.ceil(contours[0].max(axis=0)).astype(int)
-    fine = np.zeros((high - low)[::-1] * SUPERSAMPLING, dtype=np.uint8)
-    # OpenCV counts from the centre of the first pixel, we from its corner.
-    points = [np.round((contour - low) * SUPERSAMPLING - 0.5).astype(np.int32) for contour in contours]
-    cv2.fillPoly(fine, points, 255)
-    area = np.count_nonzero(fine) / SUPERSAMPLING**2
-
-    x1, y1 = (int(value) for value in np.maximum(low, 0))
-    x2, y2 = (int(value) for value in np.minimum(high, (width, height)))
-    top, left = (y1 - low[1]) * SUPERSAMPLING, (x1 - low[0]) * SUPERSAMPLING
-    fine = fine[top : top + (y2 - y1) * SUPERSAMPLING, left : left + (x2 - x1) * SUPERSAMPLING]
-    coverage = cv2.resize(fine, (x2 - x1, y2 - y1), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
-    x, y, w, h = (value / SUPERSAMPLING for value in cv2.boundingRect(fine))
-    return Stamp(kind, (x1 + x, y1 + y, x1 + x + w, y1 + y + h), coverage, x1, y1, area)
-
-
-def random_size(rng: Generator) -> float:
-    """The longer side of a shape's box in px; large ones are spread evenly over the octaves."""
-    if rng.random() < SMALL_SHARE:
-        return rng.uniform(*SMALL_SIZES)
-    return math.exp(rng.uniform(*np.log(SIZES)))
-
-
-def random_kinds(rng: Generator) -> list[str]:
-    """Objects and decoys of one picture, in random order."""
-    shares = np.array(COUNT_WEIGHTS) / sum(COUNT_WEIGHTS)
-    num_objects = 0 if rng.random() < EMPTY_SHARE else 1 + rng.choice(len(shares), p=shares)
-    kinds = [*rng.choice(CLASSES, num_objects), *rng.choice(DECOYS, rng.integers(0, 4))]
-    return [str(kind) for kind in rng.permutation(kinds)]
-
-
-def random_centre(placed: list[Stamp], loose: bool, height: int, width: int, rng: Generator) -> np.ndarray:
-    """Anywhere, but every other loose shape is put close to one that is already there."""
-    if loose and placed and rng.random() < 0.5:
-        x1, y1, x2, y2 = placed[rng.integers(len(placed))].box
-        return np.clip(rng.uniform((x1 - 8, y1 - 8), (x2 + 8, y2 + 8)), 0, (width, height))
-    return rng.uniform((0, 0), (width, height))
-
-
-def arrange(height: int, width: int, rng: Generator) -> list[Stamp]:
-    """Return the shapes of a picture from front to back; one that finds no place where enough of it is seen is left out."""
-    free = np.ones((height, width), dtype=np.float32)  # share of each pixel that is not covered yet
-    placed: list[Stamp] = []
-    for kind in random_kinds(rng):
-        contours = pose(outline(kind, rng), random_size(rng), rng)
-        loose = rng.random() < LOOSE_SHARE
-        for _ in range(20):
-            centre = random_centre(placed, loose, height, width, rng)
-            shape = stamp(kind, [contour + centre for contour in contours], height, width)
-            visible = float((shape.coverage * free[shape.window]).sum()) / shape.area
-            if visible >= (MIN_VISIBLE_LOOSE if loose else MIN_VISIBLE):
-                free[shape.window] *= 1 - shape.coverage
-                placed.append(shape)
-                break
-    return placed
-
-
-def random_colour(rng: Generator, saturation: tuple[float, float], value: tuple[float, float]) -> np.ndarray:
-    """A colour (3,) float32 of any hue."""
-    rgb = colorsys.hsv_to_rgb(rng.random(), rng.uniform(*saturation), rng.uniform(*value))
-    return np.array(rgb[::-1], dtype=np.float32) * 255
-
-
-def contrasting_colour(behind: np.ndarray, rng: Generator) -> np.ndarray:
-    """A colour that stands out from the colour ``behind`` (3,), sometimes barely."""
-    wanted = rng.uniform(60, 180)  # distance in 0..441
-    colours = [random_colour(rng, (0.15, 0.95), (0.15, 1.0)) for _ in range(8)]
-    distances = [float(np.linalg.norm(colour - behind)) for colour in colours]
-    return next((c for c, d in zip(colours, distances) if d >= wanted), colours[int(np.argmax(distances))])
-
-
-def smooth_noise(height: int, width: int, cell: float, rng: Generator) -> np.ndarray:
-    """Return (H, W) float32, about 0..1, that changes over ``cell`` px."""
-    grid = rng.random((math.ceil(height / cell) + 2, math.ceil(width / cell) + 2), dtype=np.float32)
-    return cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC)
-
-
-def waves(height: int, width: int, wavelength: float, rng: Generator) -> np.ndarray:
-    """Return (H, W) float32 in -1..1: parallel stripes in a random direction."""
-    angle = rng.uniform(0, 2 * math.pi)
-    x = np.arange(width, dtype=np.float32) * np.float32(math.cos(angle) * 2 * math.pi / wavelength)
-    y = np.arange(height, dtype=np.float32) * np.float32(math.sin(angle) * 2 * math.pi / wavelength)
-    return np.sin(y[:, None] + x + np.float32(rng.uniform(0, 2 * math.pi)))
-
-
-def pattern(height: int, width: int, rng: Generator) -> np.ndarray:
-    """Return (H, W) float32, about 0..1: one of a few textures."""
-    kind = rng.choice(("clouds", "stripes", "checks", "grain", "slope"))
-    if kind == "clouds":
-        return smooth_noise(height, width, rng.uniform(8, 40), rng)
-    if kind == "stripes":
-        return np.clip(0.5 + 1.5 * waves(height, width, rng.uniform(8, 40), rng), 0, 1)
-    if kind == "checks":
-        wavelength = rng.uniform(16, 60)
-        return np.clip(0.5 + 3 * waves(height, width, wavelength, rng) * waves(height, width, wavelength, rng), 0, 1)
-    if kind == "grain":
-        return smooth_noise(height, width, rng.uniform(2, 4), rng)
-    return 0.5 + 0.5 * waves(height, width, 2.5 * (height + width), rng)
-
-
-def paint_background(height: int, width: int, rng: Generator) -> np.ndarray:
-    """Return (H, W, 3) uint8: two quiet colours, mixed by large clouds and a finer texture."""
-    first, second = (random_colour(rng, (0.05, 0.5), (0.25, 1)) for _ in range(2))
-    weight, reach = np.float32(rng.uniform(0.15, 0.5)), np.float32(rng.uniform(0.3, 1))
-    mix = reach * ((1 - weight) * smooth_noise(height, width, 96, rng) + weight * pattern(height, width, rng))
-    channels = [start + (end - start) * mix for start, end in zip(first, second)]
-    return np.clip(cv2.merge(channels), 0, 255).astype(np.uint8)
-
-
-def scribble(image: np.ndarray, rng: Generator) -> None:
-    """Draw distractors that are no shapes on the uint8 image: lines, and rows of strokes that look like writing."""
-    height, width = image.shape[:2]
-
-    def stroke(points: np.ndarray, colour: np.ndarray, thickness: int) -> None:
-        fixed_point = np.round(points * 16).astype(np.int32)  # 4 bits of fraction
-        cv2.polylines(image, [fixed_point], False, colour.tolist(), thickness, cv2.LINE_AA, 4)
-
-    for _ in range(rng.integers(0, 4)):
-        ends = rng.uniform((-20, -20), (width + 20, height + 20), (2, 2))
-        stroke(ends, random_colour(rng, (0, 0.6), (0, 1)), int(rng.integers(1, 4)))
-    for _ in range(rng.integers(0, 4)):
-        size, colour = rng.uniform(7, 18), random_colour(rng, (0, 0.6), (0, 1))
-        start = rng.uniform((0, 0), (width * 0.8, height - size))
-        for place in range(rng.integers(3, 12)):
-            letter = rng.uniform((0, 0), (0.7 * size, size), (rng.integers(3, 6), 2))
-            stroke(letter + start + np.array((place * size, 0)), colour, 1 + int(size > 12))
-
-
-def cast_shadows(image: np.ndarray, shapes: list[Stamp], rng: Generator) -> None:
-    """Darken the float32 background beside the shapes, all on the same side."""
-    height, width = image.shape[:2]
-    shadow = np.zeros((height, width), dtype=np.float32)
-    for shape in shapes:
-        np.maximum(shadow[shape.window], shape.coverage, out=shadow[shape.window])
-    dx, dy = rng.uniform(-5, 5, 2)
-    shadow = cv2.warpAffine(shadow, np.float32([(1, 0, dx), (0, 1, dy)]), (width, height))
-    shadow = 1 - np.float32(rng.uniform(0.25, 0.6)) * cv2.GaussianBlur(shadow, (0, 0), rng.uniform(1.5, 4))
-    image *= cv2.merge([shadow] * 3)
-
-
-def paint_shape(image: np.ndarray, shape: Stamp, rng: Generator) -> None:
-    """Fill the shape on the float32 image with a colour, often with a texture, at times with a darker rim."""
-    under = image[shape.window]
-    shade = np.ones_like(shape.coverage)
-    colour = contrasting_colour(under.mean(axis=(0, 1)), rng)
-    if rng.random() < 0.6:
-        shade -= np.float32(rng.uniform(0.1, 0.45)) * pattern(*shade.shape, rng)
-    if rng.random() < 0.3:
-        radius = max(round(0.04 * math.sqrt(shape.area)), 1)
-        inner = cv2.erode(shape.coverage, np.ones((2 * radius + 1, 2 * radius + 1), np.uint8), borderValue=1)
-        shade *= 1 - np.float32(rng.uniform(0.3, 0.6)) * (1 - inner)
-    under += (np.clip(colour * shade[..., None], 0, 255) - under) * shape.coverage[..., None]
-
-
-def develop(image: np.ndarray, rng: Generator) -> np.ndarray:
-    """Return the float32 image as a camera might have taken it: uneven light, less contrast, blur, noise; uint8."""
-    height, width = image.shape[:2]
-    light = 1 - np.float32(rng.uniform(0, 0.35)) * smooth_noise(height, width, 160, rng)
-    contrast, grey = np.float32(rng.uniform(0.6, 1)), np.float32(rng.uniform(100, 180))
-    shift = np.full_like(light, (1 - contrast) * grey)
-    if rng.random() < 0.6:
-        shift += np.float32(rng.uniform(1, 8)) * rng.standard_normal((height, width), dtype=np.float32)
-    image = image * cv2.merge([contrast * light] * 3)
-    if rng.random() < 0.4:
-        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.2))
-    image += cv2.merge([shift] * 3)
-    return np.clip(image, 0, 255, out=image).astype(np.uint8)
-
-
-def draw_picture(seed: int, split: str, index: int) -> Picture:
-    """Draw one picture and say what is on it. The boxes of objects run to their full extent, hidden parts included."""
-    rng = np.random.default_rng((seed, SPLITS.index(split), index))
-    height, width = (int(side) for side in rng.integers(SIDES[0], SIDES[1] + 1, 2))
-    shapes = arrange(height, width, rng)
-    background = paint_background(height, width, rng)
-    scribble(background, rng)
-    image = background.astype(np.float32)
-    if rng.random() < 0.6:
-        cast_shadows(image, shapes, rng)
-    for shape in reversed(shapes):
-        paint_shape(image, shape, rng)
-    objects = [shape for shape in shapes if shape.kind in CLASSES]
-    boxes = np.array([shape.box for shape in objects]).reshape(-1, 4)
-    return Picture(develop(image, rng), boxes, [CLASSES.index(shape.kind) for shape in objects])
 
 
 def write_split(folder: Path, split: str, num_images: int, seed: int) -> None:
@@ -397,7 +115,7 @@ def draw_shapes(root: Path, num_train: int = 1000, num_val: int = 200, seed: int
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m data.shapes", description="Draw the embedded data set of shapes.")
-    parser.add_argument("--root", type=Path, default=Path("datasets/shapes"), help="folder to fill (%(default)s)")
+    parser.add_argument("--root", type=Path, default=SHAPES, help="folder to fill (%(default)s)")
     parser.add_argument("--num-train", type=int, default=1000, help="pictures to train on (%(default)s)")
     parser.add_argument("--num-val", type=int, default=200, help="pictures to validate on (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="another seed gives other pictures (%(default)s)")

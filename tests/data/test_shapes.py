@@ -10,9 +10,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import yaml
 
-from data import shapes
-from data.shapes import CLASSES, DECOYS, MARKER, Picture, draw_picture, draw_shapes
+from data import CocoDataModule, shape_pictures, shapes
+from data.shape_pictures import CLASSES, DECOYS, Picture, draw_picture
+from data.shapes import MARKER, draw_shapes
 
 
 @pytest.fixture(scope="module")
@@ -80,13 +82,13 @@ def test_sizes_classes_and_empty_pictures(pictures: list[Picture]) -> None:
 def test_boxes_are_tight_around_the_painted_pixels(kind: str) -> None:
     rng = np.random.default_rng(0)
     for _ in range(20):
-        contours = shapes.pose(shapes.outline(kind, rng), rng.uniform(15, 70), rng)
+        contours = shape_pictures.pose(shape_pictures.outline(kind, rng), rng.uniform(15, 70), rng)
         centre = rng.uniform((0, 0), (100, 80))  # many are cut off by the border
-        shape = shapes.stamp(kind, [contour + centre for contour in contours], height=80, width=100)
+        shape = shape_pictures.stamp(kind, [contour + centre for contour in contours], height=80, width=100)
         if shape.coverage.sum() < 20:
             continue  # such a shape is never drawn
         canvas = np.full((80, 100, 3), 128, dtype=np.float32)
-        shapes.paint_shape(canvas, shape, rng)
+        shape_pictures.paint_shape(canvas, shape, rng)
         np.testing.assert_allclose(shape.box, extent((canvas != 128).any(axis=2)), atol=1)
 
 
@@ -94,8 +96,11 @@ def test_boxes_are_tight_around_the_painted_pixels(kind: str) -> None:
 def test_boxes_equal_the_extent_of_the_outline(kind: str) -> None:
     rng = np.random.default_rng(1)
     for size in (15, 31, 80, 120):
-        contours = [contour + np.array((150.3, 140.8)) for contour in shapes.pose(shapes.outline(kind, rng), size, rng)]
-        shape = shapes.stamp(kind, contours, height=300, width=320)
+        contours = [
+            contour + np.array((150.3, 140.8))
+            for contour in shape_pictures.pose(shape_pictures.outline(kind, rng), size, rng)
+        ]
+        shape = shape_pictures.stamp(kind, contours, height=300, width=320)
         expected = (*contours[0].min(axis=0), *contours[0].max(axis=0))
         np.testing.assert_allclose(shape.box, expected, atol=0.5)
         assert max(expected[2] - expected[0], expected[3] - expected[1]) == pytest.approx(size)
@@ -105,7 +110,7 @@ def test_no_shape_is_hidden_by_more_than_seventy_per_cent() -> None:
     shares = []
     for seed in range(60):
         free = np.ones((300, 260), dtype=np.float32)
-        for shape in shapes.arrange(300, 260, np.random.default_rng(seed)):
+        for shape in shape_pictures.arrange(300, 260, np.random.default_rng(seed)):
             shares.append((shape.coverage * free[shape.window]).sum() / shape.area)
             free[shape.window] *= 1 - shape.coverage
     assert min(shares) >= 0.3 - 1e-4
@@ -222,3 +227,12 @@ def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     shapes.main()
     assert capsys.readouterr().out.strip() == str(tmp_path / "set")
     assert len(list((tmp_path / "set" / "train").iterdir())) == 2
+
+
+def test_the_data_module_draws_the_embedded_set_on_first_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(shapes.draw_shapes, "__defaults__", (6, 2, 0))  # fewer pictures
+    config = yaml.safe_load((Path(shapes.__file__).parents[1] / "configs/data/shapes.yaml").read_text())["data"]
+    data = CocoDataModule(**config, image_size=64, batch_size=2, num_workers=0)
+    assert data.class_names == list(CLASSES)
+    assert len(data.ground_truth("train")["images"]) == 6

@@ -18,7 +18,7 @@ demo: install
 	$(BIN)/python train.py --config configs/data/shapes.yaml --config configs/demo.yaml --run_dir $(DEMO)
 
 test: install lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 lint: install
 	$(BIN)/ruff check .

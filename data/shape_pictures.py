@@ -1,8 +1,9 @@
 """Pictures of shapes, the content of the embedded data set.
 
 Every picture has its own random stream, seeded with (seed, split, index): it depends neither on the order of drawing nor on
-the number of pictures nor on anything global. Colours, paints and textures are shared by all kinds of shape, so that only
-the outline tells a class. Images are BGR, as OpenCV writes them.
+the number of pictures nor on anything global. Paints and textures are shared by all kinds of shape. Every class has a
+favourite hue, which is no more than a hint: many of its shapes, and all decoys, have any other. Images are BGR, as OpenCV
+writes them.
 """
 
 import colorsys
@@ -17,13 +18,14 @@ CLASSES = ("circle", "square", "triangle", "star", "cross", "ring")
 DECOYS = ("bar", "ellipse", "half_disc", "crescent", "arrow", "blob")  # drawn like objects, but of no class
 SPLITS = ("train", "val")
 
-SIDES = (256, 384)  # of a picture, in px
+SIDES = (192, 288)  # of a picture, in px
 EMPTY_SHARE = 0.04  # pictures without any object
-COUNT_WEIGHTS = (3, 5, 6, 6, 4, 3, 2, 1)  # of pictures with 1, 2, ... 8 objects
+COUNT_WEIGHTS = (3, 5, 6, 5, 3, 2, 1)  # of pictures with 1, 2, ... 7 objects
 SMALL_SHARE = 0.31  # of objects; turned triangles and clipped shapes bring the COCO-small ones (< 32 x 32 px) to a third
-SMALL_SIZES, SIZES = (15.0, 31.0), (33.0, 120.0)  # longer side of the box, in px
+SMALL_SIZES, SIZES = (15.0, 31.0), (33.0, 110.0)  # longer side of the box, in px
 LOOSE_SHARE = 0.45  # of shapes: may be partly hidden, or cut off by the border of the picture
 MIN_VISIBLE, MIN_VISIBLE_LOOSE = 0.97, 0.3  # shapes of which less would be seen are not drawn
+FAVOURITE_SHARE = 0.7  # of objects: painted in the hue of their class
 SUPERSAMPLING = 4  # outlines are filled on a grid this much finer, which makes edges smooth and boxes exact to 1/4 px
 
 
@@ -130,7 +132,7 @@ def random_kinds(rng: Generator) -> list[str]:
     """Objects and decoys of one picture, in random order."""
     shares = np.array(COUNT_WEIGHTS) / sum(COUNT_WEIGHTS)
     num_objects = 0 if rng.random() < EMPTY_SHARE else 1 + rng.choice(len(shares), p=shares)
-    kinds = [*rng.choice(CLASSES, num_objects), *rng.choice(DECOYS, rng.integers(0, 4))]
+    kinds = [*rng.choice(CLASSES, num_objects), *rng.choice(DECOYS, rng.integers(0, 3))]
     return [str(kind) for kind in rng.permutation(kinds)]
 
 
@@ -160,16 +162,27 @@ def arrange(height: int, width: int, rng: Generator) -> list[Stamp]:
     return placed
 
 
-def random_colour(rng: Generator, saturation: tuple[float, float], value: tuple[float, float]) -> np.ndarray:
-    """A colour (3,) float32 of any hue."""
-    rgb = colorsys.hsv_to_rgb(rng.random(), rng.uniform(*saturation), rng.uniform(*value))
+def random_colour(
+    rng: Generator, saturation: tuple[float, float], value: tuple[float, float], hue: float | None = None
+) -> np.ndarray:
+    """A colour (3,) float32 of any hue, or close to ``hue`` in 0..1."""
+    hue = rng.random() if hue is None else hue + rng.uniform(-0.05, 0.05)
+    rgb = colorsys.hsv_to_rgb(hue % 1, rng.uniform(*saturation), rng.uniform(*value))
     return np.array(rgb[::-1], dtype=np.float32) * 255
 
 
-def contrasting_colour(behind: np.ndarray, rng: Generator) -> np.ndarray:
+def favourite_hue(kind: str, rng: Generator) -> float | None:
+    """The hue of a class, most of the time; decoys have none."""
+    if kind in CLASSES and rng.random() < FAVOURITE_SHARE:
+        return CLASSES.index(kind) / len(CLASSES)
+    return None
+
+
+def contrasting_colour(behind: np.ndarray, hue: float | None, rng: Generator) -> np.ndarray:
     """A colour that stands out from the colour ``behind`` (3,), sometimes barely."""
-    wanted = rng.uniform(60, 180)  # distance in 0..441
-    colours = [random_colour(rng, (0.15, 0.95), (0.15, 1.0)) for _ in range(8)]
+    wanted = rng.uniform(75, 180)  # distance in 0..441
+    saturation = (0.15, 0.95) if hue is None else (0.5, 0.95)
+    colours = [random_colour(rng, saturation, (0.3, 1.0), hue) for _ in range(8)]
     distances = [float(np.linalg.norm(colour - behind)) for colour in colours]
     return next((c for c, d in zip(colours, distances) if d >= wanted), colours[int(np.argmax(distances))])
 
@@ -247,7 +260,7 @@ def paint_shape(image: np.ndarray, shape: Stamp, rng: Generator) -> None:
     """Fill the shape on the float32 image with a colour, often with a texture, at times with a darker rim."""
     under = image[shape.window]
     shade = np.ones_like(shape.coverage)
-    colour = contrasting_colour(under.mean(axis=(0, 1)), rng)
+    colour = contrasting_colour(under.mean(axis=(0, 1)), favourite_hue(shape.kind, rng), rng)
     if rng.random() < 0.6:
         shade -= np.float32(rng.uniform(0.1, 0.45)) * pattern(*shade.shape, rng)
     if rng.random() < 0.3:

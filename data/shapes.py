@@ -14,7 +14,7 @@ import cv2
 from data.datamodule import SHAPES
 from data.shape_pictures import CLASSES, SPLITS, draw_picture
 
-VERSION = 1  # raise it whenever pictures or annotations change: sets drawn by older code are then drawn anew
+VERSION = 3  # raise it whenever pictures or annotations change: sets drawn by older code are then drawn anew
 MARKER = "drawn_by_data_shapes.json"  # inside the set: what it was drawn from
 STALE_SECONDS = 86400  # a temporary folder this old belongs to a drawing that was killed
 JPEG_QUALITY = 90

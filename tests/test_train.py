@@ -66,9 +66,10 @@ def test_train_evaluate_and_resume(
     ):
         assert (run / name).is_file(), name
     assert list((run / "tensorboard").glob("events*"))
-    last_line = capsys.readouterr().out.strip().splitlines()[-1]
-    assert "best AP" in last_line
-    assert str(run) in last_line
+    done, picture = capsys.readouterr().out.strip().splitlines()[-2:]
+    assert "best AP" in done
+    assert str(run) in done
+    assert picture == f"look at {run / 'val_predictions.jpg'}"
 
     checkpoint = torch.load(run / "last.ckpt", weights_only=True)
     assert checkpoint["hyper_parameters"]["class_names"] == ["red", "green", "blue"]

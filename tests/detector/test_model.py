@@ -1,5 +1,7 @@
 """The network against the golden numbers."""
 
+import zlib
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -168,3 +170,27 @@ def test_errors_name_the_choice() -> None:
         build_detector("yolo26_n", 80, depht=1.0)
     with pytest.raises(ValueError, match="names no convolution"):
         build_detector("dyn_n", 80, dynamic={"place": "nowhere"})
+
+
+OURS = load("ours")
+
+
+def summary(variant: str) -> dict[str, int | str]:
+    """What must not change unnoticed: names and shapes of the weights, and what the network costs."""
+    with torch.device("meta"):
+        detector = build_detector(variant, 80).eval()
+        images = torch.empty(1, 3, 640, 640)
+    shapes = [f"{name} {tuple(value.shape)}" for name, value in sorted(detector.state_dict().items())]
+    numbers = {"keys": len(shapes), "keys_crc32": zlib.crc32("\n".join(shapes).encode())}
+    for kind, model in (("trained", detector), ("deployed", detector.deploy())):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model(images)
+        numbers[f"parameters_{kind}"] = sum(p.numel() for p in model.parameters())
+        numbers[f"multiply_adds_640_{kind}"] = counter.get_total_flops() // 2
+    return numbers
+
+
+@pytest.mark.parametrize("variant", sorted(VARIANTS))
+def test_snapshot(variant: str) -> None:
+    """A change here breaks users' checkpoints, or published figures: bump the version and say so in the changelog."""
+    assert summary(variant) == OURS[variant]

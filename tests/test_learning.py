@@ -1,0 +1,77 @@
+"""Can it learn? Whatever is wrong between file and loss shows here, though every part looks right by itself."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import pytest
+from torch import nn
+
+from data import Augmentation, CocoDataModule
+from detector import DetectorModule
+from detector.callbacks import RampedEMA
+from detector.evaluation import CocoEvaluation
+from tests.conftest import CATEGORIES, write_coco
+
+STILL = Augmentation(mosaic=0.0, scale=0.0, translate=0.0, fliplr=0.0, hsv=(0.0, 0.0, 0.0))
+
+
+def learn(data: CocoDataModule, tmp_path: Path, epochs: int, **kwargs: Any) -> dict[str, float]:
+    """Train and return AP50 of both branches on the validation data."""
+    L.seed_everything(0)
+    evaluation = CocoEvaluation(predictions=False)
+    trainer = L.Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        callbacks=[RampedEMA(tau=20), evaluation],
+        check_val_every_n_epoch=epochs,
+        default_root_dir=tmp_path,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    module = DetectorModule(class_names=data.class_names, category_ids=data.category_ids, **kwargs)
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = 0.3  # with the usual 0.03, running statistics are not there yet after so few steps
+    trainer.fit(module, datamodule=data)
+    return {branch: result.metrics["AP50"] for branch, result in evaluation.results.items()}
+
+
+@pytest.mark.parametrize("variant", ["yolo26_n", "dyn_n"])
+def test_eight_drawn_pictures_are_learnt_by_heart(variant: str, tiny_arguments: dict[str, Any], tmp_path: Path) -> None:
+    same = {f"val_{key}": tiny_arguments[f"train_{key}"] for key in ("annotations", "images")}
+    data = CocoDataModule(**{**tiny_arguments, **same, "batch_size": 8}, augment=STILL)
+    ap50 = learn(data, tmp_path, epochs=70, variant=variant, nominal_batch=8)
+    assert min(ap50.values()) > 0.9, ap50
+
+
+def random_pictures(number: int, seed: int) -> list[tuple]:
+    """Pictures of 64 pixels with one to three rectangles that do not overlap, in the format of conftest."""
+    draw = np.random.default_rng(seed)
+    pictures = []
+    for _ in range(number):
+        quarters = draw.permutation(4)[: draw.integers(1, 4)]
+        objects = []
+        for quarter in quarters.tolist():
+            width, height = draw.integers(14, 30, 2).tolist()
+            x = 32 * (quarter % 2) + int(draw.integers(0, 33 - width))
+            y = 32 * (quarter // 2) + int(draw.integers(0, 33 - height))
+            objects.append((int(draw.choice(list(CATEGORIES))), x, y, width, height))
+        pictures.append((64, 64, objects))
+    return pictures
+
+
+@pytest.mark.parametrize("variant", ["yolo26_n", "dyn_n"])
+def test_unseen_pictures_are_understood(variant: str, tiny_arguments: dict[str, Any], tmp_path: Path) -> None:
+    """The gate. Measured: 0.85 to 0.97; with the labels of the training objects shuffled, 0.44 to 0.53."""
+    root = tmp_path / "random"
+    write_coco(root, "train", random_pictures(96, seed=0), first_id=1)
+    write_coco(root, "val", random_pictures(32, seed=1), first_id=1001)
+    data = CocoDataModule(**{**tiny_arguments, "root": str(root), "batch_size": 16}, augment=STILL)
+    ap50 = learn(data, tmp_path, epochs=12, variant=variant, nominal_batch=16)
+    assert min(ap50.values()) > 0.7, ap50

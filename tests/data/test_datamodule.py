@@ -422,7 +422,8 @@ def test_everything_can_be_set_from_a_configuration(tiny_arguments: Arguments) -
     assert parser.parse_args([*flags, "--data.image_size=64"]).data.image_size == 64
     flags += ["--data.image_size=[64, 96]", "--data.augment.mosaic=0.5", "--data.augment.hsv=[0.1, 0.2, 0.3]"]
     flags += ['--data.transforms=[{"OneOf": {"transforms": [{"Blur": {}}, {"CLAHE": {}}], "p": 0.1}}]']
-    data = parser.instantiate(parser.parse_args(flags)).data
+    build = getattr(parser, "instantiate", None) or parser.instantiate_classes  # its name until jsonargparse 4.49
+    data = build(parser.parse_args(flags)).data
     assert data.size == (64, 96)
     assert data.augment == Augmentation(mosaic=0.5, hsv=(0.1, 0.2, 0.3))
     assert data.train_dataloader().dataset[0, 0].image.shape == (64, 96, 3)

@@ -8,7 +8,8 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from data.coco import check_root, check_same_classes, read_annotations
+from data.annotations import check_same_classes
+from data.coco import check_root, read_coco
 from data.dataset import EvalDataset, Pictures, TrainDataset, collate, init_worker
 from data.sampler import EpochSampler, ShardSampler
 from data.transforms import Augmentation, build_pipeline
@@ -173,7 +174,7 @@ class CocoDataModule(LightningDataModule):
 
 
 def _read_splits(root: Path, files: dict[str, tuple[str, str]], single_cls: bool, on_bad_image: str) -> dict[str, Pictures]:
-    found = {split: read_annotations(root / name, root / folder) for split, (name, folder) in files.items()}
+    found = {split: read_coco(root / name, root / folder) for split, (name, folder) in files.items()}
     for annotations in found.values():
         check_same_classes(found["train"], annotations)
     if single_cls:

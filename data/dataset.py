@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from data.coco import Annotations
+from data.annotations import Annotations
 from data.images import BadImageError, read_image
 from data.mosaic import Source
 from data.transforms import check_output

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data import CocoDataModule, read_annotations
+from data import CocoDataModule, read_coco
 
 Edit = Callable[[str, Callable[[dict[str, Any]], Any]], Path]
 
 
 def read(root: Path, split: str = "train"):
-    return read_annotations(root / "annotations" / f"{split}.json", root / "images" / split)
+    return read_coco(root / "annotations" / f"{split}.json", root / "images" / split)
 
 
 def test_classes_are_numbered_by_ascending_category_id(tiny_coco: Path, edit_json: Edit) -> None:
@@ -143,6 +143,7 @@ FAULTS = {
     "nan area": (lambda c: c["annotations"][2].update(area=math.nan), "annotation 1012 has the area nan"),
     "bad iscrowd": (lambda c: c["annotations"][2].update(iscrowd="no"), "annotation 1012 has iscrowd 'no'"),
     "no annotation id": (lambda c: c["annotations"][2].pop("id"), "has id None"),
+    "id too large": (lambda c: c["annotations"][2].update(id=2**70), "whole number of at most 63 bits"),
     "unknown image": (lambda c: c["annotations"][2].update(image_id=999), "annotation 1012 refers to image_id 999"),
     "unknown category": (lambda c: c["annotations"][2].update(category_id=8), "annotation 1012 .*category_id 8"),
     "annotation id twice": (lambda c: c["annotations"][2].update(id=1010), r"1 annotation ids .* \[1010\]"),
@@ -169,6 +170,21 @@ def test_faults_are_refused_naming_file_and_entry(tiny_coco: Path, edit_json: Ed
     with pytest.raises(ValueError, match=message) as caught:
         read(tiny_coco)
     assert str(path) in str(caught.value)
+
+
+def test_all_faults_are_named_at_once(tiny_coco: Path, edit_json: Edit) -> None:
+    def spoil(content: dict[str, Any]) -> None:
+        content["annotations"][0].update(category_id=8)
+        content["annotations"][3].update(image_id=999)
+        content["annotations"][4].update(image_id=999)
+        content["annotations"][2].update(bbox=[1, 2, 3])
+
+    path = edit_json("train", spoil)
+    os.remove(tiny_coco / "images/train/picture_5.png")
+    with pytest.raises(ValueError, match="has 4 faults") as caught:
+        read(tiny_coco)
+    for part in (str(path), "category_id 8", "image_id 999", "and 1 more like it", "[1, 2, 3]", "picture_5.png"):
+        assert part in str(caught.value)
 
 
 @pytest.mark.parametrize(("text", "message"), [("{not json", "is not JSON"), ("[1, 2]", "misses the key 'images'")])
@@ -237,6 +253,6 @@ def test_a_validation_file_without_a_category_is_refused(tiny_arguments: dict[st
 def test_no_python_objects_per_annotation(tiny_coco: Path) -> None:
     """Lists of dicts would be copied into every worker as it touches them."""
     annotations = read(tiny_coco)
-    small = ("path", "folder", "category_ids", "class_names")
+    small = ("name", "folder", "category_ids", "class_names", "upright")
     arrays = {name: value for name, value in vars(annotations).items() if name not in small}
     assert all(isinstance(value, np.ndarray) and value.dtype != object for value in arrays.values())

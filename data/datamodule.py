@@ -2,32 +2,50 @@
 
 import warnings
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader, Dataset, Sampler
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch.utils.data import DataLoader, Sampler
 
-from data.annotations import check_same_classes
+from data.annotations import Annotations, check_same_classes, join_annotations
+from data.check import check_annotations
 from data.coco import check_root, read_coco
-from data.dataset import EvalDataset, Pictures, TrainDataset, collate, init_worker
-from data.sampler import EpochSampler, ShardSampler
-from data.transforms import Augmentation, build_pipeline
+from data.dataset import EvalDataset, TrainDataset, collate
+from data.pictures import BadImages, Pictures, PoolCache, RamCache
+from data.sampler import EpochOrder, EpochSampler, ShardSampler, rectangles, training_sizes
+from data.transforms import Augmentation, TrainPipeline
+from data.workers import Describable, WatchedDataset, WatchedLoader, init_worker
+from data.yolo import read_yolo
 
 Split = Literal["train", "val", "test"]
-COCO_TRAIN = "annotations/instances_train2017.json"
+CacheKind = Literal["none", "recent", "ram"]
+Paths = str | list[str]
+Files = dict[str, tuple[Paths | None, Paths | None]]  # annotations and pictures of each split
+COCO_TRAIN, COCO_VAL = "annotations/instances_train2017.json", "annotations/instances_val2017.json"
+COCO_FILES = {"train": (COCO_TRAIN, "train2017"), "val": (COCO_VAL, "val2017"), "test": (None, None)}
 SHAPES = Path("datasets/shapes")  # the embedded set
 
 
 class CocoDataModule(LightningDataModule):
-    """Training, validation and test data in COCO format. Yields ``detector.batch.Batch``.
+    """Training, validation and test data in COCO format, or with YOLO labels. Yields ``detector.batch.Batch``.
 
-    Annotation files are read and checked here and now, so that a mistake in them stops a run before it starts. Paths are
-    relative to ``root``; ``image_size`` is that of the network input, one side or (height, width); ``batch_size`` is per
-    device. Classes are numbered by ascending category id of the training file. ``transforms`` are the user's own
-    albumentations, ``[{"OneOf": {"transforms": [{"Blur": {}}, {"CLAHE": {}}], "p": 0.1}}]``. ``single_cls`` takes all
-    objects for one class. A picture that cannot be decoded stops the run, or with ``on_bad_image="skip"`` is replaced
-    (training) or taken for grey (evaluation), and counted in ``skipped``.
+    Annotation files are read and checked here and now, so that a mistake in them stops a run before it starts. ``root`` is
+    a folder that the other paths are relative to; several annotation files may be given for a split, with a picture folder
+    for each or one for all. Or ``root`` is a ``data.yaml`` that says where pictures with YOLO labels are (see data/yolo.py);
+    the other paths are left out then.
+
+    ``image_size`` is that of the network input, one side or (height, width); ``batch_size`` is per device. Classes are
+    numbered by ascending category id of the training file. ``transforms`` are the user's own albumentations,
+    ``[{"OneOf": {"transforms": [{"Blur": {}}, {"CLAHE": {}}], "p": 0.1}}]``. ``single_cls`` takes all objects for one class.
+    A picture that cannot be decoded stops the run, or with ``on_bad_image="skip"`` is replaced (training) or taken for grey
+    (evaluation), and counted in ``skipped``.
+
+    ``cache`` says which training pictures stay in memory, decoded: those of the ``recent`` pools (see PoolCache), all of
+    them (``ram``) or ``none``; samples are the same. ``rect`` evaluates pictures of similar aspect ratio together, with
+    less padding: faster, and AP differs a little and with the batch size.
 
     The embedded set ``datasets/shapes`` is drawn if it is not there.
 
@@ -37,12 +55,12 @@ class CocoDataModule(LightningDataModule):
     def __init__(
         self,
         root: str = "datasets/coco",
-        train_annotations: str = COCO_TRAIN,
-        train_images: str = "train2017",
-        val_annotations: str = "annotations/instances_val2017.json",
-        val_images: str = "val2017",
-        test_annotations: str | None = None,
-        test_images: str | None = None,
+        train_annotations: Paths = COCO_TRAIN,
+        train_images: Paths = "train2017",
+        val_annotations: Paths = COCO_VAL,
+        val_images: Paths = "val2017",
+        test_annotations: Paths | None = None,
+        test_images: Paths | None = None,
         image_size: int | tuple[int, int] = 640,
         batch_size: int = 16,
         val_batch_size: int | None = None,
@@ -51,28 +69,33 @@ class CocoDataModule(LightningDataModule):
         augment: Augmentation = Augmentation(),  # noqa: B008  frozen, so sharing it is safe
         transforms: list[dict[str, Any]] | None = None,
         single_cls: bool = False,
-        on_bad_image: Literal["raise", "skip"] = "raise",
+        on_bad_image: BadImages = "raise",
+        cache: CacheKind = "recent",
+        rect: bool = False,
     ) -> None:
         super().__init__()
         self.size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
         self.batch_size, self.val_batch_size = batch_size, val_batch_size or batch_size
-        self.num_workers, self.seed, self.augment = num_workers, seed, augment
+        self.num_workers, self.seed, self.augment, self.rect = num_workers, seed, augment, rect
         self._check_numbers()
-        if on_bad_image not in ("raise", "skip"):
-            raise ValueError(f"data.on_bad_image is {on_bad_image!r}; expected 'raise' or 'skip'")
-        if (test_annotations is None) != (test_images is None):
-            raise ValueError("data.test_annotations and data.test_images belong together; give both or neither")
-        self._pipeline = build_pipeline(self.size, augment, transforms)
-        files = {"train": (train_annotations, train_images), "val": (val_annotations, val_images)}
-        if test_annotations is not None:
-            files["test"] = (test_annotations, test_images)
-        if Path(root) == SHAPES:
-            from data.shapes import draw_shapes  # not above: `python -m data.shapes` imports this file first
-
-            draw_shapes(SHAPES)  # does nothing if the set is there
-        check_root(Path(root), is_coco=train_annotations == COCO_TRAIN or Path(root).name == "coco")
-        self._pictures = _read_splits(Path(root), files, single_cls, on_bad_image)
-        train = self._pictures["train"].annotations
+        for name, value, choices in (("on_bad_image", on_bad_image, BadImages), ("cache", cache, CacheKind)):
+            if value not in get_args(choices):
+                raise ValueError(f"data.{name} is {value!r}; expected one of {', '.join(get_args(choices))}")
+        self._sizes = training_sizes(self.size, augment.multi_scale)
+        self._pipeline = TrainPipeline(self.size, augment, transforms, self._sizes)
+        files = {
+            "train": (train_annotations, train_images),
+            "val": (val_annotations, val_images),
+            "test": (test_annotations, test_images),
+        }
+        self.annotations = read_splits(Path(root), files)
+        if single_cls:
+            self.annotations = {split: found.as_single_class() for split, found in self.annotations.items()}
+        report_doubts(self.annotations, self.size)
+        self._pictures = {split: Pictures(found, on_bad_image) for split, found in self.annotations.items()}
+        self._ram = RamCache(self._pictures["train"], self.size) if cache == "ram" else None
+        self._keep_pools = cache == "recent" and augment.pool > 0
+        train = self.annotations["train"]
         self.class_names: list[str] = train.class_names
         self.category_ids: list[int] = train.category_ids
         self._resume: tuple[int, int] | None = None  # epoch, and how many of its batches are done
@@ -86,7 +109,8 @@ class CocoDataModule(LightningDataModule):
 
     def ground_truth(self, split: Split) -> dict[str, Any]:
         """Return the objects of a split in COCO format, with original ids, as evaluation must see them."""
-        return self._split(split).annotations.ground_truth()
+        self._split(split)
+        return self.annotations[split].ground_truth()
 
     @property
     def skipped(self) -> dict[str, list[str]]:
@@ -99,12 +123,21 @@ class CocoDataModule(LightningDataModule):
         close_epoch = None
         if trainer is not None and (trainer.max_epochs or -1) > 0:
             close_epoch = trainer.max_epochs - self.augment.close_mosaic
-        dataset = TrainDataset(pictures, self._pipeline, self.size, self.seed, self.augment.mosaic, close_epoch)
+        order = EpochOrder(len(self.annotations["train"]), self.seed, self.augment.pool)
+        mixing = (self.augment.mosaic, self.augment.mixup, close_epoch)
+        cache = PoolCache() if self._keep_pools else self._filled_ram()
+        dataset = TrainDataset(pictures, self._pipeline, order, *mixing, cache)
         resume, self._resume = self._resume, None
         # Read anew for every epoch; ``trainer.current_epoch`` would be one too low while a resumed run starts.
         current_epoch = None if trainer is None else lambda: trainer.fit_loop.epoch_progress.current.processed
-        sampler = EpochSampler(len(dataset), self.seed, *self._place(), resume, current_epoch)
+        sampler = EpochSampler(order, self.batch_size, self._sizes, *self._place(), resume, current_epoch)
         return self._loader(dataset, sampler, self.batch_size)
+
+    def _filled_ram(self) -> RamCache | None:
+        if self._ram is not None and self._ram.pixels is None:
+            self._ram.check(self._place()[0] // (1 if self.trainer is None else self.trainer.num_nodes))
+            self._ram.fill()
+        return self._ram
 
     def val_dataloader(self) -> DataLoader:
         return self._eval_loader("val")
@@ -158,11 +191,15 @@ class CocoDataModule(LightningDataModule):
 
     def _eval_loader(self, split: Split) -> DataLoader:
         dataset = EvalDataset(self._split(split), self.size)
-        return self._loader(dataset, ShardSampler(len(dataset), *self._place()), self.val_batch_size)
+        pictures, place = self.annotations[split].sizes, self._place()
+        order, sizes = np.arange(len(pictures)), np.tile(self.size, (len(pictures), 1))
+        if self.rect:
+            order, sizes = rectangles(pictures, self.size, self.val_batch_size * place[0])
+        return self._loader(dataset, ShardSampler(order, sizes, *place), self.val_batch_size)
 
-    def _loader(self, dataset: Dataset, sampler: Sampler, batch_size: int) -> DataLoader:
-        return DataLoader(
-            dataset,
+    def _loader(self, dataset: Describable, sampler: Sampler, batch_size: int) -> DataLoader:
+        return WatchedLoader(
+            WatchedDataset(dataset, self.num_workers),
             batch_size=batch_size,
             sampler=sampler,
             num_workers=self.num_workers,
@@ -173,10 +210,43 @@ class CocoDataModule(LightningDataModule):
         )
 
 
-def _read_splits(root: Path, files: dict[str, tuple[str, str]], single_cls: bool, on_bad_image: str) -> dict[str, Pictures]:
-    found = {split: read_coco(root / name, root / folder) for split, (name, folder) in files.items()}
+def read_splits(root: Path, files: Files) -> dict[str, Annotations]:
+    """Read the annotations of each split, in COCO format or, if ``root`` is a YAML file, with YOLO labels."""
+    if root.suffix in (".yaml", ".yml"):
+        if differing := [split for split in files if files[split] != COCO_FILES[split]]:
+            raise ValueError(
+                f"data.root is {root}, which says where the {differing[0]} data are; leave out data.{differing[0]}_annotations "
+                f"and data.{differing[0]}_images, which are for COCO-format sets"
+            )
+        return read_yolo(root)
+    if root == SHAPES:
+        from data.shapes import draw_shapes  # not above: `python -m data.shapes` imports this file first
+
+        draw_shapes(SHAPES)  # does nothing if the set is there
+    check_root(root, is_coco=files["train"][0] == COCO_TRAIN or root.name == "coco")
+    found = {split: read_split(root, split, *paths) for split, paths in files.items() if paths != (None, None)}
     for annotations in found.values():
         check_same_classes(found["train"], annotations)
-    if single_cls:
-        found = {split: annotations.as_single_class() for split, annotations in found.items()}
-    return {split: Pictures(annotations, on_bad_image) for split, annotations in found.items()}
+    return found
+
+
+def read_split(root: Path, split: str, names: Paths | None, folders: Paths | None) -> Annotations:
+    """Read and join the COCO annotation files of a split."""
+    if names is None or folders is None:
+        raise ValueError(f"data.{split}_annotations and data.{split}_images belong together; give both or neither")
+    names = [names] if isinstance(names, str) else names
+    folders = [folders] if isinstance(folders, str) else folders
+    if not names or len(folders) not in (1, len(names)):
+        raise ValueError(
+            f"data.{split}_annotations has {len(names)} files and data.{split}_images {len(folders)} folders; give a folder "
+            "for each file, or one for all"
+        )
+    folders = folders * len(names) if len(folders) == 1 else folders
+    return join_annotations([read_coco(root / name, root / folder) for name, folder in zip(names, folders)])
+
+
+def report_doubts(splits: dict[str, Annotations], size: tuple[int, int]) -> None:
+    """Warn of what the annotations alone show to be doubtful, beside what reading them has warned of."""
+    doubts = [finding.line() for finding in check_annotations(splits, size) if finding.level == "warning" and not finding.told]
+    if doubts:
+        rank_zero_warn("look at your data (more: python -m data check):\n    " + "\n    ".join(doubts))

@@ -1,21 +1,18 @@
 """Samples: one augmented picture for training, one letterboxed picture for evaluation."""
 
-import random
-import warnings
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import albumentations as A
 import cv2
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from data.annotations import Annotations
-from data.images import BadImageError, read_image
 from data.mosaic import Source
-from data.transforms import check_output
+from data.pictures import Fitted, Pictures, PoolCache, RamCache
+from data.sampler import EpochOrder, Key
+from data.transforms import TrainPipeline
 from detector.batch import Batch, Target
-from detector.letterbox import GREY, fit_letterbox, letterbox, to_canvas
+from detector.letterbox import GREY, letterbox, to_canvas
 
 
 class Sample(NamedTuple):
@@ -23,105 +20,99 @@ class Sample(NamedTuple):
     target: Target
 
 
-class Pictures:
-    """The pictures of an annotation file, and what to do about those that cannot be decoded.
-
-    ``skipped`` marks them, (I,) uint8; it is in shared memory, so that what workers find is known everywhere.
-    """
-
-    def __init__(self, annotations: Annotations, on_bad_image: str) -> None:
-        self.annotations, self.on_bad_image = annotations, on_bad_image
-        self.skipped = torch.zeros(len(annotations), dtype=torch.uint8).share_memory_()
-
-    def read(self, index: int) -> np.ndarray | None:
-        """Return the picture, (H, W, 3) uint8 RGB, or None if it is bad and bad ones are skipped."""
-        path = self.annotations.image_path(index)
-        try:
-            return read_image(path, tuple(self.annotations.sizes[index].tolist()))
-        except BadImageError as error:
-            if self.on_bad_image == "raise":
-                raise
-            if not self.skipped[index]:
-                self.skipped[index] = 1
-                warnings.warn(f"skipped: {error}", stacklevel=2)
-            return None
-
-    def skipped_paths(self) -> list[str]:
-        return [str(self.annotations.image_path(index)) for index in self.skipped.nonzero().flatten().tolist()]
-
-
 class TrainDataset(Dataset[Sample]):
-    """Augmented pictures, asked for by (index, epoch). A sample depends on seed, epoch and index alone.
+    """Augmented pictures, asked for by Key. A sample depends on key, seed and settings alone.
 
-    Pictures are joined to mosaics in epochs before ``close_epoch`` (None: in all). A bad picture that is to be skipped is
-    replaced by the next one in the file. A plain index, as Lightning's ``overfit_batches`` asks for, means epoch 0.
+    Pictures are mixed (mosaic, mixup) with others of their pool in epochs before ``close_epoch`` (None: in all). A bad
+    picture that is to be skipped is replaced by the next one in the file. A plain index, as Lightning's ``overfit_batches``
+    asks for, means epoch 0.
     """
 
     def __init__(
         self,
         pictures: Pictures,
-        pipeline: A.Compose,
-        size: tuple[int, int],
-        seed: int,
+        pipeline: TrainPipeline,
+        order: EpochOrder,
         mosaic: float,
+        mixup: float,
         close_epoch: int | None,
+        cache: PoolCache | RamCache | None = None,
     ) -> None:
-        self.pictures, self.pipeline, self.size, self.seed = pictures, pipeline, size, seed
-        self.mosaic, self.close_epoch = mosaic, close_epoch
+        self.pictures, self.pipeline, self.order = pictures, pipeline, order
+        self.mosaic, self.mixup, self.close_epoch = mosaic, mixup, close_epoch
+        self.cache = cache
 
     def __len__(self) -> int:
         return len(self.pictures.annotations)
 
-    def __getitem__(self, key: tuple[int, int] | int) -> Sample:
-        index, epoch = key if isinstance(key, tuple) else (key, 0)
-        draw = np.random.default_rng([self.seed, epoch, index])
-        chosen = [index]
-        is_open = self.close_epoch is None or epoch < self.close_epoch
-        if draw.random() < self.mosaic and is_open:
-            chosen += draw.integers(len(self), size=3).tolist()
-        found = [self._usable(number) for number in chosen]
+    def __getitem__(self, key: Key | int) -> Sample:
+        index, epoch, size = key if isinstance(key, tuple) else (key, 0, self.pipeline.size)
+        layers, pool, draw = self._choose(index, epoch)
+        found = [[self._usable(number, pool) for number in layer] for layer in layers]
         sources, labels = self._sources(found)
-        # One generator for all transforms: Compose.set_random_seed would give each the same draws as its neighbour.
-        self.pipeline.set_random_state(draw, random.Random(int(draw.integers(2**63))))
-        result = self.pipeline(image=sources[0].image, bboxes=sources[0].boxes, partners=sources[1:])
-        check_output(result["image"], self.size)
-        return Sample(result["image"], self._target(result["bboxes"], labels, found[0][0]))
+        image, objects = self.pipeline(sources, draw, size)
+        target = Target(
+            boxes=torch.from_numpy(objects[:, :4].copy()),
+            labels=torch.from_numpy(labels[np.rint(objects[:, 4]).astype(np.int64)]),
+            image_id=int(self.pictures.annotations.image_ids[found[0][0][0]]),
+        )
+        return Sample(image, target)
 
-    def _usable(self, index: int) -> tuple[int, np.ndarray]:
+    def describe(self, key: Key | int) -> str:
+        """Name the pictures of a sample."""
+        index, epoch = key[:2] if isinstance(key, tuple) else (key, 0)
+        layers, _, _ = self._choose(index, epoch)
+        paths = [str(self.pictures.annotations.image_path(number)) for layer in layers for number in layer]
+        mixed = f", mixed with {', '.join(paths[1:])}" if paths[1:] else ""
+        return f"training picture {paths[0]} (index {index}, epoch {epoch}){mixed}"
+
+    def _choose(self, index: int, epoch: int) -> tuple[list[list[int]], tuple[int, int], np.random.Generator]:
+        """Return the pictures of each layer, the pool (epoch and number), and what the rest is drawn from."""
+        draw = np.random.default_rng([self.order.seed, epoch, index])
+        number, members = self.order.pool_of(index, epoch)
+        is_open = self.close_epoch is None or epoch < self.close_epoch
+        layers = [[index]]
+        if is_open and draw.random() < self.mixup:
+            layers.append([int(draw.choice(members))])
+        for layer in layers:
+            if is_open and draw.random() < self.mosaic:
+                layer += draw.choice(members, size=3).tolist()
+        return layers, (epoch, number), draw
+
+    def _usable(self, index: int, pool: tuple[int, int]) -> tuple[int, Fitted]:
         for step in range(len(self)):
             candidate = (index + step) % len(self)
-            if (image := self.pictures.read(candidate)) is not None:
-                return candidate, image
+            if (picture := self._fitted(candidate, pool)) is not None:
+                return candidate, picture
         raise ValueError(f"{self.pictures.annotations.folder}: none of its {len(self)} pictures can be decoded")
 
-    def _sources(self, found: list[tuple[int, np.ndarray]]) -> tuple[list[Source], np.ndarray]:
-        """Scale the pictures to fit the input size and number their objects; return the labels by that number, too."""
-        sources, all_labels, count = [], [], 0
-        for index, image in found:
-            boxes, labels = self.pictures.annotations.objects(index)
-            height, width = image.shape[:2]
-            place = fit_letterbox((height, width), self.size)
-            if (place.height, place.width) != (height, width):
-                image = cv2.resize(image, (place.width, place.height), interpolation=cv2.INTER_LINEAR)
-            boxes = boxes * np.array([place.width / width, place.height / height] * 2, np.float32)
-            numbers = np.arange(count, count + len(boxes), dtype=np.float32)
-            sources.append(Source(image, np.column_stack([boxes, numbers])))
-            all_labels.append(labels)
-            count += len(boxes)
-        return sources, np.concatenate(all_labels)
+    def _fitted(self, index: int, pool: tuple[int, int]) -> Fitted | None:
+        size = self.pipeline.size
+        if isinstance(self.cache, RamCache):
+            return self.cache.get(index)
+        if self.cache is None:
+            return self.pictures.fitted(index, size)
+        return self.cache.get(pool, index, lambda number: self.pictures.fitted(number, size))
 
-    def _target(self, bboxes: Any, labels: np.ndarray, index: int) -> Target:
-        # Without boxes albumentations returns other shapes and types than with.
-        found = np.asarray(bboxes, np.float32).reshape(-1, 5) if len(bboxes) else np.zeros((0, 5), np.float32)
-        return Target(
-            boxes=torch.from_numpy(found[:, :4].copy()),
-            labels=torch.from_numpy(labels[np.rint(found[:, 4]).astype(np.int64)]),
-            image_id=int(self.pictures.annotations.image_ids[index]),
-        )
+    def _sources(self, found: list[list[tuple[int, Fitted]]]) -> tuple[list[list[Source]], np.ndarray]:
+        """Number the objects of all pictures; return the labels by that number, too."""
+        layers, all_labels, count = [], [], 0
+        for layer in found:
+            sources = []
+            for index, picture in layer:
+                boxes, labels = self.pictures.annotations.objects(index)
+                numbered = np.empty((len(boxes), 5), np.float32)
+                np.multiply(boxes, np.array(picture.scale * 2, np.float32), out=numbered[:, :4])
+                numbered[:, 4] = np.arange(count, count + len(boxes))
+                sources.append(Source(picture.image, numbered))
+                all_labels.append(labels)
+                count += len(boxes)
+            layers.append(sources)
+        return layers, np.concatenate(all_labels)
 
 
 class EvalDataset(Dataset[Sample]):
-    """Letterboxed pictures in the file's order, with their objects except crowds.
+    """Letterboxed pictures, asked for by Key, with their objects except crowds. A plain index means ``size``.
 
     A bad picture that is to be skipped becomes plain grey under its own id: its objects count as missed. Another picture
     in its place would be evaluated twice.
@@ -133,13 +124,14 @@ class EvalDataset(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.pictures.annotations)
 
-    def __getitem__(self, index: int) -> Sample:
+    def __getitem__(self, key: Key | int) -> Sample:
+        index, _, size = key if isinstance(key, tuple) else (key, 0, self.size)
         annotations = self.pictures.annotations
         image = self.pictures.read(index)
         if image is None:
             image = np.full((*annotations.sizes[index], 3), GREY, np.uint8)
         boxes, labels = annotations.objects(index)
-        image, place = letterbox(image, self.size)
+        image, place = letterbox(image, size)
         target = Target(
             boxes=torch.from_numpy(to_canvas(boxes, place)),
             labels=torch.from_numpy(labels.copy()),
@@ -147,6 +139,10 @@ class EvalDataset(Dataset[Sample]):
             letterbox=place,
         )
         return Sample(image, target)
+
+    def describe(self, key: Key | int) -> str:
+        """Name the picture."""
+        return f"picture {self.pictures.annotations.image_path(key[0] if isinstance(key, tuple) else key)}"
 
 
 def collate(samples: list[Sample]) -> Batch:
@@ -156,9 +152,3 @@ def collate(samples: list[Sample]) -> Batch:
     for planes, sample in zip(images, samples):
         cv2.split(sample.image, list(planes.numpy()))  # much faster than a transposing copy
     return Batch(images=images, targets=[sample.target for sample in samples])
-
-
-def init_worker(worker_id: int) -> None:
-    """One thread per worker process: more would compete with the other workers."""
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)

@@ -1,7 +1,8 @@
-"""The training pipeline: mosaic and affine map, the user's own albumentations, colours, flip."""
+"""The training pipeline: mosaic, affine map and flip, mixup, the user's own albumentations, colours."""
 
 import difflib
 import inspect
+import random
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import albumentations as A
 import cv2
 import numpy as np
 
-from data.mosaic import MIN_SIDE, MosaicAffine
+from data.mosaic import MIN_SIDE, MosaicAffine, Source, map_objects, render
 
 CONTAINERS = (A.Compose, A.OneOf, A.OneOrOther, A.RandomOrder, A.Sequential, A.SomeOf)
 NOT_FROM_CONFIG = (A.DualTransform, A.ImageOnlyTransform, A.Transform3D, A.Lambda)  # bases, and one that needs functions
@@ -21,21 +22,27 @@ class Augmentation:
     """How much training pictures are varied. Zero turns a part off."""
 
     mosaic: float = 1.0  # probability of joining four pictures
-    close_mosaic: int = 10  # the last epochs, without mosaic
+    mixup: float = 0.0  # probability of blending with another picture or mosaic
+    close_mosaic: int = 10  # the last epochs, without mosaic and mixup
+    pool: int = 64  # pictures of an epoch that are mixed with each other (see EpochOrder); 0: all of them, four times slower
     scale: float = 0.5  # zoom is drawn from 1 - scale .. 1 + scale
     translate: float = 0.1  # share of the input size, either way
     degrees: float = 0.0  # rotation, either way
     shear: float = 0.0  # degrees, either way, per axis
     fliplr: float = 0.5  # probability of mirroring left and right
     hsv: tuple[float, float, float] = (0.015, 0.7, 0.4)  # gains of hue (share of the circle), saturation and value
+    multi_scale: float = 0.0  # input sizes vary from batch to batch within 1 - multi_scale .. 1 + multi_scale
 
     def __post_init__(self) -> None:
-        limits = {"mosaic": 1, "fliplr": 1, "scale": 0.99, "translate": 0.5, "degrees": 180, "shear": 80}
+        limits = {"mosaic": 1, "mixup": 1, "fliplr": 1, "scale": 0.99, "translate": 0.5, "degrees": 180, "shear": 80}
+        limits["multi_scale"] = 0.9
         for name, limit in limits.items():
             if not 0 <= getattr(self, name) <= limit:
                 raise ValueError(f"augment.{name} is {getattr(self, name)}; expected a number in 0..{limit}")
         if self.close_mosaic < 0:
             raise ValueError(f"augment.close_mosaic is {self.close_mosaic}; expected a number of epochs, 0 or more")
+        if self.pool < 0:
+            raise ValueError(f"augment.pool is {self.pool}; expected a number of pictures, or 0 for all")
         if len(self.hsv) != 3 or not all(0 <= gain <= 1 for gain in self.hsv):
             raise ValueError(f"augment.hsv is {self.hsv}; expected three gains (hue, saturation, value) in 0..1")
 
@@ -55,18 +62,65 @@ class HsvJitter(A.ImageOnlyTransform):
         hue = np.rint(level + 180 * drawn[0]) % 180
         saturation, value = (np.rint(level * (1 + gain)).clip(0, 255) for gain in drawn[1:])
         table = np.stack([hue, saturation, value], axis=-1).astype(np.uint8)[None]  # (1, 256, 3)
-        return cv2.cvtColor(cv2.LUT(cv2.cvtColor(img, cv2.COLOR_RGB2HSV), table), cv2.COLOR_HSV2RGB)
+        hsv = cv2.cvtColor(img, cv2.COLOR_RGB2HSV)
+        cv2.LUT(hsv, table, dst=hsv)
+        return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB, dst=hsv)
 
 
-def build_pipeline(size: tuple[int, int], augment: Augmentation, transforms: list[dict[str, Any]] | None) -> A.Compose:
-    """Return the whole training pipeline for an input of ``size`` (height, width).
+class TrainPipeline:
+    """From pictures that are scaled to fit an input of ``size`` (height, width) to a training sample.
 
-    Call it with ``image``, ``bboxes`` (N, 5), whose last column is the object's number, and ``partners`` (see
-    MosaicAffine). The number is all that passes through albumentations, which turns labels into float32.
+    Our own steps are called without ``A.Compose``, whose handling of boxes takes longer than theirs. ``sizes`` are the
+    sizes that may be asked for; the user's own transforms are tried on the smallest and the largest.
     """
-    own = build_transforms(transforms, size)
-    shape = MosaicAffine(size, augment.scale, augment.translate, augment.degrees, augment.shear)
-    return _compose([shape, *own, HsvJitter(augment.hsv), A.HorizontalFlip(p=augment.fliplr)])
+
+    def __init__(
+        self,
+        size: tuple[int, int],
+        augment: Augmentation,
+        transforms: list[dict[str, Any]] | None,
+        sizes: list[tuple[int, int]] | None = None,
+    ) -> None:
+        self.size = size
+        self.shape = MosaicAffine(size, augment.scale, augment.translate, augment.degrees, augment.shear, augment.fliplr)
+        self.colours = HsvJitter(augment.hsv)
+        for each in (sizes or [size])[:: max(len(sizes or [size]) - 1, 1)]:
+            own = build_transforms(transforms, each)
+        self.own = _compose(own) if own else None
+
+    def __call__(
+        self, layers: list[list[Source]], draw: np.random.Generator, size: tuple[int, int] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return an image (H, W, 3) uint8 of ``size`` and its objects (N, 5) float32: boxes and their numbers.
+
+        A layer is one picture, or four that make a mosaic; a second layer is blended with the first. All that is random
+        comes from ``draw``.
+        """
+        size = self.size if size is None else size
+        image, objects = self._lay_out(layers[0], draw, size)
+        for layer in layers[1:]:
+            other, others = self._lay_out(layer, draw, size)
+            share = draw.beta(32, 32)
+            image = cv2.addWeighted(image, share, other, 1 - share, 0)  # mixup (arXiv:1710.09412)
+            objects = np.concatenate([objects, others])
+        if self.own is not None:
+            # One generator for all transforms: Compose.set_random_seed would give each the same draws as its neighbour.
+            self.own.set_random_state(draw, random.Random(int(draw.integers(2**63))))
+            result = self.own(image=image, bboxes=objects)
+            image = result["image"]
+            check_output(image, size)
+            # Without boxes albumentations returns other shapes and types than with.
+            objects = np.asarray(result["bboxes"], np.float32).reshape(-1, 5)
+        if self.colours.p:
+            image = self.colours.apply(image, draw.uniform(-1, 1, 3) * self.colours.gains)
+        return image, objects
+
+    def _lay_out(
+        self, sources: list[Source], draw: np.random.Generator, size: tuple[int, int]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        layout = self.shape.draw_layout([source.image.shape[:2] for source in sources], draw, size)
+        image = render([source.image for source in sources], layout)
+        return image, map_objects([source.boxes for source in sources], layout)
 
 
 def _compose(transforms: list[A.BasicTransform]) -> A.Compose:

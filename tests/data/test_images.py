@@ -9,9 +9,10 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from PIL import Image, ImageOps
 
 from data import Augmentation, CocoDataModule
-from data.images import BadImageError, is_cut_jpeg, read_image
+from data.images import BadImageError, is_cut_jpeg, read_image, read_reduced, stored_size, turn
 
 EXIF_TURNED = bytes.fromhex("ffe100224578696600004d4d002a00000008000101120003000000010006000000000000")
 
@@ -57,14 +58,81 @@ def test_another_size_than_on_file_is_bad(jpeg: Path) -> None:
         read_image(jpeg, (30, 60))
 
 
-def test_exif_rotation_is_not_applied_and_is_suspected_when_sides_are_swapped(jpeg: Path) -> None:
+def test_exif_rotation_is_applied_where_the_annotations_need_it(jpeg: Path) -> None:
     plain = read_image(jpeg, (30, 50))
+    with pytest.raises(BadImageError, match="carries no EXIF rotation"):
+        read_image(jpeg, (50, 30))
     content = jpeg.read_bytes()
     jpeg.write_bytes(content[:2] + EXIF_TURNED + content[2:])
-    assert cv2.imread(str(jpeg)).shape == (50, 30, 3)  # OpenCV's default does apply it
-    np.testing.assert_array_equal(read_image(jpeg, (30, 50)), plain)
-    with pytest.raises(BadImageError, match="EXIF"):
-        read_image(jpeg, (50, 30))
+    turned = cv2.cvtColor(cv2.imread(str(jpeg)), cv2.COLOR_BGR2RGB)  # OpenCV's default applies it
+    assert turned.shape == (50, 30, 3)
+    np.testing.assert_array_equal(read_image(jpeg, (30, 50)), plain)  # annotated as stored
+    np.testing.assert_array_equal(read_image(jpeg, (50, 30)), turned)  # annotated as shown
+    np.testing.assert_array_equal(read_image(jpeg, (50, 30), upright=True), turned)
+    with pytest.raises(BadImageError, match="the picture is 30 x 50"):
+        read_image(jpeg, (30, 50), upright=True)
+    assert stored_size(jpeg) == (50, 30)
+    assert read_reduced(jpeg, (50, 30), 2).shape == (25, 15, 3)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_are_turned_as_pillow_does(orientation: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (3, 5, 3), dtype=np.uint8)
+    picture = Image.fromarray(pixels)
+    picture.getexif()[0x0112] = orientation
+    np.testing.assert_array_equal(turn(pixels, orientation), np.asarray(ImageOps.exif_transpose(picture)))
+
+
+def smooth(height: int, width: int) -> np.ndarray:
+    noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 4), None, 0, 255, cv2.NORM_MINMAX)
+
+
+MODES = {
+    "CMYK": ("jpg", lambda rgb: Image.fromarray(rgb).convert("CMYK"), 8),
+    "greyscale JPEG": ("jpg", lambda rgb: Image.fromarray(rgb[..., 0]), 8),
+    "greyscale": ("png", lambda rgb: Image.fromarray(rgb[..., 0]), 0),
+    "16-bit greyscale": ("png", lambda rgb: Image.fromarray(rgb[..., 0].astype(np.uint16) * 257), 0),
+    "16-bit TIFF": ("tiff", lambda rgb: Image.fromarray(rgb[..., 0].astype(np.uint16) * 257), 0),
+    "RGBA": ("png", lambda rgb: Image.fromarray(np.dstack([rgb, rgb[..., 0]])), 0),
+    "grey with alpha": ("png", lambda rgb: Image.fromarray(rgb[..., :2], "LA"), 0),
+    "WebP": ("webp", lambda rgb: Image.fromarray(rgb), 8),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_kind_of_picture_becomes_rgb(tmp_path: Path, mode: str) -> None:
+    rgb = smooth(40, 60)
+    suffix, convert, tolerance = MODES[mode]
+    options = {"quality": 98, "lossless": True} if suffix in ("jpg", "webp") else {}
+    path = tmp_path / f"picture.{suffix}"
+    convert(rgb).save(path, **options)
+    found = read_image(path, (40, 60))
+    expected = rgb[..., :1].repeat(3, axis=2) if "grey" in mode or "16" in mode else rgb
+    assert found.shape == (40, 60, 3)
+    assert found.dtype == np.uint8
+    assert np.abs(found.astype(int) - expected).max() <= tolerance
+
+
+def test_sixteen_bits_in_three_channels(tmp_path: Path) -> None:
+    rgb = smooth(40, 60)
+    cv2.imwrite(str(tmp_path / "deep.png"), rgb[..., ::-1].astype(np.uint16) * 257)
+    np.testing.assert_array_equal(read_image(tmp_path / "deep.png", (40, 60)), rgb)
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_jpegs_are_decoded_smaller_and_others_whole(tmp_path: Path, factor: int) -> None:
+    rgb = smooth(201, 333)
+    Image.fromarray(rgb).save(tmp_path / "a.jpg", quality=95)
+    Image.fromarray(rgb).save(tmp_path / "a.png")
+    reduced = read_reduced(tmp_path / "a.jpg", (201, 333), factor)
+    assert reduced.shape == (-(-201 // factor), -(-333 // factor), 3)
+    whole = [slice(0, side // factor * factor) for side in (201, 333)]
+    blocks = rgb[tuple(whole)].reshape(201 // factor, factor, 333 // factor, factor, 3).mean(axis=(1, 3))
+    assert np.abs(reduced[: blocks.shape[0], : blocks.shape[1]] - blocks).mean() < 2
+    assert read_reduced(tmp_path / "a.png", (201, 333), factor).shape == (201, 333, 3)
+    with pytest.raises(BadImageError, match="the picture is 333 x 201"):
+        read_reduced(tmp_path / "a.jpg", (202, 333), factor)  # the size of the file counts, not the rounded one
 
 
 def spoil(root: Path, split: str, number: int) -> Path:

@@ -1,41 +1,48 @@
 """Order of pictures over seeds, epochs, processes and interruptions."""
 
+import numpy as np
 import pytest
 
-from data.sampler import EpochSampler, ShardSampler
+from data.sampler import LANES, EpochOrder, EpochSampler, ShardSampler, rectangles, side_step, training_sizes
+
+SIZE = (64, 64)
+
+
+def sampler(length: int, seed: int = 0, *place: int, batch: int = 1, sizes: list | None = None, **more) -> EpochSampler:
+    return EpochSampler(EpochOrder(length, seed, pool=4), batch, sizes or [SIZE], *place, **more)
 
 
 def test_every_iteration_is_a_new_epoch_in_a_new_order() -> None:
-    sampler = EpochSampler(20, seed=0)
-    epochs = [list(sampler) for _ in range(3)]
-    assert [{epoch for _, epoch in pairs} for pairs in epochs] == [{0}, {1}, {2}]
-    orders = [[index for index, _ in pairs] for pairs in epochs]
+    one = sampler(20)
+    epochs = [list(one) for _ in range(3)]
+    assert [{key.epoch for key in keys} for keys in epochs] == [{0}, {1}, {2}]
+    orders = [[key.index for key in keys] for keys in epochs]
     assert all(sorted(order) == list(range(20)) for order in orders)
     assert len({tuple(order) for order in orders}) == 3
 
 
 def test_the_order_depends_on_seed_and_epoch_alone() -> None:
-    first, second = EpochSampler(20, seed=3), EpochSampler(20, seed=3, resume=(1, 0))
+    first, second = sampler(20, 3), sampler(20, 3, resume=(1, 0))
     list(first)
     assert list(first) == list(second)
-    assert list(EpochSampler(20, seed=3)) != list(EpochSampler(20, seed=4))
+    assert list(sampler(20, 3)) != list(sampler(20, 4))
 
 
 @pytest.mark.parametrize(("length", "replicas"), [(21, 1), (21, 2), (21, 3), (2, 3), (8, 4)])
 def test_processes_share_one_order_in_equal_parts(length: int, replicas: int) -> None:
-    parts = [list(EpochSampler(length, 0, replicas, rank, resume=(5, 0))) for rank in range(replicas)]
+    parts = [list(sampler(length, 0, replicas, rank, resume=(5, 0))) for rank in range(replicas)]
     size = -(-length // replicas)
     assert [len(part) for part in parts] == [size] * replicas
-    assert [len(EpochSampler(length, 0, replicas, rank)) for rank in range(replicas)] == [size] * replicas
-    indices = [index for part in parts for index, _ in part]
-    assert set(indices) == set(range(length))
-    together = [pair for step in zip(*parts) for pair in step][:length]
-    assert together == list(EpochSampler(length, 0, resume=(5, 0)))
+    assert [len(sampler(length, 0, replicas, rank)) for rank in range(replicas)] == [size] * replicas
+    assert {key.index for part in parts for key in part} == set(range(length))
+    together = [key for step in zip(*parts) for key in step][:length]
+    assert together == list(sampler(length, 0, batch=replicas, resume=(5, 0)))  # the same global batches
 
 
 def test_an_interrupted_epoch_goes_on_where_it_was() -> None:
-    whole = list(EpochSampler(20, 0, 2, 1, resume=(4, 0)))
-    resumed = EpochSampler(20, 0, 2, 1, resume=(4, 6))
+    sizes = [(32, 32), (64, 64), (96, 96)]
+    whole = list(sampler(20, 0, 2, 1, batch=3, sizes=sizes, resume=(4, 0)))
+    resumed = sampler(20, 0, 2, 1, batch=3, sizes=sizes, resume=(4, 6))
     assert list(resumed) == whole[6:]
     assert len(list(resumed)) == 10  # the next epoch is whole again
     assert len(resumed) == 10
@@ -43,13 +50,89 @@ def test_an_interrupted_epoch_goes_on_where_it_was() -> None:
 
 def test_a_trainer_tells_the_epoch() -> None:
     told = iter([7, 7, 9])
-    sampler = EpochSampler(5, 0, resume=(3, 2), current_epoch=lambda: next(told))
-    assert [next(iter(sampler))[1] for _ in range(4)] == [3, 7, 7, 9]
+    one = sampler(5, resume=(3, 2), current_epoch=lambda: next(told))
+    assert [next(iter(one)).epoch for _ in range(4)] == [3, 7, 7, 9]
+
+
+@pytest.mark.parametrize(("length", "pool"), [(20, 4), (23, 4), (3, 4), (4, 4), (9, 0)])
+def test_pools_part_the_pictures(length: int, pool: int) -> None:
+    order = EpochOrder(length, 0, pool)
+    pools = {}
+    for index in range(length):
+        number, members = order.pool_of(index, epoch=2)
+        assert index in members
+        assert pools.setdefault(number, members.tolist()) == members.tolist()
+    assert sorted(i for members in pools.values() for i in members) == list(range(length))
+    sizes = [len(pools[number]) for number in sorted(pools)]
+    if 0 < pool <= length:
+        assert set(sizes[:-1]) <= {pool}
+        assert pool <= sizes[-1] < 2 * pool
+    else:
+        assert sizes == [length]
+    if length > 4:
+        assert order.pool_of(0, 0)[1].tolist() != order.pool_of(0, 1)[1].tolist()
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4, 8])
+def test_each_pool_has_one_worker_and_neighbouring_batches_other_pools(workers: int) -> None:
+    pool, batch = 16, 4
+    order = EpochOrder(pool * LANES * 3, 0, pool)
+    keys = list(EpochSampler(order, batch, [SIZE]))
+    visits = [{order.pool_of(key.index, 0)[0] for key in keys[i : i + batch]} for i in range(0, len(keys), batch)]
+    assert {len(pools) for pools in visits} == {1}
+    numbers = [pools.pop() for pools in visits]
+    assert all(len(set(numbers[i : i + LANES])) == LANES for i in range(0, len(numbers), LANES))
+    workers_of: dict[int, set[int]] = {}
+    for number, pool_number in enumerate(numbers):
+        workers_of.setdefault(pool_number, set()).add(number % workers)
+    assert all(len(found) == 1 for found in workers_of.values())
+
+
+@pytest.mark.parametrize("batch", [1, 3, 4, 5, 8, 100])
+@pytest.mark.parametrize("length", [3, 16, 131])
+def test_whatever_the_batch_size_every_picture_comes_once(length: int, batch: int) -> None:
+    assert sorted(key.index for key in sampler(length, batch=batch)) == list(range(length))
+
+
+def test_sizes_belong_to_batches_and_depend_on_seed_epoch_and_number() -> None:
+    sizes = training_sizes((128, 128), 0.5)
+    assert sizes == [(64, 64), (128, 128), (192, 192)]
+    keys = list(sampler(600, 0, batch=4, sizes=sizes))
+    of_batch = [{key.size for key in keys[i : i + 4]} for i in range(0, 600, 4)]
+    assert {len(found) for found in of_batch} == {1}
+    counts = [of_batch.count({size}) for size in sizes]
+    assert min(counts) > 30
+    halves = [list(sampler(600, 0, 2, rank, batch=2, sizes=sizes)) for rank in range(2)]
+    assert [key.size for key in halves[0]] == [key.size for key in halves[1]] == [key.size for key in keys[::2]]
+
+
+def test_steps_suit_the_size_given() -> None:
+    assert [side_step(size) for size in ((640, 640), (96, 640), (608, 608), (50, 64))] == [64, 32, 32, 2]
+    assert training_sizes((320, 640), 0.2) == [(256, 512), (256, 576), (320, 640), (384, 704), (384, 768)]
+    assert training_sizes((640, 640), 0.0) == [(640, 640)]
+
+
+def test_rectangles_hold_their_pictures_and_no_more() -> None:
+    pictures = np.array([[480, 640], [640, 480], [427, 640], [640, 640], [100, 50], [30, 300], [333, 500]])
+    order, sizes = rectangles(pictures, (640, 640), batch=2)
+    assert sorted(order.tolist()) == list(range(7))
+    ratios = pictures[order, 0] / pictures[order, 1]
+    assert (np.diff(ratios) >= 0).all()
+    fitted = np.rint(pictures[order] * (640 / pictures[order].max(axis=1))[:, None])
+    assert (fitted <= sizes).all()
+    assert (sizes % 64 == 0).all()
+    for start in range(0, 7, 2):
+        batch = sizes[start : start + 2]
+        assert (batch == batch[0]).all()
+        assert (batch[0] - fitted[start : start + 2].max(axis=0) < 64).all()
+    assert sizes[0].tolist() == [448, 640]
 
 
 @pytest.mark.parametrize(("length", "replicas"), [(21, 1), (21, 2), (21, 3), (2, 3)])
 def test_evaluation_sees_every_picture_once(length: int, replicas: int) -> None:
-    samplers = [ShardSampler(length, replicas, rank) for rank in range(replicas)]
-    indices = [index for sampler in samplers for index in sampler]
-    assert sorted(indices) == list(range(length))
-    assert [len(list(sampler)) for sampler in samplers] == [len(sampler) for sampler in samplers]
+    order, sizes = np.arange(length)[::-1], np.arange(2 * length).reshape(length, 2)
+    samplers = [ShardSampler(order, sizes, replicas, rank) for rank in range(replicas)]
+    keys = [key for one in samplers for key in one]
+    assert sorted(key.index for key in keys) == list(range(length))
+    assert {key.index: key.size for key in keys} == dict(zip(order.tolist(), map(tuple, sizes.tolist())))
+    assert [len(list(one)) for one in samplers] == [len(one) for one in samplers]

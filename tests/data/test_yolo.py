@@ -1,0 +1,168 @@
+"""YOLO text labels: read as they are, and the same as the COCO file of the same pictures."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from data import CocoDataModule
+from data.yolo import label_path, read_yolo
+
+
+@pytest.fixture
+def tiny_yolo(tiny_coco: Path) -> Path:
+    """A data.yaml whose labels are those of the tiny COCO set."""
+    for split in ("train", "val"):
+        content = json.loads((tiny_coco / f"annotations/{split}.json").read_text())
+        (tiny_coco / "labels" / split).mkdir(parents=True)
+        for image in content["images"]:
+            lines = []
+            for annotation in content["annotations"]:
+                if annotation["image_id"] == image["id"] and not annotation["iscrowd"]:
+                    x, y, w, h = annotation["bbox"]
+                    label = [7, 22, 90].index(annotation["category_id"])
+                    shares = ((x + w / 2) / image["width"], (y + h / 2) / image["height"])
+                    lines.append(" ".join(map(repr, (label, *shares, w / image["width"], h / image["height"]))))
+            if lines:  # pictures without objects have no file, as is common
+                name = Path(image["file_name"]).with_suffix(".txt")
+                (tiny_coco / "labels" / split / name).write_text("\n".join(lines) + "\n")
+    path = tiny_coco / "data.yaml"
+    names = {0: "red", 1: "green", 2: "blue"}
+    path.write_text(yaml.safe_dump({"path": ".", "train": "images/train", "val": "images/val", "names": names, "nc": 3}))
+    return path
+
+
+@pytest.fixture
+def edit_yaml(tiny_yolo: Path) -> Callable[..., Path]:
+    def edit(**changes: Any) -> Path:
+        content = yaml.safe_load(tiny_yolo.read_text()) | changes
+        tiny_yolo.write_text(yaml.safe_dump({k: v for k, v in content.items() if v is not None}))
+        return tiny_yolo
+
+    return edit
+
+
+def test_the_same_objects_as_in_the_coco_file(tiny_yolo: Path, tiny_arguments: dict[str, Any]) -> None:
+    coco = CocoDataModule(**tiny_arguments)
+    yolo = CocoDataModule(str(tiny_yolo), image_size=64, batch_size=4, num_workers=0)
+    assert yolo.class_names == coco.class_names
+    assert yolo.category_ids == [0, 1, 2]
+    for a, b in zip(coco.val_dataloader(), yolo.val_dataloader(), strict=True):
+        assert (a["images"] == b["images"]).all()
+        for one, other in zip(a["targets"], b["targets"], strict=True):
+            np.testing.assert_allclose(one["boxes"], other["boxes"], atol=1e-3)
+            assert one["labels"].tolist() == other["labels"].tolist()
+    assert len(yolo.ground_truth("train")["images"]) == 8
+
+
+@pytest.mark.parametrize(
+    ("picture", "labels"),
+    [
+        ("/d/images/train/a.jpg", "/d/labels/train/a.txt"),
+        ("/d/images/x/images/b.c.png", "/d/images/x/labels/b.c.txt"),
+        ("/d/train/images/a.jpg", "/d/train/labels/a.txt"),
+        ("/d/pictures/a.jpg", "/d/pictures/a.txt"),
+    ],
+)
+def test_where_labels_are(picture: str, labels: str) -> None:
+    assert label_path(Path(picture)) == Path(labels)
+
+
+def test_lists_sub_folders_and_several_sources(tiny_yolo: Path, edit_yaml: Callable[..., Path]) -> None:
+    root = tiny_yolo.parent
+    for kind, suffix in (("images", "png"), ("labels", "txt")):
+        (root / kind / "train/deep").mkdir()
+        os.rename(root / kind / f"train/picture_0.{suffix}", root / kind / f"train/deep/picture_0.{suffix}")
+    (root / "some.txt").write_text("./images/train/picture_1.png\n\nimages/train/deep/picture_0.png\n")
+    edit_yaml(train=["some.txt", "images/val"], test="images/train", names=["red", "green", "blue"])
+    found = read_yolo(tiny_yolo)
+    assert [len(found[split]) for split in ("train", "val", "test")] == [7, 5, 8]
+    assert found["train"].file_names[:2].tolist() == [b"images/train/picture_1.png", b"images/train/deep/picture_0.png"]
+    assert found["train"].objects(1)[1].tolist() == [0, 1]
+    for annotations in found.values():
+        assert all(annotations.image_path(n).is_file() for n in range(len(annotations)))
+
+
+def test_polygons_become_boxes_and_exif_is_applied(tiny_yolo: Path) -> None:
+    root = tiny_yolo.parent
+    (root / "labels/val/picture_0.txt").write_text("1 0.25 0.5 0.75 0.25 0.5 1.0\n")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.zeros((40, 80, 3), np.uint8)).save(root / "images/val/picture_0.png", exif=exif)
+    val = read_yolo(tiny_yolo)["val"]
+    assert val.sizes[0].tolist() == [80, 40]
+    assert val.objects(0)[0].tolist() == [[10, 20, 30, 80]]
+    data = CocoDataModule(str(tiny_yolo), image_size=64, batch_size=5, num_workers=0)
+    (batch,) = data.val_dataloader()
+    assert batch["targets"][0]["letterbox"].original_height == 80
+
+
+LABEL_FAULTS = {
+    "text": ("0 a 0.5 0.5 0.5", r"picture_0\.txt, line 2: '0 a 0\.5 0\.5 0\.5' is not all numbers"),
+    "class": ("3 0.5 0.5 0.5 0.5", r"line 2: the class is 3; expected a whole number from 0 to 2"),
+    "fraction": ("0.5 0.5 0.5 0.5 0.5", r"line 2: the class is 0\.5"),
+    "pixels": ("0 12 14 20 20", r"line 2: .* leaves 0\.\.1; .* not pixels"),
+    "short": ("0 0.5 0.5 0.5", r"line 2: .* has 4 numbers"),
+    "odd polygon": ("0 0.5 0.5 0.5 0.5 0.1", r"line 2: .* has 6 numbers"),
+    "nan": ("0 nan 0.5 0.5 0.5", r"line 2: .* leaves 0\.\.1"),
+}
+
+
+@pytest.mark.parametrize("fault", LABEL_FAULTS)
+def test_label_faults_name_file_and_line(tiny_yolo: Path, fault: str) -> None:
+    line, message = LABEL_FAULTS[fault]
+    (tiny_yolo.parent / "labels/train/picture_0.txt").write_text(f"0 0.5 0.5 0.5 0.5\n{line}\n")
+    with pytest.raises(ValueError, match=message):
+        read_yolo(tiny_yolo)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"nc": 4}, "nc is 4, but there are 3 names"),
+        ({"names": None, "nc": None}, "names is None"),
+        ({"names": {1: "a", 2: "b", 3: "c"}}, r"keys \[1, 2, 3\]; expected 0 to 2"),
+        ({"names": ["a", "a", "b"]}, "one name twice"),
+        ({"path": "elsewhere"}, "path is 'elsewhere', but there is no folder"),
+        ({"train": "images/trian"}, "train is 'images/trian', but there is no"),
+        ({"train": "labels/train"}, "has no pictures"),
+        ({"val": None}, "has no 'val'"),
+        ({"kpt_shape": [17, 3]}, "key points"),
+    ],
+)
+def test_mistakes_in_the_yaml_are_named(edit_yaml: Callable[..., Path], change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_yolo(edit_yaml(**change))
+
+
+def test_exporters_habits_are_understood(tiny_yolo: Path, edit_yaml: Callable[..., Path]) -> None:
+    """``../train/images`` meaning a folder beside the file, no ``path``, names by number only."""
+    path = edit_yaml(path=None, names=None, train="../images/train", val=None, validation="../images/val")
+    found = read_yolo(path)
+    assert len(found["train"]) == 8
+    assert found["val"].class_names == ["class_0", "class_1", "class_2"]
+
+
+def test_labels_that_are_nowhere_are_an_error(tiny_yolo: Path) -> None:
+    os.rename(tiny_yolo.parent / "labels", tiny_yolo.parent / "label")
+    with pytest.raises(ValueError, match="no picture has labels: looked for .*labels/train/picture_0"):
+        read_yolo(tiny_yolo)
+
+
+def test_a_test_split_that_is_not_there_does_not_stop_training(edit_yaml: Callable[..., Path]) -> None:
+    path = edit_yaml(test="images/test")
+    with pytest.warns(UserWarning, match=r"test split is left out.*there is no .*images/test"):
+        assert set(read_yolo(path)) == {"train", "val"}
+
+
+def test_unreadable_pictures_are_counted(tiny_yolo: Path) -> None:
+    for n in (1, 2):
+        (tiny_yolo.parent / f"images/train/picture_{n}.png").write_bytes(b"spoilt")
+    with pytest.raises(ValueError, match=r"picture_1\.png: its size cannot be read .*and 1 more like it"):
+        read_yolo(tiny_yolo)

@@ -15,7 +15,6 @@ from PIL import Image
 
 from data.annotations import Annotations, faulty_boxes
 from data.images import BadImageError, exif_orientation, read_file, read_image
-from detector.letterbox import fit_letterbox
 
 TINY = 8.0  # objects below so many pixels of the network input, as the square root of the area, are tiny
 MANY = 300  # objects in a picture: evaluation looks at no more detections
@@ -249,13 +248,6 @@ def _file_findings(split: str, annotations: Annotations, facts: list[FileFacts])
             level = "warning" if kind == "16 bits a channel" else "note"
             where = [(split, n) for n in found[:8]]
             yield Finding(level, split, f"{len(found)} pictures ({kind}) {how}", [_name(annotations, n) for n in found[:8]], where)
-
-
-def typical_scale(annotations: Annotations, size: tuple[int, int]) -> float:
-    """Return how much the middle picture is scaled to fit the network input."""
-    height, width = np.median(annotations.sizes, axis=0).astype(int).tolist()
-    place = fit_letterbox((height, width), size)
-    return place.width / width
 
 
 def _name(annotations: Annotations, n: int) -> str:

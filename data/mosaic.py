@@ -95,7 +95,10 @@ def render(images: list[np.ndarray], layout: Layout) -> np.ndarray:
 
 
 def _render_upright(images: list[np.ndarray], layout: Layout) -> np.ndarray:
-    """Copy what is to be seen of the canvas, at its own scale, and resize that: three times faster than warping."""
+    """Copy what is to be seen of the canvas, at its own scale, and resize that: three times faster than warping.
+
+    ``fx`` and ``fy`` make OpenCV keep the exact scale, with corners on corners, whatever the rounded size of its output.
+    """
     (height, width), (left, top) = layout.size, layout.corner
     zoom_x, zoom_y = layout.matrix[:, :2].diagonal().tolist()
     # One pixel more than is seen, since resizing looks at neighbours and rounds its output's size.
@@ -107,8 +110,10 @@ def _render_upright(images: list[np.ndarray], layout: Layout) -> np.ndarray:
         if x1 < x2 and y1 < y2:
             part = image[y1 - place.top : y2 - place.top, x1 - place.left : x2 - place.left]
             view[y1 - top : y2 - top, x1 - left : x2 - left] = part
-    if zoom_x == zoom_y == 1:
-        return np.ascontiguousarray(view[:height, :width])
+    if (round(view.shape[0] * zoom_y), round(view.shape[1] * zoom_x)) == view.shape[:2]:
+        # Where the rounded size stays what it was, resize takes the scale for 1 and copies.
+        centred = np.array([[zoom_x, 0, (zoom_x - 1) / 2], [0, zoom_y, (zoom_y - 1) / 2]])
+        return cv2.warpAffine(view, centred, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     resized = cv2.resize(view, None, fx=zoom_x, fy=zoom_y, interpolation=cv2.INTER_LINEAR)
     return np.ascontiguousarray(resized[:height, :width])
 

@@ -86,7 +86,7 @@ class TrainPipeline:
         self.colours = HsvJitter(augment.hsv)
         for each in (sizes or [size])[:: max(len(sizes or [size]) - 1, 1)]:
             own = build_transforms(transforms, each)
-        self.own = _compose(own) if own else None
+        self.own = _compose([A.NoOp(), *own]) if own else None  # without NoOp it may warn that nothing moves boxes
 
     def __call__(
         self, layers: list[list[Source]], draw: np.random.Generator, size: tuple[int, int] | None = None

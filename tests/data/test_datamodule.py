@@ -21,6 +21,7 @@ from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
 from data import Augmentation, CocoDataModule
+from data.sampler import Key
 from detector.batch import Batch
 from detector.letterbox import to_original
 from tests.conftest import write_coco
@@ -143,7 +144,7 @@ def side_lengths(batch: Batch) -> Tensor:
 
 def test_samples_do_not_depend_on_the_number_of_workers(tiny_arguments: Arguments) -> None:
     runs = []
-    for workers in (0, 1, 2):
+    for workers in (0, 1, 4):
         loader = CocoDataModule(**tiny_arguments | {"num_workers": workers, "batch_size": 2}).train_dataloader()
         runs.append([fingerprint(batch) for _ in range(2) for batch in loader])
     assert runs[0] == runs[1] == runs[2]
@@ -176,7 +177,7 @@ def test_processes_draw_the_same_samples_as_one_alone(tiny_arguments: Arguments)
 def fake_trainer(use_distributed_sampler: bool = False, **attributes: Any) -> Any:
     progress = SimpleNamespace(current=SimpleNamespace(processed=0))
     connector = SimpleNamespace(use_distributed_sampler=use_distributed_sampler)
-    values = {"max_epochs": 3, "fit_loop": SimpleNamespace(epoch_progress=progress), "_accelerator_connector": connector}
+    values = {"max_epochs": 3, "num_nodes": 1, "fit_loop": SimpleNamespace(epoch_progress=progress), "_accelerator_connector": connector}
     return SimpleNamespace(**values | attributes)
 
 
@@ -311,11 +312,11 @@ def test_mosaic_ends_inside_the_workers(
 
 def test_mosaic_never_ends_without_a_trainer_or_an_end(tiny_arguments: Arguments) -> None:
     data = CocoDataModule(**tiny_arguments)
-    assert data.train_dataloader().dataset.close_epoch is None
+    assert data.train_dataloader().dataset.dataset.close_epoch is None
     data.trainer = fake_trainer(world_size=1, max_epochs=-1)
-    assert data.train_dataloader().dataset.close_epoch is None
+    assert data.train_dataloader().dataset.dataset.close_epoch is None
     data.trainer = fake_trainer(world_size=1, max_epochs=10)
-    assert data.train_dataloader().dataset.close_epoch == 0  # so never open, as in the 10-epoch experiment
+    assert data.train_dataloader().dataset.dataset.close_epoch == 0  # so never open, as in the 10-epoch experiment
 
 
 def test_workers_use_one_thread_and_stay(tiny_arguments: Arguments) -> None:
@@ -406,6 +407,7 @@ def test_a_set_without_any_objects_gives_batches(tiny_arguments: Arguments, edit
         ({"num_workers": -1}, r"data\.num_workers is -1"),
         ({"seed": -5}, r"data\.seed is -5"),
         ({"on_bad_image": "ignore"}, r"data\.on_bad_image is 'ignore'"),
+        ({"cache": "disk"}, r"data\.cache is 'disk'; expected one of none, recent, ram"),
         ({"test_annotations": "a.json"}, "belong together"),
         ({"transforms": [{"Blurr": {}}]}, "did you mean Blur"),
     ],
@@ -426,4 +428,4 @@ def test_everything_can_be_set_from_a_configuration(tiny_arguments: Arguments) -
     data = build(parser.parse_args(flags)).data
     assert data.size == (64, 96)
     assert data.augment == Augmentation(mosaic=0.5, hsv=(0.1, 0.2, 0.3))
-    assert data.train_dataloader().dataset[0, 0].image.shape == (64, 96, 3)
+    assert data.train_dataloader().dataset[Key(0, 0, (64, 96))].image.shape == (64, 96, 3)

@@ -1,7 +1,6 @@
 """Colours, flip, and the user's own albumentations."""
 
 import colorsys
-import random
 from typing import Any
 
 import albumentations as A
@@ -9,18 +8,17 @@ import cv2
 import numpy as np
 import pytest
 
-from data.transforms import Augmentation, HsvJitter, build_pipeline, build_transforms
+from data.mosaic import Source
+from data.transforms import Augmentation, HsvJitter, TrainPipeline, build_transforms
 
 SIDES = {"min_height": 64, "min_width": 64}
-STILL = Augmentation(mosaic=0, scale=0, translate=0, fliplr=0, hsv=(0, 0, 0))
 SIZE = (64, 64)
 
 
 def run(transforms: list[dict[str, Any]] | None, image: np.ndarray, boxes: list, seed: int = 0, **augment: Any) -> dict:
     settings = Augmentation(**{"mosaic": 0, "scale": 0, "translate": 0, "fliplr": 0, "hsv": (0, 0, 0)} | augment)
-    pipeline = build_pipeline(SIZE, settings, transforms)
-    pipeline.set_random_seed(seed)
-    return pipeline(image=image, bboxes=np.array(boxes, np.float32).reshape(-1, 5), partners=[])
+    sources = [[Source(image, np.array(boxes, np.float32).reshape(-1, 5))]]
+    return dict(zip(("image", "bboxes"), TrainPipeline(SIZE, settings, transforms)(sources, np.random.default_rng(seed))))
 
 
 def picture_with_rectangle() -> np.ndarray:
@@ -65,11 +63,9 @@ def test_one_of_moves_the_boxes_and_pictures_without_objects_are_varied_too() ->
 def test_transforms_draw_independently() -> None:
     """With ``Compose.set_random_seed`` two flips of the same probability would always agree."""
     flips = [{"HorizontalFlip": {"p": 0.5}}, {"VerticalFlip": {"p": 0.5}}]
-    pipeline = build_pipeline(SIZE, STILL, flips)
     picture, outcomes = picture_with_rectangle(), set()
     for seed in range(40):
-        pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed))
-        result = pipeline(image=picture, bboxes=np.array([[22, 10, 52, 30, 0]], np.float32), partners=[])
+        result = run(flips, picture, [[22, 10, 52, 30, 0]], seed)
         outcomes.add(tuple(result["bboxes"][0][:2].tolist()))
     assert len(outcomes) == 4
 
@@ -142,7 +138,7 @@ def test_hsv_draws_within_its_gains_and_saturates() -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("mosaic", 1.5), ("fliplr", -0.1), ("scale", 1.0), ("translate", -1), ("close_mosaic", -1), ("hsv", (0.1, 0.2))],
+    [("mosaic", 1.5), ("fliplr", -0.1), ("scale", 1.0), ("translate", -1), ("close_mosaic", -1), ("mixup", 2), ("pool", -1), ("multi_scale", 1), ("hsv", (0.1, 0.2))],
 )
 def test_augmentation_refuses_values_out_of_range(field: str, value: Any) -> None:
     with pytest.raises(ValueError, match=rf"augment\.{field} is"):

@@ -140,10 +140,10 @@ class CocoDataModule(LightningDataModule):
         return self._ram
 
     def val_dataloader(self) -> DataLoader:
-        return self._eval_loader("val")
+        return self.eval_dataloader("val")
 
     def test_dataloader(self) -> DataLoader:
-        return self._eval_loader("test")
+        return self.eval_dataloader("test")
 
     def state_dict(self) -> dict[str, Any]:
         """Return where training goes on from a checkpoint: the epoch, and how many of its samples each process has done."""
@@ -189,7 +189,8 @@ class CocoDataModule(LightningDataModule):
             )
         return trainer.world_size, trainer.global_rank
 
-    def _eval_loader(self, split: Split) -> DataLoader:
+    def eval_dataloader(self, split: Split) -> DataLoader:
+        """Return the loader that evaluates a split, without augmentation; "train" may be evaluated, too."""
         dataset = EvalDataset(self._split(split), self.size)
         pictures, place = self.annotations[split].sizes, self._place()
         order, sizes = np.arange(len(pictures)), np.tile(self.size, (len(pictures), 1))

@@ -1,0 +1,113 @@
+"""``python -m data check|show --config ...``: what is wrong with the data of a configuration, and what training sees.
+
+Takes the same configuration files as train.py, of which it reads ``data`` and ``seed_everything``, and the same options
+``--data....``.
+"""
+
+import argparse
+import logging
+import sys
+import warnings
+from pathlib import Path
+
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+
+from data.annotations import check_same_classes
+from data.check import Finding, Splits, check_annotations, check_files
+from data.datamodule import SHAPES, CocoDataModule, read_split, read_splits
+from data.report import html_report, text_report
+from data.show import write_sheets
+
+BASE_CONFIG = Path(__file__).parents[1] / "configs" / "base.yaml"
+OUT = Path("runs/data")
+
+
+def parse(args: list[str]) -> tuple[argparse.Namespace, ArgumentParser, Namespace]:
+    """Return our own options, and parser and arguments of CocoDataModule."""
+    own = argparse.ArgumentParser(prog="python -m data", description=__doc__, allow_abbrev=False)
+    own.add_argument("command", choices=("check", "show"))
+    own.add_argument("--config", action="append", default=[], help="a configuration file; may be given several times")
+    own.add_argument("--out", type=Path, default=OUT, help="folder for the report or the sheets (%(default)s)")
+    own.add_argument("--quick", action="store_true", help="check: the annotations only, without decoding pictures")
+    own.add_argument("--pictures", type=int, default=16, help="show: how many of each split (%(default)s)")
+    options, rest = own.parse_known_args(args)
+    parser = ArgumentParser(prog="python -m data", exit_on_error=False)
+    parser.add_argument("--config", action="config")
+    parser.add_argument("--seed_everything", type=int, default=0)
+    parser.add_class_arguments(CocoDataModule, "data")
+    sections = [_section(Path(path)) for path in (BASE_CONFIG, *options.config)]
+    config = parser.parse_args([word for section in sections for word in ("--config", section)] + rest)
+    config.data.seed = config.seed_everything
+    return options, parser, config
+
+
+def _section(path: Path) -> str:
+    """Return what concerns the data in a configuration file, as YAML."""
+    if not path.is_file():
+        raise ValueError(f"--config {path} is not a file (looked from {Path.cwd()})")
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content = content if isinstance(content, dict) else {}
+    return yaml.safe_dump({key: value for key, value in content.items() if key in ("data", "seed_everything")})
+
+
+def show(options: argparse.Namespace, parser: ArgumentParser, config: Namespace) -> int:
+    """Write the sheets and say where they are."""
+    build = getattr(parser, "instantiate", None) or parser.instantiate_classes  # its name until jsonargparse 4.49
+    for path in write_sheets(build(config).data, options.out, options.pictures):
+        print(f"look at {path}")
+    return 0
+
+
+def check(options: argparse.Namespace, config: Namespace) -> int:
+    """Print the report and write it as a page; return 1 if there are errors, else 0."""
+    size = config.data.image_size
+    size = (size, size) if isinstance(size, int) else tuple(size)
+    splits, findings = read_what_is_there(config.data)
+    findings += check_annotations(splits, size)
+    if not options.quick:
+        findings += check_files(splits)
+    options.out.mkdir(parents=True, exist_ok=True)
+    report, page = text_report(findings, splits), options.out / "check.html"
+    (options.out / "check.txt").write_text(report + "\n", encoding="utf-8")
+    page.write_text(html_report(findings, splits, size), encoding="utf-8")
+    print(f"{report}\nlook at {page}")
+    return int(any(finding.level == "error" for finding in findings))
+
+
+def read_what_is_there(data: Namespace) -> tuple[Splits, list[Finding]]:
+    """Read each split by itself, so that all their errors are found at once."""
+    names = ("train", "val", "test")
+    files = {split: (data[f"{split}_annotations"], data[f"{split}_images"]) for split in names}
+    splits: Splits = {}
+    findings = []
+    root = Path(data.root)
+    in_coco_format = root.is_dir() and root != SHAPES
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the report has them
+        for split in names if in_coco_format else ("all",):
+            try:
+                if not in_coco_format:
+                    splits = read_splits(root, files)
+                elif files[split] != (None, None):
+                    splits[split] = read_split(root, split, *files[split])
+                    check_same_classes(splits.get("train", splits[split]), splits[split])
+            except ValueError as error:
+                splits.pop(split, None)
+                findings.append(Finding("error", split, str(error)))
+    return splits, findings
+
+
+def main(args: list[str] | None = None) -> int:
+    """Parse ``args``, by default the command line, and do what they say. Returns the exit status."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # the report says what was read
+    try:
+        options, parser, config = parse(sys.argv[1:] if args is None else args)
+        return check(options, config) if options.command == "check" else show(options, parser, config)
+    except (ValueError, TypeError, argparse.ArgumentError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

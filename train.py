@@ -24,6 +24,7 @@ from data import CocoDataModule
 from detector import DetectorModule
 from detector.callbacks import RampedEMA
 from detector.coco_metrics import coco_table
+from detector.data_wait import DataWait
 from detector.evaluation import CocoEvaluation
 from detector.run_log import EpochLog, PredictionSheet
 
@@ -75,8 +76,10 @@ class DetectorCLI(LightningCLI):
             path = self.config[option]
             if path and not Path(path).is_file():
                 raise ValueError(f"--{option} {path} is not a file; a run has <run>/last.ckpt and <run>/best.ckpt")
-        if self.config["eval"] and self.config["split"] == "test" and self.config["data"]["test_annotations"] is None:
-            raise ValueError("--split test needs data.test_annotations and data.test_images")
+        data = self.config["data"]
+        if self.config["eval"] and self.config["split"] == "test" and data["test_annotations"] is None:
+            if not data["root"].endswith((".yaml", ".yml")):  # which may list a test split
+                raise ValueError("--split test needs data.test_annotations and data.test_images")
         self.run_dir = choose_run_dir(self.config)
         self.attempt = 1 + len(list(self.run_dir.glob("config*.yaml")))
 
@@ -109,7 +112,7 @@ class DetectorCLI(LightningCLI):
         if self.config["eval"]:
             callbacks = [c for c in callbacks if not isinstance(c, RampedEMA)]  # the checkpoint holds the average already
         else:
-            callbacks += [EpochLog(), *checkpoints(self.run_dir, config)]
+            callbacks += [DataWait(), EpochLog(), *checkpoints(self.run_dir, config)]
         callbacks.append(PredictionSheet())
         if config["enable_progress_bar"] is None:
             config["enable_progress_bar"] = sys.stderr.isatty()

@@ -96,7 +96,7 @@ def _plots(splits: Splits, size: tuple[int, int]) -> list[str]:
     step = -(-many // 20)
     return [
         _histogram("objects in a picture", counts, np.arange(0, many + step + 1, step)),
-        _histogram("size of objects, pixels of the network input (square root of the area)", sides, 2.0 ** np.arange(0, 11.1, 0.5)),
+        _histogram("size of objects, pixels of the network input (square root of the area)", sides, 2.0 ** np.arange(1, 11)),
         _histogram("width / height of objects", ratios, 2.0 ** np.arange(-4, 4.1, 0.5)),
         _histogram("width / height of pictures", shapes, 2.0 ** np.arange(-2, 2.1, 0.25)),
         _class_bars(splits),
@@ -124,7 +124,7 @@ def _histogram(title: str, values: dict[str, np.ndarray], edges: np.ndarray) -> 
             label = f"{split}: {part:.1%} from {edges[i]:.3g} to {edges[i + 1]:.3g}"
             bars.append(_bar(x, height - tall, bar, tall, COLOURS[split], label))
     ticks = range(0, len(edges), max(len(edges) // 8, 1))
-    texts = [f'<text x="{i * slot:.1f}" y="{height + 14}" text-anchor="middle">{edges[i]:.3g}</text>' for i in ticks]
+    texts = [f'<text x="{i * slot:.1f}" y="{height + 14}" text-anchor="middle">{edges[i]:.4g}</text>' for i in ticks]
     body = "".join([*bars, *texts, f'<text x="0" y="-4">{highest:.0%}</text>'])
     return _figure(title, body, (-15, -18, width + 30, height + 38))
 

@@ -1,0 +1,112 @@
+"""Worker processes that fail, die or are interrupted."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from data import Augmentation, CocoDataModule
+from data.workers import WatchedDataset, WatchedLoader
+
+ROOT = Path(__file__).parents[2]
+
+
+class Picky:
+    """Sixteen numbers, one of which makes trouble."""
+
+    def __init__(self, trouble: str) -> None:
+        self.trouble = trouble
+
+    def __len__(self) -> int:
+        return 16
+
+    def __getitem__(self, key: int) -> int:
+        if key == 9 and self.trouble == "raises":
+            raise OSError("out of luck")
+        if key == 9:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return key
+
+    def describe(self, key: int) -> str:
+        return f"picture_{key}.png"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_error_in_a_worker_comes_with_the_picture(workers: int) -> None:
+    loader = WatchedLoader(WatchedDataset(Picky("raises"), workers), batch_size=2, num_workers=workers)
+    with pytest.raises(OSError, match="out of luck") as caught:
+        list(loader)
+    text = str(caught.value) + "".join(getattr(caught.value, "__notes__", []))
+    assert "This happened at picture_9.png" in text
+
+
+def test_a_worker_that_is_killed_is_reported_with_its_picture() -> None:
+    loader = WatchedLoader(WatchedDataset(Picky("dies"), 2), batch_size=2, num_workers=2, persistent_workers=True)
+    with pytest.raises(RuntimeError, match=r"(?s)DataLoader worker \(pid.*was at picture_9\.png.*memory may have run out"):
+        list(loader)
+
+
+def test_all_pictures_of_a_mosaic_are_named(tiny_arguments: dict[str, Any]) -> None:
+    arguments = tiny_arguments | {"augment": Augmentation(mixup=1, close_mosaic=0), "num_workers": 1}
+    dataset = CocoDataModule(**arguments).train_dataloader().dataset
+    dataset.dataset.pipeline = None  # fails when it is called
+    with pytest.raises(TypeError) as caught:
+        dataset[next(iter(CocoDataModule(**arguments).train_dataloader().sampler))]
+    (note,) = caught.value.__notes__
+    assert note.count("picture_") == 8
+    assert "epoch 0" in note
+
+
+SCRIPT = """
+import sys, time, yaml
+from data import CocoDataModule
+data = CocoDataModule(**yaml.safe_load(open(sys.argv[1])))
+train, val = data.train_dataloader(), data.val_dataloader()
+iterators = iter(train), iter(val)
+next(iterators[0]), next(iterators[1])
+print("workers", *[p.pid for i in iterators for p in i.batches._workers], flush=True)
+while True:
+    for batch in train:
+        time.sleep(0.01)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_nothing_is_left_after_an_interrupt(tiny_arguments: dict[str, Any], tmp_path: Path, how: int) -> None:
+    """No worker process, nothing in the temporary folder, no shared memory."""
+    (tmp_path / "arguments.yaml").write_text(yaml.safe_dump(tiny_arguments | {"num_workers": 2, "cache": "ram"}))
+    (tmp_path / "tmp").mkdir()
+    environment = os.environ | {"TMPDIR": str(tmp_path / "tmp"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path / "arguments.yaml")]
+    shared = set(os.listdir("/dev/shm"))
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert process.stdout is not None
+    word, *workers = process.stdout.readline().split()
+    assert (word, len(workers)) == ("workers", 4)
+    process.send_signal(how)
+    process.wait(60)
+    process.stdout.close()
+    deadline = time.monotonic() + 30
+    while (left := [pid for pid in workers if is_running(pid)]) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not left
+    if how == signal.SIGINT:  # otherwise Python has no chance to tidy its temporary folder
+        assert os.listdir(tmp_path / "tmp") == []
+    ours = [name for name in set(os.listdir("/dev/shm")) - shared if f"_{process.pid}_" in name]
+    assert ours == []
+
+
+def is_running(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

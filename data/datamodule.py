@@ -99,6 +99,7 @@ class CocoDataModule(LightningDataModule):
         self.class_names: list[str] = train.class_names
         self.category_ids: list[int] = train.category_ids
         self._resume: tuple[int, int] | None = None  # epoch, and how many of its batches are done
+        self._watched: list[WatchedDataset] = []  # what loaders have been made of
 
     def _check_numbers(self) -> None:
         if len(self.size) != 2 or min(self.size) < 1:
@@ -161,6 +162,14 @@ class CocoDataModule(LightningDataModule):
         if self.trainer is None or self.trainer.state.fn == "fit":  # evaluating a checkpoint must not move a later fit
             self._resume = state_dict["epoch"], state_dict["samples"]
 
+    def on_exception(self, exception: BaseException) -> None:
+        """Add where the workers were, if the exception says that one has died while a step was computed."""
+        message = str(exception).strip()
+        if message.startswith("DataLoader worker (pid") and "was at" not in message:
+            for watched in self._watched:
+                if any(str(process) in message for process in watched.board[:, 0].tolist() if process):
+                    exception.add_note(watched.whereabouts(message))
+
     def teardown(self, stage: str) -> None:
         for split, paths in self.skipped.items():
             if paths:
@@ -199,8 +208,9 @@ class CocoDataModule(LightningDataModule):
         return self._loader(dataset, ShardSampler(order, sizes, *place), self.val_batch_size)
 
     def _loader(self, dataset: Describable, sampler: Sampler, batch_size: int) -> DataLoader:
+        self._watched.append(WatchedDataset(dataset, self.num_workers))
         return WatchedLoader(
-            WatchedDataset(dataset, self.num_workers),
+            self._watched[-1],
             batch_size=batch_size,
             sampler=sampler,
             num_workers=self.num_workers,

@@ -1,7 +1,11 @@
 """Worker processes: one thread each, and when one fails or dies, it is known which picture it was at."""
 
 import os
+import shutil
+import signal
+import time
 from collections.abc import Iterator
+from multiprocessing.util import get_temp_dir
 from typing import Any, Protocol
 
 import cv2
@@ -21,6 +25,14 @@ def init_worker(worker_id: int) -> None:
     """One thread per worker process: more would compete with the other workers."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+    folder = get_temp_dir()  # has the socket that batches go through
+
+    def leave(signum: int, frame: Any) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        os._exit(0)
+
+    # A program that ends, interrupted or not, terminates its workers, and torch's own handler leaves the folder behind.
+    signal.signal(signal.SIGTERM, leave)
 
 
 class WatchedDataset(Dataset):
@@ -46,12 +58,13 @@ class WatchedDataset(Dataset):
             error.add_note(f"This happened at {self.dataset.describe(key)}.")
             raise
 
-    def whereabouts(self, message: str) -> list[str]:
-        """Return what the workers whose process number is in ``message`` were at, or all if none is."""
+    def whereabouts(self, message: str) -> str:
+        """Say what the workers were at whose process number is in ``message``, or all if none is."""
         rows = [row for row in self.board.tolist() if row[0]]
         rows = [row for row in rows if str(row[0]) in message] or rows
         keys = [(index, epoch, (height, width)) if height else index for _, index, epoch, height, width in rows]
-        return [f"worker process {row[0]} was at {self.dataset.describe(key)}" for row, key in zip(rows, keys)]
+        lines = [f"Worker process {row[0]} was at {self.dataset.describe(key)}." for row, key in zip(rows, keys)]
+        return "\n    ".join([*lines, "If it was killed, memory may have run out: lower data.num_workers or data.batch_size."])
 
 
 class WatchedLoader(DataLoader):
@@ -64,7 +77,7 @@ class WatchedLoader(DataLoader):
 
 
 class _Watched:
-    def __init__(self, batches: Iterator[Any], dataset: Dataset) -> None:
+    def __init__(self, batches: Iterator[Any], dataset: WatchedDataset) -> None:
         self.batches, self.dataset = batches, dataset
 
     def __iter__(self) -> Iterator[Any]:
@@ -73,10 +86,22 @@ class _Watched:
     def __next__(self) -> Any:
         try:
             return next(self.batches)
-        except RuntimeError as error:
-            message = str(error).strip()
-            if not message.startswith("DataLoader worker (pid"):  # an error inside a worker has its own note
-                raise
-            lines = "\n    ".join(self.dataset.whereabouts(message))
-            advice = "If it was killed, memory may have run out: lower data.num_workers or data.batch_size."
-            raise RuntimeError(f"{message}\n    {lines}\n{advice}") from error
+        except (RuntimeError, OSError, EOFError) as error:
+            if message := death_notice(error):
+                raise RuntimeError(f"{message}\n    {self.dataset.whereabouts(message)}") from error
+            raise
+
+
+def death_notice(error: BaseException) -> str | None:
+    """Return torch's message that a worker has died, or None if ``error`` is about something else.
+
+    torch raises it from a signal handler, wherever the main process happens to be. If that is waiting for the worker's
+    data, then the broken connection may be noticed first.
+    """
+    if isinstance(error, ConnectionError | EOFError | FileNotFoundError) and not str(error).startswith("Caught "):
+        try:
+            time.sleep(1.0)  # for the signal to come
+        except RuntimeError as late:
+            error = late
+    message = str(error).strip()
+    return message if message.startswith("DataLoader worker (pid") else None

@@ -8,9 +8,9 @@ Routing = Literal["sigmoid", "softmax"]
 
 @dataclass(frozen=True)
 class DynamicConfig:
-    """Which convolutions are dynamic, and how (ParameterNet, arXiv:2306.14525)."""
+    """Which convolutions are dynamic, and how (ParameterNet, arXiv:2306.14525); see ``detector.exchange.make_dynamic``."""
 
-    place: str = "backbone-bottlenecks"  # a name in detector.blocks.dynamic.PLACES, or a pattern over module names
+    where: str | tuple[str, ...] = "backbone-bottlenecks"  # names in detector.exchange.PLACES, or patterns
     num_experts: int = 4
     routing: Routing = "sigmoid"
 

@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from detector.batch import Batch
+from detector.batch import Batch, network_input
 from detector.head import RawOutput
 from detector.loss import DetectionLoss, one_to_many_weight
 from detector.model import build_detector
@@ -99,9 +99,8 @@ class DetectorModule(L.LightningModule):
         return self.model(self._prepare(images))
 
     def _prepare(self, images: Tensor) -> Tensor:
-        images = images.to(self.dtype) / 255 if images.dtype == torch.uint8 else images.to(self.dtype)
         layout = torch.channels_last if self.hparams.channels_last else torch.contiguous_format
-        return images.contiguous(memory_format=layout)
+        return network_input(images, self.dtype).contiguous(memory_format=layout)
 
     def _losses(self, outputs: RawOutput, batch: Batch) -> dict[str, Tensor]:
         share = one_to_many_weight(self.current_epoch, self.trainer.max_epochs)

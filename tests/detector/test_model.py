@@ -169,7 +169,7 @@ def test_errors_name_the_choice() -> None:
     with pytest.raises(TypeError, match="depht"):
         build_detector("yolo26_n", 80, depht=1.0)
     with pytest.raises(ValueError, match="names no convolution"):
-        build_detector("dyn_n", 80, dynamic={"place": "nowhere"})
+        build_detector("dyn_n", 80, dynamic={"where": "nowhere"})
 
 
 OURS = load("ours")

@@ -25,6 +25,7 @@ from detector import DetectorModule
 from detector.callbacks import RampedEMA
 from detector.coco_metrics import coco_table
 from detector.evaluation import CocoEvaluation
+from detector.routing import RoutingLog
 from detector.run_log import EpochLog, PredictionSheet
 
 BASE_CONFIG = Path(__file__).parent / "configs" / "base.yaml"
@@ -110,7 +111,7 @@ class DetectorCLI(LightningCLI):
             callbacks = [c for c in callbacks if not isinstance(c, RampedEMA)]  # the checkpoint holds the average already
         else:
             callbacks += [EpochLog(), *checkpoints(self.run_dir, config)]
-        callbacks.append(PredictionSheet())
+        callbacks += [PredictionSheet(), RoutingLog()]
         if config["enable_progress_bar"] is None:
             config["enable_progress_bar"] = sys.stderr.isatty()
         if config["enable_progress_bar"]:

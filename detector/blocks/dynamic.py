@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from detector.config import Routing
 
-UPCYCLE_NOISE = 0.1  # how far upcycled experts start from their mean, in standard deviations of the kernel
+UPCYCLE_NOISE = 0.0005  # how far upcycled experts start from the plain kernel, in standard deviations of its values
+UPCYCLE_SPREAD = 0.5  # standard deviation of the router's biases, so that experts count, and learn, unequally from the start
 
 
 class DynamicConv2d(nn.Module):
@@ -136,23 +137,43 @@ class DynamicConv2d(nn.Module):
     def upcycle(self, weight: Tensor, bias: Tensor | None = None) -> None:
         """Start from a trained plain convolution, ``weight`` (O, I / groups, k, k) and ``bias`` (O,): the same function.
 
-        The router's last layer becomes zero, so that all shares are equal, and the experts their common part plus noise
-        that sums to zero: identical ones would get identical gradients for ever (Sparse Upcycling, arXiv:2212.05055).
+        Experts and router are set so that mixing gives ``weight`` for every image, whatever the router says, and yet no
+        two experts get the same gradient (see ``_upcycled_router``). Zeroing the router and adding zero-sum noise to the
+        experts would compute the same, but they part so slowly that hundreds of steps do not show it.
         """
         if tuple(weight.shape) != self.kernel_shape or (bias is None) != (self.bias is None):
             raise ValueError(
                 f"a kernel {tuple(weight.shape)} {'without' if bias is None else 'with'} bias cannot be upcycled "
                 f"into this layer; expected {self.kernel_shape} {'without' if self.bias is None else 'with'} bias"
             )
-        last = self.router[-1] if isinstance(self.router, nn.Sequential) else self.router
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
-        common = 2 / self.num_experts if self.routing == "sigmoid" else 1.0  # shares are 1/2, or 1 / num_experts
-        noise = torch.randn_like(self.weight)
-        noise = (noise - noise.mean(dim=0)) * (UPCYCLE_NOISE * common * weight.std())
-        self.weight.copy_(weight.flatten().to(self.weight) * common + noise)
+        pairs = self.num_experts // 2
+        noise = torch.zeros_like(self.weight)
+        drawn = torch.randn_like(noise[:pairs]) * (UPCYCLE_NOISE * weight.std())
+        sign = self._upcycle_router()
+        if sign > 0:  # both of a pair always count alike: opposite noise cancels
+            noise[: 2 * pairs : 2], noise[1 : 2 * pairs : 2] = drawn, -drawn
+        elif pairs:  # a pair always counts 1 in all: equal noise of a pair cancels that of the other pairs
+            drawn = drawn - drawn.mean(dim=0)
+            noise[: 2 * pairs : 2], noise[1 : 2 * pairs : 2] = drawn, drawn
+        total = 1.0 if self.routing == "softmax" else self.num_experts / 2  # what shares sum to
+        self.weight.copy_((weight.flatten().to(self.weight) + noise) / total)
         if bias is not None:
-            self.bias.copy_((bias * common).expand_as(self.bias))
+            self.bias.copy_((bias / total).expand_as(self.bias))
+
+    def _upcycle_router(self) -> int:
+        """Tie the shares of experts 2 i and 2 i + 1 together; return whether they are equal (1) or sum to 1 (-1).
+
+        With softmax the pair gets equal logits. With sigmoid it gets opposite ones, for sigmoid(-z) = 1 - sigmoid(z), and
+        an expert left over the share 1/2; so the shares of every image sum to ``num_experts / 2``.
+        """
+        last = self.router[-1] if isinstance(self.router, nn.Sequential) else self.router
+        nn.init.normal_(last.bias, std=UPCYCLE_SPREAD)
+        sign, pairs = (1 if self.routing == "softmax" else -1), self.num_experts // 2
+        for p in (last.weight, last.bias):
+            p[1 : 2 * pairs : 2] = sign * p[: 2 * pairs : 2]
+            if sign < 0:
+                p[2 * pairs :] = 0
+        return sign
 
     @property
     def _pointwise(self) -> bool:

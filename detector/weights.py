@@ -48,7 +48,7 @@ class Weights:
     @property
     def num_classes(self) -> int:
         """The number of classes that the weights tell apart."""
-        return len(_find(self.state_dict, "head.one2many.cls.0.4.bias"))
+        return _num_classes(self.state_dict)
 
     def overrides_for(self, variant: str, num_classes: int) -> dict[str, Any]:
         """Return the overrides with which a detector of ``variant`` for ``num_classes`` can take these weights.
@@ -69,9 +69,10 @@ def read_weights(path: str | Path) -> Weights:
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path}: no such file; expected a checkpoint (.ckpt), .safetensors or .pt")
-    content = None if path.suffix == ".safetensors" else load_torch_file(path)
+    is_safetensors = path.suffix == ".safetensors"
+    content = None if is_safetensors else load_torch_file(path)
     try:
-        weights = _from_safetensors(path) if content is None else _from_torch_file(path, content)
+        weights = _from_safetensors(path) if is_safetensors else _from_torch_file(path, content)
         _check(weights)
     except (ValueError, TypeError) as error:  # TypeError: a field that DetectorConfig does not have
         raise ValueError(f"{path}: {error}") from None
@@ -150,12 +151,8 @@ def _from_reference(path: Path, content: Any) -> Weights:
 def _from_names(path: Path, state_dict: dict[str, Tensor], kind: str) -> Weights:
     """Infer the variant from names and shapes, for files that do not say."""
     variant, overrides = infer_variant(state_dict)
-    weights = Weights(
-        state_dict, WeightsInfo(variant, overrides, provenance=f"from {path.name}, which does not say"), path, kind
-    )
-    return replace(
-        weights, info=replace(weights.info, overrides=overrides | _class_channels(state_dict, weights.num_classes))
-    )
+    info = WeightsInfo(variant, overrides, provenance=f"taken from {path.name}, which does not say more")
+    return Weights(state_dict, info, path, kind)
 
 
 def infer_variant(state_dict: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]]:
@@ -174,16 +171,20 @@ def infer_variant(state_dict: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]
         raise ValueError(
             "fits no variant: {} channels in the first layer, {} blocks a stage, levels {} to {}".format(*found)
         )
-    name = sizes[found]
+    name, overrides = sizes[found], _class_channels(state_dict, _num_classes(state_dict))
     routers = [key for key in state_dict if re.search(r"\.router\.(\d\.)?bias$", key)]
     if not routers:
-        return name, {}
+        return name, overrides
     dynamic = {
         "num_experts": len(state_dict[routers[-1]]),
         "routing": "softmax" if any(".router.2." in key for key in routers) else "sigmoid",
     }
     name = dynamic_name if (dynamic_name := name.replace("yolo26", "dyn")) in VARIANTS else name
-    return name, {} if VARIANTS[name].dynamic == DynamicConfig(**dynamic) else {"dynamic": dynamic}
+    return name, overrides if VARIANTS[name].dynamic == DynamicConfig(**dynamic) else overrides | {"dynamic": dynamic}
+
+
+def _num_classes(state_dict: Mapping[str, Tensor]) -> int:
+    return len(_find(state_dict, "head.one2many.cls.0.4.bias"))
 
 
 def _class_channels(state_dict: Mapping[str, Tensor], num_classes: int) -> dict[str, int]:

@@ -131,6 +131,7 @@ def not_a_module(path: Path) -> None:
         (overwritten, r"cannot be (read|listed)"),
         (wrong_names, "2 class names, but weights for 3"),
         (not_a_module, "keys model, epoch"),
+        (lambda path: torch.save(None, path), "holds a NoneType"),
         (lambda path: path.write_text("<html>404 not found</html>"), "begins with b'<htm'"),
         (lambda path: path.write_bytes(b""), "begins with b''"),
         (lambda path: None, "no such file"),

@@ -25,6 +25,7 @@ class DetectorConfig:
     deep_early_stages: bool = False  # C3k instead of plain bottlenecks in the stages p2 and p3
     min_level: int = 3  # finest level with a head
     max_level: int = 5  # coarsest level, and the depth of the backbone
+    class_channels: int | None = None  # width of the class towers; None: of the finest level, or the class count up to 100
     dynamic: DynamicConfig | None = None
 
     def __post_init__(self) -> None:

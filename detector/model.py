@@ -72,7 +72,7 @@ def build_detector(variant: str, num_classes: int, **overrides: Any) -> Detector
     config = detector_config(variant, **overrides)
     backbone = Backbone(config)
     neck = Neck(backbone.channels, config)
-    detector = Detector(backbone, neck, Head(neck.channels, backbone.strides, num_classes))
+    detector = Detector(backbone, neck, Head(neck.channels, backbone.strides, num_classes, config.class_channels))
     if config.dynamic is not None:
         make_dynamic(detector, config.dynamic.where, config.dynamic.num_experts, config.dynamic.routing)
     return detector

@@ -7,7 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from detector import VARIANTS, build_detector
-from detector.weights import convert_reference
+from detector.reference import convert_reference
 from tests.golden_values import hashed, load, reference_weights
 
 ARCHITECTURE = load("architecture")

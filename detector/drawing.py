@@ -106,16 +106,6 @@ def heat_map(
     return canvas
 
 
-def stack(pictures: Sequence[np.ndarray]) -> np.ndarray:
-    """Return ``pictures`` below each other, on white."""
-    canvas = np.full((sum(p.shape[0] for p in pictures), max(p.shape[1] for p in pictures), 3), 255, dtype=np.uint8)
-    top = 0
-    for picture in pictures:
-        canvas[top : top + picture.shape[0], : picture.shape[1]] = picture
-        top += picture.shape[0]
-    return canvas
-
-
 def fit_longer_side(image: np.ndarray, boxes: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Return ``image`` with its longer side resized to ``size`` pixels, and ``boxes`` (N, 4) moved along."""
     ratio = size / max(image.shape[:2])

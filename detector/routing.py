@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from detector.batch import Batch, Target, network_input
 from detector.blocks.dynamic import dynamic_layers, record_routing
-from detector.drawing import heat_map, stack
+from detector.drawing import heat_map, sheet
 from detector.head import RawOutput
 
 DOMINANT = 0.9  # an expert with a larger share of the mixture leaves the others idle
@@ -111,7 +111,8 @@ def routing_map(results: Mapping[str, LayerRouting], class_names: list[str], max
     columns = [str(i) for routing in results.values() for i in range(len(routing.mean))]
     title = f"images with an object of the class, minus all: classes x experts of every layer (blue to red: -+{limit:.3f})"
     names = [class_names[i] for i in chosen]
-    return stack([upper, heat_map(differences, names, columns, (-limit, limit), title, numbers=False)])
+    lower = heat_map(differences, names, columns, (-limit, limit), title, numbers=False)
+    return sheet([[upper], [lower]])
 
 
 class RoutingLog(L.Callback):

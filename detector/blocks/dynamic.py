@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from detector.config import Routing
 
-UPCYCLE_NOISE = 0.0005  # how far upcycled experts start from the plain kernel, in standard deviations of its values
-UPCYCLE_SPREAD = 0.5  # standard deviation of the router's biases, so that experts count, and learn, unequally from the start
+UPCYCLE_SPREAD = 0.5  # standard deviation of an upcycled router's biases, so that experts count, and learn, unequally
 
 
 class DynamicConv2d(nn.Module):
@@ -137,43 +136,26 @@ class DynamicConv2d(nn.Module):
     def upcycle(self, weight: Tensor, bias: Tensor | None = None) -> None:
         """Start from a trained plain convolution, ``weight`` (O, I / groups, k, k) and ``bias`` (O,): the same function.
 
-        Experts and router are set so that mixing gives ``weight`` for every image, whatever the router says, and yet no
-        two experts get the same gradient (see ``_upcycled_router``). Zeroing the router and adding zero-sum noise to the
-        experts would compute the same, but they part so slowly that hundreds of steps do not show it.
+        All experts become that kernel over what the shares of an image sum to, which is made constant: with softmax it is 1;
+        with sigmoid, experts 2 i and 2 i + 1 get opposite logits, for sigmoid(-z) = 1 - sigmoid(z), and one left over 1/2.
+        Equal experts part because their shares, and so their gradients, differ; with a silent router they never would.
         """
         if tuple(weight.shape) != self.kernel_shape or (bias is None) != (self.bias is None):
             raise ValueError(
                 f"a kernel {tuple(weight.shape)} {'without' if bias is None else 'with'} bias cannot be upcycled "
                 f"into this layer; expected {self.kernel_shape} {'without' if self.bias is None else 'with'} bias"
             )
-        pairs = self.num_experts // 2
-        noise = torch.zeros_like(self.weight)
-        drawn = torch.randn_like(noise[:pairs]) * (UPCYCLE_NOISE * weight.std())
-        sign = self._upcycle_router()
-        if sign > 0:  # both of a pair always count alike: opposite noise cancels
-            noise[: 2 * pairs : 2], noise[1 : 2 * pairs : 2] = drawn, -drawn
-        elif pairs:  # a pair always counts 1 in all: equal noise of a pair cancels that of the other pairs
-            drawn = drawn - drawn.mean(dim=0)
-            noise[: 2 * pairs : 2], noise[1 : 2 * pairs : 2] = drawn, drawn
-        total = 1.0 if self.routing == "softmax" else self.num_experts / 2  # what shares sum to
-        self.weight.copy_((weight.flatten().to(self.weight) + noise) / total)
-        if bias is not None:
-            self.bias.copy_((bias / total).expand_as(self.bias))
-
-    def _upcycle_router(self) -> int:
-        """Tie the shares of experts 2 i and 2 i + 1 together; return whether they are equal (1) or sum to 1 (-1).
-
-        With softmax the pair gets equal logits. With sigmoid it gets opposite ones, for sigmoid(-z) = 1 - sigmoid(z), and
-        an expert left over the share 1/2; so the shares of every image sum to ``num_experts / 2``.
-        """
         last = self.router[-1] if isinstance(self.router, nn.Sequential) else self.router
         nn.init.normal_(last.bias, std=UPCYCLE_SPREAD)
-        sign, pairs = (1 if self.routing == "softmax" else -1), self.num_experts // 2
-        for p in (last.weight, last.bias):
-            p[1 : 2 * pairs : 2] = sign * p[: 2 * pairs : 2]
-            if sign < 0:
-                p[2 * pairs :] = 0
-        return sign
+        total = 1.0
+        if self.routing == "sigmoid":
+            total, paired = self.num_experts / 2, self.num_experts // 2 * 2
+            for p in (last.weight, last.bias):
+                p[1:paired:2] = -p[:paired:2]
+                p[paired:] = 0
+        self.weight.copy_((weight.flatten() / total).expand_as(self.weight))
+        if bias is not None:
+            self.bias.copy_((bias / total).expand_as(self.bias))
 
     @property
     def _pointwise(self) -> bool:

@@ -10,7 +10,6 @@ from detector import DetectorModule, build_detector
 from detector.blocks.dynamic import DynamicConv2d, dynamic_layers
 from detector.callbacks import RampedEMA
 from detector.exchange import upcycle_state_dict
-from detector.routing import expert_distance
 from tests.detector.test_lightning_module import NAMES, loader, trainer
 
 
@@ -22,29 +21,37 @@ def upcycled(routing: str) -> DetectorModule:
     return module
 
 
-class RouterGradients(L.Callback):
-    """Keeps the smallest gradient of any router's last layer at each step."""
+def nearest_experts(module: torch.nn.Module) -> dict[str, float]:
+    """The smallest distance between two experts of each layer, as a share of the mean size of its experts."""
+    layers = dynamic_layers(module).items()
+    return {n: (torch.pdist(w := layer.weight.detach()).min() / w.norm(dim=1).mean()).item() for n, layer in layers}
+
+
+class Parting(L.Callback):
+    """Keeps, for every step, the distances after it, and the smallest gradient of any router's last layer."""
 
     def __init__(self) -> None:
-        self.smallest: list[float] = []
+        self.distances: list[dict[str, float]] = []
+        self.gradients: list[float] = []
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: object) -> None:
         routers = [list(layer.router.parameters())[-2] for layer in dynamic_layers(pl_module).values()]
-        self.smallest.append(min(p.grad.norm().item() for p in routers))
+        self.gradients.append(min(p.grad.norm().item() for p in routers))
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object) -> None:
+        self.distances.append(nearest_experts(pl_module))
 
 
 @pytest.mark.parametrize("routing", ["sigmoid", "softmax"])
 def test_upcycled_experts_part(routing: str, tmp_path: Path) -> None:
-    """Twenty steps. Measured: the distances grow 50-fold with sigmoid routing, 15-fold with softmax."""
-    module, gradients = upcycled(routing), RouterGradients()
-    layers = dynamic_layers(module)
-    before = {name: expert_distance(layer.weight) for name, layer in layers.items()}
-    fitted = trainer(tmp_path, max_epochs=10, callbacks=[gradients])
-    fitted.fit(module, loader(16, 8))
-    assert fitted.global_step == 20
-    assert min(gradients.smallest) > 0
-    for name, layer in layers.items():
-        assert expert_distance(layer.weight) > 2 * before[name], name
+    """Equal at the start, any two experts of any layer differ after one step, and at least twice as much after twenty."""
+    module, parting = upcycled(routing), Parting()
+    assert set(nearest_experts(module).values()) == {0.0}
+    trainer(tmp_path, max_epochs=10, callbacks=[parting]).fit(module, loader(16, 8))
+    assert len(parting.distances) == 20
+    assert min(parting.gradients[1:]) > 0  # in the first step equal experts leave a softmax nothing to choose
+    for name, last in parting.distances[-1].items():
+        assert last > 2 * parting.distances[0][name] > 0, name
 
 
 def test_frozen_layers_stay_and_the_average_too(tmp_path: Path) -> None:

@@ -26,17 +26,14 @@ from detector.callbacks import RampedEMA
 from detector.coco_metrics import coco_table
 from detector.data_wait import DataWait
 from detector.evaluation import CocoEvaluation
+from detector.routing import RoutingLog
 from detector.run_log import EpochLog, PredictionSheet
+from detector.weights import read_weights
 
 BASE_CONFIG = Path(__file__).parent / "configs" / "base.yaml"
 RUN_DIR_VARIABLE = "DETECTOR_RUN_DIR"  # tells the processes that Lightning starts where their parent writes
-FIXED_BY_CHECKPOINT = (
-    "variant",
-    "overrides",
-    "class_names",
-    "category_ids",
-    "optimizer",
-)  # resuming with others makes no sense
+# Resuming with others makes no sense: other weights, or others that are trained.
+FIXED_BY_CHECKPOINT = ("variant", "overrides", "class_names", "category_ids", "optimizer", "freeze", "lr_ratios")
 
 
 class DetectorCLI(LightningCLI):
@@ -64,6 +61,7 @@ class DetectorCLI(LightningCLI):
         parser.add_lightning_class_args(CocoEvaluation, "evaluation")
         for name in ("class_names", "category_ids"):
             parser.link_arguments(f"data.{name}", f"model.{name}", apply_on="instantiate")
+        parser.link_arguments("data.size", "model.image_size", apply_on="instantiate")
         parser.link_arguments("seed_everything", "data.seed")
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -80,6 +78,7 @@ class DetectorCLI(LightningCLI):
         if self.config["eval"] and self.config["split"] == "test" and data["test_annotations"] is None:
             if not data["root"].endswith((".yaml", ".yml")):  # which may list a test split
                 raise ValueError("--split test needs data.test_annotations and data.test_images")
+        settle_network(self.config)
         self.run_dir = choose_run_dir(self.config)
         self.attempt = 1 + len(list(self.run_dir.glob("config*.yaml")))
 
@@ -113,12 +112,28 @@ class DetectorCLI(LightningCLI):
             callbacks = [c for c in callbacks if not isinstance(c, RampedEMA)]  # the checkpoint holds the average already
         else:
             callbacks += [DataWait(), EpochLog(), *checkpoints(self.run_dir, config)]
-        callbacks.append(PredictionSheet())
+        callbacks += [PredictionSheet(), RoutingLog()]
         if config["enable_progress_bar"] is None:
             config["enable_progress_bar"] = sys.stderr.isatty()
         if config["enable_progress_bar"]:
             callbacks.append(TQDMProgressBar(refresh_rate=20))
         return super()._instantiate_trainer(config, callbacks)
+
+
+def settle_network(config: Any) -> None:
+    """Decide what the settings of the model leave open: what is not given comes from the checkpoint or the weights file.
+
+    A run that is resumed or evaluated does not need the weights that it started from: they are in the checkpoint.
+    """
+    model, path = config["model"], config["ckpt_path"] or config["eval"]
+    if path is not None:
+        model["weights"] = None
+        saved = read_weights(path).info
+        model["variant"] = model["variant"] or saved.variant
+        if "class_channels" in saved.overrides:  # taken over from the weights when the run began
+            model["overrides"] = {"class_channels": saved.overrides["class_channels"]} | (model["overrides"] or {})
+    elif model["variant"] is None:
+        model["variant"] = "dyn_n" if model["weights"] is None else read_weights(model["weights"]).info.variant
 
 
 def choose_run_dir(config: Any) -> Path:
@@ -221,6 +236,7 @@ def quieten() -> None:
         ".*does not have many workers.*",
         ".*smaller than the logging interval.*",
         ".*exists and is not empty.*",
+        ".*module.s. in eval mode at the start of training.*",  # frozen parts are to be
         ".*LeafSpec.*",
         "(?s).*was deprecated in v4.*",  # of jsonargparse, inside LightningCLI
         "(?s).*JsonargparseDeprecationWarning.*",

@@ -8,6 +8,7 @@
 import argparse
 import json
 import platform
+from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ class Case:
     channels_last: bool = True
     compile: bool = False
     orthogonalise: str = "float32"
+    dynamic: dict[str, Any] | None = None  # fields of DynamicConfig that make the variant another one
 
     @property
     def label(self) -> str:
@@ -66,12 +68,11 @@ class Step:
 
     def __init__(self, case: Case) -> None:
         torch.manual_seed(0)
-        self.model: Detector = build_detector(case.variant, 80).train()
+        overrides = {} if case.dynamic is None else {"dynamic": case.dynamic}
+        self.model: Detector = build_detector(case.variant, 80, **overrides).train()
         if case.channels_last:
             self.model.to(memory_format=torch.channels_last)
-        self.average = build_detector(case.variant, 80)
-        if case.channels_last:
-            self.average.to(memory_format=torch.channels_last)
+        self.average = deepcopy(self.model)
         self.optimizer = MuSGD(parameter_groups(self.model, 1e-4, 5e-4), precision=getattr(torch, case.orthogonalise))
         self.loss = DetectionLoss()
         self.images, self.targets = made_up_batch(case)

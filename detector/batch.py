@@ -2,6 +2,7 @@
 
 from typing import NamedTuple, NotRequired, TypedDict
 
+import torch
 from torch import Tensor
 
 
@@ -33,3 +34,8 @@ class Batch(TypedDict):
 
     images: Tensor  # (B, 3, H, W) RGB: uint8 in 0..255, or floating point in 0..1; H, W multiples of the largest stride
     targets: list[Target]  # B of them, in the order of the images
+
+
+def network_input(images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return ``Batch`` images as the network takes them, in 0..1 and of ``dtype``; on whatever device they are."""
+    return images.to(dtype) / 255 if images.dtype == torch.uint8 else images.to(dtype)

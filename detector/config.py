@@ -8,9 +8,9 @@ Routing = Literal["sigmoid", "softmax"]
 
 @dataclass(frozen=True)
 class DynamicConfig:
-    """Which convolutions are dynamic, and how (ParameterNet, arXiv:2306.14525)."""
+    """Which convolutions are dynamic, and how (ParameterNet, arXiv:2306.14525); see ``detector.exchange.make_dynamic``."""
 
-    place: str = "backbone-bottlenecks"  # a name in detector.blocks.dynamic.PLACES, or a pattern over module names
+    where: str | tuple[str, ...] = "backbone-bottlenecks"  # names in detector.exchange.PLACES, or patterns
     num_experts: int = 4
     routing: Routing = "sigmoid"
 
@@ -25,6 +25,7 @@ class DetectorConfig:
     deep_early_stages: bool = False  # C3k instead of plain bottlenecks in the stages p2 and p3
     min_level: int = 3  # finest level with a head
     max_level: int = 5  # coarsest level, and the depth of the backbone
+    class_channels: int | None = None  # width of the class towers; None: of the finest level, or the class count up to 100
     dynamic: DynamicConfig | None = None
 
     def __post_init__(self) -> None:

@@ -31,10 +31,12 @@ class RawOutput(TypedDict, total=False):
 class Branch(nn.Module):
     """Boxes and class scores from every level. List of (B, in_channels[i], H_i, W_i) -> BranchOutput."""
 
-    def __init__(self, in_channels: list[int], strides: list[int], num_classes: int) -> None:
+    def __init__(
+        self, in_channels: list[int], strides: list[int], num_classes: int, class_channels: int | None = None
+    ) -> None:
         super().__init__()
         box_channels = max(16, in_channels[0] // 4)
-        class_channels = max(in_channels[0], min(num_classes, 100))
+        class_channels = class_channels or default_class_channels(in_channels[0], num_classes)
         self.box = nn.ModuleList(_box_tower(c, box_channels) for c in in_channels)
         self.cls = nn.ModuleList(_class_tower(c, class_channels, num_classes) for c in in_channels)
         for box, cls, stride in zip(self.box, self.cls, strides):
@@ -55,9 +57,11 @@ class Head(nn.Module):
     out of the output.
     """
 
-    def __init__(self, in_channels: list[int], strides: list[int], num_classes: int) -> None:
+    def __init__(
+        self, in_channels: list[int], strides: list[int], num_classes: int, class_channels: int | None = None
+    ) -> None:
         super().__init__()
-        self.one2many: Branch | None = Branch(in_channels, strides, num_classes)
+        self.one2many: Branch | None = Branch(in_channels, strides, num_classes, class_channels)
         self.one2one: Branch | None = deepcopy(self.one2many)
 
     def forward(self, features: list[Tensor]) -> dict[str, BranchOutput]:
@@ -67,6 +71,11 @@ class Head(nn.Module):
         if self.one2one is not None:
             outputs["one2one"] = self.one2one([x.detach() for x in features])
         return outputs
+
+
+def default_class_channels(finest_channels: int, num_classes: int) -> int:
+    """Return the width of the class towers where the finest level has ``finest_channels``."""
+    return max(finest_channels, min(num_classes, 100))
 
 
 def _box_tower(in_channels: int, channels: int) -> nn.Sequential:

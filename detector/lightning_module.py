@@ -1,19 +1,25 @@
 """The LightningModule: steps, optimizer and logging. The maths is elsewhere."""
 
-from typing import Any, Literal
+import re
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
 
 import lightning as L
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from detector.batch import Batch
+from detector.batch import Batch, network_input
 from detector.head import RawOutput
 from detector.loss import DetectionLoss, one_to_many_weight
 from detector.model import build_detector
 from detector.optim import OptimizerName, build_optimizer, group_table, parameter_groups
+from detector.parts import freeze_parts, innermost_parts
 from detector.postprocess import Detection
 from detector.schedule import Schedule
+from detector.transfer import load_into
+from detector.weights import Weights, read_weights
 
 # Learning rate and initial learning rate of biases in the warm-up, where none is given
 DEFAULT_RATES = {"musgd": (0.01, 0.1), "sgd": (0.01, 0.1), "adamw": (0.001, 0.0)}
@@ -30,15 +36,21 @@ class DetectorModule(L.LightningModule):
     branches have in that epoch, so that totals of different epochs do not compare.
 
     Args:
-        variant: a key of ``detector.VARIANTS``.
+        variant: a key of ``detector.VARIANTS``; by default that of ``weights``, and ``dyn_n`` without.
         class_names: names of the classes 0..C-1; they travel in the checkpoint.
         category_ids: the id of each class in the annotation file; 0..C-1 if not given.
         overrides: fields of ``DetectorConfig`` that differ from the variant, e.g. ``{"dynamic": {"num_experts": 8}}``.
+        weights: file to start from, see ``detector.weights.read_weights``. It is read here and now, and not kept: a
+            checkpoint is loaded or resumed without it.
+        image_size: (height, width) of the network input, or one side; it only travels in the checkpoint.
+        freeze: parts that stay as they are, normalisation statistics included: names of modules, or patterns over them, as
+            ``["backbone"]`` or ``["backbone.stage_p[23]"]``.
         optimizer: ``musgd``, ``sgd`` or ``adamw``.
         lr: learning rate; by default 0.01, with adamw 0.001.
         final_lr_ratio: learning rate at the end, as a share of ``lr``.
         lr_decay: ``linear`` or ``cosine``, per epoch.
         class_lr_ratio: learning rate of the class branches as a multiple of ``lr``.
+        lr_ratios: learning rates of parts, named as in ``freeze``, as multiples of what they would be without.
         momentum: of the optimizer, the first beta of adamw.
         weight_decay: at ``nominal_batch`` images a step.
         warmup_epochs: length of the warm-up, may be a fraction.
@@ -56,15 +68,19 @@ class DetectorModule(L.LightningModule):
 
     def __init__(
         self,
-        variant: str = "dyn_n",
+        variant: str | None = None,
         class_names: list[str] | None = None,
         category_ids: list[int] | None = None,
         overrides: dict[str, Any] | None = None,
+        weights: str | Path | None = None,
+        image_size: int | tuple[int, int] | None = None,
+        freeze: list[str] | None = None,
         optimizer: OptimizerName = "musgd",
         lr: float | None = None,
         final_lr_ratio: float = 0.01,
         lr_decay: Literal["linear", "cosine"] = "linear",
         class_lr_ratio: float = 3.0,
+        lr_ratios: dict[str, float] | None = None,
         momentum: float = 0.9,
         weight_decay: float = 5e-4,
         warmup_epochs: float = 3.0,
@@ -87,21 +103,43 @@ class DetectorModule(L.LightningModule):
             raise ValueError(f"{len(self.class_names)} class_names but {len(self.category_ids)} category_ids; give as many")
         if optimizer not in DEFAULT_RATES:
             raise ValueError(f"unknown optimizer {optimizer!r}; choose one of {', '.join(DEFAULT_RATES)}")
-        self.save_hyperparameters()
+        if wrong := {part: ratio for part, ratio in (lr_ratios or {}).items() if not ratio > 0}:
+            raise ValueError(f"lr_ratios has {wrong}; a ratio must be above 0, and what must not learn goes into freeze")
+        start = None if weights is None else read_weights(weights)
+        variant, overrides = _architecture(variant, overrides, start, len(self.class_names))
+        image_size = None if image_size is None else [image_size] * 2 if isinstance(image_size, int) else list(image_size)
+        self.save_hyperparameters(ignore=["weights"])
         self.model = build_detector(variant, len(self.class_names), **(overrides or {}))
+        self._origin = {"licence": None, "started_from": None}  # travels in the checkpoint
+        if start is not None:
+            rank_zero_info(load_into(self.model, start, self.class_names))
+            if image_size and start.info.image_size and image_size != list(start.info.image_size):
+                rank_zero_info(
+                    f"these weights were trained at {list(start.info.image_size)} px (height, width), not {image_size}"
+                )
+            self._origin = {"licence": start.info.licence, "started_from": start.info.provenance}
+        self._frozen = freeze_parts(self.model, freeze or [])
+        self.train()  # all but the frozen parts
+        innermost_parts(self.model, lr_ratios or {})  # a part that is not there is an error now, not when training starts
         if channels_last:
             self.model.to(memory_format=torch.channels_last)
         self.loss = DetectionLoss(box_gain, class_gain, l1_gain)
         self._accumulated = 1  # what was worked out for the Trainer, as opposed to what its user gave it
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode, except that frozen parts stay in evaluation mode."""
+        super().train(mode)
+        for name in self._frozen:
+            self.model.get_submodule(name).training = False
+        return self
 
     def forward(self, images: Tensor) -> RawOutput:
         """Return the raw outputs for ``images`` (B, 3, H, W), uint8 in 0..255 or floating point in 0..1."""
         return self.model(self._prepare(images))
 
     def _prepare(self, images: Tensor) -> Tensor:
-        images = images.to(self.dtype) / 255 if images.dtype == torch.uint8 else images.to(self.dtype)
         layout = torch.channels_last if self.hparams.channels_last else torch.contiguous_format
-        return images.contiguous(memory_format=layout)
+        return network_input(images, self.dtype).contiguous(memory_format=layout)
 
     def _losses(self, outputs: RawOutput, batch: Batch) -> dict[str, Tensor]:
         share = one_to_many_weight(self.current_epoch, self.trainer.max_epochs)
@@ -148,7 +186,7 @@ class DetectorModule(L.LightningModule):
         default_lr, default_bias_lr = DEFAULT_RATES[hp.optimizer]
         lr = default_lr if hp.lr is None else hp.lr
         decay = hp.weight_decay * images_a_step / hp.nominal_batch
-        groups = parameter_groups(self.model, lr, decay, hp.optimizer == "musgd", hp.class_lr_ratio)
+        groups = parameter_groups(self.model, lr, decay, hp.optimizer == "musgd", hp.class_lr_ratio, hp.lr_ratios)
         self._settings = [{name: value for name, value in group.items() if name != "params"} for group in groups]
         self.schedule = Schedule(
             max_epochs=-1 if self.trainer.max_epochs is None else self.trainer.max_epochs,
@@ -187,11 +225,36 @@ class DetectorModule(L.LightningModule):
         for group, settings in zip(self.optimizers(use_pl_optimizer=False).param_groups, self._settings, strict=True):
             group.update(settings)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note where the weights come from, under whose licence, and what they were worth in the last evaluation."""
+        epochs = self.trainer.fit_loop.epoch_progress.current.started
+        after = f", starting from: {self._origin['started_from']}" if self._origin["started_from"] else " from scratch"
+        numbers = {k: float(v) for k, v in self.trainer.callback_metrics.items() if re.fullmatch(r"val/(\w+/)?A[PR]\w*", k)}
+        provenance = f"trained with lightning-dyn-detector for {epochs} epochs{after}"
+        checkpoint["weights_info"] = {**self._origin, "provenance": provenance, "metrics": numbers}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Remember where the weights come from."""
+        about = checkpoint.get("weights_info", {})
+        self._origin = {name: about.get(name) for name in ("licence", "started_from")}
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Set the learning rate and momentum of this batch."""
         optimizer = self.optimizers(use_pl_optimizer=False)
         self.schedule.apply(optimizer, self.current_epoch, batch_idx, self.trainer.num_training_batches)
         self.log("train/lr", optimizer.param_groups[0]["lr"], on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
+
+
+def _architecture(
+    variant: str | None, overrides: dict[str, Any] | None, start: Weights | None, num_classes: int
+) -> tuple[str, dict[str, Any] | None]:
+    """Return variant and overrides, as plain values for the checkpoint; what is not given is taken from ``start``."""
+    if variant is None:
+        variant = "dyn_n" if start is None else start.info.variant
+    own = {key: asdict(value) if is_dataclass(value) else value for key, value in (overrides or {}).items()}
+    if start is not None:
+        own = start.overrides_for(variant, num_classes) | own
+    return variant, own or None
 
 
 def _batch_size(loader: Any) -> int:

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from detector.backbone import Backbone
 from detector.blocks.conv import ConvNormAct
-from detector.blocks.dynamic import make_dynamic
 from detector.boxes import anchor_points
 from detector.config import detector_config
+from detector.exchange import make_dynamic
 from detector.head import BranchName, Head, RawOutput
 from detector.neck import Neck
 from detector.postprocess import Detection, decode
@@ -72,7 +72,7 @@ def build_detector(variant: str, num_classes: int, **overrides: Any) -> Detector
     config = detector_config(variant, **overrides)
     backbone = Backbone(config)
     neck = Neck(backbone.channels, config)
-    detector = Detector(backbone, neck, Head(neck.channels, backbone.strides, num_classes))
+    detector = Detector(backbone, neck, Head(neck.channels, backbone.strides, num_classes, config.class_channels))
     if config.dynamic is not None:
-        make_dynamic(detector, config.dynamic)
+        make_dynamic(detector, config.dynamic.where, config.dynamic.num_experts, config.dynamic.routing)
     return detector

@@ -2,13 +2,14 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from detector.blocks.dynamic import DynamicConv2d
+from detector.parts import innermost_parts
 
 OptimizerName = Literal["musgd", "sgd", "adamw"]
 MatrixShape = tuple[int, int, int, float]  # number of matrices, rows, columns, and the factor of their update
@@ -154,42 +155,47 @@ def _matrix_of(shape: Sequence[int], number: int = 1) -> MatrixShape:
 
 
 def parameter_groups(
-    model: nn.Module, lr: float, weight_decay: float, muon: bool = True, class_lr_ratio: float = 3.0
+    model: nn.Module,
+    lr: float,
+    weight_decay: float,
+    muon: bool = True,
+    class_lr_ratio: float = 3.0,
+    lr_ratios: Mapping[str, float] | None = None,
 ) -> list[dict[str, Any]]:
     """Sort the trainable parameters of ``model`` into groups; each is in exactly one, and no group is empty.
 
     Kernels of convolutions take Muon (if ``muon``) and decay, every expert of a dynamic convolution as a matrix of its own;
     weights of routers take decay only; norms and biases neither. Class branches (``.cls.`` in the name) have
-    ``class_lr_ratio`` times the learning rate. Besides the optimizers' own keys a group has ``name``, ``base_lr`` and
-    ``bias``, for ``Schedule``.
+    ``class_lr_ratio`` times the learning rate, and parts of the model (see ``detector.parts``) ``lr_ratios`` times as much;
+    groups of such parts come last. Besides the optimizers' own keys a group has ``name``, ``base_lr`` and ``bias``, for
+    ``Schedule``.
     """
-    groups: dict[str, dict[str, Any]] = {}
+    groups: dict[tuple[str | None, bool, str], dict[str, Any]] = {}  # by part, whether it is of a class branch, and kind
     seen: set[int] = set()
+    parts = innermost_parts(model, lr_ratios or {})
     for prefix, module in model.named_modules():
         for attribute, p in module.named_parameters(recurse=False):
             if not p.requires_grad or id(p) in seen:
                 continue
             seen.add(id(p))
-            kind = _kind(prefix, attribute, p)
-            name = f"class {kind}" if ".cls." in f".{prefix}." else kind
-            if name not in groups:
-                rate = lr * (class_lr_ratio if name.startswith("class ") else 1.0)
-                decay = weight_decay if kind in ("kernels", "routers") else 0.0
+            part, is_class, kind = key = parts[prefix], ".cls." in f".{prefix}.", _kind(prefix, attribute, p)
+            if key not in groups:
+                rate = lr * (class_lr_ratio if is_class else 1.0) * (lr_ratios[part] if part else 1.0)
                 group = {
                     "params": [],
-                    "name": name,
+                    "name": " ".join(word for word in (part, "class" if is_class else None, kind) if word),
                     "lr": rate,
                     "base_lr": rate,
-                    "weight_decay": decay,
+                    "weight_decay": weight_decay if kind in ("kernels", "routers") else 0.0,
                     "bias": kind == "biases",
                 }
-                groups[name] = group | ({"muon": True, "matrices": []} if muon and kind == "kernels" else {"muon": False})
-            groups[name]["params"].append(p)
-            if groups[name]["muon"]:
-                groups[name]["matrices"].append(_matrix_shape(module, p))
+                groups[key] = group | ({"muon": True, "matrices": []} if muon and kind == "kernels" else {"muon": False})
+            groups[key]["params"].append(p)
+            if groups[key]["muon"]:
+                groups[key]["matrices"].append(_matrix_shape(module, p))
     if not groups:
         raise ValueError("the model has no trainable parameter: everything is frozen")
-    return list(groups.values())
+    return [groups[key] for key in sorted(groups, key=lambda key: key[0] is not None)]
 
 
 def _kind(prefix: str, attribute: str, p: Tensor) -> str:
@@ -208,12 +214,13 @@ def _matrix_shape(module: nn.Module, p: Tensor) -> MatrixShape:
 
 def group_table(groups: list[dict[str, Any]]) -> str:
     """Describe parameter groups, one a line, for the log."""
-    lines = [f"{'parameter group':<16}{'tensors':>8}{'parameters':>12}{'lr':>10}{'decay':>10}  matrices"]
+    width = max(16, *(len(group["name"]) + 1 for group in groups))
+    lines = [f"{'parameter group':<{width}}{'tensors':>8}{'parameters':>12}{'lr':>10}{'decay':>10}  matrices"]
     for group in groups:
         count = sum(p.numel() for p in group["params"])
         matrices = str(sum(m[0] for m in group["matrices"])) if group["muon"] else "-"
         rates = f"{group['base_lr']:>10.4g}{group['weight_decay']:>10.3g}"
-        lines.append(f"{group['name']:<16}{len(group['params']):>8}{count:>12,}{rates}  {matrices}")
+        lines.append(f"{group['name']:<{width}}{len(group['params']):>8}{count:>12,}{rates}  {matrices}")
     return "\n".join(lines)
 
 

@@ -1,90 +1,262 @@
-"""Weights under other names: the layer list of the public reference, read as ours."""
+"""Weights files in and out: our Lightning checkpoints, safetensors, and files of the public reference."""
 
+import hashlib
+import json
+import os
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
-_BACKBONE = ["stem", "down_p2", "stage_p2", "down_p3", "stage_p3", "down_p4", "stage_p4", "down_p5", "stage_p5"]
+from detector.config import VARIANTS, DynamicConfig, detector_config
+from detector.head import default_class_channels
+from detector.reference import is_reference_state_dict, is_state_dict, read_reference
+from detector.safe_load import load_torch_file
+
+FORMAT_VERSION = 1  # of the metadata in our safetensors files
 
 
-def convert_reference(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return ``state_dict`` of a YOLO26 detection model with the reference's names (``model.<index>....``) under ours.
+@dataclass(frozen=True)
+class WeightsInfo:
+    """What is known about weights besides their values. Where a file does not say, a field is None."""
 
-    Works for all scales and the P2 and P6 layouts, which the index of the head tells apart. Raises ValueError for a key
-    that belongs to no such layer. Values are passed on as they are.
+    variant: str
+    overrides: dict[str, Any] = field(default_factory=dict)  # fields of DetectorConfig that differ from the variant
+    class_names: list[str] | None = None
+    category_ids: list[int] | None = None  # the id of each class in the annotations that were trained on
+    image_size: tuple[int, int] | None = None  # height, width of the network input
+    licence: str | None = None  # of the weights; weights that start from others keep theirs
+    provenance: str = ""  # where the weights come from, and what those they started from come from
+    metrics: dict[str, float] = field(default_factory=dict)  # COCO numbers of the last evaluation, e.g. "val/AP"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights under our names, in the precision of the file they were read from."""
+
+    state_dict: dict[str, Tensor]
+    info: WeightsInfo
+    path: Path
+    kind: str  # of file, for people
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes that the weights tell apart."""
+        return _num_classes(self.state_dict)
+
+    def overrides_for(self, variant: str, num_classes: int) -> dict[str, Any]:
+        """Return the overrides with which a detector of ``variant`` for ``num_classes`` can take these weights.
+
+        Class towers keep their width, which by default depends on the number of classes.
+        """
+        own = {key: value for key, value in self.info.overrides.items() if key != "class_channels"}
+        return (own if variant == self.info.variant else {}) | _class_channels(self.state_dict, num_classes)
+
+
+def read_weights(path: str | Path) -> Weights:
+    """Read any weights file, without running anything that is in it.
+
+    That is a checkpoint of ours (the averaged weights are taken), a ``.safetensors`` of ours, a ``.pt`` of the public
+    reference with a YOLO26 detection model, or a ``.pt`` with a bare state dict under our names or the reference's; of the
+    latter the variant is inferred. Raises ValueError, with file and reason, for everything else.
     """
-    layers = _layer_names(state_dict)
-    converted = {}
-    for key, value in state_dict.items():
-        match = re.fullmatch(r"model\.(\d+)\.(.+)", key)
-        if match is None or int(match[1]) not in layers:
-            raise ValueError(f"{key!r} is not a weight of a YOLO26 detection model; expected names like model.0.conv.weight")
-        index, rest = int(match[1]), match[2]
-        name = _head_name(rest) if layers[index] == "head" else _block_name(f"model.{index}", rest, state_dict)
-        converted[f"{layers[index]}.{name}"] = value
-    return converted
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; expected a checkpoint (.ckpt), .safetensors or .pt")
+    is_safetensors = path.suffix == ".safetensors"
+    content = None if is_safetensors else load_torch_file(path)
+    try:
+        weights = _from_safetensors(path) if is_safetensors else _from_torch_file(path, content)
+        _check(weights)
+    except (ValueError, TypeError) as error:  # TypeError: a field that DetectorConfig does not have
+        raise ValueError(f"{path}: {error}") from None
+    return weights
 
 
-def _layer_names(state_dict: dict[str, Tensor]) -> dict[int, str]:
-    """Map the indices of the reference's layer list to our module names."""
-    indices = [int(match[1]) for key in state_dict if (match := re.match(r"model\.(\d+)\.", key))]
-    last = max(indices, default=-1)
-    layouts = {23: (3, 5), 29: (2, 5), 31: (3, 6)}  # index of the head -> finest and coarsest level
-    if last not in layouts:
-        raise ValueError(f"the last layer has index {last}; YOLO26 detection models end at 23, at 29 (P2) or at 31 (P6)")
-    finest, coarsest = layouts[last]
-    backbone = [*_BACKBONE, "down_p6", "stage_p6"] if coarsest == 6 else _BACKBONE
-    names = [f"backbone.{name}" for name in [*backbone, "sppf", "attention"]]
-    count = coarsest - finest
-    for level in reversed(range(count)):
-        names += ["", "", f"neck.top_down.{level}"]  # upsampling and concatenation have no weights
-    for level in range(count):
-        names += [f"neck.down.{level}", "", f"neck.bottom_up.{level}"]
-    return {index: name for index, name in enumerate([*names, "head"]) if name}
+def _from_torch_file(path: Path, content: Any) -> Weights:
+    if isinstance(content, dict) and "pytorch-lightning_version" in content:
+        return _from_lightning(path, content)
+    if is_state_dict(content) and not is_reference_state_dict(content):
+        return _from_names(path, dict(content), "state dict")
+    return _from_reference(path, content)
 
 
-def _head_name(rest: str) -> str:
-    match = re.fullmatch(r"(one2one_)?cv([23])\.(\d+)\.(.+)", rest)
-    if match is None:
-        raise ValueError(f"head weight {rest!r} is not known; expected cv2, cv3, one2one_cv2 or one2one_cv3")
-    branch = "one2one" if match[1] else "one2many"
-    layer = match[4]
-    if match[2] == "2":
-        return f"{branch}.box.{match[3]}.{_conv_name(layer)}"
-    if pair := re.match(r"([01])\.([01])\.", layer):  # two pairs of layers; ours is one sequence
-        layer = f"{2 * int(pair[1]) + int(pair[2])}.{layer[pair.end() :]}"
-    else:
-        layer = re.sub(r"^2\.", "4.", layer)
-    return f"{branch}.cls.{match[3]}.{_conv_name(layer)}"
+def _from_lightning(path: Path, content: dict[str, Any]) -> Weights:
+    settings = content.get("hyper_parameters") or {}
+    if "variant" not in settings or "class_names" not in settings:
+        raise ValueError("is a Lightning checkpoint, but not of DetectorModule: its hyper_parameters name no variant")
+    state_dict = {}
+    for name, value in content.get("state_dict", {}).items():
+        if not name.startswith("model."):
+            raise ValueError(f"has the weight {name!r}; those of a DetectorModule begin with 'model.'")
+        state_dict[name.removeprefix("model.")] = value
+    about = content.get("weights_info") or {}
+    info = WeightsInfo(
+        variant=settings["variant"],
+        overrides=dict(settings.get("overrides") or {}),
+        class_names=list(settings["class_names"]),
+        category_ids=settings.get("category_ids"),
+        image_size=_size(settings.get("image_size")),
+        licence=about.get("licence"),
+        provenance=about.get("provenance") or "trained with lightning-dyn-detector",
+        metrics=about.get("metrics") or {},
+    )
+    return Weights(state_dict, info, path, "checkpoint of ours")
 
 
-def _block_name(prefix: str, rest: str, state_dict: dict[str, Tensor]) -> str:
-    """Rename the path ``rest`` inside layer ``prefix``; what cv1, cv2, cv3 are depends on the block they stand in."""
-    names, parts = [], rest.split(".")
-    for part in parts[:-2]:  # the last two are conv or bn, and the tensor
-        names.append(_PARTS.get(part) or _csp_part(prefix, part, state_dict))
-        prefix = f"{prefix}.{part}"
-    return ".".join([*names, _conv_name(".".join(parts[-2:]))])
+def _from_safetensors(path: Path) -> Weights:
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = file.metadata() or {}
+            state_dict = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
+    except SafetensorError as error:
+        raise ValueError(f"not a whole safetensors file ({error}); get it again") from None
+    if "format_version" not in about:
+        if is_reference_state_dict(state_dict):
+            return _from_reference(path, state_dict)
+        return _from_names(path, state_dict, "safetensors without our metadata")
+    if int(about["format_version"]) > FORMAT_VERSION:
+        raise ValueError(f"has format version {about['format_version']}; this version reads {FORMAT_VERSION}: upgrade")
+    if missing := sorted(metadata(WeightsInfo("")).keys() - about.keys()):
+        raise ValueError(f"its metadata lack {', '.join(missing)}; write the file again")
+    plain = {name: json.loads(about[name]) for name in ("overrides", "class_names", "category_ids", "metrics")}
+    size = _size(json.loads(about["image_size"]))
+    info = WeightsInfo(
+        about["variant"], image_size=size, licence=about.get("licence"), provenance=about["provenance"], **plain
+    )
+    return Weights(state_dict, info, path, "safetensors")
 
 
-_PARTS = {"m": "blocks", "attn": "attention", "ffn": "feed_forward", "pe": "position", "qkv": "qkv", "proj": "proj"}
+def _from_reference(path: Path, content: Any) -> Weights:
+    found = read_reference(content)
+    weights = _from_names(path, found.state_dict, "file of the public reference, names converted")
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    info = replace(
+        weights.info,
+        class_names=found.class_names,
+        image_size=_size(found.image_size),
+        licence=found.licence,
+        provenance=f"converted from {path.name} of the public reference ({found.about}, sha256 {digest})",
+    )
+    return replace(weights, info=info)
 
 
-def _csp_part(prefix: str, part: str, state_dict: dict[str, Tensor]) -> str:
-    if part.isdigit():
-        return part
-    if f"{prefix}.cv3.conv.weight" in state_dict:
-        block = {"cv1": "main", "cv2": "side", "cv3": "merge"}
-    elif any(key.startswith(f"{prefix}.m.") for key in state_dict):
-        block = {"cv1": "split", "cv2": "merge"}
-    elif prefix.count(".") == 1:
-        block = {"cv1": "reduce", "cv2": "merge"}
-    else:
-        block = {"cv1": "conv1", "cv2": "conv2"}
-    if part not in block:
-        raise ValueError(f"{prefix}.{part} is not a layer of a YOLO26 detection model")
-    return block[part]
+def _from_names(path: Path, state_dict: dict[str, Tensor], kind: str) -> Weights:
+    """Infer the variant from names and shapes, for files that do not say."""
+    variant, overrides = infer_variant(state_dict)
+    info = WeightsInfo(variant, overrides, provenance=f"taken from {path.name}, which does not say more")
+    return Weights(state_dict, info, path, kind)
 
 
-def _conv_name(name: str) -> str:
-    return re.sub(r"\bbn\.", "norm.", name)
+def infer_variant(state_dict: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]]:
+    """Return the variant that weights under our names are of, and the overrides of its configuration.
+
+    Raises ValueError if there is none.
+    """
+    stem = _find(state_dict, "backbone.stem.conv.weight").shape[0]
+    repeats = _count(state_dict, r"backbone\.stage_p4\.blocks\.(\d+)\.")
+    max_level = 6 if _count(state_dict, r"backbone\.stage_p(6)\.") else 5
+    min_level = max_level + 1 - _count(state_dict, r"head\.one2one\.box\.(\d+)\.")
+    found = (stem, repeats, min_level, max_level)
+    plain = {name: config for name, config in VARIANTS.items() if config.dynamic is None}
+    sizes = {(c.channels(64), c.repeats(2), c.min_level, c.max_level): name for name, c in plain.items()}
+    if found not in sizes:
+        raise ValueError(
+            "fits no variant: {} channels in the first layer, {} blocks a stage, levels {} to {}".format(*found)
+        )
+    name, overrides = sizes[found], _class_channels(state_dict, _num_classes(state_dict))
+    routers = [key for key in state_dict if re.search(r"\.router\.(\d\.)?bias$", key)]
+    if not routers:
+        return name, overrides
+    dynamic = {
+        "num_experts": len(state_dict[routers[-1]]),
+        "routing": "softmax" if any(".router.2." in key for key in routers) else "sigmoid",
+    }
+    name = dynamic_name if (dynamic_name := name.replace("yolo26", "dyn")) in VARIANTS else name
+    return name, overrides if VARIANTS[name].dynamic == DynamicConfig(**dynamic) else overrides | {"dynamic": dynamic}
+
+
+def _num_classes(state_dict: Mapping[str, Tensor]) -> int:
+    return len(_find(state_dict, "head.one2many.cls.0.4.bias"))
+
+
+def _class_channels(state_dict: Mapping[str, Tensor], num_classes: int) -> dict[str, int]:
+    """Return the override that keeps the class towers as wide as in ``state_dict``, if they would not be by themselves."""
+    finest = len(_find(state_dict, "head.one2many.cls.0.0.conv.weight"))
+    width = len(_find(state_dict, "head.one2many.cls.0.1.conv.weight"))
+    return {} if width == default_class_channels(finest, num_classes) else {"class_channels": width}
+
+
+def _find(state_dict: Mapping[str, Tensor], name: str) -> Tensor:
+    if name not in state_dict:
+        raise ValueError(
+            f"has no weight {name!r}, only {', '.join(list(state_dict)[:3])} ...: not a detector of this project"
+        )
+    return state_dict[name]
+
+
+def _count(state_dict: Mapping[str, Tensor], pattern: str) -> int:
+    return len({match[1] for key in state_dict if (match := re.match(pattern, key))})
+
+
+def _size(value: Any) -> tuple[int, int] | None:
+    """Return (height, width) of an input size, which files hold as one side or two."""
+    if isinstance(value, int) and value > 0:
+        return value, value
+    if isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(v, int) and v > 0 for v in value):
+        return value[0], value[1]
+    if value is None:
+        return None
+    raise ValueError(f"has the input size {value!r}; expected one side or (height, width) in pixels")
+
+
+def _check(weights: Weights) -> None:
+    """Compare the facts of a file with its weights, so that a wrong class name is found here and not in production."""
+    info, number = weights.info, weights.num_classes
+    for name, values in (("class names", info.class_names), ("category ids", info.category_ids)):
+        if values is not None and len(values) != number:
+            raise ValueError(f"has {len(values)} {name}, but weights for {number} classes")
+    detector_config(info.variant, **info.overrides)  # an unknown variant is an error that lists those there are
+
+
+def save_weights(
+    path: str | Path, state_dict: Mapping[str, Tensor], info: WeightsInfo, dtype: torch.dtype = torch.float32
+) -> None:
+    """Write weights and what is known about them as ``.safetensors``; floating-point values as ``dtype``.
+
+    A file there is replaced. Raises ValueError if a value is too large for ``dtype``.
+    """
+    path = Path(path)
+    tensors = {}
+    for name, value in state_dict.items():
+        tensors[name] = value.detach().cpu().to(dtype if value.is_floating_point() else value.dtype).contiguous()
+        if not tensors[name].isfinite().all() and value.isfinite().all():
+            raise ValueError(
+                f"{name} has values up to {value.abs().max():g}, too large for {dtype}; choose bfloat16 or float32"
+            )
+    unfinished = path.with_name(path.name + ".part")
+    save_file(tensors, unfinished, metadata(info))
+    os.replace(unfinished, path)
+
+
+def metadata(info: WeightsInfo) -> dict[str, str]:
+    """Return ``info`` as text, the only kind of metadata that safetensors has; lists and dicts are JSON."""
+    about = {
+        "format": "pt",
+        "format_version": str(FORMAT_VERSION),
+        "variant": info.variant,
+        "overrides": json.dumps(info.overrides),
+        "class_names": json.dumps(info.class_names),
+        "category_ids": json.dumps(info.category_ids),
+        "image_size": json.dumps(info.image_size),
+        "metrics": json.dumps(info.metrics),
+        "provenance": info.provenance,
+    }
+    return about if info.licence is None else about | {"licence": info.licence}

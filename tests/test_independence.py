@@ -57,18 +57,35 @@ def requirements(names: list[str]) -> set[str]:
 
 
 def test_no_dependency_is_gpl_or_agpl() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    names = requirements(project["dependencies"])
-    assert {"torch", "lightning", "albumentations", "pycocotools"} <= names
+    names = requirements(direct_requirements())
+    assert {"torch", "lightning", "albumentations", "pycocotools", "huggingface-hub", "ruff"} <= names
     for name in sorted(names):
         metadata = distribution(name).metadata
         licence = " ".join(
-            [metadata.get("License-Expression") or "", *(c for c in metadata.get_all("Classifier") or [] if "License" in c)]
+            [
+                metadata.get("License-Expression") or "",
+                (metadata.get("License") or "")[:200],  # may be the whole text, which names others further down
+                *(c for c in metadata.get_all("Classifier") or [] if "License" in c),
+            ]
         )
         assert not re.search(r"\bA?GPL|Affero|GNU General", licence), f"{name}: {licence}"
 
 
 @pytest.mark.parametrize("name", ["ultralytics", "albumentationsx"])
 def test_agpl_packages_are_not_installed_with_ours(name: str) -> None:
+    assert name not in requirements(direct_requirements())
+
+
+def direct_requirements() -> list[str]:
+    """What pyproject.toml asks for, extras included."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert name not in requirements(project["dependencies"])
+    return project["dependencies"] + [need for extra in project["optional-dependencies"].values() for need in extra]
+
+
+def test_provenance_names_every_dependency_and_every_paper() -> None:
+    text = (ROOT / "PROVENANCE.md").read_text()
+    for need in direct_requirements():
+        assert re.match(r"[\w.-]+", need)[0] in text, need
+    for path in [*(ROOT / "detector").rglob("*.py"), *(ROOT / "data").rglob("*.py")]:
+        for paper in re.findall(r"arXiv[: ](\d{4}\.\d{5})", path.read_text()):
+            assert f"arXiv:{paper}" in text, f"{path} cites arXiv:{paper}, which PROVENANCE.md does not"

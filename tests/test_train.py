@@ -12,7 +12,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 import train
-from detector import build_detector
+from detector import build_detector, load_detector
+from detector.__main__ import main as detector_command
+from tests.detector.reference_files import some_weights, write_checkpoint
 
 CONFIGS = Path(train.__file__).parent / "configs"
 
@@ -141,6 +143,10 @@ def test_wrong_keys_and_types_are_refused_by_name(
         (["--data.root", "elsewhere"], "elsewhere"),
         (["--data.val_annotations", "annotations/vall.json"], "vall.json"),
         (["--ckpt_path", "lost.ckpt"], "lost.ckpt is not a file"),
+        (["--ckpt_path", "tiny.yaml"], "tiny.yaml: not a whole file of torch.save"),
+        (["--model.weights", "lost.pt"], "lost.pt: no such file"),
+        (["--model.freeze", '["backbon"]'], "'backbon' names no part"),
+        (["--model.lr_ratios", '{"neck": -1}'], "a ratio must be above 0"),
         (["--model.variant", "yolo27_n"], "unknown variant 'yolo27_n'"),
         (["--model.overrides", '{"widht": 1}'], "widht"),
         (["--data.image_size", "60"], "multiples of 32"),
@@ -178,7 +184,7 @@ class Parsed(train.DetectorCLI):
 def test_every_configuration_parses_and_builds(path: Path) -> None:
     config = Parsed(["--config", str(path)]).config
     with torch.device("meta"):
-        build_detector(config["model"]["variant"], 80, **(config["model"]["overrides"] or {}))
+        build_detector(config["model"]["variant"] or "dyn_n", 80, **(config["model"]["overrides"] or {}))
     assert config["trainer"]["precision"] == ("bf16-mixed" if path.stem == "bf16" else "32-true")
     if path.parent == CONFIGS and path.stem.startswith(("dyn_", "yolo26_")):
         assert path.stem.removesuffix("_10epochs") == config["model"]["variant"]
@@ -189,3 +195,38 @@ def test_the_published_experiment() -> None:
     assert (config["trainer"]["max_epochs"], config["data"]["augment"]["close_mosaic"]) == (10, 10)
     assert (config["data"]["image_size"], config["data"]["batch_size"], config["data"]["num_workers"]) == (640, 8, 0)
     assert (config["model"]["optimizer"], config["data"]["single_cls"]) == ("musgd", False)
+
+
+def test_a_run_from_reference_weights(arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """In one line; then resumed and evaluated without the file, and written as safetensors."""
+    names = ["green", "person", "red", *(f"class {i}" for i in range(77))]  # 80: class towers of another width than for 3
+    weights = write_checkpoint(tmp_path / "official.pt", some_weights(80), names, train_args={"imgsz": 640})
+    quick = ["--trainer.max_epochs", "1", "--model.variant", "null", "--model.freeze", '["backbone.stem"]']
+    train.main([*arguments, *quick, "--model.weights", str(weights)])
+    run = Path("runs/yolo26_n")  # the variant is the file's
+    before = load_detector(weights).model.state_dict()
+    weights.unlink()
+    last = torch.load(run / "last.ckpt", weights_only=True)
+    stem = last["state_dict"]["model.backbone.stem.conv.weight"]
+    assert torch.equal(stem, before["backbone.stem.conv.weight"])
+    assert last["hyper_parameters"]["overrides"] == {"class_channels": 80}
+
+    train.main(["--config", str(run / "config.yaml"), "--ckpt_path", str(run / "last.ckpt"), "--trainer.max_epochs", "2"])
+    assert torch.load(run / "last.ckpt", weights_only=True)["epoch"] == 1
+    train.main([*arguments, "--eval", str(run / "last.ckpt")])
+    with pytest.raises(SystemExit, match=r"freeze: \['backbone.stem'\] in the checkpoint, None here"):
+        train.main([*arguments, "--model.variant", "null", "--ckpt_path", str(run / "last.ckpt")])
+
+    capsys.readouterr()
+    detector_command(["weights", str(run / "last.ckpt"), "out.safetensors"])
+    assert "licence: AGPL-3.0" in capsys.readouterr().out
+    predictor = load_detector("out.safetensors")
+    assert (predictor.class_names, predictor.category_ids) == (["red", "green", "blue"], [7, 22, 90])
+    assert predictor.image_size == (64, 64)
+    assert (
+        "trained with lightning-dyn-detector for 2 epochs, starting from: converted from official.pt"
+        in predictor.info.provenance
+    )
+    assert set(predictor.info.metrics) >= {"val/AP", "val/one2many/AP", "val/AR100"}
+    expected = load_detector(run / "last.ckpt").model.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in predictor.model.state_dict().items())

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from detector.blocks.dynamic import ChannelShift, DynamicConv2d
+from detector.blocks.dynamic import DynamicConv2d
 
 
 class ConvNormAct(nn.Module):
@@ -38,9 +38,7 @@ class ConvNormAct(nn.Module):
             return
         if isinstance(self.conv, DynamicConv2d):
             scale = self.norm.weight / (self.norm.running_var + self.norm.eps).sqrt()
-            self.conv.scale_output(scale)
-            # The shift stays unmixed: sigmoid routing does not sum to 1, so it cannot go into the experts' biases.
-            self.norm = ChannelShift(self.norm.bias - self.norm.running_mean * scale)
+            self.conv.fold(scale, self.norm.bias - self.norm.running_mean * scale)
         else:
             self.conv = fuse_conv_bn_eval(self.conv.eval(), self.norm.eval())
-            self.norm = nn.Identity()
+        self.norm = nn.Identity()

@@ -1,17 +1,17 @@
 """Dynamic convolution: a kernel mixed anew for every image from several experts."""
 
 import math
-import re
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detector.config import DynamicConfig, Routing
+from detector.config import Routing
 
-# Names of places, as patterns over the names of a Detector's convolutions.
-PLACES = {"backbone-bottlenecks": r"backbone\.stage_p\d\.blocks\..*\.conv[12]\.conv"}
+UPCYCLE_SPREAD = 0.5  # standard deviation of an upcycled router's biases, so that experts count, and learn, unequally
 
 
 class DynamicConv2d(nn.Module):
@@ -53,8 +53,26 @@ class DynamicConv2d(nn.Module):
         # Flat, (E, numel of a kernel): a 5-D parameter would make `to(memory_format=channels_last)` fail.
         self.weight = nn.Parameter(torch.empty(num_experts, math.prod(self.kernel_shape)))
         self.bias = nn.Parameter(torch.empty(num_experts, out_channels)) if bias else None
+        self.register_parameter("shift", None)  # (O,), a bias that is added unmixed; see fold
         self.router = _router(in_channels, num_experts, routing)
         self.reset_parameters()
+
+    @classmethod
+    def like(cls, conv: nn.Conv2d, num_experts: int = 4, routing: Routing = "sigmoid") -> Self:
+        """Return a freshly initialised dynamic layer in the place of ``conv``: same shapes, device, precision and mode.
+
+        Raises ValueError for a subclass of ``nn.Conv2d``, whose forward may differ, and for padding other than with zeros
+        on both sides alike.
+        """
+        padding = _symmetric_padding(conv)
+        if type(conv) is not nn.Conv2d or padding is None:
+            raise ValueError(
+                f"{conv} cannot be made dynamic: expected a plain nn.Conv2d that pads with zeros, equally on both sides, "
+                f"this is a {type(conv).__name__} with padding={conv.padding!r}, padding_mode={conv.padding_mode!r}"
+            )
+        shape = (conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, padding, conv.dilation, conv.groups)
+        layer = cls(*shape, bias=conv.bias is not None, num_experts=num_experts, routing=routing).to(conv.weight)
+        return layer.requires_grad_(conv.weight.requires_grad).train(conv.training)
 
     def reset_parameters(self) -> None:
         """Give every expert the initial distribution of an ``nn.Conv2d`` of its shape."""
@@ -67,32 +85,82 @@ class DynamicConv2d(nn.Module):
     def mixture(self, x: Tensor) -> Tensor:
         """Return (B, E), how much each expert counts in each image, in 0..1; in the weights' precision, also in autocast."""
         with _without_autocast(x.device.type):  # routing decides the kernel
-            logits = self.router(x.mean(dim=(2, 3), dtype=self.weight.dtype))
-            return logits.sigmoid() if self.routing == "sigmoid" else logits.softmax(dim=1)
+            return self.shares(self.router(x.mean(dim=(2, 3), dtype=self.weight.dtype)))
+
+    def shares(self, logits: Tensor) -> Tensor:
+        """Turn the router's output (B, E) into the mixture (B, E)."""
+        return logits.sigmoid() if self.routing == "sigmoid" else logits.softmax(dim=1)
 
     def forward(self, x: Tensor) -> Tensor:
         mixture = self.mixture(x)
         with _without_autocast(x.device.type):
-            kernels = (mixture @ self.weight).view(-1, *self.kernel_shape[1:])  # (B * O, C / groups, k, k)
-            biases = None if self.bias is None else (mixture @ self.bias).flatten()  # (B * O,)
+            kernels, biases = self.mix(mixture)
         return self._convolve(x, kernels, biases)
 
+    def mix(self, mixture: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the kernels (B, O, I / groups, k, k) and biases (B, O), or None, that ``mixture`` (B, E) makes."""
+        kernels = (mixture @ self.weight).view(-1, *self.kernel_shape)
+        biases = None if self.bias is None else mixture @ self.bias
+        if self.shift is not None:
+            biases = self.shift.expand(len(mixture), -1) if biases is None else biases + self.shift
+        return kernels, biases
+
     def _convolve(self, x: Tensor, kernels: Tensor, biases: Tensor | None) -> Tensor:
-        """Convolve image b with rows ``b * O .. (b + 1) * O`` of ``kernels``: the images become channel groups of one."""
+        """Convolve image b with ``kernels[b]``, in whichever of three equal ways is fastest for the shape."""
         batch, _, height, width = x.shape
         if batch == 1:
-            return F.conv2d(x, kernels, biases, self.stride, self.padding, self.dilation, self.groups)
-        layout = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+            bias = None if biases is None else biases[0]
+            return F.conv2d(x, kernels[0], bias, self.stride, self.padding, self.dilation, self.groups)
+        if self._pointwise:
+            return _matrix_products(x, kernels.flatten(2), biases)
+        # One convolution: the images become channel groups of a single image.
+        layout = _layout(x)
         x = x.reshape(1, batch * self.in_channels, height, width)
-        y = F.conv2d(x, kernels, biases, self.stride, self.padding, self.dilation, batch * self.groups)
+        bias = None if biases is None else biases.flatten()
+        y = F.conv2d(x, kernels.flatten(0, 1), bias, self.stride, self.padding, self.dilation, batch * self.groups)
         return y.view(batch, self.out_channels, *y.shape[2:]).contiguous(memory_format=layout)
 
     @torch.no_grad()
-    def scale_output(self, scale: Tensor) -> None:
-        """Multiply output channel o by ``scale`` (O,), in place, by scaling every expert."""
+    def fold(self, scale: Tensor, shift: Tensor) -> None:
+        """Multiply output channel o by ``scale[o]`` and add ``shift[o]``, in place: what is left of a BatchNorm.
+
+        The scale goes into every expert. The shift stays unmixed: sigmoid routing does not sum to 1.
+        """
         self.weight.copy_((self.weight.view(self.num_experts, self.out_channels, -1) * scale[:, None]).flatten(1))
         if self.bias is not None:
             self.bias.mul_(scale)
+        before = 0 if self.shift is None else self.shift * scale
+        self.shift = nn.Parameter((before + shift).detach(), requires_grad=self.weight.requires_grad)
+
+    @torch.no_grad()
+    def upcycle(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        """Start from a trained plain convolution, ``weight`` (O, I / groups, k, k) and ``bias`` (O,): the same function.
+
+        All experts become that kernel over what the shares of an image sum to, which is made constant: with softmax it is 1;
+        with sigmoid, experts 2 i and 2 i + 1 get opposite logits, for sigmoid(-z) = 1 - sigmoid(z), and one left over 1/2.
+        Equal experts part because their shares, and so their gradients, differ; with a silent router they never would.
+        """
+        if tuple(weight.shape) != self.kernel_shape or (bias is None) != (self.bias is None):
+            raise ValueError(
+                f"a kernel {tuple(weight.shape)} {'without' if bias is None else 'with'} bias cannot be upcycled "
+                f"into this layer; expected {self.kernel_shape} {'without' if self.bias is None else 'with'} bias"
+            )
+        last = self.router[-1] if isinstance(self.router, nn.Sequential) else self.router
+        nn.init.normal_(last.bias, std=UPCYCLE_SPREAD)
+        total = 1.0
+        if self.routing == "sigmoid":
+            total, paired = self.num_experts / 2, self.num_experts // 2 * 2
+            for p in (last.weight, last.bias):
+                p[1:paired:2] = -p[:paired:2]
+                p[paired:] = 0
+        self.weight.copy_((weight.flatten() / total).expand_as(self.weight))
+        if bias is not None:
+            self.bias.copy_((bias / total).expand_as(self.bias))
+
+    @property
+    def _pointwise(self) -> bool:
+        steps = (self.kernel_size, self.stride, self.padding, (self.groups, self.groups))
+        return steps == ((1, 1), (1, 1), (0, 0), (1, 1))
 
     def extra_repr(self) -> str:
         """Describe the layer the way ``nn.Conv2d`` does."""
@@ -102,51 +170,59 @@ class DynamicConv2d(nn.Module):
         )
 
 
-class ChannelShift(nn.Module):
-    """Adds a constant to every channel: what is left of a BatchNorm whose scale was folded away. (B, C, H, W) -> same."""
-
-    def __init__(self, shift: Tensor) -> None:
-        super().__init__()
-        self.shift = nn.Parameter(shift.detach().clone())  # (C,)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.shift[:, None, None].to(x.dtype)
+def dynamic_layers(module: nn.Module) -> dict[str, DynamicConv2d]:
+    """Return the dynamic layers of ``module`` by name, in the order of its definition."""
+    return {name: layer for name, layer in module.named_modules() if isinstance(layer, DynamicConv2d)}
 
 
-def make_dynamic(module: nn.Module, config: DynamicConfig) -> list[str]:
-    """Exchange the convolutions of ``module`` named by ``config.place`` for freshly initialised dynamic ones, in place.
+@contextmanager
+def record_routing(module: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
+    """Within it, every forward pass of ``module`` appends each dynamic layer's mixture (B, E) to the list of its name.
 
-    Returns the names of those exchanged; raises ValueError when there are none.
+    It listens to the routers, so a compiled network, whose hooks torch leaves out, must be run through ``forward``.
     """
-    pattern = re.compile(PLACES.get(config.place, config.place))
-    names = [n for n, layer in module.named_modules() if isinstance(layer, nn.Conv2d) and pattern.fullmatch(n)]
-    if not names:
-        raise ValueError(
-            f"dynamic place {config.place!r} names no convolution of {type(module).__name__}; use one of "
-            f"{', '.join(PLACES)}, or a pattern over names such as 'backbone.down_p3.conv'"
-        )
-    for name in names:
-        parent, _, attribute = name.rpartition(".")
-        conv = module.get_submodule(name)
-        setattr(module.get_submodule(parent), attribute, _dynamic_like(conv, config))
-    return names
+    records: dict[str, list[Tensor]] = {}
+    handles = []
+    for name, layer in dynamic_layers(module).items():
+        seen = records.setdefault(name, [])
+
+        def listen(_router: nn.Module, _inputs: object, logits: Tensor, layer=layer, seen=seen) -> None:
+            seen.append(layer.shares(logits.detach()).float())
+
+        handles.append(layer.router.register_forward_hook(listen))
+    try:
+        yield records
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
-def _dynamic_like(conv: nn.Conv2d, config: DynamicConfig) -> DynamicConv2d:
-    if conv.padding_mode != "zeros" or isinstance(conv.padding, str):
-        raise ValueError(f"{conv} cannot be made dynamic: only whole-number zero padding is supported")
-    return DynamicConv2d(
-        conv.in_channels,
-        conv.out_channels,
-        conv.kernel_size,
-        conv.stride,
-        conv.padding,
-        conv.dilation,
-        conv.groups,
-        bias=conv.bias is not None,
-        num_experts=config.num_experts,
-        routing=config.routing,
-    ).to(conv.weight)  # same device and precision
+def _matrix_products(x: Tensor, kernels: Tensor, biases: Tensor | None) -> Tensor:
+    """Convolve x (B, I, H, W) with 1x1 ``kernels`` (B, O, I), each image with its own; keeps the memory layout."""
+    batch, _, height, width = x.shape
+    if x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
+        pixels = x.permute(0, 2, 3, 1).flatten(1, 2)  # (B, H * W, I)
+        y = pixels @ kernels.mT if biases is None else torch.baddbmm(biases[:, None], pixels, kernels.mT)
+        return y.view(batch, height, width, -1).permute(0, 3, 1, 2)
+    pixels = x.flatten(2)  # (B, I, H * W)
+    y = kernels @ pixels if biases is None else torch.baddbmm(biases[:, :, None], kernels, pixels)
+    return y.view(batch, -1, height, width)
+
+
+def _layout(x: Tensor) -> torch.memory_format:
+    return torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+
+
+def _symmetric_padding(conv: nn.Conv2d) -> tuple[int, int] | None:
+    """Return the zeros that ``conv`` pads each side with, or None if it pads in another way."""
+    if conv.padding_mode != "zeros":
+        return None
+    if conv.padding == "valid":
+        return (0, 0)
+    if conv.padding == "same":
+        total = [d * (k - 1) for d, k in zip(conv.dilation, conv.kernel_size)]
+        return None if any(t % 2 for t in total) else (total[0] // 2, total[1] // 2)
+    return tuple(conv.padding)
 
 
 def _without_autocast(device_type: str) -> AbstractContextManager:

@@ -7,7 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from detector import VARIANTS, build_detector
-from detector.weights import convert_reference
+from detector.reference import convert_reference
 from tests.golden_values import hashed, load, reference_weights
 
 ARCHITECTURE = load("architecture")
@@ -169,7 +169,7 @@ def test_errors_name_the_choice() -> None:
     with pytest.raises(TypeError, match="depht"):
         build_detector("yolo26_n", 80, depht=1.0)
     with pytest.raises(ValueError, match="names no convolution"):
-        build_detector("dyn_n", 80, dynamic={"place": "nowhere"})
+        build_detector("dyn_n", 80, dynamic={"where": "nowhere"})
 
 
 OURS = load("ours")

@@ -1,0 +1,120 @@
+"""Does a checkpoint of the public reference compute here what it computes there?
+
+``python -m benchmarks.reference_checkpoint --checkpoints ../shared/checkpoints --root ../shared/datasets/bccd`` converts
+``yolo26n-bccd.pt`` and prints raw outputs, AP of both branches and single detections on the validation set beside what was
+measured on the reference. Takes a minute or two.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torchvision.ops import box_iou
+
+from benchmarks.runs import write
+from detector.coco_metrics import detection_rows, evaluate, load_ground_truth
+from detector.evaluation import BRANCHES
+from detector.letterbox import letterbox, to_original
+from detector.postprocess import decode
+from detector.predict import Predictor, load_detector
+
+NAME = "yolo26n-bccd"
+SHOWN = ("AP", "AP50", "AP75", "AR100", "detections")
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """Return the picture as stored, RGB: annotations are of stored pixels."""
+    return cv2.cvtColor(cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION), cv2.COLOR_BGR2RGB)
+
+
+@torch.inference_mode()
+def run(predictor: Predictor, images: list[dict[str, Any]], folder: Path) -> tuple[dict[str, np.ndarray], list[dict]]:
+    """Return the detections of each branch as (N, 7) rows, see ``detection_rows``, and statistics of the raw outputs."""
+    rows: dict[str, list[np.ndarray]] = {branch: [] for branch in BRANCHES}
+    raw = []
+    ids = np.arange(1, 1 + len(predictor.class_names))
+    for image in images:
+        canvas, place = letterbox(read_picture(folder / image["file_name"]), predictor.image_size, scale_up=False)
+        batch = torch.from_numpy(canvas).permute(2, 0, 1)[None].float() / 255
+        outputs = predictor.model(batch)
+        statistics = {}
+        for branch in BRANCHES:
+            (found,) = decode(outputs, branch)
+            boxes = to_original(found["boxes"], place).numpy()
+            rows[branch].append(detection_rows(image["id"], boxes, found["scores"].numpy(), ids[found["labels"].numpy()]))
+            statistics[branch] = {kind: (v.mean().item(), v.abs().mean().item()) for kind, v in outputs[branch].items()}
+        raw.append(statistics)
+    return {branch: np.concatenate(parts) for branch, parts in rows.items()}, raw
+
+
+def compare_raw(raw: list[dict], golden: list[dict]) -> float:
+    """Return the largest difference of a mean or mean absolute raw output, relative to the latter."""
+    worst = 0.0
+    for ours, theirs in zip(raw, golden):
+        for branch in BRANCHES:
+            for kind, (mean, size) in ours[branch].items():
+                expected = theirs[branch][kind]
+                difference = max(abs(mean - expected["mean"]), abs(size - expected["abs_mean"]))
+                worst = max(worst, difference / expected["abs_mean"])
+    return worst
+
+
+def compare_detections(rows: np.ndarray, theirs: list[dict[str, Any]]) -> dict[str, float]:
+    """Match each detection of the reference with ours of the same image and class that overlaps it most."""
+    scores, ious, pixels = [], [], []
+    for found in theirs:
+        x, y, w, h = found["bbox"]
+        same = rows[(rows[:, 0] == found["image_id"]) & (rows[:, 6] == found["category_id"])]
+        boxes = same[:, 1:5].copy()
+        boxes[:, 2:] += boxes[:, :2]
+        box = np.array([[x, y, x + w, y + h]])
+        overlap = box_iou(torch.from_numpy(box), torch.from_numpy(boxes))[0].numpy()
+        best = int(overlap.argmax())
+        ious.append(float(overlap[best]))
+        scores.append(abs(float(same[best, 5]) - found["score"]))
+        pixels.append(float(np.abs(boxes[best] - box[0]).max()))
+    return {
+        "theirs": len(theirs),
+        "ours": int((rows[:, 5] > 0.25).sum()),
+        "smallest IoU": min(ious),
+        "largest difference of a score": max(scores),
+        "largest difference of a coordinate, px": max(pixels),
+    }
+
+
+def main() -> None:
+    """Convert, run, compare, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--checkpoints", type=Path, default=Path("../shared/checkpoints"))
+    parser.add_argument("--root", type=Path, default=Path("../shared/datasets/bccd"))
+    args = parser.parse_args()
+    predictor = load_detector(args.checkpoints / f"{NAME}.pt")
+    golden = json.loads((args.checkpoints / f"{NAME}-val.json").read_text())
+    annotations = args.root / "annotations" / "instances_val.json"
+    images = sorted(json.loads(annotations.read_text())["images"], key=lambda image: image["id"])
+    rows, raw = run(predictor, images, args.root / "val")
+    truth = load_ground_truth(annotations)
+    difference = compare_raw(raw, golden["raw_first_images"])
+    result: dict[str, Any] = {"raw outputs, largest relative difference": difference}
+    print(f"{predictor.source}\n{predictor.info.provenance}")
+    print(f"raw outputs of two images: largest difference {difference:.1e} of the mean |value|")
+    print(f"{'':<24}{'ours':>10}{'reference':>12}{'difference':>12}")
+    for branch in BRANCHES:
+        metrics = evaluate(truth, rows[branch]).metrics | {"detections": len(rows[branch])}
+        for name in SHOWN:
+            values = metrics[name], golden[branch][name]
+            result[f"{branch} {name}"] = values
+            print(f"{branch + ' ' + name:<24}{values[0]:>10.5g}{values[1]:>12.5g}{values[0] - values[1]:>12.2g}")
+    found = json.loads((args.checkpoints / f"{NAME}-val-detections.json").read_text())
+    result["detections above 0.25"] = compare_detections(rows["one2one"], found)
+    for name, value in result["detections above 0.25"].items():
+        print(f"NMS-free detections above 0.25: {name:<40}{value:.5g}")
+    write("reference_checkpoint", result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""Training runs of a benchmark, made by ``train.py``: what is measured is what its users run."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from detector.coco_metrics import evaluate, load_ground_truth
+from detector.evaluation import BRANCHES
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def train(arguments: list[str], run: Path, epochs: int) -> None:
+    """Train with ``arguments`` of train.py into ``run``, unless that is done; an interrupted run is resumed."""
+    if finished(run, epochs):
+        return
+    where = ["--ckpt_path", str(run / "last.ckpt")] if (run / "last.ckpt").exists() else ["--run_dir", str(run)]
+    subprocess.run([sys.executable, "train.py", *arguments, *where], check=True)
+
+
+def finished(run: Path, epochs: int) -> bool:
+    """Tell whether the log of ``run`` has its last epoch."""
+    log = run / "train.log"
+    return log.exists() and log.read_text().splitlines()[-1].split()[:1] == [str(epochs - 1)]
+
+
+def judge(arguments: list[str], checkpoint: Path, truth: Path, split: str = "val") -> dict[str, float]:
+    """Return ``<branch> AP`` and ``<branch> AP50`` of a checkpoint, by pycocotools on the predictions it writes."""
+    folder = checkpoint.parent / f"eval_{split}"
+    suffix = "" if split == "val" else f"_{split}"
+    files = {branch: folder / f"predictions{suffix}{end}.json" for branch, end in zip(BRANCHES, ("", "_one2many"))}
+    if not all(file.exists() for file in files.values()):
+        command = [sys.executable, "train.py", *arguments, "--eval", str(checkpoint), "--split", split]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    ground_truth = load_ground_truth(truth)
+    numbers = {}
+    for branch, file in files.items():
+        found = json.loads(file.read_text())
+        rows = np.array([[d["image_id"], *d["bbox"], d["score"], d["category_id"]] for d in found]).reshape(-1, 7)
+        metrics = evaluate(ground_truth, rows).metrics
+        numbers |= {f"{branch} {metric}": metrics[metric] for metric in ("AP", "AP50")}
+    return numbers
+
+
+def write(name: str, content: object) -> None:
+    """Write ``benchmarks/results/<name>.json``."""
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")

@@ -1,0 +1,71 @@
+"""Reading files of ``torch.save`` without running anything that is in them."""
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
+
+STOOD_IN_FOR = ("ultralytics.", "torch.nn.modules.")  # prefixes of names that only describe layers
+
+
+class Placeholder:
+    """Stands in for an object of a class that is not to be imported: holds the state it was given, and does nothing.
+
+    ``stands_for`` is the dotted name in the file; ``state`` what the file says its attributes are.
+    """
+
+    stands_for = ""
+
+    def __new__(cls, *_: Any) -> "Placeholder":
+        """Take whatever the original took."""
+        placeholder = super().__new__(cls)
+        placeholder.state = {}
+        return placeholder
+
+    def __init__(self, *_: Any) -> None:
+        """Do nothing, whatever the original did."""
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state if isinstance(state, dict) else {}
+
+
+def load_torch_file(path: Path) -> Any:
+    """Return what ``torch.save`` wrote to ``path``, on the CPU, with layers as :class:`Placeholder`.
+
+    The file is read with ``weights_only=True``: nothing in it is imported or run. Raises ValueError for a file that is
+    not whole, was not written by ``torch.save``, or names anything but tensors, plain values and layers.
+    """
+    names = _unsafe_names(path)
+    if foreign := [name for name in names if not name.startswith(STOOD_IN_FOR)]:
+        raise ValueError(
+            f"{path}: refused, because it names {', '.join(foreign)}, which is neither a tensor nor a layer and would be "
+            "run by an ordinary loader; nothing of it was run. Do not use this file unless you trust who made it"
+        )
+    placeholders = [(type("Placeholder", (Placeholder,), {"stands_for": name}), name) for name in names]
+    try:
+        with safe_globals(placeholders):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file can make the reader fail in any way
+        raise ValueError(f"{path}: cannot be read as a file of torch.save ({_first_line(error)}); get it again") from None
+
+
+def _unsafe_names(path: Path) -> list[str]:
+    """Return the dotted names in the file that ``weights_only`` would refuse, without reading more than the names."""
+    with path.open("rb") as file:
+        start = file.read(4)
+    if not zipfile.is_zipfile(path):
+        reason = "it is cut off or damaged" if start == b"PK\x03\x04" else f"it begins with {start!r}, not as a zip file"
+        raise ValueError(f"{path}: not a whole file of torch.save: {reason}; get it again, or save it with torch.save")
+    try:
+        return sorted(get_unsafe_globals_in_checkpoint(str(path)))
+    except Exception as error:
+        raise ValueError(
+            f"{path}: what it names cannot be listed ({_first_line(error)}), so it is not opened; expected a file written "
+            "by torch.save with its default pickle protocol"
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -75,9 +75,9 @@ class DetectorCLI(LightningCLI):
             if path and not Path(path).is_file():
                 raise ValueError(f"--{option} {path} is not a file; a run has <run>/last.ckpt and <run>/best.ckpt")
         data = self.config["data"]
-        if self.config["eval"] and self.config["split"] == "test" and data["test_annotations"] is None:
-            if not data["root"].endswith((".yaml", ".yml")):  # which may list a test split
-                raise ValueError("--split test needs data.test_annotations and data.test_images")
+        may_have_test = data["test_annotations"] is not None or data["root"].endswith((".yaml", ".yml"))
+        if self.config["eval"] and self.config["split"] == "test" and not may_have_test:
+            raise ValueError("--split test needs data.test_annotations and data.test_images")
         settle_network(self.config)
         self.run_dir = choose_run_dir(self.config)
         self.attempt = 1 + len(list(self.run_dir.glob("config*.yaml")))

@@ -95,7 +95,9 @@ class Samples:
     def layers(self, number: int) -> list[list[Source]]:
         """Return the pictures and boxes of a mosaic."""
         chosen = [number, *np.random.default_rng(number).integers(len(self.items), size=3).tolist()]
-        return [[Source(self.items[n % len(self.items)]["image"], self.items[n % len(self.items)]["bboxes"]) for n in chosen]]
+        return [
+            [Source(self.items[n % len(self.items)]["image"], self.items[n % len(self.items)]["bboxes"]) for n in chosen]
+        ]
 
 
 def against_stock(data: CocoDataModule, size: int, rounds: int) -> dict[str, float]:
@@ -120,7 +122,9 @@ def stages(data: CocoDataModule, size: int, rounds: int) -> dict[str, float]:
     images = [render([s.image for s in layer], layout) for layer, layout in layouts]
     gains = np.array(data.augment.hsv)
     return {
-        "decode": cpu_ms(lambda n: read_image(annotations.image_path(n), tuple(annotations.sizes[n].tolist())), calls, rounds),
+        "decode": cpu_ms(
+            lambda n: read_image(annotations.image_path(n), tuple(annotations.sizes[n].tolist())), calls, rounds
+        ),
         "mosaic, affine, flip": cpu_ms(lambda n: render([s.image for s in layouts[n][0]], layouts[n][1]), calls, rounds),
         "boxes": cpu_ms(lambda n: map_objects([s.boxes for s in layouts[n][0]], layouts[n][1]), calls, rounds),
         "colours": cpu_ms(lambda n: pipeline.colours.apply(images[n], 0.5 * gains), calls, rounds),
@@ -165,7 +169,8 @@ def main() -> None:
     for name, spent in both.items():
         print(f"  {name:<22}{spent:>8.2f} ms{spent / unit:>9.4f} yards{1e3 / spent:>8.0f} images/s")
     ratio = both["stock albumentations"] / both["ours"]
-    print(f"  {ratio:.1f} x faster; targets: {TARGET_MS:g} ms, {TARGET_YARDS} yards, {TARGET_RATIO:g} x; reference {REFERENCE_YARDS}")
+    targets = f"{TARGET_MS:g} ms, {TARGET_YARDS} yards, {TARGET_RATIO:g} x"
+    print(f"  {ratio:.1f} x faster; targets: {targets}; reference {REFERENCE_YARDS} yards")
     print("by stage:")
     for name, spent in parts.items():
         print(f"  {name:<22}{spent:>8.2f} ms{spent / unit:>9.4f} yards{1e3 / spent:>8.0f} images/s")

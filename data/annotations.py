@@ -113,7 +113,9 @@ class Faults:
         if len(self.texts) == 1:
             raise ValueError(f"{self.name}: {self.texts[0]}")
         if self.texts:
-            raise ValueError(f"{self.name} has {len(self.texts)} faults:\n" + "\n".join(f"    {text}" for text in self.texts))
+            raise ValueError(
+                f"{self.name} has {len(self.texts)} faults:\n" + "\n".join(f"    {text}" for text in self.texts)
+            )
 
 
 def clip_bboxes(bboxes: np.ndarray, height: np.ndarray | int, width: np.ndarray | int) -> np.ndarray:

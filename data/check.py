@@ -122,7 +122,9 @@ def _classes(splits: Splits) -> Iterator[Finding]:
     train = counts["train"]
     for split, count in counts.items():
         if unlearnt := [name for name, here, there in zip(names, count, train) if here and not there]:
-            yield Finding("warning", split, f"{len(unlearnt)} classes are only here and not in train: never learnt", unlearnt)
+            yield Finding(
+                "warning", split, f"{len(unlearnt)} classes are only here and not in train: never learnt", unlearnt
+            )
         if split == "val" and (unjudged := [name for name, here, there in zip(names, count, train) if there and not here]):
             yield Finding("warning", split, f"{len(unjudged)} classes of train are not in val: never measured", unjudged)
     if few := [f"{name}: {count}" for name, count in zip(names, train) if 0 < count < FEW]:
@@ -235,7 +237,11 @@ def _file_findings(split: str, annotations: Annotations, facts: list[FileFacts])
     if bad := [n for n, fact in enumerate(facts) if fact.error]:
         yield Finding("error", split, f"{len(bad)} pictures cannot be used", [facts[n].error or "" for n in bad])
     if turned := [n for n, fact in enumerate(facts) if fact.turned and not fact.error]:
-        how = "which is applied" if annotations.upright else "which is applied where the size on file is that of the turned picture"
+        how = (
+            "which is applied"
+            if annotations.upright
+            else "which is applied where the size on file is that of the turned picture"
+        )
         yield Finding(
             "note" if annotations.upright else "warning",
             split,
@@ -247,7 +253,9 @@ def _file_findings(split: str, annotations: Annotations, facts: list[FileFacts])
         if found := [n for n, fact in enumerate(facts) if fact.kind == kind and not fact.error]:
             level = "warning" if kind == "16 bits a channel" else "note"
             where = [(split, n) for n in found[:8]]
-            yield Finding(level, split, f"{len(found)} pictures ({kind}) {how}", [_name(annotations, n) for n in found[:8]], where)
+            yield Finding(
+                level, split, f"{len(found)} pictures ({kind}) {how}", [_name(annotations, n) for n in found[:8]], where
+            )
 
 
 def _name(annotations: Annotations, n: int) -> str:

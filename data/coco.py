@@ -133,9 +133,7 @@ def _read_images(entries: list[_Image], faults: Faults) -> tuple[np.ndarray, np.
     return ids, sizes, names
 
 
-def _read_objects(
-    entries: list[_Annotation], faults: Faults, image_ids: np.ndarray, category_ids: list[int]
-) -> Objects:
+def _read_objects(entries: list[_Annotation], faults: Faults, image_ids: np.ndarray, category_ids: list[int]) -> Objects:
     """Return one array per property of the N annotations, in the file's order; unusable values are replaced by others."""
 
     def who(n: int) -> str:

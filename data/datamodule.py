@@ -226,8 +226,8 @@ def read_splits(root: Path, files: Files) -> dict[str, Annotations]:
     if root.suffix in (".yaml", ".yml"):
         if differing := [split for split in files if files[split] != COCO_FILES[split]]:
             raise ValueError(
-                f"data.root is {root}, which says where the {differing[0]} data are; leave out data.{differing[0]}_annotations "
-                f"and data.{differing[0]}_images, which are for COCO-format sets"
+                f"data.root is {root}, which says where the {differing[0]} data are; leave out "
+                f"data.{differing[0]}_annotations and data.{differing[0]}_images, which are for COCO-format sets"
             )
         return read_yolo(root)
     if root == SHAPES:
@@ -258,6 +258,8 @@ def read_split(root: Path, split: str, names: Paths | None, folders: Paths | Non
 
 def report_doubts(splits: dict[str, Annotations], size: tuple[int, int]) -> None:
     """Warn of what the annotations alone show to be doubtful, beside what reading them has warned of."""
-    doubts = [finding.line() for finding in check_annotations(splits, size) if finding.level == "warning" and not finding.told]
+    doubts = [
+        finding.line() for finding in check_annotations(splits, size) if finding.level == "warning" and not finding.told
+    ]
     if doubts:
         rank_zero_warn("look at your data (more: python -m data check):\n    " + "\n    ".join(doubts))

@@ -107,17 +107,18 @@ def is_cut_jpeg(content: bytes) -> bool:
     """Whether this is a JPEG file without its end, which OpenCV would quietly fill up with grey."""
     if not content.startswith(JPEG_START):
         return False
-    end = 2
-    for _, _, end in _segments(content):  # a thumbnail in one of the segments has an end marker of its own
-        pass
-    return content.find(JPEG_END, end) < 0
+    # Behind the header: a thumbnail in one of its segments has an end marker of its own.
+    header_end = max((end for _, _, end in _segments(content)), default=2)
+    return content.find(JPEG_END, header_end) < 0
 
 
 def jpeg_size(content: bytes) -> tuple[int, int]:
     """Return the stored height and width that a JPEG file's header gives; (0, 0) if there is none."""
     for kind, start, _ in _segments(content):
         if kind in JPEG_SIZES:  # length (2 bytes), bits (1), height (2), width (2)
-            return int.from_bytes(content[start + 3 : start + 5], "big"), int.from_bytes(content[start + 5 : start + 7], "big")
+            return int.from_bytes(content[start + 3 : start + 5], "big"), int.from_bytes(
+                content[start + 5 : start + 7], "big"
+            )
     return 0, 0
 
 

@@ -122,7 +122,9 @@ class RamCache:
     def check(self, processes: int) -> None:
         """Raise a ValueError unless there is memory for so many processes."""
         need, free = int(self.starts[-1]) * processes, available_memory()
-        self.need = f"{need / 1e9:.1f} GB for {len(self.places)} pictures" + (f" x {processes} processes" if processes > 1 else "")
+        self.need = f"{need / 1e9:.1f} GB for {len(self.places)} pictures" + (
+            f" x {processes} processes" if processes > 1 else ""
+        )
         if need > RESERVE * free:
             raise ValueError(
                 f"data.cache is ram, which needs {self.need}, but {free / 1e9:.1f} GB of memory are free; set data.cache "

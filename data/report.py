@@ -143,7 +143,9 @@ def _class_bars(splits: Splits) -> str:
             # By logarithm: classes differ by orders of magnitude.
             wide = np.log1p(count[n]) / np.log1p(highest) * 380
             parts.append(_bar(0, row * line + 8 * number, wide, 7, COLOURS[split], f"{split}: {count[n]} x {names[n]}"))
-            parts.append(f'<text x="{wide + 4:.1f}" y="{row * line + 8 * number + 7}" style="font-size: 9px">{count[n]}</text>')
+            parts.append(
+                f'<text x="{wide + 4:.1f}" y="{row * line + 8 * number + 7}" style="font-size: 9px">{count[n]}</text>'
+            )
     some = "" if len(order) == len(names) else f", the most and the least frequent {NUM_CLASSES // 2} of {len(names)}"
     return _figure(f"objects of each class, logarithmic{some}", "".join(parts), (-160, -6, 600, len(order) * line + 12))
 

@@ -64,7 +64,9 @@ class WatchedDataset(Dataset):
         rows = [row for row in rows if str(row[0]) in message] or rows
         keys = [(index, epoch, (height, width)) if height else index for _, index, epoch, height, width in rows]
         lines = [f"Worker process {row[0]} was at {self.dataset.describe(key)}." for row, key in zip(rows, keys)]
-        return "\n    ".join([*lines, "If it was killed, memory may have run out: lower data.num_workers or data.batch_size."])
+        return "\n    ".join(
+            [*lines, "If it was killed, memory may have run out: lower data.num_workers or data.batch_size."]
+        )
 
 
 class WatchedLoader(DataLoader):

@@ -207,7 +207,9 @@ def _read_line(words: list[str], num_classes: int) -> tuple[float, ...]:
     if len(values) != 4 and (len(values) < 6 or len(values) % 2):
         raise ValueError(f"{shown!r} has {len(words)} numbers; expected class x y width height, or class and a polygon")
     if label not in range(num_classes):
-        raise ValueError(f"the class is {words[0]}; expected a whole number from 0 to {num_classes - 1}, as names lists them")
+        raise ValueError(
+            f"the class is {words[0]}; expected a whole number from 0 to {num_classes - 1}, as names lists them"
+        )
     if not all(-TOLERANCE <= value <= 1 + TOLERANCE for value in values):
         raise ValueError(f"{shown!r} leaves 0..1; expected shares of the picture's width and height, not pixels")
     if len(values) > 4:

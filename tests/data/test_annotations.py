@@ -12,7 +12,10 @@ from data import CocoDataModule
 from data.annotations import join_annotations
 from data.coco import read_coco
 
-BOTH = {"train_annotations": ["annotations/train.json", "annotations/val.json"], "train_images": ["images/train", "images/val"]}
+BOTH = {
+    "train_annotations": ["annotations/train.json", "annotations/val.json"],
+    "train_images": ["images/train", "images/val"],
+}
 
 
 def test_files_are_joined(tiny_arguments: dict[str, Any], tiny_coco: Path) -> None:
@@ -71,7 +74,7 @@ def test_one_folder_may_serve_all_files(tiny_arguments: dict[str, Any], tiny_coc
         (tiny_coco / f"annotations/{split}2.json").write_text(json.dumps(content))
     files = {"train_annotations": ["annotations/train2.json", "annotations/val2.json"], "train_images": "images"}
     assert len(CocoDataModule(**tiny_arguments | files).annotations["train"]) == 13
-    with pytest.raises(ValueError, match="has 2 files and data.train_images 3 folders"):
+    with pytest.raises(ValueError, match=r"has 2 files and data\.train_images 3 folders"):
         CocoDataModule(**tiny_arguments | files | {"train_images": ["a", "b", "c"]})
 
 

@@ -198,7 +198,11 @@ def test_show_writes_sheets_of_every_split(config: list[str], capsys: pytest.Cap
 
 @pytest.mark.parametrize(
     ("extra", "message"),
-    [(["--data.rot", "x"], "rot"), (["--config", "lost.yaml"], "lost.yaml is not a file"), (["--data.root", "lost"], "lost")],
+    [
+        (["--data.rot", "x"], "rot"),
+        (["--config", "lost.yaml"], "lost.yaml is not a file"),
+        (["--data.root", "lost"], "lost"),
+    ],
 )
 def test_mistakes_are_named(config: list[str], extra: list[str], message: str, capsys: pytest.CaptureFixture) -> None:
     assert main(["show", *config, *extra]) == 2

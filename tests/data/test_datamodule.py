@@ -177,7 +177,12 @@ def test_processes_draw_the_same_samples_as_one_alone(tiny_arguments: Arguments)
 def fake_trainer(use_distributed_sampler: bool = False, **attributes: Any) -> Any:
     progress = SimpleNamespace(current=SimpleNamespace(processed=0))
     connector = SimpleNamespace(use_distributed_sampler=use_distributed_sampler)
-    values = {"max_epochs": 3, "num_nodes": 1, "fit_loop": SimpleNamespace(epoch_progress=progress), "_accelerator_connector": connector}
+    values = {
+        "max_epochs": 3,
+        "num_nodes": 1,
+        "fit_loop": SimpleNamespace(epoch_progress=progress),
+        "_accelerator_connector": connector,
+    }
     return SimpleNamespace(**values | attributes)
 
 

@@ -277,7 +277,10 @@ def test_another_output_size_scales_everything() -> None:
 
 def test_mixup_blends_two_layers_and_keeps_all_objects() -> None:
     box = np.array([[10, 10, 40, 40, 0]], np.float32)
-    layers = [[Source(np.full((64, 64, 3), value, np.uint8), box + [0, 0, 0, 0, n])] for n, value in enumerate((100, 200))]
+    layers = [
+        [Source(np.full((64, 64, 3), value, np.uint8), box + np.array([0, 0, 0, 0, n], np.float32))]
+        for n, value in enumerate((100, 200))
+    ]
     augment = Augmentation(scale=0, translate=0, fliplr=0, hsv=(0, 0, 0))
     pipeline, levels = TrainPipeline((64, 64), augment, None), []
     for seed in range(200):

@@ -10,7 +10,7 @@ import pytest
 from data import Augmentation, CocoDataModule
 from data import pictures as pictures_file
 from data.coco import read_coco
-from data.pictures import PoolCache, Pictures, RamCache, available_memory
+from data.pictures import Pictures, PoolCache, RamCache, available_memory
 from data.sampler import LANES, EpochOrder, EpochSampler
 from tests.conftest import write_coco
 from tests.data.test_datamodule import fingerprint
@@ -28,13 +28,17 @@ def large(tmp_path: Path) -> Pictures:
         image = np.full((h, w, 3), 114, np.float32)
         image[y : y + bh, x : x + bw] = 230
         image = cv2.GaussianBlur(image, (0, 0), max(h, w) / 100)
-        cv2.imwrite(str(tmp_path / f"images/train/picture_{number}.jpg"), image.astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 98])
+        cv2.imwrite(
+            str(tmp_path / f"images/train/picture_{number}.jpg"), image.astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 98]
+        )
     return Pictures(read_coco(path, tmp_path / "images/train"), "raise")
 
 
 def test_reduced_decoding_leaves_boxes_where_their_objects_are(large: Pictures, monkeypatch: pytest.MonkeyPatch) -> None:
     factors, read = [], pictures_file.read_reduced
-    monkeypatch.setattr(pictures_file, "read_reduced", lambda p, s, factor, u: factors.append(factor) or read(p, s, factor, u))
+    monkeypatch.setattr(
+        pictures_file, "read_reduced", lambda p, s, factor, u: factors.append(factor) or read(p, s, factor, u)
+    )
     for index in range(len(large.annotations)):
         found = large.fitted(index, (64, 64))
         assert max(found.image.shape[:2]) == 64
@@ -76,7 +80,9 @@ def test_a_pool_cache_decodes_each_picture_once_and_holds_few(workers: int) -> N
     assert sorted(loads) == list(range(len(order.order(0))))
 
 
-def test_ram_that_is_not_there_is_refused_with_numbers(tiny_arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ram_that_is_not_there_is_refused_with_numbers(
+    tiny_arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     need = sum(3 * round(h * 64 / max(h, w)) * round(w * 64 / max(h, w)) for h, w in ((48, 64), (64, 48), (80, 60), (33, 47),
                (64, 64), (100, 50), (40, 90), (50, 50)))  # fmt: skip
     monkeypatch.setattr(pictures_file, "available_memory", lambda: need / 0.8 - 10)

@@ -138,7 +138,17 @@ def test_hsv_draws_within_its_gains_and_saturates() -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("mosaic", 1.5), ("fliplr", -0.1), ("scale", 1.0), ("translate", -1), ("close_mosaic", -1), ("mixup", 2), ("pool", -1), ("multi_scale", 1), ("hsv", (0.1, 0.2))],
+    [
+        ("mosaic", 1.5),
+        ("fliplr", -0.1),
+        ("scale", 1.0),
+        ("translate", -1),
+        ("close_mosaic", -1),
+        ("mixup", 2),
+        ("pool", -1),
+        ("multi_scale", 1),
+        ("hsv", (0.1, 0.2)),
+    ],
 )
 def test_augmentation_refuses_values_out_of_range(field: str, value: Any) -> None:
     with pytest.raises(ValueError, match=rf"augment\.{field} is"):

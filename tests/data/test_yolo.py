@@ -151,7 +151,7 @@ def test_exporters_habits_are_understood(tiny_yolo: Path, edit_yaml: Callable[..
 
 def test_labels_that_are_nowhere_are_an_error(tiny_yolo: Path) -> None:
     os.rename(tiny_yolo.parent / "labels", tiny_yolo.parent / "label")
-    with pytest.raises(ValueError, match="no picture has labels: looked for .*labels/train/picture_0"):
+    with pytest.raises(ValueError, match=r"no picture has labels: looked for .*labels/train/picture_0"):
         read_yolo(tiny_yolo)
 
 

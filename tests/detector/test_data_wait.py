@@ -44,7 +44,9 @@ class Model(L.LightningModule):
 
 @pytest.mark.filterwarnings("ignore:.*(num_workers|does not have many workers|sync_dist).*")
 @pytest.mark.parametrize(("data", "step", "low", "high"), [(0.03, 0.01, 0.6, 0.9), (0.0, 0.04, 0.0, 0.2)])
-def test_the_share_is_logged_and_a_large_one_warned_of(tmp_path: Path, data: float, step: float, low: float, high: float) -> None:
+def test_the_share_is_logged_and_a_large_one_warned_of(
+    tmp_path: Path, data: float, step: float, low: float, high: float
+) -> None:
     options = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
     log = EpochLog()
     log.on_train_batch_end = lambda *_: None  # it counts images, of which there are none here

@@ -1,0 +1,154 @@
+"""How long a file of COCO's size takes to open, and whether the memory of workers stays flat over epochs.
+
+``python -m benchmarks.annotations`` (about 5 minutes) makes both sets up in a temporary folder (0.4 GB) and writes
+``benchmarks/results/annotations.json``:
+
+1. an annotation file like COCO's ``instances_train2017.json``, 118,287 pictures, 860,001 objects with polygons: seconds
+   until it is read and checked, beside Python's ``json.load`` and pycocotools' ``COCO(file)`` of the same file;
+2. 100,000 pictures (entries that share 64 small files), 4 workers, 3 epochs with mosaic: the workers' proportional memory
+   (PSS, Linux) through each epoch.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from pycocotools.coco import COCO
+
+from benchmarks.runs import write
+from data import CocoDataModule
+from data.coco import read_coco
+
+PICTURES, OBJECTS, CLASSES = 118_287, 860_001, 80  # of COCO 2017's training set
+GOAL_SECONDS = 15.0
+READINGS = 8  # of the memory in an epoch
+
+
+def make_coco_sized(folder: Path) -> Path:
+    """Write an annotation file as large as COCO's, and empty files for pictures; return its path."""
+    draw = np.random.default_rng(0)
+    ids = (draw.permutation(PICTURES) + 1).tolist()
+    (folder / "pictures").mkdir()
+    for id_ in ids:
+        (folder / "pictures" / f"{id_:012d}.jpg").touch()
+    images = [
+        {"id": id_, "file_name": f"{id_:012d}.jpg", "height": 480, "width": 640, "license": 3, "date_captured": "2013-11-14"}
+        for id_ in ids
+    ]
+    owners, classes = draw.integers(0, PICTURES, OBJECTS), draw.integers(1, CLASSES + 1, OBJECTS)
+    corners, points = draw.random((OBJECTS, 4)), draw.integers(6, 30, OBJECTS)
+    path = folder / "instances.json"
+    with path.open("w") as file:
+        file.write('{"info": {}, "licenses": [], "images": ' + json.dumps(images) + ', "annotations": [')
+        for n, (owner, label, corner, count) in enumerate(zip(owners.tolist(), classes.tolist(), corners, points.tolist())):
+            x, y, width, height = (corner * [500, 350, 130, 120]).round(2).tolist()
+            entry = {
+                "segmentation": [(draw.random(2 * count) * 400).round(2).tolist()],
+                "area": round(width * height, 3),
+                "iscrowd": 0,
+                "image_id": ids[owner],
+                "bbox": [x, y, width + 1, height + 1],
+                "category_id": label,
+                "id": n + 1,
+            }
+            file.write((", " if n else "") + json.dumps(entry))
+        file.write('], "categories": ' + json.dumps([{"id": n + 1, "name": f"class {n}"} for n in range(CLASSES)]) + "}")
+    return path
+
+
+def time_opening(path: Path) -> dict[str, float]:
+    """Return the seconds that reading and checking takes, and what others take who check nothing."""
+    seconds = {}
+    for name, read in (
+        ("read and checked here", lambda: read_coco(path, path.parent / "pictures")),
+        ("json.load", lambda: json.loads(path.read_bytes())),
+        ("pycocotools", lambda: COCO(str(path))),
+    ):
+        start = time.perf_counter()
+        with contextlib.redirect_stdout(io.StringIO()):
+            read()
+        seconds[name] = time.perf_counter() - start
+    return seconds
+
+
+def make_many_pictures(folder: Path, count: int, files: int = 64) -> Path:
+    """Write ``files`` small pictures and an annotation file that lists them ``count`` times, three objects each."""
+    draw = np.random.default_rng(0)
+    (folder / "pictures").mkdir()
+    for n in range(files):
+        cv2.imwrite(str(folder / "pictures" / f"{n}.png"), draw.integers(0, 256, (32, 32, 3), dtype=np.uint8))
+    images = [{"id": n + 1, "file_name": f"{n % files}.png", "height": 32, "width": 32} for n in range(count)]
+    annotations = [
+        {
+            "id": 3 * n + k + 1,
+            "image_id": n + 1,
+            "category_id": 1 + k,
+            "bbox": [2 + 8 * k, 4, 8, 20],
+            "area": 160,
+            "iscrowd": 0,
+        }
+        for n in range(count)
+        for k in range(3)
+    ]
+    categories = [{"id": k + 1, "name": f"class {k}"} for k in range(3)]
+    path = folder / "many.json"
+    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    return path
+
+
+def pss_mb(process: int) -> float:
+    """Return the proportional set size of a process: its own memory, and its share of what it shares."""
+    lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
+
+
+def watch_workers(path: Path, workers: int = 4, epochs: int = 3) -> list[list[float]]:
+    """Return the MB of all workers together, READINGS times in each epoch."""
+    files: dict[str, Any] = {"train_annotations": path.name, "train_images": "pictures"}
+    files |= {"val_annotations": path.name, "val_images": "pictures"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that train and val are the same
+        data = CocoDataModule(root=str(path.parent), **files, image_size=32, batch_size=64, num_workers=workers)
+    loader = data.train_dataloader()
+    readings = []
+    for _ in range(epochs):
+        every, found = max(len(loader) // READINGS, 1), []
+        batches = iter(loader)
+        processes = [worker.pid for worker in batches.batches._workers]
+        for number, _batch in enumerate(batches, start=1):
+            if number % every == 0 and len(found) < READINGS:
+                found.append(sum(pss_mb(process) for process in processes))
+        readings.append(found)
+    return readings
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pictures", type=int, default=100_000, help="of the set whose loading is watched")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        path = make_coco_sized(Path(folder))
+        size = path.stat().st_size / 1e6
+        seconds = time_opening(path)
+    print(f"opening {PICTURES:,} pictures and {OBJECTS:,} objects, {size:.0f} MB (goal: {GOAL_SECONDS:g} s):")
+    for name, spent in seconds.items():
+        print(f"  {name:<24}{spent:>8.1f} s")
+    with tempfile.TemporaryDirectory() as folder:
+        readings = watch_workers(make_many_pictures(Path(folder), args.pictures))
+    print(f"memory of 4 workers, PSS in MB, {READINGS} times in each epoch over {args.pictures:,} pictures:")
+    for epoch, found in enumerate(readings):
+        print(f"  epoch {epoch}: " + " ".join(f"{value:.0f}" for value in found))
+    write("annotations", {"opening_seconds": seconds, "file_mb": size, "worker_mb": readings})
+
+
+if __name__ == "__main__":
+    main()

@@ -226,9 +226,10 @@ def _symmetric_padding(conv: nn.Conv2d) -> tuple[int, int] | None:
 
 
 def _without_autocast(device_type: str) -> AbstractContextManager:
-    if torch.amp.is_autocast_available(device_type):
+    # Entering a context costs as much as mixing a small kernel. The meta device, on which costs are counted, has none.
+    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
         return torch.autocast(device_type, enabled=False)
-    return nullcontext()  # the meta device, on which costs are counted
+    return nullcontext()
 
 
 def _router(in_channels: int, num_experts: int, routing: Routing) -> nn.Module:

@@ -16,6 +16,7 @@ from data.coco import check_root, read_coco
 from data.dataset import EvalDataset, TrainDataset, collate
 from data.pictures import BadImages, Pictures, PoolCache, RamCache
 from data.sampler import EpochOrder, EpochSampler, ShardSampler, rectangles, training_sizes
+from data.shape_pictures import SHAPES
 from data.transforms import Augmentation, TrainPipeline
 from data.workers import Describable, WatchedDataset, WatchedLoader, init_worker
 from data.yolo import read_yolo
@@ -26,7 +27,6 @@ Paths = str | list[str]
 Files = dict[str, tuple[Paths | None, Paths | None]]  # annotations and pictures of each split
 COCO_TRAIN, COCO_VAL = "annotations/instances_train2017.json", "annotations/instances_val2017.json"
 COCO_FILES = {"train": (COCO_TRAIN, "train2017"), "val": (COCO_VAL, "val2017"), "test": (None, None)}
-SHAPES = Path("datasets/shapes")  # the embedded set
 
 
 class CocoDataModule(LightningDataModule):
@@ -231,7 +231,7 @@ def read_splits(root: Path, files: Files) -> dict[str, Annotations]:
             )
         return read_yolo(root)
     if root == SHAPES:
-        from data.shapes import draw_shapes  # not above: `python -m data.shapes` imports this file first
+        from data.shapes import draw_shapes  # not above: `python -m data.shapes` would import itself
 
         draw_shapes(SHAPES)  # does nothing if the set is there
     check_root(root, is_coco=files["train"][0] == COCO_TRAIN or root.name == "coco")

@@ -8,12 +8,14 @@ writes them.
 
 import colorsys
 import math
+from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 from numpy.random import Generator
 
+SHAPES = Path("datasets/shapes")  # where the set is, seen from where training starts
 CLASSES = ("circle", "square", "triangle", "star", "cross", "ring")
 DECOYS = ("bar", "ellipse", "half_disc", "crescent", "arrow", "blob")  # drawn like objects, but of no class
 SPLITS = ("train", "val")

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import cv2
 
-from data.datamodule import SHAPES
-from data.shape_pictures import CLASSES, SPLITS, draw_picture
+from data.shape_pictures import CLASSES, SHAPES, SPLITS, draw_picture
 
 VERSION = 3  # raise it whenever pictures or annotations change: sets drawn by older code are then drawn anew
 MARKER = "drawn_by_data_shapes.json"  # inside the set: what it was drawn from

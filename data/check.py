@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from data.annotations import Annotations, faulty_boxes
-from data.images import BadImageError, exif_orientation, read_file, read_image
+from data.images import UNREADABLE, BadImageError, exif_orientation, read_file, read_image
 
 TINY = 8.0  # objects below so many pixels of the network input, as the square root of the area, are tiny
 MANY = 300  # objects in a picture: evaluation looks at no more detections
@@ -215,7 +215,7 @@ def picture_kind(content: bytes) -> str:
             elif image.format == "TIFF":
                 bits = max(image.tag_v2.get(258, (8,)))
             has_alpha = mode in ("RGBA", "LA", "PA") or "transparency" in image.info
-    except OSError:  # formats that OpenCV alone can read
+    except UNREADABLE:  # formats that OpenCV alone can read
         return "RGB"
     if bits == 16 or mode.startswith(("I", "F")):
         return "16 bits a channel"

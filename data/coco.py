@@ -1,8 +1,8 @@
 """COCO annotation files in, checked flat arrays out. Every check on the user's COCO files is here."""
 
 import json
-import math
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,7 @@ def _load(path: Path) -> _File:
 def _load_slowly(text: bytes, path: Path) -> _File:
     try:
         content = json.loads(text)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # of syntax, of the encoding, of numbers with thousands of digits
         raise ValueError(f"{path}: is not JSON ({error}); expected a COCO annotation file") from None
     for key in ("images", "annotations", "categories"):
         entries = content.get(key) if isinstance(content, dict) else None
@@ -117,7 +117,7 @@ def _read_images(entries: list[_Image], faults: Faults) -> tuple[np.ndarray, np.
         faults.add("lists no images; expected at least one entry under 'images'")
 
     def who(n: int) -> str:
-        return f"image {entries[n].id}"
+        return f"image {entries[n].id}" if entries[n].id is not None else f"entry {n} of 'images'"
 
     ids = _whole([entry.id for entry in entries], "id", who, faults)
     _check_unique(ids, "image ids", faults)
@@ -137,7 +137,7 @@ def _read_objects(entries: list[_Annotation], faults: Faults, image_ids: np.ndar
     """Return one array per property of the N annotations, in the file's order; unusable values are replaced by others."""
 
     def who(n: int) -> str:
-        return f"annotation {entries[n].id}"
+        return f"annotation {entries[n].id}" if entries[n].id is not None else f"entry {n} of 'annotations'"
 
     ids = _whole([entry.id for entry in entries], "id", who, faults)
     _check_unique(ids, "annotation ids", faults)
@@ -191,6 +191,8 @@ def _read_bboxes(values: list[Any], who: Callable[[int], str], faults: Faults) -
     if bboxes.shape == (len(values), 4) and bboxes.dtype.kind in "if" and np.isfinite(bboxes).all():
         return bboxes.astype(np.float64)
     bad = [n for n, bbox in enumerate(values) if not _is_bbox(bbox)]
+    if not bad:
+        return np.array(values, np.float64)  # whole numbers of more than 64 bits are among them
     what = f"{who(bad[0])} has the bbox {values[bad[0]]!r}; expected four finite numbers, [x, y, width, height]"
     faults.add(what, len(bad))
     return np.ones((len(values), 4))
@@ -200,9 +202,10 @@ def _read_areas(values: list[Any], bboxes: np.ndarray, who: Callable[[int], str]
     """Return the areas; where none is given it is that of the box."""
     own = bboxes[:, 2:].clip(0).prod(axis=1)
     missing = np.array([value is None for value in values], bool)
-    if not missing.all() and not set(map(type, values)) <= {int, float, type(None)}:
+    bad = []
+    if not set(map(type, values)) <= {float, type(None)}:
         bad = [n for n, value in enumerate(values) if value is not None and not _is_number(value)]
-    else:
+    if not bad:
         own[~missing] = np.array([value for value in values if value is not None], np.float64)
         bad = np.flatnonzero(~np.isfinite(own) | (own < 0)).tolist()
     if bad:
@@ -215,7 +218,7 @@ def _is_bbox(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _check_unique(ids: np.ndarray, what: str, faults: Faults) -> None:

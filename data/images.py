@@ -1,5 +1,6 @@
 """Picture files in, RGB arrays out."""
 
+import contextlib
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8", 0xDA, b"\xff\xd9"
 JPEG_SIZES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}  # segments with the size
 REDUCED = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
 EXIF_ORIENTATION = 0x0112
+UNREADABLE = (OSError, Image.DecompressionBombError)  # what Pillow does not recognise, and more than 179 million pixels
 
 
 class BadImageError(ValueError):
@@ -39,7 +41,8 @@ def read_reduced(path: Path, size: tuple[int, int], factor: int, upright: bool =
     flags = REDUCED[factor] | cv2.IMREAD_IGNORE_ORIENTATION
     image = None
     if content and not (is_jpeg and is_cut_jpeg(content)):
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+        with contextlib.suppress(cv2.error):  # of more than 2^30 pixels, above all
+            image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
     if image is None:
         raise BadImageError(
             f"{path}: is not a whole picture ({len(content)} bytes); restore it, remove it from the annotation file, or "
@@ -69,7 +72,7 @@ def stored_size(path: Path) -> tuple[int, int]:
         with Image.open(path) as image:
             width, height = image.size
             return (width, height) if _orientation(image) >= 5 else (height, width)
-    except OSError as error:  # also what Pillow does not recognise
+    except UNREADABLE as error:
         raise BadImageError(f"{path}: its size cannot be read ({error}); restore or remove the file") from None
 
 
@@ -78,7 +81,7 @@ def exif_orientation(content: bytes) -> int:
     try:
         with Image.open(io.BytesIO(content)) as image:
             return _orientation(image)
-    except OSError:
+    except UNREADABLE:
         return 1
 
 

@@ -1,5 +1,6 @@
 """Data sets with YOLO text labels and a ``data.yaml``, read as they are."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ def _load(path: Path) -> dict[str, Any]:
         raise ValueError(f"data.root: there is no file {path} (looked from {Path.cwd()}); give a data.yaml or a folder")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # the latter of the encoding, and of dates that do not exist
         raise ValueError(f"{path}: is not YAML ({error}); expected train, val and names") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path}: holds {str(content)[:80]!r}; expected a mapping with train, val and names")
@@ -81,6 +82,8 @@ def _read_names(content: dict[str, Any], path: Path) -> list[str]:
         names = [names[n] for n in range(len(names))]
     if not isinstance(names, list) or not names:
         raise ValueError(f"{path}: names is {names!r}; expected the names of the classes, a list or a mapping from 0 on")
+    if odd := [name for name in names if isinstance(name, bool) or not isinstance(name, str | int | float)]:
+        raise ValueError(f"{path}: names has {odd[0]!r}; expected text (quote yes, no, on and off, which YAML turns)")
     names = [str(name) for name in names]
     if len(set(names)) < len(names):
         raise ValueError(f"{path}: names lists one name twice: {names}; rename or merge the classes")
@@ -90,11 +93,18 @@ def _read_names(content: dict[str, Any], path: Path) -> list[str]:
 
 
 def _root(content: dict[str, Any], path: Path) -> Path:
-    """Return the folder that splits are relative to: ``path`` seen from the file, or else from here."""
+    """Return the folder that splits are relative to: ``path`` seen from the file, or else from here or from datasets/.
+
+    A file that is in a folder of that name itself means its own folder.
+    """
     given = content.get("path")
-    candidates = [path.parent] if not given else [path.parent / str(given), Path(str(given))]
+    candidates = [path.parent]
+    if given:
+        candidates = [path.parent / str(given), Path(str(given)), Path("datasets", str(given))]
+        if path.resolve().parent.name == Path(str(given)).name:
+            candidates.append(path.parent)
     for candidate in candidates:
-        if candidate.is_dir():
+        if os.path.isdir(candidate):
             return candidate
     looked = " or ".join(str(candidate.resolve()) for candidate in candidates)
     raise ValueError(f"{path}: path is {given!r}, but there is no folder {looked}; correct path, or get the data set first")
@@ -103,34 +113,44 @@ def _root(content: dict[str, Any], path: Path) -> Path:
 def _find_pictures(value: Any, folder: Path, who: str) -> list[Path]:
     entries = value if isinstance(value, list) else [value]
     pictures: dict[Path, None] = {}  # a set that keeps its order
+    listed = 0
     for entry in entries:
         place = _locate(str(entry), folder)
-        if place.is_dir():
-            found = sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-        elif place.is_file():
+        if os.path.isdir(place):
+            found = _list_folder(place)
+        elif os.path.isfile(place):
             found = _read_list(place, folder)
         else:
             raise ValueError(f"{who} is {entry!r}, but there is no {place}; correct it, or get the data set first")
         if not found:
             raise ValueError(f"{who} is {entry!r}, but {place} has no pictures ({', '.join(sorted(SUFFIXES))})")
         pictures.update(dict.fromkeys(found))
+        listed += len(found)
+    if listed > len(pictures):
+        rank_zero_warn(f"{who}: {listed - len(pictures)} pictures are listed more than once; each is taken once")
     return list(pictures)
+
+
+def _list_folder(folder: Path) -> list[Path]:
+    """Return the pictures in ``folder`` and below, behind links too, sorted."""
+    paths = [Path(at, name) for at, _, names in os.walk(folder, followlinks=True) for name in names]
+    return sorted(path for path in paths if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
 
 
 def _locate(entry: str, folder: Path) -> Path:
     place = folder / entry
-    if not place.exists() and entry.startswith("../"):  # as some exporters write, meaning the file's own folder
+    if not os.path.exists(place) and entry.startswith("../"):  # as some exporters write, meaning the file's own folder
         place = folder / entry.removeprefix("../")
     return place
 
 
 def _read_list(file: Path, folder: Path) -> list[Path]:
-    lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+    lines = [line.strip().replace("\\", "/") for line in _read_lines(file)]  # also if written on Windows
     bases = file.parent, folder  # "./a.jpg" is beside the list by custom; others are tried there first, too
     found = []
     for line in filter(None, lines):
         candidates = [base / line for base in bases]
-        found.append(next((c for c in candidates if c.is_file()), candidates[0]))
+        found.append(next((c for c in candidates if os.path.isfile(c)), candidates[0]))
     return found
 
 
@@ -140,7 +160,7 @@ def _read_split(name: str, folder: Path, pictures: list[Path], class_names: list
     files = [label_path(picture) for picture in pictures]
     rows, positions = [], []
     for position, file in enumerate(files):
-        if file.is_file():
+        if os.path.isfile(file):
             found = _read_labels(file, len(class_names), faults)
             rows.append(found)
             positions += [position] * len(found)
@@ -188,7 +208,12 @@ def _read_sizes(pictures: list[Path], faults: Faults) -> np.ndarray:
 def _read_labels(file: Path, num_classes: int, faults: Faults) -> np.ndarray:
     """Return the objects of a label file, (N, 5) float64: class, then centre and sides as shares of the picture."""
     rows = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        lines = _read_lines(file)
+    except ValueError as error:
+        faults.add(str(error))
+        lines = []
+    for number, line in enumerate(lines, start=1):
         if line.strip():
             try:
                 rows.append(_read_line(line.split(), num_classes))
@@ -196,6 +221,13 @@ def _read_labels(file: Path, num_classes: int, faults: Faults) -> np.ndarray:
                 faults.add(f"{file}, line {number}: {error}")
                 break  # one fault a file says enough
     return np.array(rows, np.float64).reshape(-1, 5)
+
+
+def _read_lines(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="utf-8-sig").splitlines()  # editors on Windows put a mark at the beginning
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: is not a text file in UTF-8 ({error})") from None
 
 
 def _read_line(words: list[str], num_classes: int) -> tuple[float, ...]:

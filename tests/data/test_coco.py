@@ -142,7 +142,10 @@ FAULTS = {
     "no bbox": (lambda c: c["annotations"][2].pop("bbox"), "annotation 1012 has the bbox None"),
     "nan area": (lambda c: c["annotations"][2].update(area=math.nan), "annotation 1012 has the area nan"),
     "bad iscrowd": (lambda c: c["annotations"][2].update(iscrowd="no"), "annotation 1012 has iscrowd 'no'"),
-    "no annotation id": (lambda c: c["annotations"][2].pop("id"), "has id None"),
+    "no annotation id": (lambda c: c["annotations"][2].pop("id"), "entry 2 of 'annotations' has id None"),
+    "no image id": (lambda c: c["images"][2].pop("id"), "entry 2 of 'images' has id None"),
+    "area beyond floats": (lambda c: c["annotations"][2].update(area=10**400), "annotation 1012 has the area 1000"),
+    "bbox beyond floats": (lambda c: c["annotations"][2].update(bbox=[10**400, 2, 3, 4]), "annotation 1012 has the bbox"),
     "id too large": (lambda c: c["annotations"][2].update(id=2**70), "whole number of at most 63 bits"),
     "unknown image": (lambda c: c["annotations"][2].update(image_id=999), "annotation 1012 refers to image_id 999"),
     "unknown category": (lambda c: c["annotations"][2].update(category_id=8), "annotation 1012 .*category_id 8"),
@@ -187,10 +190,24 @@ def test_all_faults_are_named_at_once(tiny_coco: Path, edit_json: Edit) -> None:
         assert part in str(caught.value)
 
 
-@pytest.mark.parametrize(("text", "message"), [("{not json", "is not JSON"), ("[1, 2]", "misses the key 'images'")])
+def test_numbers_of_more_than_64_bits_are_numbers(tiny_coco: Path, edit_json: Edit) -> None:
+    edit_json("train", lambda c: c["annotations"][2].update(bbox=[1, 2, 10**30, 4]))
+    with pytest.warns(UserWarning, match=r"1 boxes stick out .*1012"):
+        read(tiny_coco)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{not json", "is not JSON"),
+        ("[1, 2]", "misses the key 'images'"),
+        ("[" * 100_000, "is not JSON"),
+        ('{"images": ' + "9" * 5000 + "}", "is not JSON"),
+    ],
+)
 def test_other_files_are_refused(tiny_coco: Path, text: str, message: str) -> None:
     (tiny_coco / "annotations/train.json").write_text(text)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=rf"train\.json: {message}|train\.json: .* {message}"):
         read(tiny_coco)
 
 

@@ -1,6 +1,8 @@
 """Bad pictures are named, and skipped and counted when that is asked for."""
 
 import shutil
+import struct
+import zlib
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
@@ -12,7 +14,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from data import Augmentation, CocoDataModule
-from data.images import BadImageError, is_cut_jpeg, read_image, read_reduced, stored_size, turn
+from data.check import picture_kind
+from data.images import BadImageError, exif_orientation, is_cut_jpeg, read_image, read_reduced, stored_size, turn
 
 EXIF_TURNED = bytes.fromhex("ffe100224578696600004d4d002a00000008000101120003000000010006000000000000")
 
@@ -51,6 +54,20 @@ def test_what_is_no_picture_is_bad(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "bad.jpg").write_bytes(content)
     with pytest.raises(BadImageError, match=r"bad\.jpg: is not a whole picture"):
         read_image(tmp_path / "bad.jpg", (5, 5))
+
+
+@pytest.mark.parametrize("side", [15_000, 40_000])
+def test_more_pixels_than_a_library_takes_are_bad(tmp_path: Path, side: int) -> None:
+    """Pillow refuses the first size, and OpenCV the second, each with an error of its own."""
+    Image.new("1", (8, 8)).save(tmp_path / "huge.png")
+    content = bytearray((tmp_path / "huge.png").read_bytes())
+    content[16:24] = struct.pack(">II", side, side)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    (tmp_path / "huge.png").write_bytes(content)
+    for read in (lambda path: read_image(path, (side, side)), stored_size):
+        with pytest.raises(BadImageError, match=r"huge\.png"):
+            read(tmp_path / "huge.png")
+    assert (exif_orientation(content), picture_kind(content)) == (1, "RGB")  # what nothing else is known about
 
 
 def test_another_size_than_on_file_is_bad(jpeg: Path) -> None:

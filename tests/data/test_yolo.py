@@ -132,6 +132,8 @@ def test_label_faults_name_file_and_line(tiny_yolo: Path, fault: str) -> None:
         ({"path": "elsewhere"}, "path is 'elsewhere', but there is no folder"),
         ({"train": "images/trian"}, "train is 'images/trian', but there is no"),
         ({"train": "labels/train"}, "has no pictures"),
+        ({"train": "x" * 5000}, "but there is no"),
+        ({"names": ["red", False, "blue"]}, "names has False; expected text"),
         ({"val": None}, "has no 'val'"),
         ({"kpt_shape": [17, 3]}, "key points"),
     ],
@@ -147,6 +149,62 @@ def test_exporters_habits_are_understood(tiny_yolo: Path, edit_yaml: Callable[..
     found = read_yolo(path)
     assert len(found["train"]) == 8
     assert found["val"].class_names == ["class_0", "class_1", "class_2"]
+
+
+def test_files_from_windows_are_understood(tiny_yolo: Path, edit_yaml: Callable[..., Path]) -> None:
+    """A mark at the beginning, CR LF at line ends, backslashes, suffixes in capitals."""
+    root = tiny_yolo.parent
+    os.rename(root / "images/train/picture_1.png", root / "images/train/picture_1.PNG")
+    (root / "some.txt").write_bytes(b"\xef\xbb\xbfimages\\train\\picture_0.png\r\nimages\\train\\picture_1.PNG\r\n")
+    (root / "labels/train/picture_0.txt").write_bytes(b"\xef\xbb\xbf1 0.5 0.5 0.5 0.5\r\n2 0.5 0.5 0.25 0.25\r\n")
+    path = edit_yaml(train="some.txt")
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    train = read_yolo(path)["train"]
+    assert [train.objects(n)[1].tolist() for n in range(2)] == [[1, 2], [2]]
+
+
+@pytest.mark.parametrize("file", ["labels/train/picture_0.txt", "some.txt", "data.yaml"])
+def test_what_is_no_text_is_named(tiny_yolo: Path, edit_yaml: Callable[..., Path], file: str) -> None:
+    edit_yaml(val="some.txt" if file == "some.txt" else "images/val")
+    (tiny_yolo.parent / file).write_bytes(b"\xff\xfe1\x00")
+    with pytest.raises(ValueError, match=rf"{file}: is not"):
+        read_yolo(tiny_yolo)
+
+
+def test_any_text_file_for_a_list_is_refused(tiny_yolo: Path, edit_yaml: Callable[..., Path]) -> None:
+    (tiny_yolo.parent / "some.txt").write_text("x" * 5000)
+    with pytest.raises(ValueError, match="its size cannot be read"):
+        read_yolo(edit_yaml(train="some.txt"))
+
+
+def test_linked_folders_are_followed_and_repeats_counted(tiny_yolo: Path, edit_yaml: Callable[..., Path]) -> None:
+    root = tiny_yolo.parent
+    os.rename(root / "images/val", root / "elsewhere")
+    os.mkdir(root / "images/val")
+    os.symlink(root / "elsewhere", root / "images/val/link")
+    os.rename(root / "labels/val", root / "labels/link")
+    os.mkdir(root / "labels/val")
+    os.rename(root / "labels/link", root / "labels/val/link")
+    with pytest.warns(UserWarning, match="train: 8 pictures are listed more than once"):
+        found = read_yolo(edit_yaml(train=["images/train", "images/train"]))
+    assert [len(found[split]) for split in ("train", "val")] == [8, 5]
+    assert len(found["val"].ids) > 0
+
+
+@pytest.mark.parametrize("place", ["above", "inside", "elsewhere"])
+def test_where_the_data_sets_folder_is_looked_for(
+    tiny_yolo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """``path: tiny``, as in coco8.yaml: beside the file, around it, or below datasets/."""
+    monkeypatch.chdir(tmp_path)
+    content = tiny_yolo.read_text().replace("path: .", "path: tiny")
+    file = {"above": tmp_path, "inside": tiny_yolo.parent, "elsewhere": tmp_path / "other"}[place] / "tiny.yaml"
+    file.parent.mkdir(exist_ok=True)
+    if place == "elsewhere":
+        (tmp_path / "datasets").mkdir()
+        os.rename(tmp_path / "tiny", tmp_path / "datasets/tiny")
+    file.write_text(content)
+    assert len(read_yolo(file)["train"]) == 8
 
 
 def test_labels_that_are_nowhere_are_an_error(tiny_yolo: Path) -> None:

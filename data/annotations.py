@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from os.path import commonpath, relpath
+from os.path import commonpath, join, relpath
 from pathlib import Path
 from typing import Any
 
@@ -204,7 +204,7 @@ def join_annotations(parts: list[Annotations]) -> Annotations:
     folder = Path(commonpath([part.folder.resolve() for part in parts]))
     labels = [np.searchsorted(category_ids, np.array(part.category_ids))[part.labels] for part in parts]
     file_names = [
-        (relpath(part.folder.resolve(), folder) + "/" + name.decode()).removeprefix("./").encode()
+        join(relpath(part.folder.resolve(), folder), name.decode()).removeprefix("./").encode()
         for part in parts
         for name in part.file_names
     ]

@@ -1,6 +1,8 @@
 """The pictures of a split: read, scaled to fit, and kept in memory where that is wanted."""
 
+import math
 import os
+import shutil
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -121,14 +123,14 @@ class RamCache:
 
     def check(self, processes: int) -> None:
         """Raise a ValueError unless there is memory for so many processes."""
-        need, free = int(self.starts[-1]) * processes, available_memory()
+        need, free = int(self.starts[-1]) * processes, min(available_memory(), shared_memory())
         self.need = f"{need / 1e9:.1f} GB for {len(self.places)} pictures" + (
             f" x {processes} processes" if processes > 1 else ""
         )
         if need > RESERVE * free:
             raise ValueError(
-                f"data.cache is ram, which needs {self.need}, but {free / 1e9:.1f} GB of memory are free; set data.cache "
-                "to recent, or data.image_size lower"
+                f"data.cache is ram, which needs {self.need}, but {free / 1e9:.1f} GB of memory that can be shared are "
+                "free (in a container, look at the size of /dev/shm); set data.cache to recent, or data.image_size lower"
             )
 
     def fill(self) -> None:
@@ -155,6 +157,11 @@ class RamCache:
         if not self.scales[index, 0]:
             return None
         return Fitted(self._view(index), tuple(self.scales[index].tolist()))
+
+
+def shared_memory() -> float:
+    """Return the bytes that processes can share: containers often have no more than 64 MB, until they are given more."""
+    return shutil.disk_usage("/dev/shm").free if os.path.isdir("/dev/shm") else math.inf
 
 
 def available_memory() -> int:

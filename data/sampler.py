@@ -173,7 +173,7 @@ def rectangles(pictures: np.ndarray, size: Size, batch: int) -> tuple[np.ndarray
     step = side_step(size)
     order = np.argsort(pictures[:, 0] / pictures[:, 1], kind="stable")
     ratio = np.minimum(size[0] / pictures[order, 0], size[1] / pictures[order, 1])[:, None]
-    fitted = np.rint(pictures[order] * ratio)
+    fitted = np.rint(pictures[order] * ratio).clip(1)  # a line one pixel wide has none left
     starts = np.arange(0, len(order), batch)
     largest = np.maximum.reduceat(fitted, starts, axis=0)
     sizes = (np.ceil(largest / step) * step).astype(int)

@@ -34,6 +34,13 @@ def test_files_are_joined(tiny_arguments: dict[str, Any], tiny_coco: Path) -> No
     assert len(truth["annotations"]) == sum(len(part.ids) for part in parts)
 
 
+def test_absolute_file_names_stay_where_they_are(tiny_coco: Path, edit_json: Callable[..., Path]) -> None:
+    folder = tiny_coco / "images/train"
+    edit_json("train", lambda content: content["images"][0].update(file_name=str(folder / "picture_0.png")))
+    parts = [read_coco(tiny_coco / f"annotations/{s}.json", tiny_coco / f"images/{s}") for s in ("train", "val")]
+    assert join_annotations(parts).image_path(0) == folder / "picture_0.png"
+
+
 def test_ids_that_clash_are_numbered_anew_and_categories_united(tiny_coco: Path, edit_json: Callable[..., Path]) -> None:
     parts = [read_coco(tiny_coco / "annotations/train.json", tiny_coco / "images/train")]
 

@@ -91,6 +91,9 @@ def test_ram_that_is_not_there_is_refused_with_numbers(
     monkeypatch.setattr(pictures_file, "available_memory", lambda: need / 0.8 + 10)
     data = CocoDataModule(**tiny_arguments | {"cache": "ram"})
     data.train_dataloader()
+    monkeypatch.setattr(pictures_file, "shared_memory", lambda: need / 0.8 - 10)
+    with pytest.raises(ValueError, match="in a container, look at the size of /dev/shm"):
+        CocoDataModule(**tiny_arguments | {"cache": "ram"})
     with pytest.raises(ValueError, match="for 8 pictures x 2 processes"):
         data._ram.check(2)
 
@@ -109,6 +112,7 @@ def test_bad_pictures_in_the_ram_cache_are_skipped(tiny_arguments: dict[str, Any
 
 def test_available_memory_is_that_of_this_machine() -> None:
     assert 1e8 < available_memory() < 1e14
+    assert pictures_file.shared_memory() > 0
 
 
 def test_the_ram_cache_holds_what_is_decoded(large: Pictures) -> None:

@@ -128,6 +128,11 @@ def test_rectangles_hold_their_pictures_and_no_more() -> None:
     assert sizes[0].tolist() == [448, 640]
 
 
+def test_rectangles_hold_pictures_that_are_mere_lines() -> None:
+    _, sizes = rectangles(np.array([[1, 2000], [2000, 1]]), (640, 640), batch=1)
+    assert sizes.tolist() == [[64, 640], [640, 64]]
+
+
 @pytest.mark.parametrize(("length", "replicas"), [(21, 1), (21, 2), (21, 3), (2, 3)])
 def test_evaluation_sees_every_picture_once(length: int, replicas: int) -> None:
     order, sizes = np.arange(length)[::-1], np.arange(2 * length).reshape(length, 2)

@@ -5,6 +5,7 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator
+from multiprocessing import current_process
 from multiprocessing.util import get_temp_dir
 from typing import Any, Protocol
 
@@ -25,6 +26,8 @@ def init_worker(worker_id: int) -> None:
     """One thread per worker process: more would compete with the other workers."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+    # If the main process has a temporary folder already, a forked worker inherits its name, and must not remove it.
+    current_process()._config.pop("tempdir", None)
     folder = get_temp_dir()  # has the socket that batches go through
 
     def leave(signum: int, frame: Any) -> None:

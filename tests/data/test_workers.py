@@ -1,10 +1,12 @@
 """Worker processes that fail, die or are interrupted."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
+from multiprocessing.util import get_temp_dir
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 import yaml
 
 from data import Augmentation, CocoDataModule
-from data.workers import WatchedDataset, WatchedLoader
+from data.workers import WatchedDataset, WatchedLoader, init_worker
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,6 +52,20 @@ def test_a_worker_that_is_killed_is_reported_with_its_picture() -> None:
     loader = WatchedLoader(WatchedDataset(Picky("dies"), 2), batch_size=2, num_workers=2, persistent_workers=True)
     with pytest.raises(RuntimeError, match=r"(?s)DataLoader worker \(pid.*was at picture_9\.png.*memory may have run out"):
         list(loader)
+
+
+def test_a_worker_that_is_ended_leaves_the_main_process_its_temporary_folder() -> None:
+    """Other loaders' workers may have their sockets there."""
+    mine = Path(get_temp_dir())
+    fork = multiprocessing.get_context("fork")
+    ready = fork.Event()
+    worker = fork.Process(target=lambda: (init_worker(0), ready.set(), time.sleep(30)))
+    worker.start()
+    assert ready.wait(30)
+    worker.terminate()
+    worker.join(30)
+    assert worker.exitcode == 0
+    assert mine.is_dir()
 
 
 def test_all_pictures_of_a_mosaic_are_named(tiny_arguments: dict[str, Any]) -> None:

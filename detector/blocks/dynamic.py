@@ -156,6 +156,7 @@ class DynamicConv2d(nn.Module):
         self.weight.copy_((weight.flatten() / total).expand_as(self.weight))
         if bias is not None:
             self.bias.copy_((bias / total).expand_as(self.bias))
+        self.shift = None  # of a normalisation that was folded in before
 
     @property
     def _pointwise(self) -> bool:

@@ -167,6 +167,7 @@ def test_an_upcycled_layer_computes_the_same(case: dict, num_experts: int, routi
     torch.manual_seed(0)
     plain = nn.Conv2d(8, 12, **case)
     conv = DynamicConv2d.like(plain, num_experts, routing)
+    conv.fold(torch.ones(12), torch.ones(12))  # what was there before must not be left
     conv.upcycle(plain.weight, plain.bias)
     x = torch.randn(3, 8, 6, 7)
     y = conv(x)

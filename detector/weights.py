@@ -78,7 +78,8 @@ def read_weights(path: str | Path) -> Weights:
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     except Exception as error:  # what is of another type than we write can fail in any way
-        raise ValueError(f"{path}: is not as this version writes it ({type(error).__name__}: {error}); get it again, or upgrade") from None
+        what = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{path}: is not as this version writes it ({what}); get it again, or upgrade") from None
     return weights
 
 
@@ -225,7 +226,7 @@ def _check(weights: Weights) -> None:
     for name, value in weights.state_dict.items():
         if not _is_ordinary(name, value):
             what = f"{value.dtype} {value.layout}" if isinstance(value, Tensor) else type(value).__name__
-            raise ValueError(f"{name!r} is a {what}; expected a dense floating-point tensor whose values are all in the file")
+            raise ValueError(f"{name!r} is a {what}; expected a dense floating-point tensor, all of it in the file")
     info, number = weights.info, weights.num_classes
     for name, values in (("class names", info.class_names), ("category ids", info.category_ids)):
         if values is not None and len(values) != number:
@@ -251,7 +252,7 @@ def save_weights(
     path = Path(path)
     if CLASS_WIDTH not in state_dict:
         raise ValueError(
-            f"{path}: these weights have no {CLASS_WIDTH!r}, as those of a deployed detector, and could not be loaded again; "
+            f"{path}: these weights have no {CLASS_WIDTH!r}, as those of a deployed detector, and could not be loaded; "
             "save those of the detector before deploy()"
         )
     tensors = {}

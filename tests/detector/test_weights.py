@@ -93,7 +93,7 @@ def test_names_without_metadata(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [torch.zeros(2, dtype=torch.int8), torch.zeros(1).expand(2), torch.zeros(2).to_sparse(), torch.zeros(2, device="meta"), 3],
+    [torch.ones(2).to(torch.int8), torch.zeros(1).expand(2), torch.ones(2).to_sparse(), torch.ones(2, device="meta"), 3],
     ids=["int8", "expanded", "sparse", "meta", "number"],
 )
 def test_what_is_no_ordinary_tensor_is_refused(tmp_path: Path, value: object) -> None:

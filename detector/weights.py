@@ -20,6 +20,7 @@ from detector.reference import is_reference_state_dict, is_state_dict, read_refe
 from detector.safe_load import load_torch_file
 
 FORMAT_VERSION = 1  # of the metadata in our safetensors files
+OWN_CHECKPOINT = "checkpoint of ours"  # the kind of weights that come with all that it takes to resume or evaluate a run
 CLASS_WIDTH = "head.one2many.cls.0.1.norm.weight"  # as many values as the class towers are wide
 
 
@@ -111,7 +112,7 @@ def _from_lightning(path: Path, content: dict[str, Any]) -> Weights:
         provenance=about.get("provenance") or "trained with lightning-dyn-detector",
         metrics=about.get("metrics") or {},
     )
-    return Weights(state_dict, info, path, "checkpoint of ours")
+    return Weights(state_dict, info, path, OWN_CHECKPOINT)
 
 
 def _from_safetensors(path: Path) -> Weights:

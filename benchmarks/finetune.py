@@ -1,9 +1,9 @@
 """What do trained weights bring on a small set? Blood cells from scratch against weights trained on drawn shapes.
 
-``python -m benchmarks.finetune --root datasets/bccd --jobs 2`` trains on the shapes set first (``make demo``'s settings), then,
-for every seed, at 224 px with ``configs/finetune.yaml`` from scratch, from those weights, and from those weights with a frozen
-backbone. About 30 minutes on 2 cores; it goes on where it was stopped. ``--weights`` starts from another file. All APs are of the
-average weights after the last epoch.
+``python -m benchmarks.finetune --root datasets/bccd --jobs 2`` trains on the shapes set first (with the settings of
+``make demo``), then, for every seed, at 224 px with ``configs/finetune.yaml``: from scratch, from those weights, and from
+those with a frozen backbone. About 30 minutes on 2 cores; it goes on where it was stopped. ``--weights`` starts from
+another file. All APs are of the average weights after the last epoch.
 """
 
 import argparse

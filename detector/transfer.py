@@ -88,10 +88,29 @@ def load_into(
 
 
 def build_from(weights: Weights) -> Detector:
-    """Return the detector that ``weights`` are of, on the CPU in float32, in evaluation mode."""
-    detector = build_detector(weights.info.variant, weights.num_classes, **weights.info.overrides)
+    """Return the detector that ``weights`` are of, on the CPU in float32, in evaluation mode.
+
+    Raises ValueError if the settings in the file make no detector, or a much larger one than its weights would fill.
+    """
+    with torch.device("meta"):  # where size costs nothing: a file may ask for a billion experts
+        sketch = _build(weights)
+    wanted, there = (sum(w.numel() for w in tensors.values()) for tensors in (sketch.state_dict(), weights.state_dict))
+    if wanted > 2 * there:
+        raise ValueError(
+            f"{weights.path}: its settings ({weights.info.variant}, {weights.info.overrides}) make a detector of {wanted:,} "
+            f"numbers, but it holds {there:,}; write the file again from its checkpoint"
+        )
+    detector = _build(weights)
     load_into(detector, weights)
     return detector.eval()
+
+
+def _build(weights: Weights) -> Detector:
+    variant, overrides = weights.info.variant, weights.info.overrides
+    try:
+        return build_detector(variant, weights.num_classes, **overrides)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{weights.path}: its settings ({variant}, {overrides}) make no detector: {error}") from error
 
 
 def _upcycled(detector: Detector, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:

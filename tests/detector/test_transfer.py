@@ -1,5 +1,6 @@
 """Weights into detectors of other classes and other layers, and the account that is given of it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -173,3 +174,20 @@ def test_dynamic_layers_anywhere_load_and_are_fine_tuned(where: str, tmp_path: P
     assert report.complete
     assert len(report.rebuilt if "cls" in where else report.copied_rows) == 12
     assert len(report.known_classes) == (0 if "cls" in where else 20)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        ({"dynamic": {"num_experts": 10**9}}, "make a detector of"),
+        ({"width": "wide"}, "make no detector"),
+        ({"depth": 1e9}, "depth is 1"),
+        ({"colour": 3}, "colour"),
+    ],
+    ids=str,
+)
+def test_settings_that_do_not_fit_the_weights_are_refused_before_anything_is_built(overrides: dict, reason: str) -> None:
+    weights = trained()
+    weights = replace(weights, info=replace(weights.info, overrides=overrides))
+    with pytest.raises(ValueError, match=f"w.pt: its settings .*{reason}"):
+        build_from(weights)

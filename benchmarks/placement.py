@@ -6,8 +6,8 @@ stopped) trains on the blood cells at 224 px for 20 epochs:
 1. every place with both routings, one seed: this sorts them by validation AP;
 2. the plain network and the best two, five seeds each: mean difference to the plain network of the same seed, with the 95 %
    interval of a paired t-test, on validation and test set; once more without seed 0, which has chosen them;
-3. two reasons why dynamic layers might not help, ``--explained_seeds`` seeds each: routers that learn too slowly, and experts
-   that learn too fast (an orthogonalised step does not shrink with an expert's share: two steps of halves move the mixture by
+3. two reasons why dynamic layers may not help, ``--explained_seeds`` seeds each: routers that learn too slowly, and experts
+   that learn too fast (orthogonalised steps do not shrink with an expert's share: two steps of halves move the mixture by
    a whole one, and shares of four sigmoids sum to 2). How much shares vary between images is told beside the AP.
 
 All APs are of the average weights after the last epoch, so that no choice of an epoch flatters the validation set.

@@ -40,6 +40,11 @@ def parse(args: list[str]) -> tuple[argparse.Namespace, ArgumentParser, Namespac
     sections = [_section(Path(path)) for path in (BASE_CONFIG, *options.config)]
     config = parser.parse_args([word for section in sections for word in ("--config", section)] + rest)
     config.data.seed = config.seed_everything
+    size = config.data.image_size
+    if min(size if isinstance(size, tuple | list) else (size,)) < 1 or options.pictures < 1:
+        raise ValueError(f"data.image_size is {size} and --pictures {options.pictures}; expected 1 or more")
+    if options.out.exists() and not options.out.is_dir():
+        raise ValueError(f"--out {options.out} is a file; give a folder")
     return options, parser, config
 
 
@@ -47,7 +52,10 @@ def _section(path: Path) -> str:
     """Return what concerns the data in a configuration file, as YAML."""
     if not path.is_file():
         raise ValueError(f"--config {path} is not a file (looked from {Path.cwd()})")
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"--config {path} is not YAML: {error}") from None
     content = content if isinstance(content, dict) else {}
     return yaml.safe_dump({key: value for key, value in content.items() if key in ("data", "seed_everything")})
 
@@ -105,7 +113,7 @@ def main(args: list[str] | None = None) -> int:
     try:
         options, parser, config = parse(sys.argv[1:] if args is None else args)
         return check(options, config) if options.command == "check" else show(options, parser, config)
-    except (ValueError, TypeError, argparse.ArgumentError) as error:
+    except (ValueError, TypeError, OSError, argparse.ArgumentError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 

@@ -15,7 +15,7 @@ from data.check import check_annotations
 from data.coco import check_root, read_coco
 from data.dataset import EvalDataset, TrainDataset, collate
 from data.pictures import BadImages, Pictures, PoolCache, RamCache
-from data.sampler import EpochOrder, EpochSampler, ShardSampler, rectangles, training_sizes
+from data.sampler import LANES, EpochOrder, EpochSampler, ShardSampler, rectangles, side_step, training_sizes
 from data.shape_pictures import SHAPES
 from data.transforms import Augmentation, TrainPipeline
 from data.workers import Describable, WatchedDataset, WatchedLoader, init_worker
@@ -82,6 +82,11 @@ class CocoDataModule(LightningDataModule):
             if value not in get_args(choices):
                 raise ValueError(f"data.{name} is {value!r}; expected one of {', '.join(get_args(choices))}")
         self._sizes = training_sizes(self.size, augment.multi_scale)
+        if augment.multi_scale and len(self._sizes) == 1:
+            raise ValueError(
+                f"augment.multi_scale is {augment.multi_scale}, in which there is no other size than {self.size} in steps "
+                f"of {side_step(self.size)}; give at least {side_step(self.size) / max(self.size):.2f}, or 0"
+            )
         self._pipeline = TrainPipeline(self.size, augment, transforms, self._sizes)
         files = {
             "train": (train_annotations, train_images),
@@ -126,12 +131,15 @@ class CocoDataModule(LightningDataModule):
             close_epoch = trainer.max_epochs - self.augment.close_mosaic
         order = EpochOrder(len(self.annotations["train"]), self.seed, self.augment.pool)
         mixing = (self.augment.mosaic, self.augment.mixup, close_epoch)
-        cache = PoolCache() if self._keep_pools else self._filled_ram()
+        place = self._place()
+        # Batches that cut across pools come pool after pool: the one before and the next are all that is needed.
+        lanes = LANES if order.interleaves(self.batch_size * place[0]) else 2
+        cache = PoolCache(lanes) if self._keep_pools else self._filled_ram()
         dataset = TrainDataset(pictures, self._pipeline, order, *mixing, cache)
         resume, self._resume = self._resume, None
         # Read anew for every epoch; ``trainer.current_epoch`` would be one too low while a resumed run starts.
         current_epoch = None if trainer is None else lambda: trainer.fit_loop.epoch_progress.current.processed
-        sampler = EpochSampler(order, self.batch_size, self._sizes, *self._place(), resume, current_epoch)
+        sampler = EpochSampler(order, self.batch_size, self._sizes, *place, resume, current_epoch)
         return self._loader(dataset, sampler, self.batch_size)
 
     def _filled_ram(self) -> RamCache | None:

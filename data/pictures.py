@@ -88,16 +88,17 @@ class Pictures:
 class PoolCache:
     """Keeps the pictures of the pools that a worker is at, one pool for each of the sampler's lanes.
 
-    So it holds at most LANES pools, and only LANES / W of them with W workers if that comes out even. It cannot change a
+    So it holds at most ``lanes`` pools, and only lanes / W of them with W workers if that comes out even. It cannot change a
     sample: pools are drawn from seed and epoch, and pictures depend on their files alone.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, lanes: int = LANES) -> None:
+        self.lanes = lanes
         self._lanes: dict[int, tuple[tuple[int, int], dict[int, Fitted | None]]] = {}
 
     def get(self, pool: tuple[int, int], index: int, load: Callable[[int], Fitted | None]) -> Fitted | None:
         """Return picture ``index`` of the ``pool`` (epoch and number), from ``load`` if it is new."""
-        lane = pool[1] % LANES
+        lane = pool[1] % self.lanes
         if lane not in self._lanes or self._lanes[lane][0] != pool:
             self._lanes[lane] = pool, {}
         held = self._lanes[lane][1]
@@ -175,5 +176,6 @@ def available_memory() -> int:
         limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     group = Path("/sys/fs/cgroup")
     if (group / "memory.max").is_file() and (most := (group / "memory.max").read_text().strip()) != "max":
-        limits.append(int(most) - int((group / "memory.current").read_text()))
+        reclaimable = dict(line.split() for line in (group / "memory.stat").read_text().splitlines()).get("inactive_file", 0)
+        limits.append(int(most) - int((group / "memory.current").read_text()) + int(reclaimable))
     return min(limits)

@@ -46,6 +46,10 @@ class EpochOrder:
         is_last = number == self.length // self.pool - 1
         return number, order[number * self.pool : None if is_last else (number + 1) * self.pool]
 
+    def interleaves(self, batch: int) -> bool:
+        """Whether batches of so many images keep to one pool each, so that taking pools in turn makes sense."""
+        return self.pool % batch == 0 and self.pool < self.length
+
     def interleaved(self, epoch: int, batch: int) -> np.ndarray:
         """Return the indices in the order of training, ``batch`` being the number of images in a step of all processes.
 
@@ -53,7 +57,7 @@ class EpochOrder:
         some steps apart, and each pool's batches go to the same worker.
         """
         order = self.order(epoch)
-        if self.pool % batch or self.pool == self.length:  # a batch with pictures of several pools gains nothing
+        if not self.interleaves(batch):
             return order
         blocks = []
         num_pools = self.length // self.pool

@@ -41,8 +41,8 @@ class Augmentation:
                 raise ValueError(f"augment.{name} is {getattr(self, name)}; expected a number in 0..{limit}")
         if self.close_mosaic < 0:
             raise ValueError(f"augment.close_mosaic is {self.close_mosaic}; expected a number of epochs, 0 or more")
-        if self.pool < 0:
-            raise ValueError(f"augment.pool is {self.pool}; expected a number of pictures, or 0 for all")
+        if self.pool < 0 or 0 < self.pool < 4:
+            raise ValueError(f"augment.pool is {self.pool}; expected at least the 4 pictures of a mosaic, or 0 for all")
         if len(self.hsv) != 3 or not all(0 <= gain <= 1 for gain in self.hsv):
             raise ValueError(f"augment.hsv is {self.hsv}; expected three gains (hue, saturation, value) in 0..1")
 

@@ -202,8 +202,12 @@ def test_show_writes_sheets_of_every_split(config: list[str], capsys: pytest.Cap
         (["--data.rot", "x"], "rot"),
         (["--config", "lost.yaml"], "lost.yaml is not a file"),
         (["--data.root", "lost"], "lost"),
+        (["--config", "broken.yaml"], "broken.yaml is not YAML"),
+        (["--out", "broken.yaml"], "--out broken.yaml is a file"),
+        (["--pictures", "0"], "--pictures 0; expected 1 or more"),
     ],
 )
 def test_mistakes_are_named(config: list[str], extra: list[str], message: str, capsys: pytest.CaptureFixture) -> None:
+    Path("broken.yaml").write_text("data: [")
     assert main(["show", *config, *extra]) == 2
     assert message in capsys.readouterr().err

@@ -413,6 +413,7 @@ def test_a_set_without_any_objects_gives_batches(tiny_arguments: Arguments, edit
         ({"seed": -5}, r"data\.seed is -5"),
         ({"on_bad_image": "ignore"}, r"data\.on_bad_image is 'ignore'"),
         ({"cache": "disk"}, r"data\.cache is 'disk'; expected one of none, recent, ram"),
+        ({"augment": Augmentation(multi_scale=0.1)}, r"multi_scale is 0\.1, .* give at least 1\.00, or 0"),
         ({"test_annotations": "a.json"}, "belong together"),
         ({"transforms": [{"Blurr": {}}]}, "did you mean Blur"),
     ],

@@ -80,6 +80,21 @@ def test_a_pool_cache_decodes_each_picture_once_and_holds_few(workers: int) -> N
     assert sorted(loads) == list(range(len(order.order(0))))
 
 
+@pytest.mark.parametrize("workers", [1, 3, 8])
+def test_batches_across_pools_keep_two_pools_at_most(workers: int) -> None:
+    pool, batch = 16, 6
+    order = EpochOrder(pool * 24, 0, pool)
+    assert not order.interleaves(batch)
+    keys = list(EpochSampler(order, batch, [(64, 64)]))
+    caches = [PoolCache(lanes=2) for _ in range(workers)]
+    for number, key in enumerate(keys):
+        cache = caches[number // batch % workers]
+        pool_number, members = order.pool_of(key.index, 0)
+        for index in members.tolist():
+            cache.get((0, pool_number), index, lambda n: n)
+        assert sum(len(pictures) for _, pictures in cache._lanes.values()) <= 3 * pool  # the last pool is a longer one
+
+
 def test_ram_that_is_not_there_is_refused_with_numbers(
     tiny_arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -146,6 +146,7 @@ def test_hsv_draws_within_its_gains_and_saturates() -> None:
         ("close_mosaic", -1),
         ("mixup", 2),
         ("pool", -1),
+        ("pool", 3),
         ("multi_scale", 1),
         ("hsv", (0.1, 0.2)),
     ],

@@ -51,15 +51,22 @@ def test_reduced_decoding_leaves_boxes_where_their_objects_are(large: Pictures, 
     assert factors == [4, 4, 4, 2, 1, 8]
 
 
-@pytest.mark.parametrize("augment", [Augmentation(pool=4, mixup=0.3), Augmentation(pool=4, multi_scale=0.5, degrees=5)])
-def test_no_cache_changes_a_sample(tiny_arguments: dict[str, Any], augment: Augmentation) -> None:
-    runs = []
+@pytest.mark.parametrize(
+    ("augment", "widths"),
+    [(Augmentation(pool=4, mixup=0.3), {128}), (Augmentation(pool=4, multi_scale=0.5, degrees=5), {64, 128, 192})],
+    ids=["mixup", "multi-scale"],
+)
+def test_no_cache_changes_a_sample(tiny_arguments: dict[str, Any], augment: Augmentation, widths: set[int]) -> None:
+    runs, seen = [], set()
     for cache in ("none", "recent", "ram"):
         for workers in (0, 2):
-            arguments = tiny_arguments | {"cache": cache, "num_workers": workers, "augment": augment, "batch_size": 2}
-            loader = CocoDataModule(**arguments).train_dataloader()
-            runs.append([fingerprint(batch) for _ in range(2) for batch in loader])
+            more = {"cache": cache, "num_workers": workers, "augment": augment, "batch_size": 2, "image_size": 128}
+            loader = CocoDataModule(**tiny_arguments | more).train_dataloader()
+            batches = [batch for _ in range(2) for batch in loader]
+            runs.append([fingerprint(batch) for batch in batches])
+            seen |= {batch["images"].shape[-1] for batch in batches}
     assert all(run == runs[0] for run in runs)
+    assert seen == widths
     assert len({row[1] for batch in runs[0] for row in batch}) == 16  # and epochs differ
 
 

@@ -14,7 +14,8 @@ import numpy as np
 from PIL import Image
 
 from data.annotations import Annotations, faulty_boxes
-from data.images import UNREADABLE, BadImageError, exif_orientation, read_file, read_image
+from data.images import read_image
+from detector.images import UNREADABLE, BadImageError, exif_orientation, read_file
 
 TINY = 8.0  # objects below so many pixels of the network input, as the square root of the area, are tiny
 MANY = 300  # objects in a picture: evaluation looks at no more detections

@@ -16,8 +16,9 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from data.annotations import Annotations
-from data.images import BadImageError, read_image, read_reduced
+from data.images import read_image, read_reduced
 from data.sampler import LANES
+from detector.images import BadImageError
 from detector.letterbox import fit_letterbox
 
 BadImages = Literal["raise", "skip"]

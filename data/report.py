@@ -8,8 +8,9 @@ import numpy as np
 
 from data.annotations import Annotations, clip_bboxes
 from data.check import Finding, Splits, Where, class_counts, object_sides
-from data.images import BadImageError, read_image
+from data.images import read_image
 from detector.drawing import draw_boxes, fit_longer_side
+from detector.images import BadImageError
 
 COLOURS = {"train": "#2a78b5", "val": "#e08a2c", "test": "#5a9e57"}
 LEVELS = {"error": "#b3261e", "warning": "#8a5a00", "note": "#555"}

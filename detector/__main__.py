@@ -1,4 +1,4 @@
-"""What to do with a trained model: ``python -m detector weights CKPT out.safetensors``."""
+"""What to do with a trained model: ``python -m detector predict|export|weights ...``."""
 
 import argparse
 import sys
@@ -7,20 +7,22 @@ from pathlib import Path
 
 import torch
 
+from detector.predict_command import add_predict_command
 from detector.transfer import build_from
 from detector.weights import WeightsInfo, read_weights, save_weights
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
-def main(args: list[str] | None = None) -> None:
-    """Parse ``args`` (by default the command line) and do it; mistakes in them exit with a message."""
+def main(args: list[str] | None = None) -> int:
+    """Parse ``args`` (by default the command line) and do it; mistakes exit with a message. Returns the exit status."""
     parser = argparse.ArgumentParser("python -m detector", description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    add_predict_command(commands)
     add_weights_command(commands)
     options = parser.parse_args(args)
     try:
-        options.run(options)
+        return options.run(options)
     except ValueError as error:
         sys.exit(f"error: {error}")
 
@@ -40,8 +42,8 @@ def add_weights_command(commands: argparse._SubParsersAction) -> None:
     parser.set_defaults(run=write_weights)
 
 
-def write_weights(options: argparse.Namespace) -> None:
-    """Convert ``options.checkpoint`` into ``options.out`` and say what it holds and under which licence."""
+def write_weights(options: argparse.Namespace) -> int:
+    """Convert ``options.checkpoint`` into ``options.out`` and say what it holds and under which licence. Returns 0."""
     if options.out.suffix != ".safetensors":
         raise ValueError(f"{options.out}: the name must end in .safetensors, by which the file is known when it is read")
     if options.out.exists() and not options.overwrite:
@@ -59,6 +61,7 @@ def write_weights(options: argparse.Namespace) -> None:
         )
     else:
         print(f"licence: {info.licence or 'not stated; yours to choose, with --licence'}")
+    return 0
 
 
 def with_licence(info: WeightsInfo, licence: str | None) -> WeightsInfo:
@@ -71,4 +74,4 @@ def with_licence(info: WeightsInfo, licence: str | None) -> WeightsInfo:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

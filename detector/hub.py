@@ -6,8 +6,10 @@ from typing import Any, Self
 
 from huggingface_hub import ModelCard, ModelCardData, ModelHubMixin, hf_hub_download
 
+from detector.head import BranchName
+from detector.model import Detector
 from detector.predict import Predictor, load_detector
-from detector.weights import metadata, save_weights
+from detector.weights import WeightsInfo, metadata, save_weights
 
 WEIGHTS_FILE = "model.safetensors"
 
@@ -18,6 +20,10 @@ class HubPredictor(Predictor, ModelHubMixin):
     ``HubPredictor.from_file("best.ckpt").push_to_hub("me/cells")``, then ``HubPredictor.from_pretrained("me/cells")``.
     Both ends use safetensors; ``save_pretrained`` and ``from_pretrained`` work on folders, too, without a network.
     """
+
+    def __init__(self, model: Detector, info: WeightsInfo, branch: BranchName = "one2one", source: str = "") -> None:
+        # The mixin fills arguments from config.json by their names, so there is none called image_size here.
+        super().__init__(model, info, branch, source)
 
     @classmethod
     def from_file(cls, path: str | Path) -> Self:

@@ -3,18 +3,23 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-from detector.batch import network_input
+from detector.batch import Letterbox, network_input
 from detector.head import BranchName
+from detector.images import read_upright
 from detector.letterbox import letterbox, to_original
 from detector.model import Detector
+from detector.postprocess import Detection
 from detector.transfer import build_from
 from detector.weights import WeightsInfo, read_weights
+
+if TYPE_CHECKING:
+    import supervision
 
 DEFAULT_SIZE = (640, 640)  # where the file does not know what its weights were trained at
 Image = str | Path | np.ndarray | Tensor
@@ -22,7 +27,7 @@ Image = str | Path | np.ndarray | Tensor
 
 @dataclass(frozen=True)
 class Detections:
-    """The objects found in one picture, best first."""
+    """The objects found in one picture, best first. Tensors are on the CPU."""
 
     boxes: Tensor  # (N, 4) x1 y1 x2 y2 in pixels of the original picture
     scores: Tensor  # (N,) in 0..1
@@ -33,15 +38,38 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
+    def to_torchvision(self) -> dict[str, Tensor]:
+        """Return ``boxes``, ``scores`` and ``labels`` as torchvision's detectors do; labels count from 0."""
+        return {"boxes": self.boxes, "scores": self.scores, "labels": self.labels}
+
+    def to_supervision(self) -> "supervision.Detections":
+        """Return ``supervision.Detections`` with the names as ``data["class_name"]``; needs ``pip install supervision``."""
+        import supervision
+
+        return supervision.Detections(
+            xyxy=self.boxes.numpy(),
+            confidence=self.scores.numpy(),
+            class_id=self.labels.numpy(),
+            data={"class_name": np.array(self.names, dtype=str)},
+        )
+
 
 class Predictor:
     """A plain Detector with what is needed to use it: class names, ids, input size, and where it came from.
 
     ``model`` is an ordinary module, which is put into evaluation mode: move it to another device or precision with
-    ``predictor.model.to(...)``.
+    ``predictor.model.to(...)``. ``image_size`` (height, width), or one side of a square, is that of the network input; by
+    default the one of training.
     """
 
-    def __init__(self, model: Detector, info: WeightsInfo, branch: BranchName = "one2one", source: str = "") -> None:
+    def __init__(
+        self,
+        model: Detector,
+        info: WeightsInfo,
+        branch: BranchName = "one2one",
+        source: str = "",
+        image_size: int | tuple[int, int] | None = None,
+    ) -> None:
         if getattr(model.head, branch, None) is None:
             raise ValueError(
                 f"the detector has no branch {branch!r}; choose one2one or one2many, if it has not been deployed"
@@ -50,58 +78,121 @@ class Predictor:
         num_classes = len(model.state_dict()[f"head.{branch}.cls.0.4.bias"])
         self.class_names = info.class_names or [f"class {label}" for label in range(num_classes)]
         self.category_ids = info.category_ids or list(range(num_classes))
-        self.image_size = info.image_size or DEFAULT_SIZE  # (height, width) of the network input
+        self.image_size = _checked_size(image_size or info.image_size or DEFAULT_SIZE, model.strides[-1])
 
     @torch.inference_mode()
     def __call__(
-        self, images: Image | Sequence[Image], score_threshold: float = 0.25, max_detections: int = 300
+        self,
+        images: Image | Sequence[Image],
+        score_threshold: float = 0.25,
+        max_detections: int = 300,
+        classes: Sequence[str | int] | None = None,
+        iou_threshold: float = 0.7,
+        batch_size: int = 8,
     ) -> list[Detections]:
         """Find the objects of pictures, one ``Detections`` each.
 
-        A picture is a file, an (H, W, 3) uint8 RGB array, or a (3, H, W) tensor, uint8 or floating point in 0..1. Files are
-        turned as their EXIF data say. Raises ValueError for anything else.
-        """
-        images = [images] if isinstance(images, str | Path | np.ndarray | Tensor) else list(images)
-        return [self._one(as_array(image), score_threshold, max_detections) for image in images]
+        Args:
+            images: pictures, of any sizes. A picture is a file, turned as its EXIF data say; an array (H, W), (H, W, 3) or
+                (H, W, 4), RGB, uint8 or uint16; or a tensor (3, H, W), uint8 or floating point in 0..1. Transparency is
+                left out.
+            score_threshold: scores must exceed it.
+            max_detections: at most so many objects a picture, the best.
+            classes: names or labels of the classes to look for, before anything is ranked; default: all.
+            iou_threshold: of NMS, which the branch ``one2many`` needs.
+            batch_size: so many pictures go through the network at a time, which changes nothing but time and memory.
 
-    def _one(self, image: np.ndarray, score_threshold: float, max_detections: int) -> Detections:
-        canvas, place = letterbox(image, self.image_size)
+        Raises ValueError for anything else.
+        """
+        if not 0 <= score_threshold <= 1 or batch_size < 1 or max_detections < 1:
+            raise ValueError(
+                f"score_threshold is {score_threshold}, batch_size {batch_size} and max_detections {max_detections}; "
+                "expected 0 to 1, and at least 1 each"
+            )
+        images = [images] if isinstance(images, str | Path | np.ndarray | Tensor) else list(images)
+        labels = None if classes is None else self.labels_of(classes)
+        found: list[Detections] = []
+        for start in range(0, len(images), batch_size):
+            batch, places = self.prepare([as_array(image) for image in images[start : start + batch_size]])
+            answers = self.model.detect(batch, self.branch, score_threshold, max_detections, iou_threshold, labels)
+            found += [self.detections(answer, place) for answer, place in zip(answers, places, strict=True)]
+        return found
+
+    def prepare(self, images: Sequence[np.ndarray]) -> tuple[Tensor, list[Letterbox]]:
+        """Return the network input (B, 3, H, W) made of ``images``, each (h, w, 3) uint8 RGB, and where each lies on it."""
+        canvases, places = zip(*(letterbox(image, self.image_size) for image in images), strict=True)
         weight = next(self.model.parameters())
-        batch = network_input(torch.from_numpy(canvas).permute(2, 0, 1)[None].to(weight.device), weight.dtype)
-        (found,) = self.model.detect(batch, self.branch, score_threshold, max_detections)
+        batch = torch.from_numpy(np.stack(canvases)).permute(0, 3, 1, 2).to(weight.device)
+        return network_input(batch, weight.dtype), list(places)
+
+    def detections(self, found: Detection, place: Letterbox) -> Detections:
+        """Return what was ``found`` on the network input in pixels of the picture, with the classes' names and ids."""
         labels = found["labels"].tolist()
         return Detections(
-            boxes=to_original(found["boxes"], place),
-            scores=found["scores"],
-            labels=found["labels"],
+            boxes=to_original(found["boxes"].cpu(), place),
+            scores=found["scores"].cpu(),
+            labels=found["labels"].cpu(),
             names=[self.class_names[label] for label in labels],
             category_ids=[self.category_ids[label] for label in labels],
         )
 
+    def labels_of(self, classes: Sequence[str | int]) -> list[int]:
+        """Return the labels of ``classes``, given by name or label; a ValueError lists the classes there are."""
+        names = dict(zip(self.class_names, range(len(self.class_names))))
+        labels = [names.get(c, -1) if isinstance(c, str) else c for c in classes]
+        if unknown := [c for c, label in zip(classes, labels) if not 0 <= label < len(names)] or not labels:
+            raise ValueError(f"no class {unknown}; choose some of: {', '.join(names)}")
+        return labels
 
-def load_detector(path: str | Path, branch: BranchName = "one2one") -> Predictor:
+    def deploy(self) -> "Predictor":
+        """Return one for inference alone, on the same device: its branch only, normalisation folded, channels last."""
+        model = self.model.deploy(self.branch).to(memory_format=torch.channels_last)
+        return Predictor(model, self.info, self.branch, self.source, self.image_size)
+
+
+def load_detector(
+    path: str | Path, branch: BranchName = "one2one", image_size: int | tuple[int, int] | None = None
+) -> Predictor:
     """Load a detector from a checkpoint of ours, a ``.safetensors``, or a ``.pt`` of the public reference.
 
     Variant, class names and input size come from the file, nothing in which is run. ``branch`` decides how pictures are
-    answered: ``"one2one"`` without NMS, ``"one2many"`` with. Raises ValueError, with file and reason, for other files.
+    answered: ``"one2one"`` without NMS, ``"one2many"`` with. ``image_size``: see ``Predictor``. Raises ValueError, with file
+    and reason, for other files.
     """
     weights = read_weights(path)
-    return Predictor(build_from(weights), weights.info, branch, f"{weights.path} ({weights.kind})")
+    return Predictor(build_from(weights), weights.info, branch, f"{weights.path} ({weights.kind})", image_size)
 
 
 def as_array(image: Image) -> np.ndarray:
-    """Return a picture as an (H, W, 3) uint8 RGB array."""
+    """Return a picture, see ``Predictor.__call__``, as an (H, W, 3) uint8 RGB array."""
     if isinstance(image, str | Path):
-        pixels = cv2.imread(str(image), cv2.IMREAD_COLOR)
-        if pixels is None:
-            raise ValueError(f"{image}: not a picture that can be read; give the path of a picture, an array or a tensor")
-        return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-    if isinstance(image, Tensor):
-        if image.ndim != 3 or image.shape[0] != 3:
-            raise ValueError(f"the tensor has the shape {tuple(image.shape)}; expected (3, height, width)")
-        image = image.detach().cpu()
-        image = (image.float() * 255).round().clamp(0, 255).byte() if image.is_floating_point() else image
-        image = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ValueError(f"the picture is {image.dtype} of shape {image.shape}; expected uint8 RGB, (height, width, 3)")
-    return image
+        return read_upright(Path(image))
+    shape, dtype = tuple(image.shape), image.dtype
+    if isinstance(image, Tensor) and image.ndim == 3:
+        image = _tensor_as_array(image)
+    elif image.ndim == 2 and not isinstance(image, Tensor):
+        image = image[..., None]
+    if image.dtype == np.uint16:
+        image = (image >> 8).astype(np.uint8)  # as decoders do
+    if image.ndim != 3 or image.shape[2] not in (1, 3, 4) or image.dtype != np.uint8 or not image.size:
+        raise ValueError(
+            f"the picture is {dtype} of shape {shape}; expected a uint8 RGB array (height, width, 3), or a tensor "
+            "(3, height, width), uint8 or floating point in 0..1; several pictures go into a list"
+        )
+    return np.ascontiguousarray(image.repeat(3, axis=2) if image.shape[2] == 1 else image[..., :3])
+
+
+def _tensor_as_array(image: Tensor) -> np.ndarray:
+    image = image.detach().cpu()
+    if image.is_floating_point():
+        if image.numel() and not image.max() <= 2:  # resizing may overshoot 1 a little
+            raise ValueError(f"the tensor has values up to {image.max():g}; floating-point pictures are in 0..1")
+        image = (image.float() * 255).round().clamp(0, 255).byte()
+    return image.movedim(0, -1).numpy()
+
+
+def _checked_size(size: int | tuple[int, int], stride: int) -> tuple[int, int]:
+    height, width = (size, size) if isinstance(size, int) else size
+    if min(height, width) < stride or height % stride or width % stride:
+        raise ValueError(f"image_size is {height} x {width} (height x width); both must be multiples of {stride}")
+    return height, width

@@ -28,11 +28,11 @@ def test_the_library_stands_alone() -> None:
         assert not imported(path) & {"data", "train", "benchmarks", "tests", "albumentations"}, path
 
 
-def test_the_data_package_takes_four_files_of_the_library() -> None:
+def test_the_data_package_takes_few_files_of_the_library() -> None:
     for path in (ROOT / "data").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("detector"):
-                assert node.module in {"detector.batch", "detector.boxes", "detector.drawing", "detector.letterbox"}, path
+                assert node.module.removeprefix("detector.") in {"batch", "boxes", "drawing", "images", "letterbox"}, path
 
 
 def test_nothing_imports_agpl_packages() -> None:

@@ -11,11 +11,12 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image
 
 from data import Augmentation, CocoDataModule
 from data.check import picture_kind
-from data.images import BadImageError, exif_orientation, is_cut_jpeg, read_image, read_reduced, stored_size, turn
+from data.images import read_image, read_reduced, stored_size
+from detector.images import BadImageError, exif_orientation
 
 EXIF_TURNED = bytes.fromhex("ffe100224578696600004d4d002a00000008000101120003000000010006000000000000")
 
@@ -40,10 +41,6 @@ def test_grey_pictures_get_three_channels(tmp_path: Path) -> None:
 def test_a_cut_jpeg_is_bad(jpeg: Path) -> None:
     whole = jpeg.read_bytes()
     assert read_image(jpeg, (30, 50)).shape == (30, 50, 3)
-    assert not is_cut_jpeg(whole + b"a trailer, as some phones write")
-    thumbnail = b"\xff\xe1" + (2 + len(whole)).to_bytes(2, "big") + whole
-    assert not is_cut_jpeg(whole[:2] + thumbnail + whole[2:])
-    assert is_cut_jpeg(whole[:2] + thumbnail + whole[2:-50])
     jpeg.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(BadImageError, match=str(jpeg)):
         read_image(jpeg, (30, 50))
@@ -90,14 +87,6 @@ def test_exif_rotation_is_applied_where_the_annotations_need_it(jpeg: Path) -> N
         read_image(jpeg, (30, 50), upright=True)
     assert stored_size(jpeg) == (50, 30)
     assert read_reduced(jpeg, (50, 30), 2).shape == (25, 15, 3)
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_pictures_are_turned_as_pillow_does(orientation: int) -> None:
-    pixels = np.random.default_rng(0).integers(0, 255, (3, 5, 3), dtype=np.uint8)
-    picture = Image.fromarray(pixels)
-    picture.getexif()[0x0112] = orientation
-    np.testing.assert_array_equal(turn(pixels, orientation), np.asarray(ImageOps.exif_transpose(picture)))
 
 
 def smooth(height: int, width: int) -> np.ndarray:

@@ -9,7 +9,7 @@ import torch
 
 from detector import build_detector
 from detector.letterbox import letterbox, to_original
-from detector.predict import Predictor
+from detector.predict import Predictor, as_array
 from detector.weights import WeightsInfo
 
 
@@ -31,8 +31,8 @@ def test_every_form_of_a_picture_gives_the_same(predictor: Predictor, tmp_path: 
     (expected,) = predictor.model.detect(batch, score_threshold=0.0, max_detections=5)
     for found in answers:
         assert len(found) == 5
-        assert torch.equal(found.boxes, to_original(expected["boxes"], place))
-        assert torch.equal(found.scores, expected["scores"])
+        torch.testing.assert_close(found.boxes, to_original(expected["boxes"], place), atol=1e-3, rtol=0)
+        torch.testing.assert_close(found.scores, expected["scores"])
         assert found.names == [["cat", "dog"][label] for label in found.labels.tolist()]
         assert found.category_ids == [[7, 9][label] for label in found.labels.tolist()]
     (alone,) = predictor(image, score_threshold=1.0)
@@ -42,13 +42,71 @@ def test_every_form_of_a_picture_gives_the_same(predictor: Predictor, tmp_path: 
 def test_what_is_not_a_picture_is_refused(predictor: Predictor, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("no picture")
     for image, message in (
-        (tmp_path / "a.txt", r"a\.txt: not a picture"),
-        (np.zeros((4, 4), np.uint8), r"shape \(4, 4\)"),
+        (tmp_path / "a.txt", r"a\.txt: is not a whole picture"),
+        (np.zeros((4, 4, 2), np.uint8), r"shape \(4, 4, 2\)"),
+        (np.zeros((0, 4, 3), np.uint8), r"shape \(0, 4, 3\)"),
+        (torch.full((3, 4, 4), 255.0), "values up to 255"),
+        (torch.zeros(4, 4), r"shape \(4, 4\)"),
         (np.zeros((4, 4, 3)), "float64"),
         (torch.zeros(1, 3, 4, 4), r"\(1, 3, 4, 4\)"),
     ):
         with pytest.raises(ValueError, match=message):
             predictor(image)
+
+
+def test_batches_give_the_same_as_one_by_one(predictor: Predictor) -> None:
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (*shape, 3), np.uint8) for shape in ((50, 120), (64, 96), (200, 30), (9, 9), (64, 65))]
+    alone = [predictor(image, score_threshold=0.0, max_detections=20)[0] for image in images]
+    assert predictor([]) == []
+    for size in (2, 5, 8):
+        together = predictor(images, score_threshold=0.0, max_detections=20, batch_size=size)
+        for a, b in zip(alone, together, strict=True):
+            torch.testing.assert_close(a.boxes, b.boxes, atol=1e-3, rtol=0)
+            torch.testing.assert_close(a.scores, b.scores, atol=1e-6, rtol=0)
+            assert a.names == b.names
+
+
+def test_grey_alpha_and_16_bits(predictor: Predictor) -> None:
+    grey = np.random.default_rng(0).integers(0, 256, (50, 70), np.uint8)
+    rgb = np.stack([grey] * 3, axis=2)
+    for form in (grey, grey[..., None], np.dstack([rgb, 255 - grey]), rgb.astype(np.uint16) * 257):
+        np.testing.assert_array_equal(as_array(form), rgb)
+    np.testing.assert_array_equal(as_array(torch.from_numpy(grey)[None]), rgb)
+
+
+def test_classes_are_chosen_before_ranking(predictor: Predictor) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    (both,) = predictor(image, score_threshold=0.0, max_detections=3)
+    for name in ("cat", "dog"):
+        (one,) = predictor(image, score_threshold=0.0, max_detections=3, classes=[name])
+        assert one.names == [name] * 3
+        (other,) = predictor(image, score_threshold=0.0, max_detections=3, classes=[predictor.labels_of([name])[0]])
+        assert torch.equal(one.boxes, other.boxes)
+    assert len(both) == 3
+    for classes in (["cow"], [2], []):
+        with pytest.raises(ValueError, match=r"no class .*choose some of: cat, dog"):
+            predictor(image, classes=classes)
+
+
+def test_detections_convert(predictor: Predictor) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    (found,) = predictor(image, score_threshold=0.0, max_detections=3)
+    assert found.to_torchvision() == {"boxes": found.boxes, "scores": found.scores, "labels": found.labels}
+    pytest.importorskip("supervision")
+    for detections in (found, predictor(image, score_threshold=1.0)[0]):
+        converted = detections.to_supervision()
+        np.testing.assert_array_equal(converted.xyxy, detections.boxes)
+        np.testing.assert_array_equal(converted.class_id, detections.labels)
+        assert converted["class_name"].tolist() == detections.names
+        assert len(converted) == len(detections)
+
+
+def test_a_deployed_predictor_answers_alike(predictor: Predictor) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    (before,), (after,) = (p(image, score_threshold=0.0, max_detections=20) for p in (predictor, predictor.deploy()))
+    torch.testing.assert_close(before.boxes, after.boxes, atol=1e-2, rtol=0)
+    torch.testing.assert_close(before.scores, after.scores, atol=1e-5, rtol=0)
 
 
 def test_branches() -> None:
@@ -70,3 +128,12 @@ def test_a_detector_fresh_from_training_predicts_and_stays_as_it_is() -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     Predictor(model, WeightsInfo("yolo26_n", image_size=(64, 64)))(torch.rand(3, 64, 64))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_the_input_size_can_be_chosen() -> None:
+    model, info = build_detector("yolo26_n", 2), WeightsInfo("yolo26_n", image_size=(64, 64))
+    assert Predictor(model, info, image_size=96).image_size == (96, 96)
+    assert Predictor(model, info, image_size=(64, 96)).image_size == (64, 96)
+    for size in (100, (64, 65), 16):
+        with pytest.raises(ValueError, match="multiples of 32"):
+            Predictor(model, info, image_size=size)

@@ -1,0 +1,118 @@
+"""Picture files in, RGB arrays out."""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8", 0xDA, b"\xff\xd9"
+JPEG_SIZES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}  # segments with the size
+REDUCED = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
+EXIF_ORIENTATION = 0x0112
+UNREADABLE = (OSError, Image.DecompressionBombError)  # what Pillow does not recognise, and more than 179 million pixels
+
+
+class BadImageError(ValueError):
+    """A picture file that cannot be used; the message names it."""
+
+
+def read_upright(path: Path) -> np.ndarray:
+    """Return the picture as viewers show it, (H, W, 3) uint8 RGB; see ``decode_image``."""
+    content = read_file(path)
+    image = decode_image(content)
+    if image is None:
+        raise BadImageError(
+            f"{path}: is not a whole picture ({len(content)} bytes); give the path of a picture, or restore it"
+        )
+    return turn(image, exif_orientation(content))
+
+
+def decode_image(content: bytes, factor: int = 1) -> np.ndarray | None:
+    """Return the picture in a file's ``content`` as stored, (H, W, 3) uint8 RGB, or None if that is not a whole picture.
+
+    Greyscale, palettes, CMYK and 16 bits a channel become RGB; transparency is left out. A JPEG comes at 1/``factor`` of its
+    height and width (rounded up): 1, 2, 4 or 8.
+    """
+    is_jpeg = content.startswith(JPEG_START)
+    if not content or (is_jpeg and is_cut_jpeg(content)):
+        return None
+    flags = REDUCED[factor if is_jpeg else 1] | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+    except cv2.error:  # more pixels than OpenCV takes
+        return None
+    return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def read_file(path: Path) -> bytes:
+    """Return the file's bytes; a BadImageError says why not."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BadImageError(f"{path}: cannot be read ({error.strerror}); restore the file") from None
+
+
+def exif_orientation(content: bytes) -> int:
+    """Return 1 to 8, how the stored picture is to be turned for viewing (see ``turn``); 1 if the file does not say."""
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            return orientation_of(image)
+    except UNREADABLE:
+        return 1
+
+
+def orientation_of(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 to 8, of a picture that Pillow has opened."""
+    if "exif" not in image.info:  # for other files Pillow would look for it in the whole picture
+        return 1
+    try:
+        found = image.getexif().get(EXIF_ORIENTATION, 1)
+    except Exception:  # Pillow raises all sorts of errors for damaged EXIF data, which the pixels do not depend on
+        return 1
+    return found if found in range(1, 9) else 1
+
+
+def turn(image: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn and mirror ``image`` (H, W, 3) as EXIF's orientation 1 to 8 says; from 5 on height and width change places."""
+    if orientation >= 5:
+        image = image.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    return np.ascontiguousarray(image)
+
+
+def is_cut_jpeg(content: bytes) -> bool:
+    """Whether this is a JPEG file without its end, which OpenCV would quietly fill up with grey."""
+    if not content.startswith(JPEG_START):
+        return False
+    # Behind the header: a thumbnail in one of its segments has an end marker of its own.
+    header_end = max((end for _, _, end in _segments(content)), default=2)
+    return content.find(JPEG_END, header_end) < 0
+
+
+def jpeg_size(content: bytes) -> tuple[int, int]:
+    """Return the stored height and width that a JPEG file's header gives; (0, 0) if there is none."""
+    for kind, start, _ in _segments(content):
+        if kind in JPEG_SIZES:  # length (2 bytes), bits (1), height (2), width (2)
+            return int.from_bytes(content[start + 3 : start + 5], "big"), int.from_bytes(
+                content[start + 5 : start + 7], "big"
+            )
+    return 0, 0
+
+
+def _segments(content: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield kind, start (of the length) and end of a JPEG header's segments, each 0xFF, kind, length, content."""
+    position = 2
+    while position + 4 <= len(content) and content[position] == 0xFF and content[position + 1] != JPEG_SCAN:
+        kind = content[position + 1]
+        if kind == 0xFF:  # filler
+            position += 1
+            continue
+        end = position + 2 + int.from_bytes(content[position + 2 : position + 4], "big")
+        yield kind, position + 2, end
+        position = end

@@ -1,4 +1,4 @@
-"""What to do with a trained model: ``python -m detector predict|export|weights ...``."""
+"""What to do with a trained model: ``python -m detector predict|weights ...``."""
 
 import argparse
 import sys

@@ -147,7 +147,10 @@ def choose_run_dir(config: Any) -> Path:
     if inherited := os.environ.get(RUN_DIR_VARIABLE):
         return Path(inherited)
     if config["eval"]:
-        folder = Path(config["run_dir"] or Path(config["eval"]).parent / f"eval_{config['split']}")
+        run = Path(config["eval"]).parent
+        folder = Path(config["run_dir"] or run)
+        if folder.resolve() == run.resolve():  # as the run's own config.yaml says: its files must stay
+            folder = run / f"eval_{config['split']}"
     elif config["ckpt_path"]:
         folder = Path(config["run_dir"] or Path(config["ckpt_path"]).parent)
     else:

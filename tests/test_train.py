@@ -80,7 +80,8 @@ def test_train_evaluate_and_resume(
     score = best_score(best)
     assert best_score(checkpoint) == score  # or else resuming would forget which was the best
 
-    train.main([*arguments, "--eval", str(run / "best.ckpt")])
+    # With the run's own config.yaml its run_dir is given, too, whose files must stay as they are.
+    train.main([*arguments, "--run_dir", str(run), "--eval", str(run / "best.ckpt")])
     written = run / "eval_val" / "predictions.json"
     rows = json.loads(written.read_text())
     assert {row["image_id"] for row in rows} <= {201, 202, 203, 204, 205}

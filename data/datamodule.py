@@ -124,6 +124,7 @@ class CocoDataModule(LightningDataModule):
         return {split: pictures.skipped_paths() for split, pictures in self._pictures.items()}
 
     def train_dataloader(self) -> DataLoader:
+        """Return the loader of augmented pictures; their order depends on seed, epoch and batch size alone."""
         pictures = self._split("train")
         trainer = self.trainer
         close_epoch = None

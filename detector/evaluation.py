@@ -93,6 +93,7 @@ class CocoEvaluation(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
+        """Keep the detections of the batch, on original pixels."""
         if trainer.sanity_checking:
             return
         category_ids = np.asarray(pl_module.category_ids)

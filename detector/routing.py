@@ -147,6 +147,7 @@ class RoutingLog(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
+        """Add up the mixtures of the batch."""
         if self._statistics is None:
             return
         if not all(self._records.values()):  # a compiled network runs without its hooks
@@ -159,6 +160,7 @@ class RoutingLog(L.Callback):
             seen.clear()
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Log what the experts did, over all processes."""
         if self._statistics is None:
             return
         self._listening.close()

@@ -119,6 +119,7 @@ class PredictionSheet(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
+        """Keep the pictures that the sheet will show."""
         missing = self.num_images - len(self._pairs)
         if trainer.sanity_checking or not trainer.is_global_zero or missing <= 0:
             return

@@ -18,7 +18,7 @@ from data.pictures import BadImages, Pictures, PoolCache, RamCache
 from data.sampler import LANES, EpochOrder, EpochSampler, ShardSampler, rectangles, side_step, training_sizes
 from data.shape_pictures import SHAPES
 from data.transforms import Augmentation, TrainPipeline
-from data.workers import Describable, WatchedDataset, WatchedLoader, init_worker
+from data.workers import Describable, WatchedDataset, WatchedLoader, check_temporary_folder, init_worker
 from data.yolo import read_yolo
 
 Split = Literal["train", "val", "test"]
@@ -81,6 +81,8 @@ class CocoDataModule(LightningDataModule):
         for name, value, choices in (("on_bad_image", on_bad_image, BadImages), ("cache", cache, CacheKind)):
             if value not in get_args(choices):
                 raise ValueError(f"data.{name} is {value!r}; expected one of {', '.join(get_args(choices))}")
+        if num_workers:
+            check_temporary_folder()
         self._sizes = training_sizes(self.size, augment.multi_scale)
         if augment.multi_scale and len(self._sizes) == 1:
             raise ValueError(

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import tempfile
 import time
 from collections.abc import Iterator
 from multiprocessing import current_process
@@ -13,6 +14,8 @@ import cv2
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+MAX_SOCKET_PATH = 103  # bytes that every system allows in the name of a socket; Linux has 4 more
+
 
 class Describable(Protocol):
     """A dataset that can tell in words what a key stands for."""
@@ -20,6 +23,16 @@ class Describable(Protocol):
     def __len__(self) -> int: ...
     def __getitem__(self, key: Any) -> Any: ...
     def describe(self, key: Any) -> str: ...
+
+
+def check_temporary_folder() -> None:
+    """Raise a ValueError if the sockets that batches go through cannot have a name: workers would then wait for ever."""
+    folder = tempfile.gettempdir()
+    if len(f"{folder}/pymp-12345678/listener-12345678".encode()) > MAX_SOCKET_PATH:
+        raise ValueError(
+            f"the temporary folder {folder} has too long a name for workers to send batches through; set TMPDIR to a shorter "
+            "one, or data.num_workers to 0"
+        )
 
 
 def init_worker(worker_id: int) -> None:

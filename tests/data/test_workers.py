@@ -2,9 +2,11 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from multiprocessing.util import get_temp_dir
 from pathlib import Path
@@ -95,6 +97,16 @@ def test_a_worker_that_dies_while_a_step_is_computed_is_known_too(tiny_arguments
     assert not hasattr(other, "__notes__")
 
 
+def test_a_temporary_folder_with_too_long_a_name_is_refused(
+    tiny_arguments: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python could not name its sockets in it, and training would wait for the first batch for ever."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("x" * 100)))
+    CocoDataModule(**tiny_arguments | {"num_workers": 0})
+    with pytest.raises(ValueError, match="too long a name for workers"):
+        CocoDataModule(**tiny_arguments | {"num_workers": 2})
+
+
 SCRIPT = """
 import sys, time, yaml
 from data import CocoDataModule
@@ -114,8 +126,8 @@ while True:
 def test_nothing_is_left_after_an_interrupt(tiny_arguments: dict[str, Any], tmp_path: Path, how: int) -> None:
     """No worker process, nothing in the temporary folder, no shared memory."""
     (tmp_path / "arguments.yaml").write_text(yaml.safe_dump(tiny_arguments | {"num_workers": 2, "cache": "ram"}))
-    (tmp_path / "tmp").mkdir()
-    environment = os.environ | {"TMPDIR": str(tmp_path / "tmp"), "OMP_NUM_THREADS": "1"}
+    temporary = tempfile.mkdtemp()  # tmp_path may be too long for sockets
+    environment = os.environ | {"TMPDIR": temporary, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", SCRIPT, str(tmp_path / "arguments.yaml")]
     shared = set(os.listdir("/dev/shm"))
     with open(tmp_path / "stderr", "w") as stderr:
@@ -131,7 +143,8 @@ def test_nothing_is_left_after_an_interrupt(tiny_arguments: dict[str, Any], tmp_
         time.sleep(0.1)
     assert not left
     if how == signal.SIGINT:  # otherwise Python has no chance to tidy its temporary folder
-        assert os.listdir(tmp_path / "tmp") == []
+        assert os.listdir(temporary) == []
+    shutil.rmtree(temporary)
     ours = [name for name in set(os.listdir("/dev/shm")) - shared if f"_{process.pid}_" in name]
     assert ours == []
 

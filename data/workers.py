@@ -30,8 +30,8 @@ def check_temporary_folder() -> None:
     folder = tempfile.gettempdir()
     if len(f"{folder}/pymp-12345678/listener-12345678".encode()) > MAX_SOCKET_PATH:
         raise ValueError(
-            f"the temporary folder {folder} has too long a name for workers to send batches through; set TMPDIR to a shorter "
-            "one, or data.num_workers to 0"
+            f"the temporary folder {folder} has too long a name for workers to send batches through; set TMPDIR to another "
+            "folder, or data.num_workers to 0"
         )
 
 

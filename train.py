@@ -23,11 +23,13 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from data import CocoDataModule
 from detector import DetectorModule
 from detector.callbacks import RampedEMA
+from detector.checkpoint_io import AtomicCheckpointIO
 from detector.coco_metrics import coco_table
 from detector.data_wait import DataWait
 from detector.evaluation import CocoEvaluation
 from detector.routing import RoutingLog
 from detector.run_log import EpochLog, PredictionSheet
+from detector.signals import SaveOnSignal, StoppedBySignal
 from detector.weights import read_weights
 
 BASE_CONFIG = Path(__file__).parent / "configs" / "base.yaml"
@@ -111,12 +113,17 @@ class DetectorCLI(LightningCLI):
         if self.config["eval"]:
             callbacks = [c for c in callbacks if not isinstance(c, RampedEMA)]  # the checkpoint holds the average already
         else:
-            callbacks += [DataWait(), EpochLog(), *checkpoints(self.run_dir, config)]
+            callbacks += [DataWait(), EpochLog()]
         callbacks += [PredictionSheet(), RoutingLog()]
+        if not self.config["eval"]:
+            written = checkpoints(self.run_dir, config)
+            callbacks += [SaveOnSignal(self.run_dir / "last.ckpt" if written else None), *written]
         if config["enable_progress_bar"] is None:
             config["enable_progress_bar"] = sys.stderr.isatty()
         if config["enable_progress_bar"]:
             callbacks.append(TQDMProgressBar(refresh_rate=20))
+        given = config["plugins"] or []
+        config["plugins"] = [*(given if isinstance(given, list) else [given]), AtomicCheckpointIO()]
         return super()._instantiate_trainer(config, callbacks)
 
 
@@ -198,9 +205,13 @@ def write_config(cli: DetectorCLI) -> None:
 def fit(cli: DetectorCLI) -> None:
     """Train, and say at the end what came out and where it is."""
     write_config(cli)
+    is_child = RUN_DIR_VARIABLE in os.environ  # of Lightning, which kills all processes when a child exits with an error
     os.environ[RUN_DIR_VARIABLE] = str(cli.run_dir)
     try:
         cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=cli.config["ckpt_path"], weights_only=True)
+    except StoppedBySignal as stop:
+        rank_zero_info(f"{stop}: python train.py --config {cli.run_dir / 'config.yaml'} --ckpt_path {stop.checkpoint}")
+        sys.exit(0 if is_child else 128 + stop.signum)  # as shells report a process that a signal has ended
     finally:
         del os.environ[RUN_DIR_VARIABLE]
     report(cli)

@@ -1,0 +1,116 @@
+"""Small but complete runs, for tests of what happens when they are interrupted. ``python -m tests.resuming`` uses two processes."""
+
+import json
+import os
+import signal
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from data import CocoDataModule
+from data.transforms import Augmentation
+from detector import DetectorModule
+from detector.callbacks import RampedEMA
+from detector.checkpoint_io import AtomicCheckpointIO
+from detector.evaluation import CocoEvaluation
+from detector.signals import SaveOnSignal, StoppedBySignal
+
+EPOCHS = 4
+TINY = {"width": 0.125, "depth": 0.33}  # of a variant
+
+
+@dataclass
+class Kill(L.Callback):
+    """Sends a signal to the process ``rank`` when batch ``batch`` of epoch ``epoch`` begins."""
+
+    epoch: int
+    batch: int
+    rank: int = 0
+    signum: int = signal.SIGTERM
+
+    def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, index: int) -> None:
+        if (trainer.current_epoch, index, trainer.global_rank) == (self.epoch, self.batch, self.rank):
+            os.kill(os.getpid(), self.signum)
+
+
+class Losses(L.Callback):
+    """Appends epoch, batch and loss of every batch to ``folder``/losses<rank>.txt, to the bit."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int) -> None:
+        with open(self.folder / f"losses{trainer.global_rank}.txt", "a") as file:
+            file.write(f"{trainer.current_epoch} {index} {outputs['loss'].item().hex()}\n")
+
+
+def fit(
+    arguments: dict[str, Any], folder: Path, *callbacks: L.Callback, resume: Path | None = None, epochs: int = EPOCHS, **options: Any
+) -> StoppedBySignal | None:
+    """Train with mosaic, MuSGD, EMA and a warm-up that ends in epoch 2; return the word of a signal that stopped it."""
+    folder.mkdir(exist_ok=True)
+    torch.manual_seed(0 if resume is None else 99)  # what is not restored would show
+    augment = Augmentation(mosaic=1.0, close_mosaic=1)
+    data = CocoDataModule(**arguments | {"augment": augment})
+    overrides = TINY | {"dynamic": {"num_experts": 2}}
+    module = DetectorModule("dyn_n", data.class_names, data.category_ids, overrides, warmup_epochs=2.5, nominal_batch=4)
+    last = ModelCheckpoint(folder, "last", save_on_train_epoch_end=True, enable_version_counter=False)
+    best = ModelCheckpoint(folder, "best", monitor="val/AP", mode="max", enable_version_counter=False)
+    trainer = L.Trainer(
+        max_epochs=epochs,
+        callbacks=[*callbacks, RampedEMA(tau=3), CocoEvaluation(), Losses(folder), SaveOnSignal(folder / "last.ckpt"), best, last],
+        plugins=[AtomicCheckpointIO()],
+        use_distributed_sampler=False,
+        default_root_dir=folder,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **options,
+    )
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    except StoppedBySignal as stop:
+        return stop
+    return None
+
+
+def losses(folder: Path, rank: int = 0) -> list[str]:
+    return (folder / f"losses{rank}.txt").read_text().splitlines()
+
+
+def differences(a: Path, b: Path) -> list[str]:
+    """Name what differs between two checkpoints: raw and averaged weights, optimizer, steps, best AP."""
+    one, other = (torch.load(path, weights_only=True) for path in (a, b))
+    found = []
+    for part in ("state_dict", "current_model_state"):
+        found += [f"{part} {name}" for name, value in one[part].items() if not torch.equal(value, other[part][name])]
+    states = [list(c["optimizer_states"][0]["state"].values()) for c in (one, other)]
+    for i, (x, y) in enumerate(zip(*states, strict=True)):
+        found += [f"optimizer {i} {name}" for name in x if not torch.equal(torch.as_tensor(x[name]), torch.as_tensor(y[name]))]
+    scores = [[s["best_model_score"] for n, s in c["callbacks"].items() if "val/AP" in n] for c in (one, other)]
+    return found + [name for name in ("epoch", "global_step") if one[name] != other[name]] + ["best"] * (scores[0] != scores[1])
+
+
+def main(folder: Path, arguments: dict[str, Any]) -> None:
+    """A run on two processes in one go, and one that is stopped by a signal to the second of them and resumed."""
+    warnings.simplefilter("ignore")
+    many = {"devices": 2, "strategy": "ddp_fork"}
+    fit(arguments, folder / "straight", **many)
+    stop = None
+    try:
+        stop = fit(arguments, folder / "stopped", Kill(1, 1, rank=1), **many)
+    except Exception as error:  # a child's exception comes wrapped
+        stop = error
+    print("stopped:", stop)
+    fit(arguments, folder / "stopped", resume=folder / "stopped" / "last.ckpt", **many)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), json.loads(sys.argv[2]))

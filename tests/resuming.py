@@ -45,13 +45,20 @@ class Losses(L.Callback):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int) -> None:
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int
+    ) -> None:
         with open(self.folder / f"losses{trainer.global_rank}.txt", "a") as file:
             file.write(f"{trainer.current_epoch} {index} {outputs['loss'].item().hex()}\n")
 
 
 def fit(
-    arguments: dict[str, Any], folder: Path, *callbacks: L.Callback, resume: Path | None = None, epochs: int = EPOCHS, **options: Any
+    arguments: dict[str, Any],
+    folder: Path,
+    *callbacks: L.Callback,
+    resume: Path | None = None,
+    epochs: int = EPOCHS,
+    **options: Any,
 ) -> StoppedBySignal | None:
     """Train with mosaic, MuSGD, EMA and a warm-up that ends in epoch 2; return the word of a signal that stopped it."""
     folder.mkdir(exist_ok=True)
@@ -64,7 +71,15 @@ def fit(
     best = ModelCheckpoint(folder, "best", monitor="val/AP", mode="max", enable_version_counter=False)
     trainer = L.Trainer(
         max_epochs=epochs,
-        callbacks=[*callbacks, RampedEMA(tau=3), CocoEvaluation(), Losses(folder), SaveOnSignal(folder / "last.ckpt"), best, last],
+        callbacks=[
+            *callbacks,
+            RampedEMA(tau=3),
+            CocoEvaluation(),
+            Losses(folder),
+            SaveOnSignal(folder / "last.ckpt"),
+            best,
+            last,
+        ],
         plugins=[AtomicCheckpointIO()],
         use_distributed_sampler=False,
         default_root_dir=folder,
@@ -93,9 +108,13 @@ def differences(a: Path, b: Path) -> list[str]:
         found += [f"{part} {name}" for name, value in one[part].items() if not torch.equal(value, other[part][name])]
     states = [list(c["optimizer_states"][0]["state"].values()) for c in (one, other)]
     for i, (x, y) in enumerate(zip(*states, strict=True)):
-        found += [f"optimizer {i} {name}" for name in x if not torch.equal(torch.as_tensor(x[name]), torch.as_tensor(y[name]))]
+        found += [
+            f"optimizer {i} {name}" for name in x if not torch.equal(torch.as_tensor(x[name]), torch.as_tensor(y[name]))
+        ]
     scores = [[s["best_model_score"] for n, s in c["callbacks"].items() if "val/AP" in n] for c in (one, other)]
-    return found + [name for name in ("epoch", "global_step") if one[name] != other[name]] + ["best"] * (scores[0] != scores[1])
+    return (
+        found + [name for name in ("epoch", "global_step") if one[name] != other[name]] + ["best"] * (scores[0] != scores[1])
+    )
 
 
 def main(folder: Path, arguments: dict[str, Any]) -> None:

@@ -172,14 +172,14 @@ class CocoDataModule(LightningDataModule):
         processes = 1 if trainer is None else trainer.world_size
         if samples and trainer is not None and trainer.overfit_batches:
             raise ValueError(
-                f"the checkpoint is from the middle of epoch {epoch}, and trainer.overfit_batches always starts with the first "
-                "picture: start this run anew"
+                f"the checkpoint is from the middle of epoch {epoch}, and trainer.overfit_batches always starts with the "
+                "first picture: start this run anew"
             )
         if samples and state_dict["step_batch"] != self.batch_size * processes:
             raise ValueError(
-                f"the checkpoint is from the middle of epoch {epoch}, with {state_dict['step_batch']} images in a batch over "
-                f"all processes; here they are {self.batch_size} x {processes}. Resume with as many, or from the end of an "
-                "epoch"
+                f"the checkpoint is from the middle of epoch {epoch}, with {state_dict['step_batch']} images in a batch of "
+                f"all processes; here they are {self.batch_size} x {processes}. Resume with as many, or from the end of "
+                "an epoch"
             )
         self._resume = epoch, samples // processes
 

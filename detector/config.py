@@ -1,5 +1,6 @@
 """The table of variants: every number that tells one model from another."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -33,6 +34,15 @@ class DetectorConfig:
             raise ValueError(
                 f"levels p{self.min_level} to p{self.max_level} are not supported; min_level is 2 or 3, max_level 5 or 6"
             )
+
+        for name, kinds in (("depth", int | float), ("width", int | float), ("max_channels", int), ("class_channels", int)):
+            value = getattr(self, name)
+            if value is None and name == "class_channels":
+                continue
+            if not isinstance(value, kinds) or not 0 < value < math.inf:
+                raise ValueError(f"{name} is {value!r}; expected a number above 0")
+        if self.dynamic is not None and not isinstance(self.dynamic, DynamicConfig):
+            raise ValueError(f"dynamic is {self.dynamic!r}; expected the fields of DynamicConfig, e.g. {{'num_experts': 8}}")
 
     def channels(self, nominal: int) -> int:
         """Return the actual channel count of a layer of ``nominal`` channels: capped, scaled, a multiple of 8."""

@@ -56,10 +56,10 @@ class NonFiniteGuard(L.Callback):
         self._skip(pl_module)
         if self._in_a_row >= self.max_skips:
             raise NonFiniteLoss(
-                f"{self._in_a_row} steps in a row had a loss or a gradient that is not finite; in the last one "
-                f"{describe(seen)}. The checkpoints written before are whole. Resume from last.ckpt with a lower model.lr or "
-                "a longer model.warmup_epochs, with trainer.precision bf16-mixed or 32-true instead of 16-mixed, and look "
-                "at these pictures (python -m data show)"
+                f"{self._in_a_row} steps in a row had a loss or gradient that is not finite; in the last one "
+                f"{describe(seen)}. The checkpoints written before are whole. Resume from last.ckpt with a lower model.lr, "
+                "a longer model.warmup_epochs, or trainer.precision bf16-mixed or 32-true instead of 16-mixed, and look at "
+                "these pictures (python -m data show)"
             )
 
     def _skip(self, module: L.LightningModule) -> None:

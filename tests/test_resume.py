@@ -42,7 +42,11 @@ def test_a_run_stopped_by_signals_equals_one_in_one_go(tiny_arguments: Arguments
     assert differences(straight / "best.ckpt", stopped / "best.ckpt") == []
 
 
-def test_two_processes_resume_as_if_nothing_had_happened(tiny_arguments: Arguments, tmp_path: Path) -> None:
+def test_two_processes(tiny_arguments: Arguments, edit_json: Any, tmp_path: Path) -> None:
+    """Resuming after a signal to one of them; batches without objects, a frozen backbone, one branch. None of it hangs."""
+    annotations = edit_json("train", lambda content: None).parent
+    content = json.loads((annotations / "train.json").read_text())
+    (annotations / "empty.json").write_text(json.dumps(content | {"annotations": []}))
     arguments = tiny_arguments | {"batch_size": 1, "num_workers": 2}
     command = [sys.executable, "-m", "tests.resuming", str(tmp_path), json.dumps(arguments)]
     subprocess.run(command, cwd=ROOT, check=True, timeout=600)
@@ -50,3 +54,5 @@ def test_two_processes_resume_as_if_nothing_had_happened(tiny_arguments: Argumen
     for rank in (0, 1):
         assert losses(stopped, rank) == losses(straight, rank)
     assert differences(straight / "last.ckpt", stopped / "last.ckpt") == []
+    for case in ("empty", "one branch"):
+        assert len(losses(tmp_path / case)) == 4

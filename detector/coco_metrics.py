@@ -142,6 +142,8 @@ def evaluate(
         judge.params.imgIds = image_ids
         judge.evaluate()
         judge.accumulate()
+        for name in ("precision", "recall"):  # in one order in memory, or means would differ in their last digit
+            judge.eval[name] = np.ascontiguousarray(judge.eval[name])
         judge.summarize()
     metrics = {name: float(value) for name, value in zip(METRICS, judge.stats[: len(METRICS)], strict=True)}
     return CocoResult(metrics, _per_class(coco, judge), len(image_ids), len(detections), time.perf_counter() - started)

@@ -213,7 +213,7 @@ def _size(value: Any) -> tuple[int, int] | None:
         return value[0], value[1]
     if value is None:
         return None
-    raise ValueError(f"has the input size {value!r}; expected one side or (height, width) in pixels")
+    raise ValueError(f"has {value!r} as image_size, the input size; expected one side or (height, width) in pixels")
 
 
 def _check(weights: Weights) -> None:

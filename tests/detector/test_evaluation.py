@@ -93,7 +93,7 @@ def quiet_trainer(root: Path, *callbacks: L.Callback, **options: Any) -> L.Train
 
 
 def test_the_faster_backend_finds_the_same(tmp_path: Path) -> None:
-    """All numbers, to the bit: crowds, empty images, fewer images than there are, ties of scores, and no detection at all."""
+    """All numbers, to the bit: crowds, empty images, images left out, ties of scores, and no detection at all."""
     pytest.importorskip("faster_coco_eval")
     for seed in range(3):
         truth, near, other = random_run(seed)

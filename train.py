@@ -317,6 +317,7 @@ def quieten() -> None:
         ".*does not have many workers.*",
         ".*smaller than the logging interval.*",
         ".*exists and is not empty.*",
+        ".*ended before the epoch ended and your dataloader is not resumable.*",  # the data module knows where it was
         ".*module.s. in eval mode at the start of training.*",  # frozen parts are to be
         ".*LeafSpec.*",
         "(?s).*was deprecated in v4.*",  # of jsonargparse, inside LightningCLI

@@ -196,8 +196,8 @@ def _entries(detections: np.ndarray) -> list[dict[str, Any]]:
     entries = []
     for number, row in enumerate(detections, start=1):
         image_id, *bbox, score, category_id = row.tolist()
-        entry = {"id": number, "image_id": int(image_id), "category_id": int(category_id), "bbox": bbox, "score": score}
-        entries.append({**entry, "area": bbox[2] * bbox[3], "iscrowd": 0})
+        ids = {"id": number, "image_id": int(image_id), "category_id": int(category_id)}
+        entries.append(ids | {"bbox": bbox, "score": score, "area": bbox[2] * bbox[3], "iscrowd": 0})
     return entries
 
 

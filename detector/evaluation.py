@@ -219,6 +219,7 @@ def _gather(rows: dict[str, dict[int, np.ndarray]], trainer: L.Trainer) -> list[
 def _finite(detections: np.ndarray, branch: str) -> np.ndarray:
     """Return the detections without those that are not numbers: pycocotools would take them for perfect matches."""
     finite = np.isfinite(detections).all(axis=1)
-    if not finite.all():
-        rank_zero_warn(f"{(~finite).sum()} of {len(finite)} {branch} detections are not finite and were left out")
+    if finite.all():  # not to copy them for nothing
+        return detections
+    rank_zero_warn(f"{(~finite).sum()} of {len(finite)} {branch} detections are not finite and were left out")
     return detections[finite]

@@ -94,7 +94,7 @@ def _from_lightning(path: Path, content: dict[str, Any]) -> Weights:
     state_dict = {}
     for name, value in _expect(content.get("state_dict"), dict, "state_dict").items():
         if not str(name).startswith("model."):
-            raise ValueError(f"has the weight {name!r}; those of a DetectorModule begin with 'model.'")
+            raise ValueError(f"its state_dict has the weight {name!r}; those of a DetectorModule begin with 'model.'")
         state_dict[name.removeprefix("model.")] = value
     info = WeightsInfo(
         variant=settings["variant"],
@@ -223,7 +223,10 @@ def _check(weights: Weights) -> None:
     for name, values in (("class names", info.class_names), ("category ids", info.category_ids)):
         if values is not None and len(values) != number:
             raise ValueError(f"has {len(values)} {name}, but weights for {number} classes")
-    detector_config(info.variant, **info.overrides)  # an unknown variant is an error that lists those there are
+    try:
+        detector_config(info.variant, **info.overrides)  # an unknown variant is an error that lists those there are
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"its variant and overrides, {info.variant} and {info.overrides}: {error}") from None
 
 
 def _check_types(weights: Weights) -> None:
@@ -234,8 +237,9 @@ def _check_types(weights: Weights) -> None:
     for name, kind in (("variant", str), ("overrides", dict), ("provenance", str), ("metrics", dict)):
         _expect(getattr(info, name), kind, name)
     for name, kind in (("class_names", str), ("category_ids", int)):
-        for value in _expect(getattr(info, name) or [], list, name):
-            _expect(value, kind, f"an entry of {name}")
+        if getattr(info, name) is not None:
+            for value in _expect(getattr(info, name), list, name):
+                _expect(value, kind, f"an entry of {name}")
     _expect(info.licence or "", str, "licence")
 
 

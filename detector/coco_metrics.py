@@ -131,7 +131,8 @@ def evaluate(
     """Return pycocotools' verdict on ``detections`` (N, 7), see :func:`detection_rows`; N may be 0.
 
     Only ``image_ids`` count (default: every image of the ground truth), whether or not anything was found in them.
-    ``backend="faster-coco-eval"`` computes the same numbers in less time; it is an extra, see :func:`check_backend`.
+    ``backend="faster-coco-eval"``, an extra, computes them in less time. They can differ in the 16th digit: a precision of 1
+    that rests on a single detection is 1 there, and 1 / (1 + 2.2e-16) in pycocotools.
     """
     started = time.perf_counter()
     coco = ground_truth if isinstance(ground_truth, COCO) else load_ground_truth(ground_truth)
@@ -142,8 +143,6 @@ def evaluate(
         judge.params.imgIds = image_ids
         judge.evaluate()
         judge.accumulate()
-        for name in ("precision", "recall"):  # in one order in memory, or means would differ in their last digit
-            judge.eval[name] = np.ascontiguousarray(judge.eval[name])
         judge.summarize()
     metrics = {name: float(value) for name, value in zip(METRICS, judge.stats[: len(METRICS)], strict=True)}
     return CocoResult(metrics, _per_class(coco, judge), len(image_ids), len(detections), time.perf_counter() - started)

@@ -45,7 +45,7 @@ class CocoEvaluation(L.Callback):
     module is asked: ``ground_truth(split)`` with "val" or "test". ``predictions`` writes the detections into
     ``trainer.default_root_dir`` as ``predictions.json`` (a test: ``predictions_test.json``; the second branch:
     ``..._one2many.json``), replaced by each evaluation. ``results`` holds the last :class:`CocoResult` of each branch.
-    ``backend="faster-coco-eval"`` computes the same numbers several times faster; the package is an extra.
+    ``backend="faster-coco-eval"``, an extra, computes the same numbers (to 1e-12) several times faster.
     """
 
     def __init__(

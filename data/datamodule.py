@@ -175,10 +175,10 @@ class CocoDataModule(LightningDataModule):
                 f"the checkpoint is from the middle of epoch {epoch}, and trainer.overfit_batches always starts with the "
                 "first picture: start this run anew"
             )
-        if samples and state_dict["step_batch"] != self.batch_size * processes:
+        if samples and state_dict.get("step_batch") != self.batch_size * processes:
             raise ValueError(
-                f"the checkpoint is from the middle of epoch {epoch}, with {state_dict['step_batch']} images in a batch of "
-                f"all processes; here they are {self.batch_size} x {processes}. Resume with as many, or from the end of "
+                f"the checkpoint is from the middle of epoch {epoch}, with {state_dict.get('step_batch')} images in a batch "
+                f"of all processes; here they are {self.batch_size} x {processes}. Resume with as many, or from the end of "
                 "an epoch"
             )
         self._resume = epoch, samples // processes

@@ -33,7 +33,8 @@ class SaveOnSignal(L.Callback):
     would leave that validation out. A signal during the last step of an epoch or in a validation therefore acts after it,
     when ``last.ckpt`` of that epoch is written. A second SIGINT (Ctrl-C) stops at once and saves nothing.
 
-    Give it to the Trainer after the callbacks that have a state to save, like ``RampedEMA``.
+    ``path`` is what a ``ModelCheckpoint`` writes at the end of every epoch, ``last.ckpt``; None saves nothing. Give this to
+    the Trainer after the callbacks that have a state to save, like ``RampedEMA``.
 
     In a SLURM job SIGUSR1 does the same and puts the job into the queue again.
 
@@ -45,6 +46,9 @@ class SaveOnSignal(L.Callback):
         self._received = 0
         self._steps = 0  # optimizer steps so far, to see that one was made
         self._process = 0
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self._received = 0
 
     def on_sanity_check_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._listen()

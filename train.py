@@ -35,7 +35,7 @@ from detector.routing import RoutingLog
 from detector.run_log import EpochLog, PredictionSheet
 from detector.run_record import run_record
 from detector.signals import SaveOnSignal, StoppedBySignal
-from detector.weights import read_weights
+from detector.weights import OWN_CHECKPOINT, read_weights
 
 BASE_CONFIG = Path(__file__).parent / "configs" / "base.yaml"
 RUN_DIR_VARIABLE = "DETECTOR_RUN_DIR"  # tells the processes that Lightning starts where their parent writes
@@ -145,7 +145,13 @@ def settle_network(config: Any) -> None:
     model, path = config["model"], config["ckpt_path"] or config["eval"]
     if path is not None:
         model["weights"] = None
-        saved = read_weights(path).info
+        weights = read_weights(path)
+        if weights.kind != OWN_CHECKPOINT:
+            raise ValueError(
+                f"{path} is a {weights.kind}; --eval and --ckpt_path take checkpoints of train.py only. Start from it with "
+                "--model.weights, or use it with detector.load_detector"
+            )
+        saved = weights.info
         model["variant"] = model["variant"] or saved.variant
         if "class_channels" in saved.overrides:  # taken over from the weights when the run began
             model["overrides"] = {"class_channels": saved.overrides["class_channels"]} | (model["overrides"] or {})

@@ -1,16 +1,20 @@
 """Which convolutions of the detector should be dynamic? Trained and compared, not guessed.
 
-``python -m benchmarks.placement --root datasets/bccd --jobs 2`` (about 1.5 hours on 2 cores; it goes on where it was
+``python -m benchmarks.placement --root datasets/bccd --jobs 2`` (about 2 hours on 2 cores; it goes on where it was
 stopped) trains on the blood cells at 224 px for 20 epochs:
 
 1. every place with both routings, one seed: this sorts them by validation AP;
 2. the plain network and the best two, five seeds each: mean difference to the plain network of the same seed, with the 95 %
-   interval of a paired t-test, on validation and test set.
+   interval of a paired t-test, on validation and test set; once more without seed 0, which has chosen them;
+3. two reasons why dynamic layers may not help, ``--explained_seeds`` seeds each: routers that learn too slowly, and experts
+   that learn too fast (orthogonalised steps do not shrink with an expert's share: two steps of halves move the mixture by
+   a whole one, and shares of four sigmoids sum to 2). How much shares vary between images is told beside the AP.
 
 All APs are of the average weights after the last epoch, so that no choice of an epoch flatters the validation set.
 """
 
 import argparse
+import csv
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +29,7 @@ from detector.evaluation import BRANCHES
 from detector.exchange import PLACES
 
 EPOCHS, SEEDS, SPLITS = 20, range(5), ("val", "test")
-T_95 = {4: 2.776}  # two-sided quantile of Student's t by degrees of freedom
+T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}  # two-sided quantile of Student's t by degrees of freedom
 Numbers = dict[str, dict[str, float]]  # split -> "<branch> <metric>" -> value
 
 
@@ -52,6 +56,13 @@ ARMS = [
     for place, routing in product(PLACES, ("sigmoid", "softmax"))
 ]
 
+DEFAULT = ARMS[0]
+LAYERS = "backbone.stage_p?.blocks.*conv[12].conv"  # those of DEFAULT, as a pattern for model.lr_ratios
+EXPLANATIONS = [
+    Arm(f"{DEFAULT.name}, {what}", DEFAULT.dynamic, {"model.lr_ratios": json.dumps(ratios)})
+    for what, ratios in {"router x 30": {"*.router": 30.0}, "experts x 0.5": {LAYERS: 0.5, "*.router": 1.0}}.items()
+]
+
 
 class Study:
     """Trains arms and remembers nothing: what is done is in the run folders."""
@@ -65,8 +76,7 @@ class Study:
             return list(pool.map(lambda pair: self._measure(*pair), pairs))
 
     def _measure(self, arm: Arm, seed: int) -> Numbers:
-        slug = arm.name.replace(", ", "_").replace(" ", "-")
-        run = self.runs / f"placement_{slug}_s{seed}"
+        run = self.run_of(arm, seed)
         common = arm.arguments(self.root)
         rest = {"seed_everything": seed, "evaluation.branch": "one2one", "data.num_workers": 0}
         rest |= {"trainer.check_val_every_n_epoch": EPOCHS}
@@ -74,32 +84,47 @@ class Study:
         folder = self.root / "annotations"
         return {split: judge(common, run / "last.ckpt", folder / f"instances_{split}.json", split) for split in SPLITS}
 
+    def run_of(self, arm: Arm, seed: int) -> Path:
+        """Return the folder of a run."""
+        return self.runs / f"placement_{arm.name.replace(', ', '_').replace(' ', '-')}_s{seed}"
 
-def difference(arm: list[float], plain: list[float]) -> tuple[float, float]:
-    """Return the mean of the paired differences and half of the width of its 95 % interval."""
+    def variation(self, arm: Arm, seed: int) -> float:
+        """Return how much the shares of a run varied between images in its last epoch, as the mean over the layers."""
+        with (self.run_of(arm, seed) / "metrics.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        names = [name for name in rows[-1] if name.startswith("routing/") and name.endswith("/variation")]
+        return mean(float(next(row[name] for row in reversed(rows) if row[name])) for name in names)
+
+
+def difference(arm: list[float], plain: list[float]) -> tuple[float, float | None]:
+    """Return the mean of the paired differences and half of the width of its 95 % interval, None for a single pair."""
     differences = [a - p for a, p in zip(arm, plain, strict=True)]
+    if len(differences) == 1:
+        return differences[0], None
     return mean(differences), T_95[len(differences) - 1] * stdev(differences) / len(differences) ** 0.5
 
 
 def show(results: dict[str, list[Numbers]], heading: str) -> None:
     """Print one line an arm: AP of both branches on both sets, the mean over its seeds."""
-    print(f"\n{heading:<36}" + "".join(f"{f'{split} {branch}':>16}" for split in SPLITS for branch in BRANCHES))
+    print(f"\n{heading:<48}" + "".join(f"{f'{split} {branch}':>16}" for split in SPLITS for branch in BRANCHES))
     for name, numbers in results.items():
         cells = [mean(n[split][f"{branch} AP"] for n in numbers) for split in SPLITS for branch in BRANCHES]
-        print(f"{name:<36}" + "".join(f"{value:>16.3f}" for value in cells))
+        print(f"{name:<48}" + "".join(f"{value:>16.3f}" for value in cells))
 
 
-def compare(results: dict[str, list[Numbers]]) -> dict[str, dict[str, tuple[float, float]]]:
-    """Return and print for every arm but the plain one its difference to that, by set and branch."""
-    compared: dict[str, dict[str, tuple[float, float]]] = {}
-    print(f"\n{'minus plain, mean and 95 % interval':<36}" + "".join(f"{f'{s} {b}':>22}" for s in SPLITS for b in BRANCHES))
+def compare(results: dict[str, list[Numbers]], base: str) -> dict[str, dict[str, tuple[float, float | None]]]:
+    """Return and print for every arm but ``base`` its difference to that, by set and branch."""
+    compared: dict[str, dict[str, tuple[float, float | None]]] = {}
+    heading = f"minus {base}, 95 % interval"
+    print(f"\n{heading:<48}" + "".join(f"{f'{s} {b}':>22}" for s in SPLITS for b in BRANCHES))
     for name, numbers in results.items():
-        if name == PLAIN.name:
+        if name == base:
             continue
         for split, branch in product(SPLITS, BRANCHES):
-            arm, plain = ([n[split][f"{branch} AP"] for n in rows] for rows in (numbers, results[PLAIN.name]))
+            arm, plain = ([n[split][f"{branch} AP"] for n in rows] for rows in (numbers, results[base]))
             compared.setdefault(name, {})[f"{split} {branch}"] = difference(arm, plain)
-        print(f"{name:<36}" + "".join(f"{f'{m:+.3f} +- {half:.3f}':>22}" for m, half in compared[name].values()))
+        cells = [f"{m:+.3f}" + ("" if half is None else f" +- {half:.3f}") for m, half in compared[name].values()]
+        print(f"{name:<48}" + "".join(f"{cell:>22}" for cell in cells))
     return compared
 
 
@@ -108,6 +133,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, default=Path("datasets/bccd"))
     parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--explained_seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time, each with its share of the cores")
     args = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(max((os.cpu_count() or 1) // args.jobs, 1))
@@ -122,8 +148,23 @@ def main() -> None:
     for (arm, _), numbers in zip(pairs, study.measure(pairs), strict=True):
         results[arm.name].append(numbers)
     show(results, f"mean of {len(SEEDS)} seeds")
-    compared = compare(results)
-    write("placement", {"sorting": sorting, "seeds": results, "compared": compared})
+    compared = compare(results, PLAIN.name)
+    print("\nthe same without seed 0:")
+    unbiased = compare({name: numbers[1:] for name, numbers in results.items()}, PLAIN.name)
+    content = {"sorting": sorting, "seeds": results, "compared": compared, "compared without seed 0": unbiased}
+    write("placement", content)
+
+    arms = [DEFAULT, *EXPLANATIONS]
+    pairs = [(arm, seed) for seed in range(args.explained_seeds) for arm in arms]
+    explained: dict[str, list[Numbers]] = {arm.name: [] for arm in arms}
+    for (arm, _), numbers in zip(pairs, study.measure(pairs), strict=True):
+        explained[arm.name].append(numbers)
+    variation = {arm.name: [study.variation(arm, seed) for seed in range(args.explained_seeds)] for arm in arms}
+    show(explained, f"mean of {args.explained_seeds} seeds")
+    content |= {"explained": explained, "against default": compare(explained, DEFAULT.name), "variation": variation}
+    for name, values in variation.items():
+        print(f"{name}: shares vary between images by " + ", ".join(f"{value:.4f}" for value in values))
+    write("placement", content)
 
 
 if __name__ == "__main__":

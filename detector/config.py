@@ -34,6 +34,8 @@ class DetectorConfig:
             raise ValueError(
                 f"levels p{self.min_level} to p{self.max_level} are not supported; min_level is 2 or 3, max_level 5 or 6"
             )
+        if not (0 < self.depth <= 10 and 0 < self.width <= 10):
+            raise ValueError(f"depth is {self.depth} and width {self.width}; expected numbers above 0, 10 at most")
 
         for name, kinds in (("depth", int | float), ("width", int | float), ("max_channels", int), ("class_channels", int)):
             value = getattr(self, name)

@@ -81,7 +81,10 @@ def _selected(names: list[str], where: Sequence[str], owner: str) -> list[str]:
     """Return those of ``names``, in their order, that any of ``where`` matches; each must match some."""
     matched: set[str] = set()
     for place in where:
-        pattern = re.compile(PLACES.get(place, place))
+        try:
+            pattern = re.compile(PLACES.get(place, place))
+        except re.error as error:
+            raise ValueError(f"dynamic place {place!r} is not a regular expression: {error}") from None
         found = {name for name in names if pattern.fullmatch(name)}
         if not found:
             raise ValueError(

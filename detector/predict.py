@@ -37,7 +37,8 @@ class Detections:
 class Predictor:
     """A plain Detector with what is needed to use it: class names, ids, input size, and where it came from.
 
-    ``model`` is an ordinary module: move it to another device or precision with ``predictor.model.to(...)``.
+    ``model`` is an ordinary module, which is put into evaluation mode: move it to another device or precision with
+    ``predictor.model.to(...)``.
     """
 
     def __init__(self, model: Detector, info: WeightsInfo, branch: BranchName = "one2one", source: str = "") -> None:
@@ -45,7 +46,7 @@ class Predictor:
             raise ValueError(
                 f"the detector has no branch {branch!r}; choose one2one or one2many, if it has not been deployed"
             )
-        self.model, self.info, self.branch, self.source = model, info, branch, source
+        self.model, self.info, self.branch, self.source = model.eval(), info, branch, source
         num_classes = len(model.state_dict()[f"head.{branch}.cls.0.4.bias"])
         self.class_names = info.class_names or [f"class {label}" for label in range(num_classes)]
         self.category_ids = info.category_ids or list(range(num_classes))

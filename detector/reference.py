@@ -95,17 +95,23 @@ def convert_reference(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     ``model.`` or ``module.`` before the names. Raises ValueError for a key that belongs to no such layer, and for models
     of other kinds. Values are passed on as they are.
     """
-    state_dict = {_PREFIX.sub("model.", key, count=1): value for key, value in state_dict.items()}
+    originals = {_PREFIX.sub("model.", key, count=1): key for key in state_dict}
+    if twice := sorted(state_dict.keys() - originals.values()):
+        raise ValueError(f"{twice[0]!r} is there twice, with different words before its number; expected each weight once")
+    state_dict = {key: state_dict[original] for key, original in originals.items()}
     layers = _layer_names(state_dict)
     heads = _head_parts(max(layers), state_dict)
-    converted = {}
+    converted: dict[str, Tensor] = {}
     for key, value in state_dict.items():
         match = re.fullmatch(r"model\.(\d+)\.(.+)", key)
         if match is None or int(match[1]) not in layers:
             raise ValueError(f"{key!r} is not a weight of a YOLO26 detection model; expected names like model.0.conv.weight")
         index, rest = int(match[1]), match[2]
         name = _head_name(rest) if layers[index] == "head" else _block_name(f"model.{index}", rest, state_dict)
-        converted[f"{layers[index]}.{name}"] = value
+        name = f"{layers[index]}.{name}"
+        if name in converted:
+            raise ValueError(f"{key!r} and another weight would both become {name!r}; expected one of them")
+        converted[name] = value
     if absent := sorted(_HEADS - heads):
         raise ValueError(f"its head has no {', '.join(absent)}; YOLO26 has two branches (files of fused models have one)")
     return converted

@@ -56,7 +56,7 @@ class RoutingStatistics:
 
     def add(self, mixtures: Mapping[str, Tensor], targets: list[Target]) -> None:
         """Count the ``mixtures`` (N, E) of N images by layer."""
-        values = torch.cat([mixtures[name].double().cpu() for name in self.layers], dim=1)
+        values = torch.cat([mixtures[name].cpu().double() for name in self.layers], dim=1)
         values = torch.cat((values, torch.ones(len(values), 1, dtype=torch.float64)), dim=1)
         present = torch.zeros(len(targets), len(self.sums) - 2, dtype=torch.float64)
         for row, target in zip(present, targets, strict=True):

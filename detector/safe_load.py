@@ -63,6 +63,10 @@ def _unsafe_names(path: Path) -> list[str]:
         reason = "it is cut off or damaged" if start == b"PK\x03\x04" else f"it begins with {start!r}, not as a zip file"
         raise ValueError(f"{path}: not a whole file of torch.save: {reason}; get it again, or save it with torch.save")
     try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+        if unpacked > path.stat().st_size:
+            raise ValueError(f"it would unpack to {unpacked} bytes, more than it has, which torch.save never does")
         return sorted(get_unsafe_globals_in_checkpoint(str(path)))
     except Exception as error:
         raise ValueError(

@@ -10,10 +10,9 @@ from torch import Tensor
 from detector.blocks.dynamic import dynamic_layers
 from detector.exchange import upcycle_state_dict
 from detector.model import Detector, build_detector
-from detector.weights import Weights
+from detector.weights import CLASS_WIDTH, Weights
 
 CLASS_TOWER = re.compile(r"head\.one2(one|many)\.cls\..+")
-CLASS_WIDTH = "head.one2many.cls.0.1.conv.weight"  # as many output channels as the class towers are wide
 LAST_CLASS_LAYER = re.compile(r"head\.one2(one|many)\.cls\.\d+\.4\.(weight|bias)")
 
 
@@ -67,11 +66,8 @@ def load_into(
     given = _upcycled(detector, weights.state_dict)
     report = LoadReport(f"{weights.path} ({weights.kind}; {weights.info.variant}, {weights.num_classes} classes)")
     pairs = _class_pairs(weights.info.class_names, class_names, weights.num_classes)
-    if pairs and own[CLASS_WIDTH].shape != given[CLASS_WIDTH].shape:
+    if pairs and CLASS_WIDTH in given and own[CLASS_WIDTH].shape != given[CLASS_WIDTH].shape:
         pairs = []  # rows are of no use without the layers before them
-    if pairs is not None:
-        report.known_classes = [class_names[row] for row, _ in pairs]
-        report.new_classes = [name for name in class_names if name not in report.known_classes]
     taken = {}
     for name, old in own.items():
         kind, taken[name] = _choose(name, old, given.get(name), pairs)
@@ -79,6 +75,9 @@ def load_into(
             kind = "upcycled"
         getattr(report, kind).append(name)
     report.unexpected = [name for name in given if name not in own]
+    if pairs is not None:
+        report.known_classes = [class_names[row] for row, _ in pairs] if report.copied_rows else []
+        report.new_classes = [name for name in class_names if name not in report.known_classes]
     if strict and not report.complete:
         raise ValueError(
             f"{report}\nthese weights do not fit this detector, so nothing was loaded; build the variant of the file, "
@@ -89,10 +88,29 @@ def load_into(
 
 
 def build_from(weights: Weights) -> Detector:
-    """Return the detector that ``weights`` are of, on the CPU in float32, in evaluation mode."""
-    detector = build_detector(weights.info.variant, weights.num_classes, **weights.info.overrides)
+    """Return the detector that ``weights`` are of, on the CPU in float32, in evaluation mode.
+
+    Raises ValueError if the settings in the file make no detector, or a much larger one than its weights would fill.
+    """
+    with torch.device("meta"):  # where size costs nothing: a file may ask for a billion experts
+        sketch = _build(weights)
+    wanted, there = (sum(w.numel() for w in tensors.values()) for tensors in (sketch.state_dict(), weights.state_dict))
+    if wanted > 2 * there:
+        raise ValueError(
+            f"{weights.path}: its settings ({weights.info.variant}, {weights.info.overrides}) make a detector of {wanted:,} "
+            f"numbers, but it holds {there:,}; write the file again from its checkpoint"
+        )
+    detector = _build(weights)
     load_into(detector, weights)
     return detector.eval()
+
+
+def _build(weights: Weights) -> Detector:
+    variant, overrides = weights.info.variant, weights.info.overrides
+    try:
+        return build_detector(variant, weights.num_classes, **overrides)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{weights.path}: its settings ({variant}, {overrides}) make no detector: {error}") from error
 
 
 def _upcycled(detector: Detector, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -124,8 +142,10 @@ def _choose(name: str, old: Tensor, new: Tensor | None, pairs: list[tuple[int, i
         if new.shape == old.shape:
             return "loaded", new
         return ("mismatched" if pairs is None or not CLASS_TOWER.fullmatch(name) else "rebuilt"), old
-    if not pairs:
+    if not pairs or old.ndim == 2:  # a dynamic last layer: its rows are spread over the experts
         return "rebuilt", old
+    if new.shape[1:] != old.shape[1:] or len(new) <= max(row for _, row in pairs):
+        return "mismatched", old
     rows, their_rows = (torch.tensor(side, device=old.device) for side in zip(*pairs))
     return "copied_rows", old.index_copy(0, rows, new.to(old).index_select(0, their_rows))
 

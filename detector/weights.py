@@ -20,6 +20,8 @@ from detector.reference import is_reference_state_dict, is_state_dict, read_refe
 from detector.safe_load import load_torch_file
 
 FORMAT_VERSION = 1  # of the metadata in our safetensors files
+OWN_CHECKPOINT = "checkpoint of ours"  # the kind of weights that come with all that it takes to resume or evaluate a run
+CLASS_WIDTH = "head.one2many.cls.0.1.norm.weight"  # as many values as the class towers are wide
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,11 @@ def read_weights(path: str | Path) -> Weights:
     try:
         weights = _from_safetensors(path) if is_safetensors else _from_torch_file(path, content)
         _check(weights)
-    except (ValueError, TypeError) as error:  # TypeError: a field that DetectorConfig does not have
+    except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+    except Exception as error:  # what is of another type than we write can fail in any way
+        what = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{path}: is not as this version writes it ({what}); get it again, or upgrade") from None
     return weights
 
 
@@ -106,7 +111,7 @@ def _from_lightning(path: Path, content: dict[str, Any]) -> Weights:
         provenance=about.get("provenance") or "trained with lightning-dyn-detector",
         metrics=about.get("metrics") or {},
     )
-    return Weights(state_dict, info, path, "checkpoint of ours")
+    return Weights(state_dict, info, path, OWN_CHECKPOINT)
 
 
 def _from_safetensors(path: Path) -> Weights:
@@ -159,7 +164,7 @@ def infer_variant(state_dict: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]
 
     Raises ValueError if there is none.
     """
-    stem = _find(state_dict, "backbone.stem.conv.weight").shape[0]
+    stem = len(_find(state_dict, "backbone.stem.norm.weight"))  # of a dynamic convolution, the first number is the experts'
     repeats = _count(state_dict, r"backbone\.stage_p4\.blocks\.(\d+)\.")
     max_level = 6 if _count(state_dict, r"backbone\.stage_p(6)\.") else 5
     min_level = max_level + 1 - _count(state_dict, r"head\.one2one\.box\.(\d+)\.")
@@ -183,13 +188,13 @@ def infer_variant(state_dict: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]
 
 
 def _num_classes(state_dict: Mapping[str, Tensor]) -> int:
-    return len(_find(state_dict, "head.one2many.cls.0.4.bias"))
+    return _find(state_dict, "head.one2many.cls.0.4.bias").shape[-1]  # (C,), or (E, C) of a dynamic layer
 
 
 def _class_channels(state_dict: Mapping[str, Tensor], num_classes: int) -> dict[str, int]:
     """Return the override that keeps the class towers as wide as in ``state_dict``, if they would not be by themselves."""
-    finest = len(_find(state_dict, "head.one2many.cls.0.0.conv.weight"))
-    width = len(_find(state_dict, "head.one2many.cls.0.1.conv.weight"))
+    finest = len(_find(state_dict, "head.one2many.cls.0.0.norm.weight"))
+    width = len(_find(state_dict, CLASS_WIDTH))
     return {} if width == default_class_channels(finest, num_classes) else {"class_channels": width}
 
 
@@ -218,6 +223,10 @@ def _size(value: Any) -> tuple[int, int] | None:
 
 def _check(weights: Weights) -> None:
     """Compare the facts of a file with its weights, so that a wrong class name is found here and not in production."""
+    for name, value in weights.state_dict.items():
+        if not _is_ordinary(name, value):
+            what = f"{value.dtype} {value.layout}" if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(f"{name!r} is a {what}; expected a dense floating-point tensor, all of it in the file")
     _check_types(weights)
     info, number = weights.info, weights.num_classes
     for name, values in (("class names", info.class_names), ("category ids", info.category_ids)):
@@ -231,8 +240,6 @@ def _check(weights: Weights) -> None:
 
 def _check_types(weights: Weights) -> None:
     """Raise ValueError for what is not of the type that it has in every file of ours."""
-    for name, value in weights.state_dict.items():
-        _expect(value, Tensor, f"the weight {name}")
     info = weights.info
     for name, kind in (("variant", str), ("overrides", dict), ("provenance", str), ("metrics", dict)):
         _expect(getattr(info, name), kind, name)
@@ -249,17 +256,31 @@ def _expect(value: Any, kind: type, name: str) -> Any:
     return value
 
 
+def _is_ordinary(name: str, value: Any) -> bool:
+    """Whether ``value`` can be a weight: numbers, and no more of them than there is memory behind, as when expanded."""
+    if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_meta:
+        return False
+    whole = value.untyped_storage().nbytes() >= value.numel() * value.element_size()
+    return whole and (value.is_floating_point() or name.endswith("num_batches_tracked"))
+
+
 def save_weights(
     path: str | Path, state_dict: Mapping[str, Tensor], info: WeightsInfo, dtype: torch.dtype = torch.float32
 ) -> None:
     """Write weights and what is known about them as ``.safetensors``; floating-point values as ``dtype``.
 
-    A file there is replaced. Raises ValueError if a value is too large for ``dtype``.
+    A file there is replaced. Raises ValueError if a value is too large for ``dtype``, and for a deployed detector's weights.
     """
     path = Path(path)
+    if CLASS_WIDTH not in state_dict:
+        raise ValueError(
+            f"{path}: these weights have no {CLASS_WIDTH!r}, as those of a deployed detector, and could not be loaded; "
+            "save those of the detector before deploy()"
+        )
     tensors = {}
     for name, value in state_dict.items():
-        tensors[name] = value.detach().cpu().to(dtype if value.is_floating_point() else value.dtype).contiguous()
+        kept = value.detach().cpu().to(dtype if value.is_floating_point() else value.dtype)
+        tensors[name] = kept.clone(memory_format=torch.contiguous_format)  # safetensors refuses weights that share memory
         if not tensors[name].isfinite().all() and value.isfinite().all():
             raise ValueError(
                 f"{name} has values up to {value.abs().max():g}, too large for {dtype}; choose bfloat16 or float32"

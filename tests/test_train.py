@@ -225,6 +225,13 @@ def test_bad_input_exits_with_one_clear_line(arguments: list[str], extra: list[s
     assert not Path("runs").exists()
 
 
+@pytest.mark.parametrize("option", ["--eval", "--ckpt_path"])
+def test_weights_are_neither_resumed_nor_evaluated(arguments: list[str], tmp_path: Path, option: str) -> None:
+    path = write_checkpoint(tmp_path / "official.pt", some_weights(), ["red", "green", "blue"])
+    with pytest.raises(SystemExit, match=r"official\.pt is a file of the public reference.*--model\.weights"):
+        train.main([*arguments, option, str(path)])
+
+
 def test_missing_coco_tells_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(

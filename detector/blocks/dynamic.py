@@ -114,7 +114,7 @@ class DynamicConv2d(nn.Module):
         if self._pointwise:
             return _matrix_products(x, kernels.flatten(2), biases)
         # One convolution: the images become channel groups of a single image.
-        layout = _layout(x)
+        layout = torch.channels_last if _by_pixel(x) else torch.contiguous_format
         x = x.reshape(1, batch * self.in_channels, height, width)
         bias = None if biases is None else biases.flatten()
         y = F.conv2d(x, kernels.flatten(0, 1), bias, self.stride, self.padding, self.dilation, batch * self.groups)
@@ -156,6 +156,7 @@ class DynamicConv2d(nn.Module):
         self.weight.copy_((weight.flatten() / total).expand_as(self.weight))
         if bias is not None:
             self.bias.copy_((bias / total).expand_as(self.bias))
+        self.shift = None  # of a normalisation that was folded in before
 
     @property
     def _pointwise(self) -> bool:
@@ -200,7 +201,7 @@ def record_routing(module: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
 def _matrix_products(x: Tensor, kernels: Tensor, biases: Tensor | None) -> Tensor:
     """Convolve x (B, I, H, W) with 1x1 ``kernels`` (B, O, I), each image with its own; keeps the memory layout."""
     batch, _, height, width = x.shape
-    if x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
+    if _by_pixel(x):
         pixels = x.permute(0, 2, 3, 1).flatten(1, 2)  # (B, H * W, I)
         y = pixels @ kernels.mT if biases is None else torch.baddbmm(biases[:, None], pixels, kernels.mT)
         return y.view(batch, height, width, -1).permute(0, 3, 1, 2)
@@ -209,8 +210,9 @@ def _matrix_products(x: Tensor, kernels: Tensor, biases: Tensor | None) -> Tenso
     return y.view(batch, -1, height, width)
 
 
-def _layout(x: Tensor) -> torch.memory_format:
-    return torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+def _by_pixel(x: Tensor) -> bool:
+    """Whether x lies in memory pixel by pixel: channels_last, or some of its channels, which are not contiguous."""
+    return x.stride(1) == 1
 
 
 def _symmetric_padding(conv: nn.Conv2d) -> tuple[int, int] | None:
@@ -226,9 +228,10 @@ def _symmetric_padding(conv: nn.Conv2d) -> tuple[int, int] | None:
 
 
 def _without_autocast(device_type: str) -> AbstractContextManager:
-    if torch.amp.is_autocast_available(device_type):
+    # Entering a context costs as much as mixing a small kernel. The meta device, on which costs are counted, has none.
+    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
         return torch.autocast(device_type, enabled=False)
-    return nullcontext()  # the meta device, on which costs are counted
+    return nullcontext()
 
 
 def _router(in_channels: int, num_experts: int, routing: Routing) -> nn.Module:

@@ -123,6 +123,18 @@ def test_layout_changes_nothing(case: dict, layout: torch.memory_format) -> None
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_some_channels_keep_the_layout_too(case: dict, batch: int) -> None:
+    """CSP blocks give a layer half of the channels: neither contiguous nor contiguous as channels_last."""
+    torch.manual_seed(0)
+    conv = DynamicConv2d(8, 12, num_experts=3, **case)
+    half = torch.randn(batch, 16, 6, 7).contiguous(memory_format=torch.channels_last).chunk(2, dim=1)[1]
+    got = conv(half)
+    assert got.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(got, conv(half.contiguous()), rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("shape", [(16, 16, 3, 8, 8), (8, 32, 3, 5, 9), (32, 8, 1, 6, 6), (24, 40, 5, 7, 3)])
 @pytest.mark.parametrize("num_experts", [1, 4, 6])
 @pytest.mark.parametrize("batch", [1, 3])
@@ -155,6 +167,7 @@ def test_an_upcycled_layer_computes_the_same(case: dict, num_experts: int, routi
     torch.manual_seed(0)
     plain = nn.Conv2d(8, 12, **case)
     conv = DynamicConv2d.like(plain, num_experts, routing)
+    conv.fold(torch.ones(12), torch.ones(12))  # what was there before must not be left
     conv.upcycle(plain.weight, plain.bias)
     x = torch.randn(3, 8, 6, 7)
     y = conv(x)

@@ -90,6 +90,7 @@ def test_mistakes_are_refused_and_nothing_is_exchanged() -> None:
         ("nothing", "'nothing' names no convolution of Sequential"),
         (["0", "2"], "'2' names no convolution"),
         ([], "where is empty"),
+        ("[", r"'\[' is not a regular expression"),
         (r"\d", "padding_mode='circular'"),
     ]:
         with pytest.raises(ValueError, match=message):

@@ -63,3 +63,10 @@ def test_classes_without_names_get_numbers() -> None:
     predictor = Predictor(build_detector("yolo26_n", 2), WeightsInfo("yolo26_n"))
     assert (predictor.class_names, predictor.category_ids) == (["class 0", "class 1"], [0, 1])
     assert predictor.image_size == (640, 640)
+
+
+def test_a_detector_fresh_from_training_predicts_and_stays_as_it_is() -> None:
+    model = build_detector("yolo26_n", 2).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    Predictor(model, WeightsInfo("yolo26_n", image_size=(64, 64)))(torch.rand(3, 64, 64))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

@@ -91,6 +91,18 @@ def bare_masks(path: Path) -> None:
     torch.save(some_weights() | {"model.23.proto.cv1.conv.weight": torch.zeros(1)}, path)
 
 
+def twice(path: Path) -> None:
+    torch.save(some_weights() | {"model.model.0.conv.weight": torch.zeros(16, 3, 3, 3)}, path)
+
+
+def norm_beside_bn(path: Path) -> None:
+    torch.save(some_weights() | {"model.0.norm.weight": torch.zeros(16)}, path)
+
+
+def fifth_beside_third(path: Path) -> None:
+    torch.save(some_weights() | {"model.23.cv3.0.4.bias": torch.zeros(3)}, path)
+
+
 def older(path: Path) -> None:
     torch.save({"model.22.cv2.0.0.conv.weight": torch.zeros(1)}, path)
 
@@ -125,6 +137,9 @@ def not_a_module(path: Path) -> None:
         (yolo11, r"dfl.*YOLO11"),
         (masks, "SegmentationModel"),
         (bare_masks, "its head has proto"),
+        (twice, r"model\.0\.conv\.weight' is there twice"),
+        (norm_beside_bn, r"both become 'backbone\.stem\.norm\.weight'"),
+        (fifth_beside_third, r"both become 'head\.one2many\.cls\.0\.4\.bias'"),
         (older, "last layer has index 22"),
         (fused, "its head has no cv2, cv3"),
         (cut_off, "cut off or damaged"),

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -44,3 +45,15 @@ def test_not_even_what_has_the_name_of_a_layer_is_run(tmp_path: Path) -> None:
         write_checkpoint(path, some_weights(), NAMES, date=Trap(run, tmp_path / "marker"))
         assert read_weights(path).num_classes == 3
     assert not (tmp_path / "marker").exists()
+
+
+def test_a_packed_file_is_refused_unopened(tmp_path: Path) -> None:
+    """A few packed kilobytes could unpack to more than any memory."""
+    path = tmp_path / "bomb.pt"
+    torch.save(some_weights(), tmp_path / "plain.pt")
+    with zipfile.ZipFile(tmp_path / "plain.pt") as plain, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+        for entry in plain.infolist():
+            zeros = entry.filename.endswith("data/0")
+            packed.writestr(entry.filename, bytes(10**8) if zeros else plain.read(entry))
+    with pytest.raises(ValueError, match=r"bomb\.pt: .*it would unpack to 1\d{8} bytes.*not opened"):
+        read_weights(path)

@@ -1,5 +1,6 @@
 """Weights into detectors of other classes and other layers, and the account that is given of it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 
 from detector import build_detector
 from detector.transfer import LoadReport, build_from, load_into
-from detector.weights import Weights, WeightsInfo
+from detector.weights import Weights, WeightsInfo, read_weights, save_weights
 
 LISTS = ("loaded", "upcycled", "copied_rows", "rebuilt", "mismatched", "missing")
 
@@ -141,3 +142,52 @@ def test_one_weight_too_few_or_too_many_is_noticed() -> None:
         load_into(detector, weights)
     report = load_into(detector, weights, strict=False)
     assert (report.missing, report.unexpected) == (["backbone.stem.norm.bias"], ["backbone.stem.norm.biass"])
+
+
+def test_a_class_layer_of_another_shape_is_noticed() -> None:
+    """Not only in the layers that every class shares."""
+    weights = trained()
+    key = "head.one2one.cls.1.4.weight"
+    for wrong in (torch.zeros(3, 7, 1, 1), torch.zeros(1, 64, 1, 1)):
+        weights.state_dict[key] = wrong
+        with pytest.raises(ValueError, match=rf"of another shape in the file, as initialised: {key}"):
+            load_into(build_detector("yolo26_n", 2), weights, ["bird", "fish"])
+    del weights.state_dict["head.one2many.cls.0.1.norm.weight"]
+    with pytest.raises(ValueError, match=r"not in the file, as initialised: head\.one2many\.cls\.0\.1\.norm\.weight"):
+        load_into(build_detector("yolo26_n", 2), weights, ["bird", "fish"])
+
+
+@pytest.mark.parametrize("where", ["all", r"backbone\.stem\.conv", r"head\..*\.cls\.\d\.4"])
+def test_dynamic_layers_anywhere_load_and_are_fine_tuned(where: str, tmp_path: Path) -> None:
+    """The shapes of a dynamic kernel tell neither the channels nor the classes."""
+    torch.manual_seed(0)
+    overrides = {"dynamic": {"where": where}}
+    detector = build_detector("yolo26_n", 80, **overrides)
+    names = [f"class {i}" for i in range(79)] + ["cat"]
+    save_weights(tmp_path / "w.safetensors", detector.state_dict(), WeightsInfo("yolo26_n", overrides, class_names=names))
+    weights = read_weights(tmp_path / "w.safetensors")
+    expected, got = outputs(detector), outputs(build_from(weights))
+    assert all(torch.equal(value, got[name]) for name, value in expected.items())
+    overrides = weights.overrides_for("yolo26_n", 20)
+    assert overrides["class_channels"] == 80
+    report = load_into(build_detector("yolo26_n", 20, **overrides), weights, [*names[:19], "cat"])
+    assert report.complete
+    assert len(report.rebuilt if "cls" in where else report.copied_rows) == 12
+    assert len(report.known_classes) == (0 if "cls" in where else 20)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        ({"dynamic": {"num_experts": 10**9}}, "make a detector of"),
+        ({"width": "wide"}, "make no detector"),
+        ({"depth": 1e9}, "depth is 1"),
+        ({"colour": 3}, "colour"),
+    ],
+    ids=str,
+)
+def test_settings_that_do_not_fit_the_weights_are_refused_before_anything_is_built(overrides: dict, reason: str) -> None:
+    weights = trained()
+    weights = replace(weights, info=replace(weights.info, overrides=overrides))
+    with pytest.raises(ValueError, match=f"w.pt: its settings .*{reason}"):
+        build_from(weights)

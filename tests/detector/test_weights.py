@@ -91,6 +91,40 @@ def test_names_without_metadata(tmp_path: Path) -> None:
         assert weights.info.class_names is None
 
 
+@pytest.mark.parametrize(
+    "value",
+    [torch.ones(2).to(torch.int8), torch.zeros(1).expand(2), torch.ones(2).to_sparse(), torch.ones(2, device="meta"), 3],
+    ids=["int8", "expanded", "sparse", "meta", "number"],
+)
+def test_what_is_no_ordinary_tensor_is_refused(tmp_path: Path, value: object) -> None:
+    """Quantised weights would be taken as they stand; an expanded tensor can ask for any memory in a small file."""
+    content = {"pytorch-lightning_version": "2.6", "hyper_parameters": {"variant": "dyn_n", "class_names": ["a", "b"]}}
+    odd = {"model.head.one2many.cls.0.4.bias": value}
+    torch.save({**content, "state_dict": odd}, tmp_path / "a.ckpt")
+    with pytest.raises(ValueError, match=r"a\.ckpt: 'head\.one2many\.cls\.0\.4\.bias' is a .*; expected a dense"):
+        read_weights(tmp_path / "a.ckpt")
+
+
+@pytest.mark.parametrize("content", [{1: torch.zeros(1)}, {"ema": torch.zeros(2), "model": None}], ids=["keys", "ema"])
+def test_files_of_other_types_are_refused_by_name(tmp_path: Path, content: dict) -> None:
+    torch.save(content, tmp_path / "a.pt")
+    with pytest.raises(ValueError, match=r"a\.pt: "):
+        read_weights(tmp_path / "a.pt")
+
+
+def test_deployed_weights_are_not_saved(tmp_path: Path) -> None:
+    deployed = build_detector("yolo26_n", 2).deploy()
+    with pytest.raises(ValueError, match=r"w\.safetensors: .* deployed detector"):
+        save_weights(tmp_path / "w.safetensors", deployed.state_dict(), WeightsInfo("yolo26_n"))
+
+
+def test_weights_that_share_memory_are_written_apart(tmp_path: Path) -> None:
+    given = state_dict()
+    given["backbone.stem.norm.bias"] = given["backbone.stem.norm.weight"]
+    save_weights(tmp_path / "w.safetensors", given, INFO)
+    assert torch.equal(read_weights(tmp_path / "w.safetensors").state_dict["backbone.stem.norm.bias"], torch.ones(16))
+
+
 def test_checkpoints_of_other_modules_are_refused(tmp_path: Path) -> None:
     torch.save({"pytorch-lightning_version": "2.6", "state_dict": {}, "hyper_parameters": {"lr": 1}}, tmp_path / "a.ckpt")
     with pytest.raises(ValueError, match=r"a\.ckpt: is a Lightning checkpoint, but not of DetectorModule"):

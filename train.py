@@ -34,7 +34,7 @@ from detector.guard import NonFiniteGuard, NonFiniteLoss
 from detector.routing import RoutingLog
 from detector.run_log import EpochLog, PredictionSheet
 from detector.run_record import run_record
-from detector.signals import SaveOnSignal, StoppedBySignal
+from detector.signals import SaveOnSignal, StoppedBySignal, end_with_parent
 from detector.weights import OWN_CHECKPOINT, read_weights
 
 BASE_CONFIG = Path(__file__).parent / "configs" / "base.yaml"
@@ -267,6 +267,8 @@ def fit(cli: DetectorCLI) -> None:
     """Train, and say at the end what came out and where it is."""
     write_config(cli)
     is_child = RUN_DIR_VARIABLE in os.environ  # of Lightning, which kills all processes when a child exits with an error
+    if is_child:
+        end_with_parent()
     os.environ[RUN_DIR_VARIABLE] = str(cli.run_dir)
     try:
         cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=cli.config["ckpt_path"], weights_only=True)

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -109,6 +110,21 @@ class SaveOnSignal(L.Callback):
         if signum == REQUEUE:
             requeue()
         raise StoppedBySignal(signum, self.path)
+
+
+def end_with_parent(seconds: float = 2.0) -> None:
+    """From now on end this process when the one that started it is gone, killed say; it is looked for every so often.
+
+    Otherwise a process that waits for the others of a run in a collective can wait for a long time.
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(seconds)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @rank_zero_only

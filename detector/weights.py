@@ -235,7 +235,7 @@ def _check(weights: Weights) -> None:
     try:
         detector_config(info.variant, **info.overrides)  # an unknown variant is an error that lists those there are
     except (ValueError, TypeError) as error:
-        raise ValueError(f"its variant and overrides, {info.variant} and {info.overrides}: {error}") from None
+        raise ValueError(f"{error} (overrides: {info.overrides})") from None
 
 
 def _check_types(weights: Weights) -> None:

@@ -4,6 +4,7 @@ Configuration files are merged in the order given, over ``configs/base.yaml``, a
 line: ``--model.lr 0.02``. ``--ckpt_path`` resumes, ``--eval CKPT`` only evaluates.
 """
 
+import json
 import logging
 import os
 import sys
@@ -14,6 +15,8 @@ from typing import Any, Literal
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the network for its newest version
 
 import torch
+import yaml
+from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -23,16 +26,21 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from data import CocoDataModule
 from detector import DetectorModule
 from detector.callbacks import RampedEMA
+from detector.checkpoint_io import AtomicCheckpointIO
 from detector.coco_metrics import coco_table
 from detector.data_wait import DataWait
 from detector.evaluation import CocoEvaluation
+from detector.guard import NonFiniteGuard, NonFiniteLoss
 from detector.routing import RoutingLog
 from detector.run_log import EpochLog, PredictionSheet
+from detector.run_record import run_record
+from detector.signals import SaveOnSignal, StoppedBySignal, end_with_parent
 from detector.weights import OWN_CHECKPOINT, read_weights
 
 BASE_CONFIG = Path(__file__).parent / "configs" / "base.yaml"
 RUN_DIR_VARIABLE = "DETECTOR_RUN_DIR"  # tells the processes that Lightning starts where their parent writes
 # Resuming with others makes no sense: other weights, or others that are trained.
+MAY_DIFFER = ("run_dir", "ckpt_path", "eval", "config", "model.weights")  # without a word, when a run is resumed
 FIXED_BY_CHECKPOINT = ("variant", "overrides", "class_names", "category_ids", "optimizer", "freeze", "lr_ratios")
 
 
@@ -59,6 +67,7 @@ class DetectorCLI(LightningCLI):
         parser.add_argument("--split", type=Literal["val", "test"], default="val", help="what --eval evaluates on")
         parser.add_lightning_class_args(RampedEMA, "ema")
         parser.add_lightning_class_args(CocoEvaluation, "evaluation")
+        parser.add_lightning_class_args(NonFiniteGuard, "guard")
         for name in ("class_names", "category_ids"):
             parser.link_arguments(f"data.{name}", f"model.{name}", apply_on="instantiate")
         parser.link_arguments("data.size", "model.image_size", apply_on="instantiate")
@@ -70,6 +79,8 @@ class DetectorCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Settle where to write, and how many runs have been written there before this one."""
+        settle_network(self.config)
+        continue_slurm_job(self.config)
         for option in ("ckpt_path", "eval"):
             path = self.config[option]
             if path and not Path(path).is_file():
@@ -78,7 +89,6 @@ class DetectorCLI(LightningCLI):
         may_have_test = data["test_annotations"] is not None or data["root"].endswith((".yaml", ".yml"))
         if self.config["eval"] and self.config["split"] == "test" and not may_have_test:
             raise ValueError("--split test needs data.test_annotations and data.test_images")
-        settle_network(self.config)
         self.run_dir = choose_run_dir(self.config)
         self.attempt = 1 + len(list(self.run_dir.glob("config*.yaml")))
 
@@ -92,6 +102,7 @@ class DetectorCLI(LightningCLI):
             )
         if path := self.config["ckpt_path"]:
             check_resumable(path, dict(self.model.hparams), self.trainer.max_epochs)
+            report_differences(Path(path).parent, yaml.safe_load(self.parser.dump(self.config)))
         if path := self.config["eval"]:
             check_classes(path, self.model)
 
@@ -108,15 +119,21 @@ class DetectorCLI(LightningCLI):
         return own if configured in (None, True) else own + (configured if isinstance(configured, list) else [configured])
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
-        if self.config["eval"]:
-            callbacks = [c for c in callbacks if not isinstance(c, RampedEMA)]  # the checkpoint holds the average already
+        config["sync_batchnorm"] = config["sync_batchnorm"] and on_cuda(config["accelerator"])
+        if self.config["eval"]:  # the checkpoint holds the average already
+            callbacks = [c for c in callbacks if not isinstance(c, RampedEMA | NonFiniteGuard)]
         else:
-            callbacks += [DataWait(), EpochLog(), *checkpoints(self.run_dir, config)]
+            callbacks += [DataWait(), EpochLog()]
         callbacks += [PredictionSheet(), RoutingLog()]
+        if not self.config["eval"]:
+            written = checkpoints(self.run_dir, config)
+            callbacks += [SaveOnSignal(self.run_dir / "last.ckpt" if written else None), *written]
         if config["enable_progress_bar"] is None:
             config["enable_progress_bar"] = sys.stderr.isatty()
         if config["enable_progress_bar"]:
             callbacks.append(TQDMProgressBar(refresh_rate=20))
+        given = config["plugins"] or []
+        config["plugins"] = [*(given if isinstance(given, list) else [given]), AtomicCheckpointIO()]
         return super()._instantiate_trainer(config, callbacks)
 
 
@@ -142,6 +159,29 @@ def settle_network(config: Any) -> None:
         model["variant"] = "dyn_n" if model["weights"] is None else read_weights(model["weights"]).info.variant
 
 
+def on_cuda(accelerator: str) -> bool:
+    """Tell whether this ``trainer.accelerator`` means CUDA devices, the only ones that torch has SyncBatchNorm for."""
+    return accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+
+
+def continue_slurm_job(config: Any) -> None:
+    """Resume the run of a SLURM job that was queued again: it starts with the command it had the first time."""
+    job = SLURMEnvironment.job_id()
+    if job is None or int(os.environ.get("SLURM_RESTART_COUNT", 0)) == 0 or config["ckpt_path"] or config["eval"]:
+        return
+    wanted = wanted_run_dir(config)
+    for record in wanted.parent.glob(f"{wanted.name}*/run.json"):
+        of_record = json.loads(record.read_text())["environment"].get("SLURM_JOB_ID")
+        if of_record == str(job) and (last := record.with_name("last.ckpt")).is_file():
+            config["ckpt_path"] = str(last)
+            rank_zero_info(f"SLURM has started job {job} again: going on from {last}")
+
+
+def wanted_run_dir(config: Any) -> Path:
+    """Return the folder that a new run would have if it were free."""
+    return Path(config["run_dir"] or config["trainer"]["default_root_dir"] or Path("runs") / config["model"]["variant"])
+
+
 def choose_run_dir(config: Any) -> Path:
     """Return the folder to write to: never one in use, unless its own run is resumed or evaluated."""
     if inherited := os.environ.get(RUN_DIR_VARIABLE):
@@ -154,8 +194,7 @@ def choose_run_dir(config: Any) -> Path:
     elif config["ckpt_path"]:
         folder = Path(config["run_dir"] or Path(config["ckpt_path"]).parent)
     else:
-        given = config["run_dir"] or config["trainer"]["default_root_dir"]
-        folder = wanted = Path(given or Path("runs") / config["model"]["variant"])
+        folder = wanted = wanted_run_dir(config)
         number = 2
         while folder.exists() and any(folder.iterdir()):
             folder, number = wanted.with_name(f"{wanted.name}-{number}"), number + 1
@@ -186,6 +225,28 @@ def check_resumable(path: str, hparams: dict[str, Any], max_epochs: int) -> None
         rank_zero_info(f"{path} is from the end of a run of {max_epochs} epochs: nothing is left to train")
 
 
+@rank_zero_only
+def report_differences(run_dir: Path, config: dict[str, Any]) -> None:
+    """Say which settings are not those of the run's last start; ``config`` has those of this one."""
+    starts = sorted(run_dir.glob("config*.yaml"), key=lambda path: int("0" + path.stem.partition("-")[2]))
+    if not starts:
+        rank_zero_info(f"{run_dir} has no config.yaml: whether settings of data and trainer differ is not known")
+        return
+    before, now = flatten(yaml.safe_load(starts[-1].read_text())), flatten(config)
+    names = [name for name in sorted(before | now) if before.get(name) != now.get(name) and name not in MAY_DIFFER]
+    if names:
+        lines = "\n".join(f"    {name}: {before.get(name)} before, {now.get(name)} now" for name in names)
+        rank_zero_info(f"settings that differ from {starts[-1]}:\n{lines}")
+
+
+def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings as one level, ``{"data.augment.mosaic": 0.5}``."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
+
+
 def check_classes(path: str, model: DetectorModule) -> None:
     """Refuse to evaluate a checkpoint on data with other classes than its own; ``model`` has those of the data."""
     saved = torch.load(path, map_location="cpu", weights_only=True)["hyper_parameters"]
@@ -198,21 +259,43 @@ def check_classes(path: str, model: DetectorModule) -> None:
 
 @rank_zero_only
 def write_config(cli: DetectorCLI) -> None:
-    """Write the resolved configuration beside the run; a resumed run's goes into a file of its own."""
+    """Write the resolved configuration and what the run is made with; those of a resumed run go into files of their own."""
     cli.run_dir.mkdir(parents=True, exist_ok=True)
-    name = "config.yaml" if cli.attempt == 1 else f"config-{cli.attempt}.yaml"
-    cli.parser.save(cli.config, cli.run_dir / name)
+    number = "" if cli.attempt == 1 else f"-{cli.attempt}"
+    cli.parser.save(cli.config, cli.run_dir / f"config{number}.yaml")
+    (cli.run_dir / f"run{number}.json").write_text(json.dumps(run_record(), indent=1) + "\n")
 
 
 def fit(cli: DetectorCLI) -> None:
     """Train, and say at the end what came out and where it is."""
     write_config(cli)
+    is_child = RUN_DIR_VARIABLE in os.environ  # of Lightning, which kills all processes when a child exits with an error
+    if is_child:
+        end_with_parent()
     os.environ[RUN_DIR_VARIABLE] = str(cli.run_dir)
     try:
         cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=cli.config["ckpt_path"], weights_only=True)
+    except StoppedBySignal as stop:
+        rank_zero_info(f"{stop}: python train.py --config {cli.run_dir / 'config.yaml'} --ckpt_path {stop.checkpoint}")
+        sys.exit(0 if is_child else 128 + stop.signum)  # as shells report a process that a signal has ended
+    except torch.OutOfMemoryError as error:
+        sys.exit(f"error: {out_of_memory(cli.config)}\n{error}")
+    except NonFiniteLoss as error:
+        sys.exit(f"error: {error}")
     finally:
         del os.environ[RUN_DIR_VARIABLE]
     report(cli)
+
+
+def out_of_memory(config: Any) -> str:
+    """Say what was tried and what needs less."""
+    data, trainer = config["data"], config["trainer"]
+    return (
+        f"out of memory with data.batch_size {data['batch_size']} (a device) at data.image_size {data['image_size']} in "
+        f"{trainer['precision']}. Halve data.batch_size: model.nominal_batch keeps the images of an optimizer step as they "
+        "are. Validation takes data.val_batch_size. Other ways: --config configs/bf16.yaml, a smaller data.image_size (with "
+        "data.augment.multi_scale the largest counts), a smaller model.variant"
+    )
 
 
 def evaluate(cli: DetectorCLI) -> None:
@@ -245,6 +328,7 @@ def quieten() -> None:
         ".*does not have many workers.*",
         ".*smaller than the logging interval.*",
         ".*exists and is not empty.*",
+        ".*ended before the epoch ended and your dataloader is not resumable.*",  # the data module knows where it was
         ".*module.s. in eval mode at the start of training.*",  # frozen parts are to be
         ".*LeafSpec.*",
         "(?s).*was deprecated in v4.*",  # of jsonargparse, inside LightningCLI

@@ -158,20 +158,41 @@ class CocoDataModule(LightningDataModule):
         return self.eval_dataloader("test")
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where training goes on from a checkpoint: the epoch, and how many of its samples each process has done."""
+        """Return where training goes on from a checkpoint: the epoch, and how many of its samples are done.
+
+        Samples that were trained on count, of all processes together; not those that workers have prepared already.
+        """
         if self.trainer is None:
             return {}
         started = self.trainer.fit_loop.epoch_progress.current.started
         batches = self.trainer.fit_loop.epoch_loop.batch_progress
+        step_batch = self.batch_size * self.trainer.world_size
         # Checkpoints are written before an epoch counts as completed; whether its last batch is done tells the truth.
         if batches.is_last_batch or started == 0:
-            return {"epoch": started, "samples": 0}
-        return {"epoch": started - 1, "samples": batches.current.processed * self.batch_size}
+            return {"epoch": started, "samples": 0, "step_batch": step_batch}
+        return {"epoch": started - 1, "samples": batches.current.processed * step_batch, "step_batch": step_batch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Start the next training where ``state_dict`` says."""
-        if self.trainer is None or self.trainer.state.fn == "fit":  # evaluating a checkpoint must not move a later fit
-            self._resume = state_dict["epoch"], state_dict["samples"]
+        """Start the next training where ``state_dict`` says.
+
+        Raises ValueError for the middle of an epoch if batches are others now: then what is left of it cannot be told.
+        """
+        trainer, epoch, samples = self.trainer, state_dict["epoch"], state_dict["samples"]
+        if trainer is not None and trainer.state.fn != "fit":  # evaluating a checkpoint must not move a later fit
+            return
+        processes = 1 if trainer is None else trainer.world_size
+        if samples and trainer is not None and trainer.overfit_batches:
+            raise ValueError(
+                f"the checkpoint is from the middle of epoch {epoch}, and trainer.overfit_batches always starts with the "
+                "first picture: start this run anew"
+            )
+        if samples and state_dict.get("step_batch") != self.batch_size * processes:
+            raise ValueError(
+                f"the checkpoint is from the middle of epoch {epoch}, with {state_dict.get('step_batch')} images in a batch "
+                f"of all processes; here they are {self.batch_size} x {processes}. Resume with as many, or from the end of "
+                "an epoch"
+            )
+        self._resume = epoch, samples // processes
 
     def on_exception(self, exception: BaseException) -> None:
         """Add where the workers were, if the exception says that one has died while a step was computed."""

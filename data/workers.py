@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from multiprocessing import current_process
@@ -36,19 +37,36 @@ def check_temporary_folder() -> None:
 
 
 def init_worker(worker_id: int) -> None:
-    """One thread per worker process: more would compete with the other workers."""
+    """One thread per worker process: more would compete with the other workers.
+
+    Signals that are meant for the run often reach every process of it: Ctrl-C does, and so does a cluster that wants its
+    machine back. Workers then go on, so that the training process can finish its step; they end when that tells them to.
+    """
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+    for signum in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(signum, signal.SIG_IGN)
     # If the main process has a temporary folder already, a forked worker inherits its name, and must not remove it.
     current_process()._config.pop("tempdir", None)
+    # A program that ends, interrupted or not, terminates its workers, and torch's own handler leaves this folder behind.
     folder = get_temp_dir()  # has the socket that batches go through
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_obey_parent, args=(os.getppid(), folder), daemon=True).start()
+    else:  # macOS
+        signal.signal(signal.SIGTERM, lambda signum, frame: _leave(folder))
 
-    def leave(signum: int, frame: Any) -> None:
-        shutil.rmtree(folder, ignore_errors=True)
-        os._exit(0)
 
-    # A program that ends, interrupted or not, terminates its workers, and torch's own handler leaves the folder behind.
-    signal.signal(signal.SIGTERM, leave)
+def _obey_parent(parent: int, folder: str) -> None:
+    """Wait for a SIGTERM that the process ``parent`` has sent; those of others are meant for the run."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    _leave(folder)
+
+
+def _leave(folder: str) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    os._exit(0)
 
 
 class WatchedDataset(Dataset):

@@ -7,8 +7,9 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from pycocotools.coco import COCO
@@ -29,6 +30,8 @@ METRICS = {
     "AR_medium": "area up to 96 x 96 px",
     "AR_large": "larger",
 }
+
+Backend = Literal["pycocotools", "faster-coco-eval"]
 
 
 @dataclass(frozen=True)
@@ -120,23 +123,28 @@ def write_predictions(path: Path, detections: np.ndarray) -> None:
 
 
 def evaluate(
-    ground_truth: COCO | Mapping[str, Any], detections: np.ndarray, image_ids: Sequence[int] | None = None
+    ground_truth: COCO | Mapping[str, Any],
+    detections: np.ndarray,
+    image_ids: Sequence[int] | None = None,
+    backend: Backend = "pycocotools",
 ) -> CocoResult:
     """Return pycocotools' verdict on ``detections`` (N, 7), see :func:`detection_rows`; N may be 0.
 
     Only ``image_ids`` count (default: every image of the ground truth), whether or not anything was found in them.
+    ``backend="faster-coco-eval"``, an extra, computes them in less time. They can differ in the 16th digit: a precision of 1
+    that rests on a single detection is 1 there, and 1 / (1 + 2.2e-16) in pycocotools.
     """
     started = time.perf_counter()
     coco = ground_truth if isinstance(ground_truth, COCO) else load_ground_truth(ground_truth)
     image_ids = sorted(set(coco.imgs if image_ids is None else image_ids))
     _check_image_ids(coco, {*image_ids, *(int(i) for i in np.unique(detections[:, 0]))})
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints at every step
-        judge = COCOeval(coco, _as_coco(coco, detections), "bbox")
+        judge = _reference(coco, detections) if backend == "pycocotools" else _faster(coco, detections, image_ids)
         judge.params.imgIds = image_ids
         judge.evaluate()
         judge.accumulate()
         judge.summarize()
-    metrics = {name: float(value) for name, value in zip(METRICS, judge.stats, strict=True)}
+    metrics = {name: float(value) for name, value in zip(METRICS, judge.stats[: len(METRICS)], strict=True)}
     return CocoResult(metrics, _per_class(coco, judge), len(image_ids), len(detections), time.perf_counter() - started)
 
 
@@ -148,19 +156,48 @@ def _check_image_ids(coco: COCO, image_ids: set[int]) -> None:
         )
 
 
-def _as_coco(coco: COCO, detections: np.ndarray) -> COCO:
-    """Return the detections as pycocotools wants them.
+def check_backend(backend: str) -> None:
+    """Raise ValueError for a backend that is unknown or not installed."""
+    if backend not in get_args(Backend):
+        raise ValueError(f"backend is {backend!r}; choose one of {', '.join(get_args(Backend))}")
+    if backend == "faster-coco-eval" and find_spec("faster_coco_eval") is None:
+        raise ValueError("backend is 'faster-coco-eval', which is not installed: pip install faster-coco-eval")
 
-    ``COCO.loadRes`` does the same, but it fails on an empty list and gives every box a polygon, twice the memory.
+
+def _reference(coco: COCO, detections: np.ndarray) -> COCOeval:
+    """Return pycocotools' judge.
+
+    ``COCO.loadRes`` would make the same of the detections, but it fails on an empty list and gives every box a polygon,
+    twice the memory.
     """
     results = COCO()
-    results.dataset = {**coco.dataset, "annotations": []}
+    results.dataset = {**coco.dataset, "annotations": _entries(detections)}
+    results.createIndex()
+    return COCOeval(coco, results, "bbox")
+
+
+def _faster(coco: COCO, detections: np.ndarray, image_ids: Sequence[int]) -> Any:
+    """Return the judge of faster-coco-eval."""
+    from faster_coco_eval import COCO as FasterCOCO  # an extra
+    from faster_coco_eval import COCOeval_faster
+
+    truth, results = FasterCOCO(), FasterCOCO()
+    truth.dataset, results.dataset = coco.dataset, {**coco.dataset, "annotations": _entries(detections)}
+    truth.createIndex()
+    results.createIndex()
+    return COCOeval_faster(truth, results, "bbox", print_function=_say_nothing)
+
+
+def _say_nothing(*words: Any) -> None: ...
+
+
+def _entries(detections: np.ndarray) -> list[dict[str, Any]]:
+    entries = []
     for number, row in enumerate(detections, start=1):
         image_id, *bbox, score, category_id = row.tolist()
-        entry = {"id": number, "image_id": int(image_id), "category_id": int(category_id), "bbox": bbox, "score": score}
-        results.dataset["annotations"].append({**entry, "area": bbox[2] * bbox[3], "iscrowd": 0})
-    results.createIndex()
-    return results
+        ids = {"id": number, "image_id": int(image_id), "category_id": int(category_id)}
+        entries.append(ids | {"bbox": bbox, "score": score, "area": bbox[2] * bbox[3], "iscrowd": 0})
+    return entries
 
 
 def _per_class(coco: COCO, judge: COCOeval) -> dict[str, float]:

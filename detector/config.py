@@ -1,5 +1,6 @@
 """The table of variants: every number that tells one model from another."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -35,6 +36,15 @@ class DetectorConfig:
             )
         if not (0 < self.depth <= 10 and 0 < self.width <= 10):
             raise ValueError(f"depth is {self.depth} and width {self.width}; expected numbers above 0, 10 at most")
+
+        for name, kinds in (("depth", int | float), ("width", int | float), ("max_channels", int), ("class_channels", int)):
+            value = getattr(self, name)
+            if value is None and name == "class_channels":
+                continue
+            if not isinstance(value, kinds) or not 0 < value < math.inf:
+                raise ValueError(f"{name} is {value!r}; expected a number above 0")
+        if self.dynamic is not None and not isinstance(self.dynamic, DynamicConfig):
+            raise ValueError(f"dynamic is {self.dynamic!r}; expected the fields of DynamicConfig, e.g. {{'num_experts': 8}}")
 
     def channels(self, nominal: int) -> int:
         """Return the actual channel count of a layer of ``nominal`` channels: capped, scaled, a multiple of 8."""

@@ -15,7 +15,9 @@ from pycocotools.coco import COCO
 from detector.batch import Batch, Target
 from detector.coco_metrics import (
     METRICS,
+    Backend,
     CocoResult,
+    check_backend,
     detection_rows,
     evaluate,
     load_ground_truth,
@@ -43,6 +45,7 @@ class CocoEvaluation(L.Callback):
     module is asked: ``ground_truth(split)`` with "val" or "test". ``predictions`` writes the detections into
     ``trainer.default_root_dir`` as ``predictions.json`` (a test: ``predictions_test.json``; the second branch:
     ``..._one2many.json``), replaced by each evaluation. ``results`` holds the last :class:`CocoResult` of each branch.
+    ``backend="faster-coco-eval"``, an extra, computes the same numbers (to 1e-12) several times faster.
     """
 
     def __init__(
@@ -54,7 +57,9 @@ class CocoEvaluation(L.Callback):
         iou_threshold: float = 0.7,
         predictions: bool = True,
         per_class: bool = True,
+        backend: Backend = "pycocotools",
     ) -> None:
+        check_backend(backend)
         if branch not in (*BRANCHES, "both"):
             raise ValueError(f"branch is {branch!r}; choose one2one, one2many or both")
         self.branches = BRANCHES if branch == "both" else (branch,)
@@ -64,7 +69,7 @@ class CocoEvaluation(L.Callback):
             "max_detections": max_detections,
             "iou_threshold": iou_threshold,
         }
-        self.predictions, self.per_class = predictions, per_class
+        self.predictions, self.per_class, self.backend = predictions, per_class, backend
         self.results: dict[str, CocoResult] = {}
         self._coco: COCO | None = None
         self._rows: dict[str, dict[int, np.ndarray]] = {}  # branch -> image id -> (N, 7), see detection_rows
@@ -134,7 +139,7 @@ class CocoEvaluation(L.Callback):
                 detections = _finite(detections, branch)
                 if self.predictions:
                     write_predictions(self._path(branch, trainer), detections)
-                results[branch] = evaluate(self._coco, detections, list(images))
+                results[branch] = evaluate(self._coco, detections, list(images), self.backend)
             if len(images) < len(self._coco.imgs):
                 rank_zero_warn(f"the COCO numbers are of {len(images)} images, of {len(self._coco.imgs)} there are")
             return results
@@ -215,6 +220,7 @@ def _gather(rows: dict[str, dict[int, np.ndarray]], trainer: L.Trainer) -> list[
 def _finite(detections: np.ndarray, branch: str) -> np.ndarray:
     """Return the detections without those that are not numbers: pycocotools would take them for perfect matches."""
     finite = np.isfinite(detections).all(axis=1)
-    if not finite.all():
-        rank_zero_warn(f"{(~finite).sum()} of {len(finite)} {branch} detections are not finite and were left out")
+    if finite.all():  # not to copy them for nothing
+        return detections
+    rank_zero_warn(f"{(~finite).sum()} of {len(finite)} {branch} detections are not finite and were left out")
     return detections[finite]

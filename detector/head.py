@@ -54,7 +54,7 @@ class Head(nn.Module):
     """The one-to-many branch trains the features; the one-to-one branch learns from them without moving them.
 
     Consistent dual assignments, YOLOv10 (arXiv:2405.14458). A branch that is None, as after ``Detector.deploy``, is left
-    out of the output.
+    out of the output; if that is the one-to-many branch, training moves the features with the other.
     """
 
     def __init__(
@@ -69,7 +69,8 @@ class Head(nn.Module):
         if self.one2many is not None:
             outputs["one2many"] = self.one2many(features)
         if self.one2one is not None:
-            outputs["one2one"] = self.one2one([x.detach() for x in features])
+            alone = self.one2many is None  # then nothing else trains the features
+            outputs["one2one"] = self.one2one(features if alone else [x.detach() for x in features])
         return outputs
 
 

@@ -1,5 +1,6 @@
 """The LightningModule: steps, optimizer and logging. The maths is elsewhere."""
 
+import math
 import re
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -124,6 +125,7 @@ class DetectorModule(L.LightningModule):
         if channels_last:
             self.model.to(memory_format=torch.channels_last)
         self.loss = DetectionLoss(box_gain, class_gain, l1_gain)
+        self.latest_terms: dict[str, Tensor] = {}  # of the loss, for NonFiniteGuard
         self._accumulated = 1  # what was worked out for the Trainer, as opposed to what its user gave it
 
     def train(self, mode: bool = True) -> Self:
@@ -150,9 +152,10 @@ class DetectorModule(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss whose gradient, averaged over processes, is that of the mean loss times the global batch."""
         terms = self._losses(self(batch["images"]), batch)
+        self.latest_terms = {name: term.detach() for name, term in terms.items()}
         num_images, processes = len(batch["targets"]), self.trainer.world_size
         # Each process has its share of the loss over all of them, and logging averages: shares are to be summed.
-        logged = {f"train/{name}": term.detach() * processes for name, term in terms.items()}
+        logged = {f"train/{name}": term * processes for name, term in self.latest_terms.items()}
         self.log_dict(logged, on_step=False, on_epoch=True, batch_size=num_images, sync_dist=True)
         self.log("loss", logged["train/total"], on_step=True, on_epoch=False, prog_bar=True, logger=False)
         # DDP averages over processes and Lightning over accumulated batches; both are to be sums.
@@ -199,8 +202,9 @@ class DetectorModule(L.LightningModule):
         )
         accumulated, batches = self.trainer.accumulate_grad_batches, self.trainer.num_training_batches
         rank_zero_info(
-            f"{group_table(groups)}\n{hp.optimizer}: {images_a_step} images a step = {batch_size} a batch x "
-            f"{processes} processes x {accumulated} accumulated; {batches} batches an epoch"
+            f"{group_table(groups)}\n{hp.optimizer}: {images_a_step} images a step = {batch_size} a device x {processes} "
+            f"processes on {self.trainer.num_nodes} nodes x {accumulated} accumulated; {batches} batches and "
+            f"{math.ceil(batches / accumulated)} steps an epoch"
         )
         return build_optimizer(hp.optimizer, groups, hp.momentum)
 

@@ -55,7 +55,11 @@ def _unsafe_names(path: Path) -> list[str]:
     """Return the dotted names in the file that ``weights_only`` would refuse, without reading more than the names."""
     with path.open("rb") as file:
         start = file.read(4)
-    if not zipfile.is_zipfile(path):
+    try:
+        is_whole = zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:
+        is_whole = False
+    if not is_whole:
         reason = "it is cut off or damaged" if start == b"PK\x03\x04" else f"it begins with {start!r}, not as a zip file"
         raise ValueError(f"{path}: not a whole file of torch.save: {reason}; get it again, or save it with torch.save")
     try:

@@ -93,19 +93,18 @@ def _from_torch_file(path: Path, content: Any) -> Weights:
 
 
 def _from_lightning(path: Path, content: dict[str, Any]) -> Weights:
-    settings = content.get("hyper_parameters") or {}
+    settings, about = (_expect(content.get(part) or {}, dict, part) for part in ("hyper_parameters", "weights_info"))
     if "variant" not in settings or "class_names" not in settings:
         raise ValueError("is a Lightning checkpoint, but not of DetectorModule: its hyper_parameters name no variant")
     state_dict = {}
-    for name, value in content.get("state_dict", {}).items():
-        if not name.startswith("model."):
-            raise ValueError(f"has the weight {name!r}; those of a DetectorModule begin with 'model.'")
+    for name, value in _expect(content.get("state_dict"), dict, "state_dict").items():
+        if not str(name).startswith("model."):
+            raise ValueError(f"its state_dict has the weight {name!r}; those of a DetectorModule begin with 'model.'")
         state_dict[name.removeprefix("model.")] = value
-    about = content.get("weights_info") or {}
     info = WeightsInfo(
         variant=settings["variant"],
-        overrides=dict(settings.get("overrides") or {}),
-        class_names=list(settings["class_names"]),
+        overrides=settings.get("overrides") or {},
+        class_names=settings["class_names"],
         category_ids=settings.get("category_ids"),
         image_size=_size(settings.get("image_size")),
         licence=about.get("licence"),
@@ -219,7 +218,7 @@ def _size(value: Any) -> tuple[int, int] | None:
         return value[0], value[1]
     if value is None:
         return None
-    raise ValueError(f"has the input size {value!r}; expected one side or (height, width) in pixels")
+    raise ValueError(f"has {value!r} as image_size, the input size; expected one side or (height, width) in pixels")
 
 
 def _check(weights: Weights) -> None:
@@ -228,11 +227,33 @@ def _check(weights: Weights) -> None:
         if not _is_ordinary(name, value):
             what = f"{value.dtype} {value.layout}" if isinstance(value, Tensor) else type(value).__name__
             raise ValueError(f"{name!r} is a {what}; expected a dense floating-point tensor, all of it in the file")
+    _check_types(weights)
     info, number = weights.info, weights.num_classes
     for name, values in (("class names", info.class_names), ("category ids", info.category_ids)):
         if values is not None and len(values) != number:
             raise ValueError(f"has {len(values)} {name}, but weights for {number} classes")
-    detector_config(info.variant, **info.overrides)  # an unknown variant is an error that lists those there are
+    try:
+        detector_config(info.variant, **info.overrides)  # an unknown variant is an error that lists those there are
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{error} (overrides: {info.overrides})") from None
+
+
+def _check_types(weights: Weights) -> None:
+    """Raise ValueError for what is not of the type that it has in every file of ours."""
+    info = weights.info
+    for name, kind in (("variant", str), ("overrides", dict), ("provenance", str), ("metrics", dict)):
+        _expect(getattr(info, name), kind, name)
+    for name, kind in (("class_names", str), ("category_ids", int)):
+        if getattr(info, name) is not None:
+            for value in _expect(getattr(info, name), list, name):
+                _expect(value, kind, f"an entry of {name}")
+    _expect(info.licence or "", str, "licence")
+
+
+def _expect(value: Any, kind: type, name: str) -> Any:
+    if not isinstance(value, kind):
+        raise ValueError(f"has {value!r:.80} as {name}; expected a {kind.__name__}")
+    return value
 
 
 def _is_ordinary(name: str, value: Any) -> bool:

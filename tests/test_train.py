@@ -1,6 +1,8 @@
 """train.py as people use it: train, look, resume, evaluate, and every way to get the configuration wrong."""
 
 import json
+import os
+import signal
 import socket
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 import train
-from detector import build_detector, load_detector
+from detector import DetectorModule, build_detector, load_detector
 from detector.__main__ import main as detector_command
 from tests.detector.reference_files import some_weights, write_checkpoint
 
@@ -49,8 +51,14 @@ def best_score(checkpoint: dict[str, Any]) -> torch.Tensor:
 
 
 def test_train_evaluate_and_resume(
-    arguments: list[str], tiny_coco: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+    arguments: list[str],
+    tiny_coco: Path,
+    capsys: pytest.CaptureFixture,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    caplog.set_level("INFO")
+
     def no_network(*_: Any) -> None:
         raise AssertionError("something asked the network")
 
@@ -61,6 +69,7 @@ def test_train_evaluate_and_resume(
         "best.ckpt",
         "last.ckpt",
         "config.yaml",
+        "run.json",
         "metrics.csv",
         "train.log",
         "val_predictions.jpg",
@@ -89,7 +98,16 @@ def test_train_evaluate_and_resume(
     assert offline_ap(tiny_coco / "annotations" / "val.json", written) == pytest.approx(score.item(), abs=1e-7)
     assert score > 0
 
+    record = json.loads((run / "run.json").read_text())
+    assert record["packages"]["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
+    assert set(record["git"]) == {"commit", "branch", "changed"}
+    assert "pytest" in record["command"]
+    assert not any("TOKEN" in name or "KEY" in name for name in record["environment"])
+
     train.main([*arguments, "--ckpt_path", str(run / "last.ckpt"), "--trainer.max_epochs", "3", "--model.lr", "0"])
+    assert "trainer.max_epochs: 2 before, 3 now" in caplog.text
+    assert "model.lr: None before, 0.0 now" in caplog.text
+    assert "data.root" not in caplog.text.partition("settings that differ")[2]  # what is as it was is not told
     last = torch.load(run / "last.ckpt", weights_only=True)
     assert {group["base_lr"] for group in last["optimizer_states"][0]["param_groups"]} == {0.0}  # what was asked for now
     assert best_score(last) == best_score(torch.load(run / "best.ckpt", weights_only=True)) >= score
@@ -99,7 +117,8 @@ def test_train_evaluate_and_resume(
     assert (run / "resumed-2" / "metrics.csv").is_file()
     epochs = [line.split()[0] for line in (run / "train.log").read_text().splitlines()]
     assert epochs == ["epoch", "0", "1", "epoch", "2"]
-    train.main([*arguments, "--ckpt_path", str(run / "last.ckpt"), "--trainer.max_epochs", "3"])  # nothing is left to do
+    train.main([*arguments, "--ckpt_path", str(run / "last.ckpt"), "--trainer.max_epochs", "3"])
+    assert "is from the end of a run of 3 epochs: nothing is left to train" in caplog.text
 
     for extra, message in (
         (["--model.variant", "yolo26_n"], "variant: dyn_n in the checkpoint, yolo26_n here"),
@@ -116,6 +135,53 @@ def test_a_used_folder_is_never_overwritten(arguments: list[str]) -> None:
     train.main(["--config", "mine/config.yaml"])  # the resolved configuration is one like any other
     assert {path.name: path.stat().st_mtime_ns for path in Path("mine").iterdir()} == before
     assert Path("mine-2/last.ckpt").is_file()
+
+
+def test_a_slurm_job_that_is_queued_again_goes_on(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGUSR1 comes before the time limit; SLURM then starts the same command again, in the same folder."""
+    scontrol = tmp_path / "bin" / "scontrol"
+    scontrol.parent.mkdir()
+    scontrol.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\n')
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", str(scontrol.parent), prepend=os.pathsep)
+    for name, value in {"JOB_ID": "4242", "JOB_NAME": "train", "NTASKS": "1", "NTASKS_PER_NODE": "1"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    for name in ("PROCID", "LOCALID", "NODEID"):
+        monkeypatch.setenv(f"SLURM_{name}", "0")
+    kill = {"class_path": "tests.resuming.Kill", "init_args": {"epoch": 0, "batch": 1, "signum": int(signal.SIGUSR1)}}
+    command = [*arguments, "--data.batch_size", "2", "--model.nominal_batch", "2", "--trainer.max_epochs", "1"]
+    command += ["--trainer.callbacks", json.dumps([kill])]
+    with pytest.raises(SystemExit) as stop:
+        train.main(command)
+    assert stop.value.code == 128 + signal.SIGUSR1
+    assert (tmp_path / "calls").read_text() == "requeue 4242\n"
+    last = Path("runs/dyn_n/last.ckpt")
+    assert torch.load(last, weights_only=True)["CocoDataModule"]["samples"] == 4
+
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    train.main(command)
+    assert [path.name for path in Path("runs").iterdir()] == ["dyn_n"]
+    assert torch.load(last, weights_only=True)["global_step"] == 4
+
+
+def test_out_of_memory_says_what_was_tried(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def step(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(DetectorModule, "training_step", step)
+    with pytest.raises(SystemExit, match=r"(?s)data\.batch_size 4 .*data\.image_size 64 .*Halve.*2\.00 GiB"):
+        train.main([*arguments, "--trainer.num_sanity_val_steps", "0"])
+
+
+def test_batch_statistics_are_shared_on_cuda_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert [train.on_cuda(name) for name in ("auto", "gpu", "cuda", "cpu", "mps")] == [True, True, True, False, False]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert not train.on_cuda("auto")
+    config = Parsed(["--config", str(CONFIGS / "dyn_n.yaml")]).config
+    assert config["trainer"]["sync_batchnorm"] is True  # before it is known where the run takes place
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ class ConvNormAct(nn.Module):
     @torch.no_grad()
     def fuse(self) -> None:
         """Fold the normalisation into the convolution, in place, for inference. Does nothing the second time."""
-        if not isinstance(self.norm, nn.BatchNorm2d):
+        if isinstance(self.norm, nn.Identity):
             return
         if isinstance(self.conv, DynamicConv2d):
             scale = self.norm.weight / (self.norm.running_var + self.norm.eps).sqrt()

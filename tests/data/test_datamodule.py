@@ -263,6 +263,20 @@ def test_a_resumed_run_sees_what_an_uninterrupted_one_sees(
     assert resumed.seen == expected
 
 
+def test_the_middle_of_an_epoch_is_resumed_with_the_same_batches_alone(tiny_arguments: Arguments) -> None:
+    data = CocoDataModule(**tiny_arguments)
+    state = {"epoch": 2, "samples": 4, "step_batch": 4}
+    data.trainer = fake_trainer(world_size=2, overfit_batches=0, state=SimpleNamespace(fn="fit"))
+    with pytest.raises(ValueError, match=r"middle of epoch 2, with 4 images in a batch .* they are 4 x 2\. Resume"):
+        data.load_state_dict(state)
+    data.load_state_dict(state | {"samples": 0})  # the end of an epoch
+    data.load_state_dict(state | {"step_batch": 8, "samples": 8})
+    assert data._resume == (2, 4)  # four of each process
+    data.trainer.overfit_batches = 2
+    with pytest.raises(ValueError, match="overfit_batches always starts with the first picture"):
+        data.load_state_dict(state | {"step_batch": 8, "samples": 8})
+
+
 @pytest.mark.filterwarnings("ignore:.*")
 def test_a_finished_run_can_be_extended(tiny_arguments: Arguments, tmp_path: Path) -> None:
     straight = fit(tiny_arguments, tmp_path / "a", epochs=4)

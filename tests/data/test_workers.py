@@ -135,6 +135,11 @@ def test_nothing_is_left_after_an_interrupt(tiny_arguments: dict[str, Any], tmp_
     assert process.stdout is not None
     workers = process.stdout.readline().split()[1:]
     assert len(workers) == 4, (tmp_path / "stderr").read_text()
+    for pid in workers:  # as a terminal or a cluster does; they leave it to the process that they work for
+        os.kill(int(pid), signal.SIGINT)
+        os.kill(int(pid), signal.SIGTERM)
+    time.sleep(0.3)
+    assert all(is_running(pid) for pid in workers)
     process.send_signal(how)
     process.wait(60)
     process.stdout.close()

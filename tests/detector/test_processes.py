@@ -6,9 +6,13 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from torch import Tensor
+from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from detector import build_detector
+from detector.blocks.dynamic import DynamicConv2d
+from detector.optim import parameter_groups
 from tests.detector.test_lightning_module import Rectangles, Steps, assert_same, collate, module, trainer
 
 
@@ -49,3 +53,24 @@ def test_two_processes_have_the_gradient_of_one(tmp_path: Path) -> None:
     one, two = first_step(tmp_path, 1), first_step(tmp_path, 2)
     assert_same(two["gradients"], one["gradients"])
     torch.testing.assert_close(two["loss"], one["loss"], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("variant", ["yolo26_n", "dyn_n"])
+def test_every_norm_becomes_a_shared_one(variant: str) -> None:
+    """What trainer.sync_batchnorm does on CUDA: no norm is left out, and names, groups and deployment stay as they were."""
+    model = build_detector(variant, 2)
+    state = model.state_dict()
+    groups = [(g["name"], len(g["params"])) for g in parameter_groups(model, 0.01, 0.1)]
+    norms = [name for name, m in model.named_modules() if isinstance(m, nn.BatchNorm2d)]
+    before = model.deploy().state_dict()
+    synced = TorchSyncBatchNorm().apply(model)
+    assert not [m for m in synced.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert [name for name, m in synced.named_modules() if isinstance(m, nn.SyncBatchNorm)] == norms
+    behind_dynamic = [m for m in synced.modules() if isinstance(getattr(m, "conv", None), DynamicConv2d)]
+    assert bool(behind_dynamic) == (variant == "dyn_n")
+    assert all(isinstance(m.norm, nn.SyncBatchNorm) for m in behind_dynamic)
+    assert synced.state_dict().keys() == state.keys()
+    assert [(g["name"], len(g["params"])) for g in parameter_groups(synced, 0.01, 0.1)] == groups
+    after = synced.deploy().state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(value, before[name]) for name, value in after.items())

@@ -1,0 +1,89 @@
+"""What to do when a loss is not a number: say where, leave that step out, and stop when it goes on."""
+
+import warnings
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from detector.batch import Batch
+
+
+class NonFiniteLoss(RuntimeError):
+    """The loss was not finite in too many steps in a row."""
+
+
+class NonFiniteGuard(L.Callback):
+    """Skips optimizer steps whose loss, or gradient, is not finite, and after ``max_skips`` in a row stops the training.
+
+    Loss terms and image ids are named in a warning on the process that met them. Of a step that is skipped nothing stays:
+    neither gradients nor what the pictures did to the statistics of normalisation. All processes skip together. With
+    16-mixed precision infinite gradients of a finite loss are left to the gradient scaler, whose business they are.
+
+    The module keeps the terms of its latest loss in ``latest_terms``, as DetectorModule does.
+    """
+
+    def __init__(self, max_skips: int = 10) -> None:
+        if max_skips < 1:
+            raise ValueError(f"max_skips is {max_skips}; expected 1 or more")
+        self.max_skips = max_skips
+        self.skipped = 0  # in the whole run
+        self._in_a_row = 0
+        self._seen: list[tuple[dict[str, Tensor], list[int]]] = []  # terms and image ids of the batches of this step
+        self._kept: list[Tensor] = []  # float buffers at its start
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int) -> None:
+        if not self._seen:
+            self._kept = [buffer.clone() for buffer in _float_buffers(pl_module)]
+        self._seen.append(({}, [target.get("image_id", -1) for target in batch["targets"]]))
+
+    def on_after_backward(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._seen[-1][0].update(pl_module.latest_terms)
+
+    def on_before_optimizer_step(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        seen, self._seen = self._seen, []
+        bad_loss = bool(seen) and not torch.stack([v for terms, _ in seen for v in terms.values()]).isfinite().all()
+        if bad_loss:
+            warnings.warn(f"{describe(seen)}; this step is skipped", stacklevel=2)
+        bad = bad_loss or (trainer.scaler is None and not _finite_gradients(pl_module))
+        if trainer.world_size > 1:  # what is wrong on one process need not show in what the others got of its gradients
+            bad = trainer.strategy.reduce_boolean_decision(bool(bad), all=False)
+        if not bad:
+            self._in_a_row = 0
+            return
+        self._skip(pl_module)
+        if self._in_a_row >= self.max_skips:
+            raise NonFiniteLoss(
+                f"{self._in_a_row} steps in a row had a loss or gradient that is not finite; in the last one "
+                f"{describe(seen)}. The checkpoints written before are whole. Resume from last.ckpt with a lower model.lr, "
+                "a longer model.warmup_epochs, or trainer.precision bf16-mixed or 32-true instead of 16-mixed, and look at "
+                "these pictures (python -m data show)"
+            )
+
+    def _skip(self, module: L.LightningModule) -> None:
+        self.skipped, self._in_a_row = self.skipped + 1, self._in_a_row + 1
+        for p in module.parameters():
+            p.grad = None  # optimizers leave out what has no gradient
+        for buffer, kept in zip(_float_buffers(module), self._kept, strict=True):
+            buffer.copy_(kept)
+
+
+def describe(batches: list[tuple[dict[str, Tensor], list[int]]]) -> str:
+    """Name the terms that are not finite, and the pictures of the batches they came from."""
+    found = []
+    for terms, image_ids in batches:
+        if wrong := [f"{name} {value.item()}" for name, value in terms.items() if not value.isfinite()]:
+            found.append(f"the loss has {', '.join(wrong)} with the images {image_ids}")
+    images = [image_id for _, image_ids in batches for image_id in image_ids]
+    return "; ".join(found) or f"the loss of this process is finite, its images are {images}"
+
+
+def _finite_gradients(module: L.LightningModule) -> bool:
+    norms = torch._foreach_norm([p.grad for p in module.parameters() if p.grad is not None])
+    return bool(torch.stack(norms).isfinite().all())
+
+
+def _float_buffers(module: L.LightningModule) -> list[Tensor]:
+    return [buffer for buffer in module.buffers() if buffer.is_floating_point()]

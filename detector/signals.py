@@ -1,0 +1,140 @@
+"""Stopping in good order: a signal writes ``last.ckpt`` at the next optimizer step, and the run can go on from there."""
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning as L
+from lightning.fabric.plugins.environments import SLURMEnvironment
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only, rank_zero_warn
+
+STOPPING = (signal.SIGTERM, signal.SIGINT)
+REQUEUE = signal.SIGUSR1  # `#SBATCH --signal=USR1@120`: sent two minutes before the time limit
+
+
+class StoppedBySignal(Exception):
+    """Training has stopped because of the signal ``signum``; ``checkpoint`` is where it goes on, or None."""
+
+    def __init__(self, signum: int, checkpoint: Path | None) -> None:
+        self.signum, self.checkpoint = signum, checkpoint
+        where = "nothing was saved" if checkpoint is None else f"it goes on from {checkpoint}"
+        super().__init__(f"training was stopped by {signal.Signals(signum).name}; {where}")
+
+
+class SaveOnSignal(L.Callback):
+    """On SIGTERM or SIGINT saves ``path`` after the next optimizer step and stops the training of all processes.
+
+    A signal to any process does. ``trainer.fit`` then raises :class:`StoppedBySignal`. A run that is resumed from there
+    equals one that was never stopped: nothing is saved between a step and the validation that follows it, because resuming
+    would leave that validation out. A signal during the last step of an epoch or in a validation therefore acts after it,
+    when ``last.ckpt`` of that epoch is written. A second SIGINT (Ctrl-C) stops at once and saves nothing.
+
+    ``path`` is what a ``ModelCheckpoint`` writes at the end of every epoch, ``last.ckpt``; None saves nothing. Give this to
+    the Trainer after the callbacks that have a state to save, like ``RampedEMA``.
+
+    In a SLURM job SIGUSR1 does the same and puts the job into the queue again.
+
+    Handlers must only take note: what Lightning's own do, collectives and writing files, can meet any state of the program.
+    """
+
+    def __init__(self, path: str | Path | None) -> None:
+        self.path = None if path is None else Path(path)
+        self._received = 0
+        self._steps = 0  # optimizer steps so far, to see that one was made
+        self._process = 0
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self._received = 0
+
+    def on_sanity_check_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._listen()
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._listen()
+        self._steps = trainer.global_step
+
+    def _listen(self) -> None:
+        """Take the place of Lightning's handlers; it gives back those before them when training ends."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        self._process = os.getpid()
+        for signum in (*STOPPING, *([REQUEUE] if SLURMEnvironment.job_id() is not None else [])):
+            signal.signal(signum, self._note)
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:  # a worker process, forked from this one: for its parent to decide
+            return
+        if signum == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        if not self._received:
+            again = " (Ctrl-C again: at once, without saving)" if signum == signal.SIGINT else ""
+            os.write(2, f"\n{signal.Signals(signum).name}: stopping after the next optimizer step{again}\n".encode())
+        self._received = signum
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step == self._steps:  # in the middle of an accumulation
+            return
+        self._steps = trainer.global_step
+        done = batch_idx + 1
+        validates = trainer.val_check_batch is not None and done % trainer.val_check_batch == 0
+        if done == trainer.num_training_batches or (trainer.enable_validation and validates):
+            return
+        if signum := self._agreed(trainer):
+            if self.path is not None:
+                trainer.save_checkpoint(self.path)
+            self._stop(signum)
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Act on a signal that came in the last step of the epoch before or later: its checkpoint has been written."""
+        if trainer.global_step and (signum := self._agreed(trainer)):
+            self._stop(signum)
+
+    def _agreed(self, trainer: L.Trainer) -> int:
+        """Return the signal that any process has received, the same on all of them, or 0."""
+        if trainer.world_size == 1:
+            return self._received
+        if not trainer.strategy.reduce_boolean_decision(bool(self._received), all=False):
+            return 0
+        # Which of them matters: only one says that the job is to go on.
+        requeued = trainer.strategy.reduce_boolean_decision(self._received == REQUEUE, all=False)
+        return REQUEUE if requeued else self._received or signal.SIGTERM
+
+    def _stop(self, signum: int) -> None:
+        if signum == REQUEUE:
+            requeue()
+        raise StoppedBySignal(signum, self.path)
+
+
+def end_with_parent(seconds: float = 2.0) -> None:
+    """From now on end this process when the one that started it is gone, killed say; it is looked for every so often.
+
+    Otherwise a process that waits for the others of a run in a collective can wait for a long time.
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(seconds)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@rank_zero_only
+def requeue() -> None:
+    """Put this SLURM job into the queue again."""
+    array = os.environ.get("SLURM_ARRAY_JOB_ID")
+    job = os.environ["SLURM_JOB_ID"] if array is None else f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    try:
+        subprocess.run(["scontrol", "requeue", job], check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        rank_zero_warn(f"SLURM job {job} could not be queued again ({error}); submit it again, it goes on by itself")
+    else:
+        rank_zero_info(f"SLURM job {job} is queued again")

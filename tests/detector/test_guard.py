@@ -1,0 +1,62 @@
+"""Losses that are not finite."""
+
+import re
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from detector.guard import NonFiniteGuard, NonFiniteLoss
+from tests.detector.test_lightning_module import Rectangles, collate, module, trainer
+
+
+class Poisoned(Rectangles):
+    """Float pictures, those in ``bad`` without a number in them; image ids start at 500."""
+
+    def __init__(self, num_images: int, bad: set[int]) -> None:
+        super().__init__(num_images)
+        self.bad = bad
+
+    def __getitem__(self, index: int) -> tuple[Tensor, dict]:
+        image, target = super().__getitem__(index)
+        image = image.float() / 255 if index not in self.bad else torch.full(image.shape, torch.nan)
+        return image, {**target, "image_id": 500 + index}
+
+
+def test_a_step_without_a_finite_loss_leaves_no_trace(tmp_path: Path) -> None:
+    """The same run without that batch has the same weights and statistics; the warning names terms and images."""
+    data = DataLoader(Poisoned(6, {4}), batch_size=2, collate_fn=collate)
+    guard, states = NonFiniteGuard(), []
+    for batches in (3, 2):  # the third one is bad
+        model = module(nominal_batch=2, warmup_bias_lr=0.0)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            trainer(tmp_path, limit_train_batches=batches, callbacks=[guard]).fit(model, data)
+        states.append({name: value for name, value in model.state_dict().items() if value.is_floating_point()})
+        told = [str(w.message) for w in caught if "is skipped" in str(w.message)]
+        if batches == 3:
+            assert re.search(r"one2one/cls nan.* with the images \[504, 505\]", told[0])
+            assert len(told) == guard.skipped == 1
+    assert guard.skipped == 1
+    for name, value in states[0].items():
+        assert torch.equal(value, states[1][name]), name
+
+
+def test_it_stops_when_it_goes_on(tmp_path: Path) -> None:
+    guard = NonFiniteGuard(max_skips=2)
+    data = DataLoader(Poisoned(8, set(range(8))), batch_size=2, collate_fn=collate)
+    fitted = trainer(tmp_path, callbacks=[guard])
+    with (
+        pytest.warns(UserWarning, match="is skipped"),
+        pytest.raises(NonFiniteLoss, match=r"2 steps in a row .*\[502, 503\].*model\.lr"),
+    ):
+        fitted.fit(module(nominal_batch=2), data)
+    assert guard.skipped == 2
+
+
+def test_mistakes_in_arguments() -> None:
+    with pytest.raises(ValueError, match="max_skips is 0"):
+        NonFiniteGuard(max_skips=0)

@@ -1,0 +1,137 @@
+"""Small but complete runs, for tests of what happens when they are interrupted. As a program: on two processes."""
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.multiprocessing import ProcessRaisedException
+
+from data import CocoDataModule
+from data.transforms import Augmentation
+from detector import DetectorModule
+from detector.callbacks import RampedEMA
+from detector.checkpoint_io import AtomicCheckpointIO
+from detector.evaluation import CocoEvaluation
+from detector.guard import NonFiniteGuard
+from detector.signals import SaveOnSignal, StoppedBySignal
+
+TINY = {"width": 0.125, "depth": 0.33}  # of a variant
+
+
+@dataclass
+class Kill(L.Callback):
+    """Sends a signal to the process ``rank`` when batch ``batch`` of epoch ``epoch`` begins."""
+
+    epoch: int
+    batch: int
+    rank: int = 0
+    signum: int = signal.SIGTERM
+
+    def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, index: int) -> None:
+        if (trainer.current_epoch, index, trainer.global_rank) == (self.epoch, self.batch, self.rank):
+            os.kill(os.getpid(), self.signum)
+
+
+class Losses(L.Callback):
+    """Appends epoch, batch and loss of every batch to ``folder``/losses<rank>.txt, to the bit."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int
+    ) -> None:
+        with open(self.folder / f"losses{trainer.global_rank}.txt", "a") as file:
+            file.write(f"{trainer.current_epoch} {index} {outputs['loss'].item().hex()}\n")
+
+
+def fit(
+    arguments: dict[str, Any],
+    folder: Path,
+    *callbacks: L.Callback,
+    resume: Path | None = None,
+    freeze: list[str] | None = None,
+    without: str | None = None,
+    max_epochs: int = 4,
+    **options: Any,
+) -> StoppedBySignal | None:
+    """Train with mosaic, MuSGD, EMA and a warm-up that ends in epoch 2; return the word of a signal that stopped it.
+
+    ``without`` names a branch that the head is not to have.
+    """
+    folder.mkdir(exist_ok=True)
+    torch.manual_seed(0 if resume is None else 99)  # what is not restored would show
+    augment = Augmentation(mosaic=1.0, close_mosaic=1)
+    data = CocoDataModule(**arguments | {"augment": augment})
+    overrides = TINY | {"dynamic": {"num_experts": 2}}
+    settings = {"warmup_epochs": 2.5, "nominal_batch": 4, "freeze": freeze}
+    module = DetectorModule("dyn_n", data.class_names, data.category_ids, overrides, **settings)
+    if without:
+        setattr(module.model.head, without, None)
+    evaluation = CocoEvaluation("one2one" if without else "both")
+    last = ModelCheckpoint(folder, "last", save_on_train_epoch_end=True, enable_version_counter=False)
+    best = ModelCheckpoint(folder, "best", monitor="val/AP", mode="max", enable_version_counter=False)
+    own = [RampedEMA(tau=3), NonFiniteGuard(), evaluation, Losses(folder), SaveOnSignal(folder / "last.ckpt"), best, last]
+    trainer = L.Trainer(
+        max_epochs=max_epochs,
+        callbacks=[*callbacks, *own],
+        plugins=[AtomicCheckpointIO()],
+        use_distributed_sampler=False,
+        default_root_dir=folder,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        **options,
+    )
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    except StoppedBySignal as stop:
+        return stop
+    return None
+
+
+def losses(folder: Path, rank: int = 0) -> list[str]:
+    return (folder / f"losses{rank}.txt").read_text().splitlines()
+
+
+def differences(a: Path, b: Path) -> list[str]:
+    """Name what differs between two checkpoints: raw and averaged weights, optimizer, steps, best AP."""
+    one, other = (torch.load(path, weights_only=True) for path in (a, b))
+    found = [name for name in ("epoch", "global_step") if one[name] != other[name]]
+    for part in ("state_dict", "current_model_state"):
+        found += [f"{part} {name}" for name, value in one[part].items() if not torch.equal(value, other[part][name])]
+    states = [list(c["optimizer_states"][0]["state"].values()) for c in (one, other)]
+    for i, (x, y) in enumerate(zip(*states, strict=True)):
+        found += [f"optimizer {i} {n}" for n in x if not torch.equal(torch.as_tensor(x[n]), torch.as_tensor(y[n]))]
+    scores = [[s["best_model_score"] for n, s in c["callbacks"].items() if "val/AP" in n] for c in (one, other)]
+    return found + ["best"] * (scores[0] != scores[1])
+
+
+def main(folder: Path, arguments: dict[str, Any]) -> None:
+    """A run on two processes in one go, and one that is stopped by a signal to the second of them and resumed."""
+    warnings.simplefilter("ignore")
+    many = {"devices": 2, "strategy": "ddp_fork"}
+    fit(arguments, folder / "straight", **many)
+    with contextlib.suppress(ProcessRaisedException):  # torch's word for a process that raised StoppedBySignal
+        fit(arguments, folder / "stopped", Kill(1, 1, rank=1), **many)
+    fit(arguments, folder / "stopped", resume=folder / "stopped" / "last.ckpt", **many)
+
+    # Where gradients are missing: DDP would complain of parameters that took no part in the loss.
+    empty = arguments | {"train_annotations": "annotations/empty.json"}
+    fit(empty, folder / "empty", freeze=["backbone"], max_epochs=1, **many)
+    fit(arguments, folder / "one branch", without="one2many", max_epochs=1, **many)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), json.loads(sys.argv[2]))

@@ -1,0 +1,58 @@
+"""Runs that are stopped and go on, against runs that are not."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.resuming import Kill, differences, fit, losses
+
+ROOT = Path(__file__).parents[1]
+Arguments = dict[str, Any]
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def test_a_run_stopped_by_signals_equals_one_in_one_go(tiny_arguments: Arguments, tmp_path: Path) -> None:
+    """In mid-epoch, in an epoch's last step, and between epochs; with worker processes and without."""
+    arguments = tiny_arguments | {"batch_size": 2}  # four batches an epoch, two to a step
+    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
+    assert fit(arguments, straight) is None
+    last = stopped / "last.ckpt"
+
+    stop = fit(arguments | {"num_workers": 2}, stopped, Kill(0, 0, signum=signal.SIGINT))
+    assert (stop.signum, stop.checkpoint) == (signal.SIGINT, last)
+    assert losses(stopped) == losses(straight)[:2]  # two batches make an optimizer step
+    assert torch.load(last, weights_only=True)["CocoDataModule"] == {"epoch": 0, "samples": 4, "step_batch": 2}
+
+    stop = fit(arguments | {"num_workers": 2}, stopped, Kill(1, 3), resume=last)  # before the last step of the epoch
+    assert stop.signum == signal.SIGTERM
+    assert losses(stopped) == losses(straight)[:8]
+    assert torch.load(last, weights_only=True)["epoch"] == 1
+
+    fit(arguments, stopped, Kill(2, 0), resume=last)
+    assert fit(arguments, stopped, resume=last) is None
+    assert losses(stopped) == losses(straight)
+    assert differences(straight / "last.ckpt", last) == []
+    assert differences(straight / "best.ckpt", stopped / "best.ckpt") == []
+
+
+def test_two_processes(tiny_arguments: Arguments, edit_json: Any, tmp_path: Path) -> None:
+    """Resuming after a signal to one of them; batches without objects, a frozen backbone, one branch. None of it hangs."""
+    annotations = edit_json("train", lambda content: None).parent
+    content = json.loads((annotations / "train.json").read_text())
+    (annotations / "empty.json").write_text(json.dumps(content | {"annotations": []}))
+    arguments = tiny_arguments | {"batch_size": 1, "num_workers": 2}
+    command = [sys.executable, "-m", "tests.resuming", str(tmp_path), json.dumps(arguments)]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=600)
+    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
+    for rank in (0, 1):
+        assert losses(stopped, rank) == losses(straight, rank)
+    assert differences(straight / "last.ckpt", stopped / "last.ckpt") == []
+    for case in ("empty", "one branch"):
+        assert len(losses(tmp_path / case)) == 4

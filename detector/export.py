@@ -5,10 +5,10 @@ import json
 import os
 import tempfile
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,9 @@ from detector.model import Detector
 from detector.postprocess import boxes_and_scores, top_pairs
 from detector.predict import Predictor
 
+if TYPE_CHECKING:
+    import openvino
+
 Format = Literal["onnx", "openvino", "torchscript", "torch-export"]
 Output = Literal["end2end", "raw"]
 DynamicForm = Literal["mix", "experts"]
@@ -30,10 +33,10 @@ DynamicForm = Literal["mix", "experts"]
 SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "openvino": ".xml", "torchscript": ".torchscript", "torch-export": ".pt2"}
 OUTPUT_NAMES: dict[Output, tuple[str, ...]] = {"end2end": ("detections",), "raw": ("boxes", "scores")}
 CONTRACTS: dict[Output, str] = {
-    "end2end": "detections (B, 300, 6) float32: x1 y1 x2 y2 in pixels of the network input, score in 0..1, class index; best "
-    "first; rows with score 0 hold nothing; no NMS is needed",
-    "raw": "boxes (B, A, 4) float32: x1 y1 x2 y2 in pixels of the network input; scores (B, A, C) float32 in 0..1; A anchors: "
-    "strides finest first, cells row by row",
+    "end2end": "detections (B, 300, 6) float32: x1 y1 x2 y2 in pixels of the network input, score in 0..1, class index; "
+    "best first; rows with score 0 hold nothing; no NMS is needed",
+    "raw": "boxes (B, A, 4) float32: x1 y1 x2 y2 in pixels of the network input; scores (B, A, C) float32 in 0..1; "
+    "A anchors: strides finest first, cells row by row",
 }
 MAX_DETECTIONS = 300
 OPSET = 18
@@ -89,10 +92,14 @@ class ExportGraph(nn.Module):
         boxes, scores = boxes_and_scores(self.detector(images.to(self.dtype)), self.branch)
         if self.output == "raw":
             return boxes, scores
+        num_anchors = scores.shape[1]
         if self.padding:  # small inputs have fewer anchors than there are rows in the output
             boxes, scores = F.pad(boxes, (0, 0, 0, self.padding)), F.pad(scores, (0, 0, 0, self.padding))
         boxes, best, labels = top_pairs(boxes, scores, MAX_DETECTIONS)
-        return torch.cat((boxes, best[..., None], labels[..., None].float()), dim=2)
+        rows = torch.cat((boxes, best[..., None], labels[..., None].float()), dim=2)
+        if self.padding:  # decode gives as many detections as there are anchors, at most
+            rows = rows * (torch.arange(MAX_DETECTIONS, device=rows.device) < num_anchors)[:, None]
+        return rows
 
 
 def export(predictor: Predictor, path: str | Path, format: Format, settings: ExportSettings | None = None) -> dict[str, str]:
@@ -106,7 +113,7 @@ def export(predictor: Predictor, path: str | Path, format: Format, settings: Exp
     _check(predictor, path, format, settings)
     about = describe(predictor, format, settings)
     if format == "openvino" and settings.half:
-        settings = ExportSettings(settings.output, settings.batch_size, settings.dynamic_size, False, settings.dynamic_form)
+        settings = replace(settings, half=False)  # the weights are compressed when they are written
     height, width = predictor.image_size
     graph = ExportGraph(predictor.model.cpu(), predictor.branch, settings, predictor.image_size).eval()
     images = torch.rand(settings.batch_size or 2, 3, height, width)
@@ -119,7 +126,9 @@ def export(predictor: Predictor, path: str | Path, format: Format, settings: Exp
         elif format == "onnx":
             _replace(path, _onnx(graph, images, about, settings))
         else:
-            _save_openvino(_onnx(graph, images, about, settings), path, about)
+            import openvino
+
+            save_openvino(openvino.Core().read_model(_onnx(graph, images, about, settings)), path, about)
     return about
 
 
@@ -194,10 +203,10 @@ def _onnx(graph: ExportGraph, images: Tensor, about: dict[str, str], settings: E
     return model.SerializeToString()
 
 
-def _save_openvino(content: bytes, path: Path, about: dict[str, str]) -> None:
+def save_openvino(model: "openvino.Model", path: Path, about: dict[str, str]) -> None:
+    """Write ``model`` to ``path`` (.xml) and a ``.bin`` beside it, with ``about`` as its ``model_info``."""
     import openvino
 
-    model = openvino.Core().read_model(content)
     for name, value in about.items():
         model.set_rt_info(value, ["model_info", name])
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:

@@ -16,7 +16,7 @@ def add_export_command(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "export",
         help="write a detector for another runtime",
-        description="Write a detector as ONNX, OpenVINO, TorchScript or torch.export file. docs/export.md says what is in it.",
+        description="Write a detector as ONNX, OpenVINO, TorchScript or torch.export file; see docs/export.md.",
     )
     parser.add_argument("checkpoint", type=Path, help="a checkpoint of ours, a .safetensors, or a .pt of the reference")
     parser.add_argument("--format", choices=SUFFIXES, default="onnx", help="(%(default)s)")

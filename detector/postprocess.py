@@ -50,7 +50,7 @@ def decode(
 
 
 def boxes_and_scores(outputs: RawOutput, branch: BranchName) -> tuple[Tensor, Tensor]:
-    """Return what one branch says of every anchor: (B, A, 4) x1 y1 x2 y2 in pixels of the network input, (B, A, C) in 0..1."""
+    """Return what one branch says of every anchor: boxes (B, A, 4) in pixels of the network input, scores (B, A, C)."""
     if branch not in outputs:
         present = ", ".join(name for name in ("one2one", "one2many") if name in outputs)
         raise ValueError(f"branch {branch!r} is not in the outputs, which have: {present}")

@@ -26,9 +26,9 @@ SIZE = (64, 96)
 INFO = {"class_names": ["cat", "Kühe", "dog"], "category_ids": [7, 9, 90], "image_size": SIZE, "licence": "MIT"}
 
 
-@pytest.fixture(scope="module", params=["yolo26_n", "dyn_n"])
-def predictor(request: pytest.FixtureRequest) -> Predictor:
-    return lively(request.param)
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    return lively("dyn_n")
 
 
 def lively(variant: str) -> Predictor:
@@ -36,16 +36,15 @@ def lively(variant: str) -> Predictor:
     torch.manual_seed(0)
     detector = build_detector(variant, 3)
     for norm in (m for m in detector.modules() if isinstance(m, torch.nn.BatchNorm2d)):
-        norm.momentum = None  # plain averages
-        torch.nn.init.uniform_(norm.weight, 0.8, 1.6)
-        torch.nn.init.normal_(norm.bias, std=0.2)
+        norm.momentum = None  # the statistics of the pass below
     with torch.no_grad():
         for branch in (detector.head.one2one, detector.head.one2many):
-            for tower in branch.cls:
-                tower[-1].weight.mul_(2)
-                tower[-1].bias.zero_()
+            for box, cls in zip(branch.box, branch.cls):
+                box[-1].weight.mul_(0.1)  # untrained features are large, and their rounding errors, too
+                cls[-1].weight.mul_(0.1)
+                cls[-1].bias.zero_()
         for layer in (m for m in detector.modules() if isinstance(m, DynamicConv2d)):
-            layer.router.weight.mul_(8)
+            layer.router.weight.mul_(3)
         detector(pictures(8))
     return Predictor(detector.eval(), WeightsInfo(variant, **INFO))
 
@@ -112,13 +111,16 @@ def test_all_experts_then_mixing_equals_mixing_first(groups: int) -> None:
 
 @pytest.mark.parametrize("output", ["end2end", "raw"])
 def test_batch_of_one(predictor: Predictor, output: str, tmp_path: Path) -> None:
-    export(predictor, tmp_path / "a.onnx", "onnx", ExportSettings(output))
+    about = export(predictor, tmp_path / "a.onnx", "onnx", ExportSettings(output))
     images = pictures(1)
     for run in (run_onnx, run_openvino):
         assert_same(predictor, images, run(tmp_path / "a.onnx", images), output)
-    convolutions = [node for node in onnx.load(tmp_path / "a.onnx").graph.node if node.op_type == "Conv"]
-    assert {a.i for node in convolutions for a in node.attribute if a.name == "group"} > {1}
-    with pytest.raises(Exception, match="[Ii]nvalid dimensions"):
+    session = onnxruntime.InferenceSession(tmp_path / "a.onnx", providers=["CPUExecutionProvider"])
+    assert session.get_modelmeta().custom_metadata_map == about
+    assert json.loads(about["names"]) == predictor.class_names
+    assert (json.loads(about["category_ids"]), json.loads(about["image_size"])) == ([7, 9, 90], [64, 96])
+    assert (about["output"], about["licence"], about["dynamic_convolution"]) == (output, "MIT", "mix")
+    with pytest.raises(Exception, match=r"[Ii]nvalid dimensions"):
         run_onnx(tmp_path / "a.onnx", pictures(1, (96, 96)))
 
 
@@ -156,8 +158,7 @@ def test_torchscript(predictor: Predictor, tmp_path: Path) -> None:
     assert json.loads(files["metadata.json"]) == about
 
 
-def test_torch_export_takes_any_batch(tmp_path: Path) -> None:
-    predictor = lively("dyn_n")
+def test_torch_export_takes_any_batch(predictor: Predictor, tmp_path: Path) -> None:
     about = export(predictor, tmp_path / "a.pt2", "torch-export", ExportSettings(batch_size=None))
     files = {"metadata.json": ""}
     program = torch.export.load(tmp_path / "a.pt2", extra_files=files).module()
@@ -167,29 +168,17 @@ def test_torch_export_takes_any_batch(tmp_path: Path) -> None:
     assert json.loads(files["metadata.json"]) == about
 
 
-def test_half_precision(tmp_path: Path) -> None:
-    predictor = lively("dyn_n")
+def test_half_precision(predictor: Predictor, tmp_path: Path) -> None:
     images = pictures(1)
     truth = expected(predictor, images, "raw")
-    export(predictor, tmp_path / "whole.onnx", "onnx", ExportSettings("raw"))
     export(predictor, tmp_path / "a.onnx", "onnx", ExportSettings("raw", half=True))
-    assert (tmp_path / "a.onnx").stat().st_size < 0.6 * (tmp_path / "whole.onnx").stat().st_size
+    num_parameters = sum(p.numel() for p in predictor.model.deploy().parameters())
+    assert num_parameters * 2 < (tmp_path / "a.onnx").stat().st_size < num_parameters * 3
     export(predictor, tmp_path / "b.xml", "openvino", ExportSettings("raw", half=True))
     for found in (run_onnx(tmp_path / "a.onnx", images), run_openvino(tmp_path / "b.xml", images)):
         assert found[0].dtype == np.float32
-        assert np.abs(found[0] - truth[0].numpy()).max() < 2
+        assert np.abs(found[0] - truth[0].numpy()).max() < 1
         assert 0 < np.abs(found[1] - truth[1].numpy()).max() < 0.02
-
-
-def test_metadata(tmp_path: Path) -> None:
-    predictor = lively("dyn_n")
-    about = export(predictor, tmp_path / "a.onnx", "onnx")
-    session = onnxruntime.InferenceSession(tmp_path / "a.onnx", providers=["CPUExecutionProvider"])
-    assert session.get_modelmeta().custom_metadata_map == about
-    assert json.loads(about["names"]) == predictor.class_names
-    assert json.loads(about["category_ids"]) == [7, 9, 90]
-    assert json.loads(about["image_size"]) == [64, 96]
-    assert (about["output"], about["licence"], about["dynamic_convolution"]) == ("end2end", "MIT", "mix")
 
 
 def test_mistakes_exit_with_a_message(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """How fast detectors are, in PyTorch and exported: variants or checkpoints, beside each other in the same run.
 
-``python -m benchmarks.inference --models yolo26_n dyn_n`` prints parameters and GFLOPs (trained: both branches; deployed: one,
-folded), latency of a batch of 1 (median and 95th percentile, in milliseconds and in yards, see benchmarks/yard.py),
+``python -m benchmarks.inference --models yolo26_n dyn_n`` prints parameters and GFLOPs (trained: both branches; deployed:
+one, folded), latency of a batch of 1 (median and 95th percentile, in milliseconds and in yards, see benchmarks/yard.py),
 throughput of a batch of 8 and peak memory, and writes ``benchmarks/results/inference.json``. Every round gives each model in
 each runtime its turn, in alternating order; memory is that of a process of its own. About 10 minutes on 2 cores; the machine
 must be quiet. int8 needs pictures to calibrate with: ``--int8 ../shared/datasets/bccd/train``.
@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,7 @@ def time_all(runs: dict[str, Run], rounds: int) -> dict[str, list[float]]:
 
 
 def peak_memory(model: str, runtime: str, path: Path, size: int) -> float:
-    """Return the MB that a process takes at its peak which looks at five images, PyTorch's own and the runtime's included."""
+    """Return the peak MB of a process that looks at five images, those of PyTorch itself and the runtime included."""
     call = [sys.executable, "-m", "benchmarks.inference", "--models", model, "--memory_of", runtime, str(path)]
     done = subprocess.run([*call, "--size", str(size)], check=True, capture_output=True, text=True)
     return float(done.stdout)
@@ -135,10 +136,8 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any]]
     many: dict[str, Run] = {}
     for number, model in enumerate(args.models):
         predictor = predictor_of(model, args.size)
-        trained, deployed = (
-            costs(predictor_of(model, args.size).model, args.size),
-            costs(predictor.model.deploy(), args.size),
-        )
+        trained = costs(deepcopy(predictor.model), args.size)
+        deployed = costs(predictor.model.deploy(), args.size)
         for runtime in runtimes:
             label = f"{model}, {runtime}"
             (where := folder / f"{number}-{runtime}").mkdir()

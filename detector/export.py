@@ -115,7 +115,7 @@ def export(predictor: Predictor, path: str | Path, format: Format, settings: Exp
     if format == "openvino" and settings.half:
         settings = replace(settings, half=False)  # the weights are compressed when they are written
     height, width = predictor.image_size
-    graph = ExportGraph(predictor.model.cpu(), predictor.branch, settings, predictor.image_size).eval()
+    graph = ExportGraph(predictor.model, predictor.branch, settings, predictor.image_size).cpu().eval()
     images = torch.rand(settings.batch_size or 2, 3, height, width)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tracer doubts our checks of sizes; the exporter is deprecated, see _onnx
@@ -165,6 +165,8 @@ def _check(predictor: Predictor, path: Path, format: Format, settings: ExportSet
         raise ValueError(f"{path.parent}: no such folder; make it first")
     if settings.output == "end2end" and predictor.branch == "one2many":
         raise ValueError("the branch one2many needs NMS, which is not in the graph; export one2one, or the output raw")
+    if format == "torchscript" and (settings.batch_size is None or settings.dynamic_size):
+        raise ValueError("TorchScript files are traced, for one batch and input size; choose another format for any size")
     if format == "torchscript" and settings.half:
         raise ValueError("TorchScript files are float32; load the file and call .half(), or export another format")
 

@@ -31,14 +31,16 @@ def quantize(
     import nncf
     import openvino
 
-    settings = settings or ExportSettings(dynamic_form="experts")
-    path = Path(path)
+    path, settings = Path(path), settings or ExportSettings(dynamic_form="experts")
+    if path.suffix != ".xml" or not path.parent.is_dir():
+        raise ValueError(f"{path}: expected a name ending in .xml, in a folder that is there")
     with tempfile.TemporaryDirectory() as folder:
         about = export(predictor, Path(folder) / "float.xml", "openvino", settings)
         model = openvino.Core().read_model(Path(folder) / "float.xml")
 
         def inputs(picture: Path) -> np.ndarray:
-            return predictor.prepare([read_upright(picture)])[0].float().numpy()
+            images = [read_upright(picture)] * (settings.batch_size or 1)
+            return predictor.prepare(images)[0].float().cpu().numpy()
 
         model = nncf.quantize(
             model,

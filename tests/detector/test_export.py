@@ -41,17 +41,18 @@ def lively(variant: str) -> Predictor:
         for branch in (detector.head.one2one, detector.head.one2many):
             for box, cls in zip(branch.box, branch.cls):
                 box[-1].weight.mul_(0.1)  # untrained features are large, and their rounding errors, too
-                cls[-1].weight.mul_(0.1)
+                cls[-1].weight.mul_(0.05)
                 cls[-1].bias.zero_()
         for layer in (m for m in detector.modules() if isinstance(m, DynamicConv2d)):
             layer.router.weight.mul_(3)
-        detector(pictures(8))
+        detector(pictures(8, contrast=1))
     return Predictor(detector.eval(), WeightsInfo(variant, **INFO))
 
 
-def pictures(number: int, size: tuple[int, int] = SIZE) -> Tensor:
-    """Blurred noise, (number, 3, H, W) in 0..1, of unlike contrast."""
-    coarse = torch.rand(number, 3, size[0] // 8, size[1] // 8) * torch.linspace(0.3, 1, number)[:, None, None, None]
+def pictures(number: int, size: tuple[int, int] = SIZE, contrast: float = 0.4) -> Tensor:
+    """Coarse noise, (number, 3, H, W) in 0..1, of growing contrast."""
+    strength = torch.linspace(contrast / 2, contrast, number)[:, None, None, None]
+    coarse = strength * torch.rand(number, 3, size[0] // 8, size[1] // 8)
     return torch.nn.functional.interpolate(coarse, size, mode="bilinear").clamp(0, 1)
 
 
@@ -97,7 +98,7 @@ def assert_same(predictor: Predictor, images: Tensor, found: list[Any], output: 
 def test_the_pictures_tell_detectors_apart(predictor: Predictor) -> None:
     (detections,) = expected(predictor, pictures(2), "end2end")
     assert (detections[0] - detections[1]).abs()[:, 4].max() > 0.01
-    assert detections[..., 4].std() > 0.02
+    assert detections[detections[..., 4] > 0][:, 4].std() > 0.01
 
 
 @pytest.mark.parametrize("groups", [1, 2])
@@ -195,6 +196,7 @@ def test_mistakes_exit_with_a_message(tmp_path: Path) -> None:
         ([*out, "--batch_size", "2", "--dynamic", "batch"], "leave out --batch_size"),
         ([*out, "--batch_size", "2", "--dynamic_form", "mix"], "batch size 1 only"),
         ([*out, "--image_size", "100"], "multiples of 32"),
+        (["--format", "torchscript", "--dynamic", "batch"], "are traced"),
     ):
         with pytest.raises(SystemExit, match=message):
             main(["export", str(weights), *arguments])

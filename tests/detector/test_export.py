@@ -41,7 +41,7 @@ def lively(variant: str) -> Predictor:
         for branch in (detector.head.one2one, detector.head.one2many):
             for box, cls in zip(branch.box, branch.cls):
                 box[-1].weight.mul_(0.1)  # untrained features are large, and their rounding errors, too
-                cls[-1].weight.mul_(0.05)
+                cls[-1].weight.mul_(0.15)
                 cls[-1].bias.zero_()
         for layer in (m for m in detector.modules() if isinstance(m, DynamicConv2d)):
             layer.router.weight.mul_(3)
@@ -97,8 +97,8 @@ def assert_same(predictor: Predictor, images: Tensor, found: list[Any], output: 
 
 def test_the_pictures_tell_detectors_apart(predictor: Predictor) -> None:
     (detections,) = expected(predictor, pictures(2), "end2end")
-    assert (detections[0] - detections[1]).abs()[:, 4].max() > 0.01
-    assert detections[detections[..., 4] > 0][:, 4].std() > 0.01
+    assert (detections[0] - detections[1]).abs()[:, 4].max() > 0.001
+    assert detections[detections[..., 4] > 0][:, 4].std() > 0.001
 
 
 @pytest.mark.parametrize("groups", [1, 2])
@@ -147,7 +147,7 @@ def test_openvino_files(predictor: Predictor, tmp_path: Path) -> None:
     images = pictures(2)
     assert_same(predictor, images, run_openvino(tmp_path / "a.xml", images), "end2end")
     info = openvino.Core().read_model(tmp_path / "a.xml").get_rt_info("model_info")
-    assert {name: info[name].astype(str) for name in about} == about
+    assert {name: info[name] for name in about} == about
     assert not list(tmp_path.glob("*/"))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from detector.export_command import add_export_command
 from detector.predict_command import add_predict_command
 from detector.transfer import build_from
 from detector.weights import WeightsInfo, read_weights, save_weights
@@ -19,6 +20,7 @@ def main(args: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m detector", description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add_predict_command(commands)
+    add_export_command(commands)
     add_weights_command(commands)
     options = parser.parse_args(args)
     try:

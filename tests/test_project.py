@@ -13,7 +13,8 @@ def test_environment_mirrors_pyproject() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     (pip,) = [entry["pip"] for entry in conda if isinstance(entry, dict)]
-    assert sorted(pip) == sorted(project["dependencies"] + project["optional-dependencies"]["test"])
+    extras = project["optional-dependencies"]
+    assert sorted(pip) == sorted(project["dependencies"] + extras["export"] + extras["test"])
     assert f"python{project['requires-python']}" in conda
 
 

@@ -99,11 +99,14 @@ class DynamicConv2d(nn.Module):
 
     def mix(self, mixture: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the kernels (B, O, I / groups, k, k) and biases (B, O), or None, that ``mixture`` (B, E) makes."""
-        kernels = (mixture @ self.weight).view(-1, *self.kernel_shape)
+        return (mixture @ self.weight).view(-1, *self.kernel_shape), self.mix_biases(mixture)
+
+    def mix_biases(self, mixture: Tensor) -> Tensor | None:
+        """Return the biases (B, O), or None, that ``mixture`` (B, E) makes."""
         biases = None if self.bias is None else mixture @ self.bias
         if self.shift is not None:
-            biases = self.shift.expand(len(mixture), -1) if biases is None else biases + self.shift
-        return kernels, biases
+            biases = self.shift.expand(mixture.shape[0], -1) if biases is None else biases + self.shift
+        return biases
 
     def _convolve(self, x: Tensor, kernels: Tensor, biases: Tensor | None) -> Tensor:
         """Convolve image b with ``kernels[b]``, in whichever of three equal ways is fastest for the shape."""

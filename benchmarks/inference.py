@@ -1,0 +1,194 @@
+"""How fast detectors are, in PyTorch and exported: variants or checkpoints, beside each other in the same run.
+
+``python -m benchmarks.inference --models yolo26_n dyn_n`` prints parameters and GFLOPs (trained: both branches; deployed:
+one, folded), latency of a batch of 1 (median and 95th percentile, in milliseconds and in yards, see benchmarks/yard.py),
+throughput of a batch of 8 and peak memory, and writes ``benchmarks/results/inference.json``. Every round gives each model in
+each runtime its turn, in alternating order; memory is that of a process of its own. About 10 minutes on 2 cores; the machine
+must be quiet. int8 needs pictures to calibrate with: ``--int8 ../shared/datasets/bccd/train``.
+
+What is timed is the network with decoding to detections (B, 300, 6), from an array of floats to one; reading and resizing
+pictures, the same for all, are not.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.runs import write
+from benchmarks.yard import median, milliseconds, yard
+from detector.config import VARIANTS
+from detector.export import ExportGraph, ExportSettings, export
+from detector.model import Detector, build_detector
+from detector.predict import Predictor, load_detector
+from detector.quantize import quantize
+from detector.sources import find_sources
+from detector.weights import WeightsInfo
+
+RUNTIMES = ("pytorch", "onnxruntime", "openvino", "openvino-int8")
+THREADS = 2
+Run = Callable[[], object]
+
+
+def predictor_of(model: str, size: int) -> Predictor:
+    """Return a checkpoint's detector, or an untrained one of a variant, with 80 classes."""
+    if model in VARIANTS:
+        torch.manual_seed(0)
+        return Predictor(build_detector(model, 80).eval(), WeightsInfo(model), image_size=size)
+    return load_detector(model, image_size=size)
+
+
+def costs(detector: Detector, size: int) -> dict[str, float]:
+    """Return millions of parameters, and GFLOPs (two a multiply-add) of one image."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        detector.to("meta")(torch.empty(1, 3, size, size, device="meta"))
+    return {"parameters_m": sum(p.numel() for p in detector.parameters()) / 1e6, "gflops": counter.get_total_flops() / 1e9}
+
+
+def write_file(predictor: Predictor, runtime: str, batch: int, folder: Path, pictures: list[Path]) -> Path:
+    """Export for ``runtime`` and return the file; PyTorch needs none."""
+    settings = ExportSettings(batch_size=batch)
+    if runtime == "pytorch":
+        return folder
+    if runtime == "onnxruntime":
+        path = folder / f"{batch}.onnx"
+        export(predictor, path, "onnx", settings)
+    elif runtime == "openvino":
+        path = folder / f"{batch}.xml"
+        export(predictor, path, "openvino", settings)
+    else:
+        path = folder / f"int8-{batch}.xml"
+        quantize(predictor, path, pictures, ExportSettings(batch_size=batch, dynamic_form="experts"))
+    return path
+
+
+def make_run(predictor: Predictor, runtime: str, batch: int, path: Path) -> Run:
+    """Return a function that looks at ``batch`` images once."""
+    images = np.random.default_rng(0).random((batch, 3, *predictor.image_size), dtype=np.float32)
+    if runtime == "pytorch":
+        # Not the form that exported batches need: PyTorch has a better one.
+        graph = ExportGraph(predictor.model, predictor.branch, ExportSettings(), predictor.image_size)
+        graph = graph.eval().to(memory_format=torch.channels_last)
+        tensor = torch.from_numpy(images).contiguous(memory_format=torch.channels_last)
+
+        def run() -> object:
+            with torch.inference_mode():
+                return graph(tensor)
+
+        return run
+    if runtime == "onnxruntime":
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = THREADS
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return lambda: session.run(None, {"images": images})
+    import openvino
+
+    # float32 where the processor would choose bfloat16, as in the other runtimes
+    settings = {"INFERENCE_NUM_THREADS": THREADS, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    model = openvino.Core().compile_model(path, "CPU", settings)
+    return lambda: model(images)
+
+
+def time_all(runs: dict[str, Run], rounds: int) -> dict[str, list[float]]:
+    """Return the milliseconds of every run, ``rounds`` of them, in alternating order and after two to warm up."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for number in range(rounds + 2):
+        for name in runs if number % 2 else reversed(list(runs)):
+            times[name].append(milliseconds(runs[name]))
+    return {name: values[2:] for name, values in times.items()}
+
+
+def peak_memory(model: str, runtime: str, path: Path, size: int) -> float:
+    """Return the peak MB of a process that looks at five images, those of PyTorch itself and the runtime included."""
+    call = [sys.executable, "-m", "benchmarks.inference", "--models", model, "--memory_of", runtime, str(path)]
+    done = subprocess.run([*call, "--size", str(size)], check=True, capture_output=True, text=True)
+    return float(done.stdout)
+
+
+def measure_memory(model: str, runtime: str, path: Path, size: int) -> float:
+    """Do what ``peak_memory`` asks for, in this process."""
+    run = make_run(predictor_of(model, size), runtime, 1, path)
+    for _ in range(5):
+        run()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if os.uname().sysname == "Linux" else 2**20)
+
+
+def measure(args: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any]]:
+    """Return everything about each model in each runtime."""
+    pictures = [s.path for s in find_sources([str(args.int8)]).found if s.frames is None][:200] if args.int8 else []
+    runtimes = [r for r in args.runtimes if r != "openvino-int8" or pictures]
+    rows: dict[str, dict[str, Any]] = {}
+    one: dict[str, Run] = {}
+    many: dict[str, Run] = {}
+    for number, model in enumerate(args.models):
+        predictor = predictor_of(model, args.size)
+        trained = costs(deepcopy(predictor.model), args.size)
+        deployed = costs(predictor.model.deploy(), args.size)
+        for runtime in runtimes:
+            label = f"{model}, {runtime}"
+            (where := folder / f"{number}-{runtime}").mkdir()
+            paths = {batch: write_file(predictor, runtime, batch, where, pictures) for batch in (1, args.batch)}
+            one[label] = make_run(predictor, runtime, 1, paths[1])
+            many[label] = make_run(predictor, runtime, args.batch, paths[args.batch])
+            rows[label] = {f"trained_{k}": v for k, v in trained.items()} | {f"deployed_{k}": v for k, v in deployed.items()}
+            rows[label]["peak_mb"] = peak_memory(model, runtime, paths[1], args.size)
+    for label, times in time_all(one, args.rounds).items():
+        rows[label] |= {"median_ms": median(times), "p95_ms": float(np.percentile(times, 95))}
+    for label, times in time_all(many, max(args.rounds // 5, 3)).items():
+        rows[label]["images_a_second"] = args.batch * 1000 / median(times)
+    return rows
+
+
+def table(rows: dict[str, dict[str, Any]], unit: float) -> str:
+    """Show ``rows``; ``unit`` is a yard in milliseconds."""
+    head = ("M params", "GFLOPs", "deployed:", "GFLOPs", "median ms", "p95 ms", "yards", "images/s", "peak MB")
+    lines = [f"{'':<32}" + "".join(f"{name:>11}" for name in head)]
+    for label, row in rows.items():
+        values = [row[f"{kind}_{cost}"] for kind in ("trained", "deployed") for cost in ("parameters_m", "gflops")]
+        values += [row["median_ms"], row["p95_ms"], row["median_ms"] / unit, row["images_a_second"], row["peak_mb"]]
+        digits = (2, 2, 2, 2, 1, 1, 3, 1, 0)
+        lines.append(f"{label:<32}" + "".join(f"{value:>11.{n}f}" for value, n in zip(values, digits)))
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=["yolo26_n", "dyn_n"], help="variants or checkpoints")
+    parser.add_argument("--runtimes", nargs="+", choices=RUNTIMES, default=list(RUNTIMES))
+    parser.add_argument("--size", type=int, default=640, help="side of the square input (%(default)s)")
+    parser.add_argument("--batch", type=int, default=8, help="of the throughput (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--int8", type=Path, help="folder of pictures to calibrate with; without it, int8 is left out")
+    parser.add_argument("--out", default="inference", help="name of the results file (%(default)s)")
+    parser.add_argument("--memory_of", nargs=2, metavar=("RUNTIME", "FILE"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    torch.set_num_threads(THREADS)
+    if args.memory_of:
+        print(measure_memory(args.models[0], args.memory_of[0], Path(args.memory_of[1]), args.size))
+        return
+    before = yard()
+    with tempfile.TemporaryDirectory() as folder:
+        rows = measure(args, Path(folder))
+    unit = (before + yard()) / 2
+    print(table(rows, unit))
+    print(f"1 yard = {unit:.0f} ms; {args.size} px, {THREADS} threads, {platform.processor() or platform.machine()}")
+    write(args.out, {"yard_ms": unit, "settings": json.loads(json.dumps(vars(args), default=str)), "rows": rows})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,249 @@
+"""A trained detector as a file for other runtimes: ONNX, OpenVINO, TorchScript, torch.export."""
+
+import io
+import json
+import os
+import tempfile
+import warnings
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from detector.blocks.dynamic import dynamic_layers
+from detector.blocks.experts import ExpertsConv2d
+from detector.exchange import exchange
+from detector.head import BranchName
+from detector.letterbox import GREY
+from detector.model import Detector
+from detector.postprocess import boxes_and_scores, top_pairs
+from detector.predict import Predictor
+
+if TYPE_CHECKING:
+    import openvino
+
+Format = Literal["onnx", "openvino", "torchscript", "torch-export"]
+Output = Literal["end2end", "raw"]
+DynamicForm = Literal["mix", "experts"]
+
+SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "openvino": ".xml", "torchscript": ".torchscript", "torch-export": ".pt2"}
+OUTPUT_NAMES: dict[Output, tuple[str, ...]] = {"end2end": ("detections",), "raw": ("boxes", "scores")}
+CONTRACTS: dict[Output, str] = {
+    "end2end": "detections (B, 300, 6) float32: x1 y1 x2 y2 in pixels of the network input, score in 0..1, class index; "
+    "best first; rows with score 0 hold nothing; no NMS is needed",
+    "raw": "boxes (B, A, 4) float32: x1 y1 x2 y2 in pixels of the network input; scores (B, A, C) float32 in 0..1; "
+    "A anchors: strides finest first, cells row by row",
+}
+MAX_DETECTIONS = 300
+OPSET = 18
+METADATA_FILE = "metadata.json"  # inside of TorchScript and torch.export files
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """What the exported graph takes and gives.
+
+    ``batch_size`` None takes any; ``dynamic_size`` any height and width that are multiples of the largest stride.
+    ``dynamic_form`` is how dynamic layers are computed: ``"mix"`` the kernel of the one image, then a convolution with it
+    (batch 1 only), or ``"experts"``, all of them, then their results (several times the arithmetic, constant weights). By
+    default the first for batch 1, else the second.
+    """
+
+    output: Output = "end2end"
+    batch_size: int | None = 1
+    dynamic_size: bool = False
+    half: bool = False
+    dynamic_form: DynamicForm | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ValueError(f"batch_size is {self.batch_size}; expected at least 1, or None for any")
+        if self.dynamic_form == "mix" and self.batch_size != 1:
+            raise ValueError("dynamic layers can mix first in a graph of batch size 1 only; choose the form 'experts'")
+
+    @property
+    def form(self) -> DynamicForm:
+        """The form of the dynamic layers that is used."""
+        return self.dynamic_form or ("mix" if self.batch_size == 1 else "experts")
+
+
+class ExportGraph(nn.Module):
+    """A deployed detector with its decoding: images (B, 3, H, W) float32 RGB in 0..1 -> see ``CONTRACTS``."""
+
+    def __init__(
+        self, detector: Detector, branch: BranchName, settings: ExportSettings, image_size: tuple[int, int]
+    ) -> None:
+        super().__init__()
+        self.detector = detector.deploy(branch)
+        if settings.form == "experts":
+            for name, layer in dynamic_layers(self.detector).items():
+                exchange(self.detector, name, ExpertsConv2d(layer))
+        self.dtype = torch.float16 if settings.half else torch.float32
+        self.detector.to(self.dtype)
+        self.branch, self.output = branch, settings.output
+        num_anchors = sum((image_size[0] // s) * (image_size[1] // s) for s in detector.strides)
+        self.padding = MAX_DETECTIONS if settings.dynamic_size else max(MAX_DETECTIONS - num_anchors, 0)
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        boxes, scores = boxes_and_scores(self.detector(images.to(self.dtype)), self.branch)
+        if self.output == "raw":
+            return boxes, scores
+        num_anchors = scores.shape[1]
+        if self.padding:  # small inputs have fewer anchors than there are rows in the output
+            boxes, scores = F.pad(boxes, (0, 0, 0, self.padding)), F.pad(scores, (0, 0, 0, self.padding))
+        boxes, best, labels = top_pairs(boxes, scores, MAX_DETECTIONS)
+        rows = torch.cat((boxes, best[..., None], labels[..., None].float()), dim=2)
+        if self.padding:  # decode gives as many detections as there are anchors, at most
+            rows = rows * (torch.arange(MAX_DETECTIONS, device=rows.device) < num_anchors)[:, None]
+        return rows
+
+
+def export(predictor: Predictor, path: str | Path, format: Format, settings: ExportSettings | None = None) -> dict[str, str]:
+    """Write the detector of ``predictor``, with its branch and input size, to ``path`` and return the file's metadata.
+
+    A file there is replaced. The suffix must be that of the format, see ``SUFFIXES``; OpenVINO writes a ``.bin`` beside it.
+    In half precision the network computes in float16, between float32 input and output; for OpenVINO the weights are
+    float16, and its plugins choose what to compute in. Raises ValueError for what cannot be exported.
+    """
+    path, settings = Path(path), settings or ExportSettings()
+    _check(predictor, path, format, settings)
+    about = describe(predictor, format, settings)
+    if format == "openvino" and settings.half:
+        settings = replace(settings, half=False)  # the weights are compressed when they are written
+    height, width = predictor.image_size
+    graph = ExportGraph(predictor.model, predictor.branch, settings, predictor.image_size).cpu().eval()
+    images = torch.rand(settings.batch_size or 2, 3, height, width)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the tracer doubts our checks of sizes; the exporter is deprecated, see _onnx
+        if format == "torchscript":
+            _save_torchscript(graph, images, path, about)
+        elif format == "torch-export":
+            _save_torch_export(graph, images, path, about, settings)
+        elif format == "onnx":
+            _replace(path, _onnx(graph, images, about, settings))
+        else:
+            import openvino
+
+            save_openvino(openvino.Core().read_model(_onnx(graph, images, about, settings)), path, about)
+    return about
+
+
+def describe(predictor: Predictor, format: Format, settings: ExportSettings) -> dict[str, str]:
+    """Return what a user of the exported file must know; every value is text, lists are JSON."""
+    info = predictor.info
+    return {
+        "names": json.dumps(predictor.class_names, ensure_ascii=False),
+        "category_ids": json.dumps(predictor.category_ids),
+        "image_size": json.dumps(predictor.image_size),  # height, width
+        "batch_size": json.dumps(settings.batch_size),
+        "dynamic_size": json.dumps(settings.dynamic_size),
+        "stride": str(predictor.model.strides[-1]),
+        "letterbox": f"keep the aspect ratio, bilinear, centred (odd pixel right or bottom), padded with {GREY}",
+        "normalisation": "RGB, value / 255",
+        "output": settings.output,
+        "output_contract": CONTRACTS[settings.output],
+        "branch": predictor.branch,
+        "precision": "float16" if settings.half else "float32",
+        "dynamic_convolution": settings.form if dynamic_layers(predictor.model) else "none",
+        "variant": info.variant,
+        "licence": info.licence or "not stated",
+        "provenance": info.provenance,
+        "version": f"lightning-dyn-detector {_version()}, format {format}",
+    }
+
+
+def _check(predictor: Predictor, path: Path, format: Format, settings: ExportSettings) -> None:
+    if format not in SUFFIXES:
+        raise ValueError(f"unknown format {format!r}; choose one of {', '.join(SUFFIXES)}")
+    if path.suffix != SUFFIXES[format]:
+        raise ValueError(f"{path}: the name of a file of format {format} must end in {SUFFIXES[format]}")
+    if not path.parent.is_dir():
+        raise ValueError(f"{path.parent}: no such folder; make it first")
+    if settings.output == "end2end" and predictor.branch == "one2many":
+        raise ValueError("the branch one2many needs NMS, which is not in the graph; export one2one, or the output raw")
+    if format == "torchscript" and (settings.batch_size is None or settings.dynamic_size):
+        raise ValueError("TorchScript files are traced, for one batch and input size; choose another format for any size")
+    if format == "torchscript" and settings.half:
+        raise ValueError("TorchScript files are float32; load the file and call .half(), or export another format")
+
+
+def _onnx(graph: ExportGraph, images: Tensor, about: dict[str, str], settings: ExportSettings) -> bytes:
+    """Return the graph as an ONNX file.
+
+    By the tracing exporter: the newer one, ``dynamo=True``, takes twenty times as long, for a graph that computes the same.
+    """
+    import onnx
+
+    names = OUTPUT_NAMES[graph.output]
+    axes = {0: "batch"} if settings.batch_size is None else {}
+    sides = {2: "height", 3: "width"} if settings.dynamic_size else {}
+    anchors = {1: "anchors"} if settings.dynamic_size and graph.output == "raw" else {}
+    dynamic = {"images": axes | sides} | dict.fromkeys(names, axes | anchors)
+    file = io.BytesIO()
+    torch.onnx.export(
+        graph,
+        (images,),
+        file,
+        input_names=["images"],
+        output_names=list(names),
+        dynamic_axes={name: values for name, values in dynamic.items() if values},
+        opset_version=OPSET,
+        dynamo=False,
+    )
+    model = onnx.load_from_string(file.getvalue())
+    model.producer_name = "lightning-dyn-detector"
+    for output in model.graph.output:  # the tracer does not always know them
+        last = {"detections": (MAX_DETECTIONS, 6), "boxes": (4,), "scores": (len(json.loads(about["names"])),)}[output.name]
+        for size, value in zip(output.type.tensor_type.shape.dim[-len(last) :], last):
+            size.dim_value = value
+    onnx.helper.set_model_props(model, about)
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString()
+
+
+def save_openvino(model: "openvino.Model", path: Path, about: dict[str, str]) -> None:
+    """Write ``model`` to ``path`` (.xml) and a ``.bin`` beside it, with ``about`` as its ``model_info``."""
+    import openvino
+
+    for name, value in about.items():
+        model.set_rt_info(value, ["model_info", name])
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        openvino.save_model(model, Path(folder) / path.name, compress_to_fp16=about["precision"] == "float16")
+        for suffix in (".bin", ".xml"):
+            os.replace(Path(folder) / path.with_suffix(suffix).name, path.with_suffix(suffix))
+
+
+def _save_torchscript(graph: ExportGraph, images: Tensor, path: Path, about: dict[str, str]) -> None:
+    traced = torch.jit.trace(graph, images)
+    file = io.BytesIO()
+    torch.jit.save(traced, file, _extra_files={METADATA_FILE: json.dumps(about)})
+    _replace(path, file.getvalue())
+
+
+def _save_torch_export(
+    graph: ExportGraph, images: Tensor, path: Path, about: dict[str, str], settings: ExportSettings
+) -> None:
+    stride = int(about["stride"])
+    sides = {2: stride * torch.export.Dim("rows"), 3: stride * torch.export.Dim("columns")} if settings.dynamic_size else {}
+    batch = {0: torch.export.Dim("batch")} if settings.batch_size is None else {}
+    program = torch.export.export(graph, (images,), dynamic_shapes={"images": batch | sides})
+    file = io.BytesIO()
+    torch.export.save(program, file, extra_files={METADATA_FILE: json.dumps(about)})
+    _replace(path, file.getvalue())
+
+
+def _replace(path: Path, content: bytes) -> None:
+    unfinished = path.with_name(path.name + ".part")
+    unfinished.write_bytes(content)
+    os.replace(unfinished, path)
+
+
+def _version() -> str:
+    try:
+        return version("lightning-dyn-detector")
+    except PackageNotFoundError:  # used from a clone
+        return "of a clone"

@@ -50,8 +50,9 @@ def load_ground_truth(source: str | Path | Mapping[str, Any]) -> COCO:
     """Return ``source``, a COCO annotation file or its content, as a pycocotools object; ``source`` is not changed.
 
     Only what boxes need is kept, and where the pictures are, if it is said. A missing ``iscrowd`` is 0 and a missing
-    ``area`` is width times height; an area that is given counts as it stands, 0 too. Annotations are numbered afresh: to pycocotools the id 0 means "not matched",
-    and of two annotations with one id it sees the last twice.
+    ``area`` is width times height; an area that is given counts as it stands, 0 too. Annotations
+    are numbered afresh: to pycocotools the id 0 means "not matched", and of two annotations with one id it sees the last
+    twice.
     """
     name = str(source) if isinstance(source, str | Path) else "the ground truth"
     content = read_json(Path(source), dict, "a COCO annotation file") if isinstance(source, str | Path) else source

@@ -1,4 +1,4 @@
-"""What to do with a trained model: ``python -m detector weights CKPT out.safetensors``."""
+"""What to do with a trained model: ``python -m detector report RUN`` and ``python -m detector weights CKPT OUT``."""
 
 import argparse
 import sys
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from detector.report.command import add_report_command
 from detector.transfer import build_from
 from detector.weights import WeightsInfo, read_weights, save_weights
 
@@ -17,6 +18,7 @@ def main(args: list[str] | None = None) -> None:
     """Parse ``args`` (by default the command line) and do it; mistakes in them exit with a message."""
     parser = argparse.ArgumentParser("python -m detector", description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    add_report_command(commands)
     add_weights_command(commands)
     options = parser.parse_args(args)
     try:

@@ -175,3 +175,19 @@ def _cells(counts: np.ndarray, names: Sequence[str], cell: int) -> list[str]:
 
 def _short(name: str) -> str:
     return name if len(name) <= 18 else name[:17] + "…"
+
+
+def bars(
+    title: str, names: Sequence[str], values: Sequence[float], texts: Sequence[str], colour: str, width: int = 190
+) -> str:
+    """Return horizontal bars, a name before and a text behind each."""
+    highest = max([*values, 1e-9])
+    left = 10 + 6.2 * max((len(name) for name in names), default=0)
+    right = 14 + 6.2 * max((len(content) for content in texts), default=0)
+    parts = []
+    for n, (name, value, content) in enumerate(zip(names, values, texts)):
+        long = value / highest * width
+        parts += [text(-6, n * 20 + 12, name, "end"), bar(0, n * 20 + 1, long, 14, colour, f"{name}: {content}")]
+        parts.append(text(long + 5, n * 20 + 12, content))
+    described = "; ".join(f"{name}: {content}" for name, content in zip(names, texts))
+    return figure(title, "".join(parts), (-left, -2, left + width + right, len(names) * 20 + 4), described)

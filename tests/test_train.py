@@ -1,5 +1,6 @@
 """train.py as people use it: train, look, resume, evaluate, and every way to get the configuration wrong."""
 
+import csv
 import json
 import socket
 from pathlib import Path
@@ -61,6 +62,7 @@ def test_train_evaluate_and_resume(
         "best.ckpt",
         "last.ckpt",
         "config.yaml",
+        "ground_truth.json",
         "metrics.csv",
         "train.log",
         "val_predictions.jpg",
@@ -72,6 +74,13 @@ def test_train_evaluate_and_resume(
     assert "best AP" in done
     assert str(run) in done
     assert picture == f"look at {run / 'val_predictions.jpg'}"
+
+    detector_command(["report", str(run)])
+    page = (run / "report.html").read_text()
+    assert page.count("could not be shown") == 0
+    final = [row["val/AP"] for row in csv.DictReader((run / "metrics.csv").open()) if row["val/AP"]][-1]
+    assert f"<b>{float(final):.3f}</b>AP</div>" in page
+    assert all(f'id="{part}"' in page for part in ("routing", "network", "speed"))
 
     checkpoint = torch.load(run / "last.ckpt", weights_only=True)
     assert checkpoint["hyper_parameters"]["class_names"] == ["red", "green", "blue"]

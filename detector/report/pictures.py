@@ -107,7 +107,7 @@ def _outline(image: np.ndarray, boxes: np.ndarray, colour: Colour, width: int) -
 
 
 def read_picture(folder: Path, image: dict[str, Any], upright: bool) -> np.ndarray | None:
-    """Return the picture of an ``images`` entry, (H, W, 3) uint8 RGB in the pixels its boxes are in; None if it is not there.
+    """Return the picture of an ``images`` entry, (H, W, 3) uint8 RGB in the pixels of its boxes; None if it is not there.
 
     A rotation in the EXIF data is applied if the run's boxes were ``upright``, or if only then the size is that on file.
     """

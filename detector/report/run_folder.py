@@ -1,7 +1,6 @@
 """What a run left in its folder, read as far as it is there."""
 
 import csv
-import json
 import math
 import re
 from dataclasses import dataclass
@@ -9,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from detector.coco_metrics import read_json
 
 BRANCHES = ("one2one", "one2many")
 Epochs = dict[int, dict[str, float]]  # epoch -> name -> value
@@ -141,11 +142,22 @@ def _log(run: Path) -> list[dict[str, str]]:
 
 
 def _versions(run: Path, config_text: str) -> dict[str, Any]:
-    path = run / "versions.json"
-    if path.is_file():
-        return json.loads(path.read_text(encoding="utf-8"))
+    newest = max(run.glob("run*.json"), key=lambda path: int(re.sub(r"\D", "", path.stem) or 1), default=None)
+    if newest is not None:
+        return _flat(read_json(newest, dict, "the file as it was, or move it away"))
     match = re.match(r"# lightning\.pytorch==(\S+)", config_text)
     return {"lightning": match[1]} if match else {}
+
+
+def _flat(record: dict[str, Any], before: str = "") -> dict[str, Any]:
+    """Return nested entries under their joined names, empty ones left out; the environment is too much for a page."""
+    out: dict[str, Any] = {}
+    for name, value in record.items():
+        if isinstance(value, dict):
+            out |= _flat(value, f"{before}{name} ") if name != "environment" else {}
+        elif value not in (None, "", []):
+            out[f"{before}{name}"] = ", ".join(map(str, value)) if isinstance(value, list) else value
+    return out
 
 
 def series(epochs: Epochs, name: str) -> tuple[list[int], list[float]]:

@@ -16,6 +16,7 @@ import train
 from detector import build_detector, load_detector
 from detector.__main__ import main as detector_command
 from tests.detector.reference_files import some_weights, write_checkpoint
+from tests.docs_commands import Parsed
 
 CONFIGS = Path(train.__file__).parent / "configs"
 
@@ -174,19 +175,6 @@ def test_missing_coco_tells_how_to_get_it(tmp_path: Path, monkeypatch: pytest.Mo
         SystemExit, match=r"(?s)datasets/coco.*annotations_trainval2017\.zip.*http://images\.cocodataset\.org"
     ):
         train.main(["--config", str(CONFIGS / "dyn_n.yaml")])
-
-
-class Parsed(train.DetectorCLI):
-    """Reads the configuration and stops there."""
-
-    def before_instantiate_classes(self) -> None:
-        pass
-
-    def instantiate_classes(self) -> None:
-        pass
-
-    def after_instantiate_classes(self) -> None:
-        pass
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: str(path.relative_to(CONFIGS)))

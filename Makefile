@@ -1,10 +1,11 @@
-# make demo: train, evaluate and show a picture.   make test: run the tests.   Both install what they need into .venv.
+# make demo: train, evaluate and show a picture.   make test: run the tests.   make docs-check: every example in
+# README.md and docs/.   All install what they need into .venv.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO := runs/demo
 
-.PHONY: install demo test lint clean
+.PHONY: install demo test docs-check lint clean
 
 install: $(VENV)/.installed
 
@@ -19,6 +20,9 @@ demo: install
 
 test: install lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+docs-check: install
+	$(BIN)/python -m tests.docs_commands
 
 lint: install
 	$(BIN)/ruff check .

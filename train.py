@@ -317,6 +317,7 @@ def report(cli: DetectorCLI) -> None:
     if best is not None and best.best_model_score is not None:
         values.append(f"best AP {best.best_model_score:.3f} in best.ckpt")
     there = ", ".join(sorted(path.name for path in cli.run_dir.iterdir() if path.is_file() and path.suffix != ".yaml"))
+    print(f"report: python -m detector report {cli.run_dir}")
     print(f"done: {', '.join(values) or 'no evaluation'}; everything is in {cli.run_dir}: {there}")
     for picture in cli.run_dir.glob("*_predictions.jpg"):
         print(f"look at {picture}")

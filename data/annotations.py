@@ -73,7 +73,9 @@ class Annotations:
         keys = ("id", "image_id", "category_id", "bbox", "area", "iscrowd")
         rows = zip(*(column.tolist() for column in (*columns, self.crowds.astype(int))))
         categories = [{"id": id_, "name": name} for id_, name in zip(self.category_ids, self.class_names)]
-        return {"images": images, "annotations": [dict(zip(keys, row)) for row in rows], "categories": categories}
+        annotations = [dict(zip(keys, row)) for row in rows]
+        info = {"pictures": str(self.folder.resolve()), "upright": self.upright}  # for who shows them
+        return {"info": info, "images": images, "annotations": annotations, "categories": categories}
 
     def summary(self) -> str:
         """Say in one line what was read."""

@@ -1,4 +1,4 @@
-"""What to do with a trained model: ``python -m detector predict|weights ...``."""
+"""What to do with a trained model: ``python -m detector predict|export|report|weights ...``."""
 
 import argparse
 import sys
@@ -9,6 +9,7 @@ import torch
 
 from detector.export_command import add_export_command
 from detector.predict_command import add_predict_command
+from detector.report.command import add_report_command
 from detector.transfer import build_from
 from detector.weights import WeightsInfo, read_weights, save_weights
 
@@ -21,6 +22,7 @@ def main(args: list[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add_predict_command(commands)
     add_export_command(commands)
+    add_report_command(commands)
     add_weights_command(commands)
     options = parser.parse_args(args)
     try:

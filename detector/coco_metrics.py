@@ -5,9 +5,10 @@ import io
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -30,6 +31,9 @@ METRICS = {
     "AR_medium": "area up to 96 x 96 px",
     "AR_large": "larger",
 }
+LIMITS = (1, 10, 100)  # detections for each image and class
+IMAGE_KEYS = ("id", "file_name", "height", "width")
+DETECTION_KEYS = ("image_id", "category_id", "bbox", "score")
 
 Backend = Literal["pycocotools", "faster-coco-eval"]
 
@@ -48,17 +52,19 @@ class CocoResult:
 def load_ground_truth(source: str | Path | Mapping[str, Any]) -> COCO:
     """Return ``source``, a COCO annotation file or its content, as a pycocotools object; ``source`` is not changed.
 
-    Only what boxes need is kept. A missing ``iscrowd`` is 0 and a missing ``area`` is width times height; an area that
-    is given counts as it stands, 0 too. Annotations are numbered afresh: to pycocotools the id 0 means "not matched",
-    and of two annotations with one id it sees the last twice.
+    Only what boxes need is kept, and where the pictures are, if it is said. A missing ``iscrowd`` is 0 and a missing
+    ``area`` is width times height; an area that is given counts as it stands, 0 too. Annotations
+    are numbered afresh: to pycocotools the id 0 means "not matched", and of two annotations with one id it sees the last
+    twice.
     """
     name = str(source) if isinstance(source, str | Path) else "the ground truth"
-    content = _read_json(Path(source)) if isinstance(source, str | Path) else source
+    content = read_json(Path(source), dict, "a COCO annotation file") if isinstance(source, str | Path) else source
     if missing := [k for k in ("images", "annotations", "categories") if not isinstance(content.get(k), list)]:
         raise ValueError(f"{name} has no list of {', '.join(missing)}; give a COCO annotation file or its content")
     coco = COCO()
     coco.dataset = {
-        "images": [{"id": image["id"]} for image in content["images"]],
+        "info": content["info"] if isinstance(content.get("info"), dict) else {},
+        "images": [{key: image[key] for key in IMAGE_KEYS if key in image} for image in content["images"]],
         "categories": [{"id": c["id"], "name": str(c.get("name", c["id"]))} for c in content["categories"]],
         "annotations": [_annotation(name, i, a) for i, a in enumerate(content["annotations"], start=1)],
     }
@@ -67,15 +73,16 @@ def load_ground_truth(source: str | Path | Mapping[str, Any]) -> COCO:
     return coco
 
 
-def _read_json(path: Path) -> Mapping[str, Any]:
+def read_json(path: Path, kind: type, what: str) -> Any:
+    """Return the content of a JSON file, a ``kind`` (dict or list); errors ask for ``what``."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ValueError(f"{path}: no such file; give the COCO annotation file of the images to evaluate") from None
+        raise ValueError(f"{path}: no such file; give {what}") from None
     except ValueError as error:
-        raise ValueError(f"{path}: not JSON ({error}); give a COCO annotation file") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: the JSON holds a {type(content).__name__}; a COCO annotation file holds an object")
+        raise ValueError(f"{path}: not JSON ({error}); give {what}") from None
+    if not isinstance(content, kind):
+        raise ValueError(f"{path}: the JSON holds a {type(content).__name__}, not a {kind.__name__}; give {what}")
     return content
 
 
@@ -111,14 +118,48 @@ def detection_rows(image_id: int, boxes: np.ndarray, scores: np.ndarray, categor
 
 def write_predictions(path: Path, detections: np.ndarray) -> None:
     """Write ``detections`` (N, 7), see :func:`detection_rows`, in the COCO results format. A file there is replaced."""
+    entries = map(_entry, detections.tolist())
+    first = next(entries, None)
+    rest = (",\n" + entry for entry in entries)
+    _replace(path, ["[]\n"] if first is None else chain(["[\n", first], rest, ["\n]\n"]))
+
+
+def _entry(row: list[float]) -> str:
+    image_id, *bbox, score, category_id = row
+    return json.dumps(dict(zip(DETECTION_KEYS, (int(image_id), int(category_id), bbox, score))))
+
+
+def read_predictions(path: Path) -> np.ndarray:
+    """Read a COCO results file into (N, 7) rows, see :func:`detection_rows`. Raises ValueError for other files."""
+    entries = read_json(path, list, "a COCO results file, as predictions.json of a run")
+    rows = np.empty((len(entries), 7))
+    for row, entry in zip(rows, entries):
+        if not isinstance(entry, dict) or any(key not in entry for key in DETECTION_KEYS):
+            raise ValueError(f"{path}: has the entry {str(entry)[:80]}; expected a dict with {', '.join(DETECTION_KEYS)}")
+        row[:] = (entry["image_id"], *entry["bbox"], entry["score"], entry["category_id"])
+    return rows
+
+
+def write_ground_truth(path: Path, coco: COCO, image_ids: Sequence[int]) -> None:
+    """Write the part of ``coco`` that an evaluation of ``image_ids`` went by, as a COCO annotation file."""
+    chosen = set(image_ids)
+    content = {
+        **coco.dataset,
+        "images": [image for image in coco.dataset["images"] if image["id"] in chosen],
+        "annotations": [dict(a) for a in coco.dataset["annotations"] if a["image_id"] in chosen],
+    }
+    for annotation in content["annotations"]:
+        annotation.pop("ignore", None)  # pycocotools notes it down while it evaluates
+        annotation.pop("_ignore", None)
+    _replace(path, [json.dumps(content), "\n"])
+
+
+def _replace(path: Path, parts: Iterable[str]) -> None:
+    """Write a file so that it is whole or as it was, whenever the process ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".part")
     with unfinished.open("w", encoding="utf-8") as file:
-        for i, row in enumerate(detections):
-            image_id, *bbox, score, category_id = row.tolist()
-            entry = {"image_id": int(image_id), "category_id": int(category_id), "bbox": bbox, "score": score}
-            file.write(("[\n" if i == 0 else ",\n") + json.dumps(entry))
-        file.write("\n]\n" if len(detections) else "[]\n")
+        file.writelines(parts)
     os.replace(unfinished, path)
 
 
@@ -138,14 +179,36 @@ def evaluate(
     coco = ground_truth if isinstance(ground_truth, COCO) else load_ground_truth(ground_truth)
     image_ids = sorted(set(coco.imgs if image_ids is None else image_ids))
     _check_image_ids(coco, {*image_ids, *(int(i) for i in np.unique(detections[:, 0]))})
+    found = judge(coco, detections, image_ids, backend=backend)
+    return summary(coco, found, len(detections), time.perf_counter() - started)
+
+
+def judge(
+    coco: COCO,
+    detections: np.ndarray,
+    image_ids: Sequence[int],
+    limits: Sequence[int] = LIMITS,
+    backend: Backend = "pycocotools",
+) -> COCOeval:
+    """Return pycocotools' evaluation of ``detections`` (N, 7), its arrays filled.
+
+    The annotation ids of its detections are their rows, counted from 1. ``limits`` are the numbers of detections for each
+    image and class that are evaluated; the first three must be those of the twelve numbers.
+    """
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints at every step
-        judge = _reference(coco, detections) if backend == "pycocotools" else _faster(coco, detections, image_ids)
-        judge.params.imgIds = image_ids
-        judge.evaluate()
-        judge.accumulate()
-        judge.summarize()
-    metrics = {name: float(value) for name, value in zip(METRICS, judge.stats[: len(METRICS)], strict=True)}
-    return CocoResult(metrics, _per_class(coco, judge), len(image_ids), len(detections), time.perf_counter() - started)
+        found = _reference(coco, detections) if backend == "pycocotools" else _faster(coco, detections)
+        found.params.imgIds = list(image_ids)
+        found.params.maxDets = list(limits)
+        found.evaluate()
+        found.accumulate()
+        found.summarize()
+    return found
+
+
+def summary(coco: COCO, found: COCOeval, num_detections: int, seconds: float) -> CocoResult:
+    """Return the numbers of an evaluation."""
+    metrics = {name: float(value) for name, value in zip(METRICS, found.stats[: len(METRICS)], strict=True)}
+    return CocoResult(metrics, class_ap(coco, found), len(found.params.imgIds), num_detections, seconds)
 
 
 def _check_image_ids(coco: COCO, image_ids: set[int]) -> None:
@@ -176,7 +239,7 @@ def _reference(coco: COCO, detections: np.ndarray) -> COCOeval:
     return COCOeval(coco, results, "bbox")
 
 
-def _faster(coco: COCO, detections: np.ndarray, image_ids: Sequence[int]) -> Any:
+def _faster(coco: COCO, detections: np.ndarray) -> Any:
     """Return the judge of faster-coco-eval."""
     from faster_coco_eval import COCO as FasterCOCO  # an extra
     from faster_coco_eval import COCOeval_faster
@@ -200,17 +263,26 @@ def _entries(detections: np.ndarray) -> list[dict[str, Any]]:
     return entries
 
 
-def _per_class(coco: COCO, judge: COCOeval) -> dict[str, float]:
+def class_ap(coco: COCO, found: COCOeval) -> dict[str, float]:
     """Return AP by class name. A name that is used twice gets its category id beside it."""
-    precision = judge.eval["precision"][:, :, :, 0, -1]  # (IoU, recall, class), all areas, 100 detections
-    per_class: dict[str, float] = {}
-    for index, category_id in enumerate(judge.params.catIds):
+    precision = found.eval["precision"][:, :, :, 0, LIMITS.index(100)]  # (IoU, recall, class), all areas
+    names = unique_names(coco, found.params.catIds)
+    return {name: mean_ap(precision[:, :, k]) for k, name in enumerate(names)}
+
+
+def unique_names(coco: COCO, category_ids: Sequence[int]) -> list[str]:
+    """Return the names of categories; a repeated name gets its id beside it."""
+    names: list[str] = []
+    for category_id in category_ids:
         name = coco.cats[category_id]["name"]
-        values = precision[:, :, index]
-        values = values[values > -1]
-        key = f"{name} ({category_id})" if name in per_class else name
-        per_class[key] = float(values.mean()) if values.size else -1.0
-    return per_class
+        names.append(f"{name} ({category_id})" if name in names else name)
+    return names
+
+
+def mean_ap(precision: np.ndarray) -> float:
+    """Return the mean of a part of pycocotools' precision array, or -1 where it has no object: AP of that part."""
+    values = precision[precision > -1]
+    return float(values.mean()) if values.size else -1.0
 
 
 def coco_table(results: Mapping[str, CocoResult]) -> str:

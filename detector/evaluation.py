@@ -21,6 +21,7 @@ from detector.coco_metrics import (
     detection_rows,
     evaluate,
     load_ground_truth,
+    write_ground_truth,
     write_predictions,
 )
 from detector.head import RawOutput
@@ -44,8 +45,9 @@ class CocoEvaluation(L.Callback):
     ``ground_truth`` is a COCO annotation file or its content, and serves validation and test alike; without it the data
     module is asked: ``ground_truth(split)`` with "val" or "test". ``predictions`` writes the detections into
     ``trainer.default_root_dir`` as ``predictions.json`` (a test: ``predictions_test.json``; the second branch:
-    ``..._one2many.json``), replaced by each evaluation. ``results`` holds the last :class:`CocoResult` of each branch.
-    ``backend="faster-coco-eval"``, an extra, computes the same numbers (to 1e-12) several times faster.
+    ``..._one2many.json``), replaced by each evaluation, and beside them ``ground_truth.json``, what they were judged by: the
+    objects of the images seen, and the folder of the pictures if known. ``results`` holds the last :class:`CocoResult` of
+    each branch. ``backend="faster-coco-eval"``, an extra, computes the same numbers (to 1e-12) several times faster.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class CocoEvaluation(L.Callback):
         self.predictions, self.per_class, self.backend = predictions, per_class, backend
         self.results: dict[str, CocoResult] = {}
         self._coco: COCO | None = None
+        self._written: tuple[Path, list[int]] | None = None  # the ground truth on file, and of which images
         self._rows: dict[str, dict[int, np.ndarray]] = {}  # branch -> image id -> (N, 7), see detection_rows
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -80,6 +83,7 @@ class CocoEvaluation(L.Callback):
         source = self.ground_truth
         if source is None:
             source = _ask_datamodule(trainer, "test" if stage == "test" else "val")
+        self._written = None
         # On every rank, though rank 0 alone needs it: what is wrong with it then stops all of them.
         self._coco = load_ground_truth(source)
         check_categories(self._coco, pl_module.class_names, pl_module.category_ids)
@@ -140,6 +144,8 @@ class CocoEvaluation(L.Callback):
                 if self.predictions:
                     write_predictions(self._path(branch, trainer), detections)
                 results[branch] = evaluate(self._coco, detections, list(images), self.backend)
+            if self.predictions:
+                self._write_ground_truth(sorted(images), trainer)
             if len(images) < len(self._coco.imgs):
                 rank_zero_warn(f"the COCO numbers are of {len(images)} images, of {len(self._coco.imgs)} there are")
             return results
@@ -150,6 +156,12 @@ class CocoEvaluation(L.Callback):
         split = "_test" if trainer.testing else ""
         suffix = "" if branch == self.branches[0] else f"_{branch}"
         return Path(trainer.default_root_dir) / f"predictions{split}{suffix}.json"
+
+    def _write_ground_truth(self, image_ids: list[int], trainer: L.Trainer) -> None:
+        path = Path(trainer.default_root_dir) / f"ground_truth{'_test' if trainer.testing else ''}.json"
+        if (path, image_ids) != self._written:
+            write_ground_truth(path, self._coco, image_ids)
+            self._written = path, image_ids
 
     def _log(self, pl_module: L.LightningModule, split: str, seconds: float) -> None:
         """Log on every rank, so that a checkpoint callback finds its monitor on every rank."""

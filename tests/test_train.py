@@ -1,5 +1,6 @@
 """train.py as people use it: train, look, resume, evaluate, and every way to get the configuration wrong."""
 
+import csv
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ import train
 from detector import DetectorModule, build_detector, load_detector
 from detector.__main__ import main as detector_command
 from tests.detector.reference_files import some_weights, write_checkpoint
+from tests.docs_commands import Parsed
 
 CONFIGS = Path(train.__file__).parent / "configs"
 
@@ -70,6 +72,7 @@ def test_train_evaluate_and_resume(
         "last.ckpt",
         "config.yaml",
         "run.json",
+        "ground_truth.json",
         "metrics.csv",
         "train.log",
         "val_predictions.jpg",
@@ -81,6 +84,13 @@ def test_train_evaluate_and_resume(
     assert "best AP" in done
     assert str(run) in done
     assert picture == f"look at {run / 'val_predictions.jpg'}"
+
+    detector_command(["report", str(run)])
+    page = (run / "report.html").read_text()
+    assert page.count("could not be shown") == 0
+    final = [row["val/AP"] for row in csv.DictReader((run / "metrics.csv").open()) if row["val/AP"]][-1]
+    assert f"<b>{float(final):.3f}</b>AP</div>" in page
+    assert all(f'id="{part}"' in page for part in ("routing", "network", "speed"))
 
     checkpoint = torch.load(run / "last.ckpt", weights_only=True)
     assert checkpoint["hyper_parameters"]["class_names"] == ["red", "green", "blue"]
@@ -239,19 +249,6 @@ def test_missing_coco_tells_how_to_get_it(tmp_path: Path, monkeypatch: pytest.Mo
         SystemExit, match=r"(?s)datasets/coco.*annotations_trainval2017\.zip.*http://images\.cocodataset\.org"
     ):
         train.main(["--config", str(CONFIGS / "dyn_n.yaml")])
-
-
-class Parsed(train.DetectorCLI):
-    """Reads the configuration and stops there."""
-
-    def before_instantiate_classes(self) -> None:
-        pass
-
-    def instantiate_classes(self) -> None:
-        pass
-
-    def after_instantiate_classes(self) -> None:
-        pass
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: str(path.relative_to(CONFIGS)))

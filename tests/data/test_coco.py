@@ -70,7 +70,8 @@ def test_ground_truth_is_the_file(tiny_coco: Path) -> None:
     content = json.loads((tiny_coco / "annotations/train.json").read_text())
     for annotation in content["annotations"]:
         del annotation["segmentation"]
-    assert read(tiny_coco).ground_truth() == content
+    info = {"pictures": str(tiny_coco / "images" / "train"), "upright": False}
+    assert read(tiny_coco).ground_truth() == {"info": info, **content}
 
 
 def test_large_annotation_ids_survive(tiny_coco: Path, edit_json: Edit) -> None:

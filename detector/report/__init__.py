@@ -1,0 +1,1 @@
+"""``python -m detector report RUN``: one HTML page about a run."""

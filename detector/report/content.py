@@ -1,0 +1,280 @@
+"""The page: what is in it, in which order."""
+
+from collections import Counter
+from html import escape
+
+import numpy as np
+
+from detector.coco_metrics import METRICS
+from detector.page import keys, page, picture, table
+from detector.report.advice import advice
+from detector.report.breakdown import Bin, by_ratio, by_size
+from detector.report.curves import ap_by_limit, class_curve, precision_recall
+from detector.report.findings import Findings
+from detector.report.matching import KINDS, MISSES, confusion_matrix
+from detector.report.pictures import (
+    describe_false_positive,
+    describe_miss,
+    draw_place,
+    read_picture,
+    worst_false_positives,
+    worst_misses,
+)
+from detector.report.run_folder import RunFolder, picture_folder
+from detector.report.training import training_sections
+from detector.svg import COLOURS, Line, bars, line_plot, matrix
+
+STYLE = """
+.top { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 330px), 1fr)); gap: 0 2.5em }
+.top h2 { margin-top: .8em } .top ul { padding-left: 1.2em; margin: .4em 0 } .top td, .top th { padding: .05em .5em }
+.top table { font-size: 14px } .top td:nth-child(2) { text-align: left; color: var(--muted); font-size: 13px }
+.cards { display: flex; flex-wrap: wrap; gap: .7em; margin: .8em 0 0 } .wide { max-width: none }
+.card { background: var(--panel); border-radius: 8px; padding: .35em 1em }
+.card b { display: block; font-size: 1.65em; line-height: 1.2 }
+"""
+MOST_CURVES = 7  # single classes in a plot, the weakest
+MANY_CLASSES = 30  # tables of more are folded
+RECALL = np.linspace(0, 1, 101)
+NUM_PICTURES = 12
+
+
+def report_page(run: RunFolder, found: list[Findings], images: str | None, speed: str | None, notes: list[str]) -> str:
+    """Return the report as HTML. ``found`` has the main branch first; ``images`` replaces the recorded picture folder.
+
+    ``speed`` is a section about the network, and ``notes`` are what could not be shown, and why.
+    """
+    name = (run.config.get("model") or {}).get("variant", "run")
+    parts = [_top(run, found, name, notes)]
+    if found:
+        main = found[0]
+        parts += [
+            _classes(found),
+            _curves(main),
+            _confusions(main),
+            _pictures(run, main, images),
+            _breakdowns(main),
+            _limits(found),
+        ]
+    parts += [training_sections(run), speed or "", _about(run)]
+    return page(f"{name}: report of {run.folder.resolve().name}", "".join(parts), STYLE)
+
+
+def number(value: float) -> str:
+    """Return a number of an evaluation; pycocotools has -1 where there is no such object."""
+    return "none" if value < 0 else f"{value:.3f}"
+
+
+def _top(run: RunFolder, found: list[Findings], name: str, notes: list[str]) -> str:
+    data = run.config.get("data") or {}
+    facts = [f"folder {run.folder.resolve()}", f"data {data['root']}" if "root" in data else "", f"split {run.split}"]
+    if run.epochs:
+        facts.append(f"{len(run.epochs)} epochs")
+    if "image_size" in data:
+        facts.append(f"input {data['image_size']} px")
+    if found:
+        result = found[0].result
+        facts.append(f"{result.num_images} pictures, {_num_objects(found[0])} objects, {result.num_detections} detections")
+    line = escape(" · ".join(fact for fact in facts if fact))
+    said = "".join(f"<li>{escape(sentence)}</li>" for sentence in advice(run, found))
+    warned = "".join(f'<p class="warning wide">{escape(note)}</p>' for note in notes)
+    todo = f"<div><h2>What to do</h2><ul>{said}</ul></div>" if said else ""
+    head = f'<h1>{escape(name)}: report of a run</h1><p class="muted wide">{line}</p>{warned}'
+    if not found:
+        return f'{head}<div class="top">{todo}</div>'
+    numbers = f"<div><h2>The twelve numbers</h2>{_twelve(found)}</div>"
+    return f'{head}{_cards(found[0])}<div class="top">{numbers}{todo}{_wrong(found[0])}</div>'
+
+
+def _num_objects(main: Findings) -> int:
+    return int((~main.scene.crowds).sum())
+
+
+def _cards(main: Findings) -> str:
+    metrics, best = main.result.metrics, main.best
+    values = [(number(metrics["AP"]), "AP"), (number(metrics["AP50"]), "AP50"), (number(metrics["AP75"]), "AP75")]
+    if best is not None:
+        values += [(f"{best.threshold:.3f}", "score threshold of best F1")]
+        values += [(f"{best.precision:.0%}", "precision there"), (f"{best.recall:.0%}", "recall there")]
+    cells = "".join(f'<div class="card"><b>{value}</b>{escape(what)}</div>' for value, what in values)
+    return f'<div class="cards" aria-label="branch {main.branch}">{cells}</div>'
+
+
+def _twelve(found: list[Findings]) -> str:
+    rows = [[key, meaning, *(number(f.result.metrics[key]) for f in found)] for key, meaning in METRICS.items()]
+    return table(["pycocotools", "", *(f.branch for f in found)], rows)
+
+
+def _wrong(main: Findings) -> str:
+    kinds, misses = Counter(k for k in main.mistakes.kinds if k), Counter(m for m in main.mistakes.misses if m)
+    plots = []
+    for counts, order, title, colour in (
+        (kinds, KINDS, "wrong detections", "var(--c1)"),
+        (misses, MISSES, "missed objects", "var(--c3)"),
+    ):
+        total = max(counts.total(), 1)
+        names = [kind for kind in order if counts[kind]]
+        texts = [f"{counts[kind]} ({counts[kind] / total:.0%})" for kind in names]
+        of = int(main.mistakes.shown.sum()) if order is KINDS else _num_objects(main)
+        plots.append(bars(f"{counts.total()} {title} of {of}", names, [counts[k] for k in names], texts, colour))
+    told = f"At the score {main.threshold:.3f} and IoU {main.scene.iou}, branch {main.branch}."
+    for title, table_, counts in (("Wrong", KINDS, kinds), ("Missed", MISSES, misses)):
+        words = "; ".join(f"{kind}: {meaning}" for kind, meaning in table_.items() if counts[kind])
+        told += f" {title}: {words}." if words else ""
+    return f'<div><h2>What goes wrong</h2>{"".join(plots)}<p class="muted">{escape(told)}</p></div>'
+
+
+def _classes(found: list[Findings]) -> str:
+    main = found[0]
+    objects = np.bincount(main.scene.obj_classes[~main.scene.crowds], minlength=len(main.names))
+    halves = precision_recall(main.judged, 0.5).mean(axis=0)
+    rows = []
+    for k, name in enumerate(main.names):
+        best = main.class_best[k]
+        point = ["-"] * 4 if best is None else [f"{v:.3f}" for v in (best.threshold, best.precision, best.recall, best.f1)]
+        aps = [number(list(f.result.per_class.values())[k]) for f in found]
+        rows.append([name, str(objects[k]), *aps, "none" if np.isnan(halves[k]) else f"{halves[k]:.3f}", *point])
+    head = ["class", "objects", *(f"AP {f.branch}" for f in found), "AP50", "best threshold", "precision", "recall", "F1"]
+    told = (
+        f'<p class="muted">AP50, and the score threshold of the best F1 at IoU 0.5 with what it gives, of {main.branch}.</p>'
+    )
+    return f'<h2 id="classes">Classes</h2>{told}{_folded(table(head, rows), len(rows), "classes")}'
+
+
+def _folded(content: str, rows: int, what: str) -> str:
+    return content if rows <= MANY_CLASSES else f"<details><summary>{rows} {what}</summary>{content}</details>"
+
+
+def _curves(main: Findings) -> str:
+    half = precision_recall(main.judged, 0.5)
+    known = [k for k in range(len(main.names)) if not np.isnan(half[0, k])]
+    if not known:
+        return ""
+    weakest = sorted(known, key=lambda k: half[:, k].mean())[:MOST_CURVES]
+    means = [(None, "mean, IoU 0.50:0.95", True), (0.75, "mean, IoU 0.75", True), (0.5, "mean, IoU 0.50", False)]
+    several = len(known) > 1
+    lines = [
+        Line(main.names[k], RECALL, half[:, k], COLOURS[(n + 1) % 8], 1.2) for n, k in enumerate(sorted(weakest)) if several
+    ]
+    for n, (iou, name, dashed) in enumerate(means):
+        mean = precision_recall(main.judged, iou)[:, known].mean(axis=1)
+        lines.append(Line(name, RECALL, mean, ("var(--muted)", "var(--c0)", "var(--ink)")[n], 2.4, dashed))
+    plots = [line_plot("Precision over recall", lines, "recall", (0, 1), (0, 1.02), size=(420, 260))]
+    curve = main.curve
+    overall = [
+        Line("precision", curve.thresholds, curve.precision, COLOURS[0]),
+        Line("recall", curve.thresholds, curve.recall, COLOURS[1]),
+        Line("F1", curve.thresholds, curve.f1, "var(--ink)", 2.4),
+    ]
+    mark = None if main.best is None else (main.best.threshold, f"{main.best.threshold:.3f}")
+    plots.append(
+        line_plot("All classes, by score threshold", _thinned(overall), "score", (0, 1), (0, 1.02), mark, (360, 260))
+    )
+    if several:
+        f1 = []
+        for n, k in enumerate(sorted(weakest)):
+            own = class_curve(main.scene, k)
+            f1.append(Line(main.names[k], own.thresholds, own.f1, COLOURS[(n + 1) % 8]))
+        plots.append(
+            line_plot("F1 of classes, by score threshold", _thinned(f1), "score", (0, 1), (0, 1.02), size=(360, 260))
+        )
+    few = "" if len(known) <= MOST_CURVES else f" Single curves are the {MOST_CURVES} classes with the lowest AP50."
+    told = f"Precision over recall is pycocotools' own, 100 detections a class and picture; branch {main.branch}.{few}"
+    return f'<h2 id="curves">Precision, recall and thresholds</h2><p class="muted">{escape(told)}</p>{"".join(plots)}'
+
+
+def _thinned(lines: list[Line], most: int = 400) -> list[Line]:
+    """Return lines with fewer points: a plot has no more pixels, and a file with a million scores would be large."""
+    out = []
+    for line in lines:
+        chosen = (
+            np.unique(np.linspace(0, len(line.x) - 1, min(most, len(line.x))).round().astype(int)) if len(line.x) else []
+        )
+        out.append(Line(line.name, line.x[chosen], line.y[chosen], line.colour, line.width, line.dashed))
+    return out
+
+
+def _confusions(main: Findings) -> str:
+    counts = confusion_matrix(main.scene, main.mistakes)
+    names = [*main.names, "nothing"]
+    told = (
+        f"Detections with scores from {main.threshold:.3f} on, branch {main.branch}. Pairs of one class are pycocotools' "
+        f"own: from the highest score down, a detection takes the free object of its class that it overlaps most, if with "
+        f"IoU {main.scene.iou} at least. What is left over is then paired across classes in the same way, and what is left "
+        f"still is in the row (detections) or column (objects) called nothing. Crowds are left out."
+    )
+    pairs = [(counts[i, j], i, j) for i, j in zip(*np.nonzero(counts)) if i != j]
+    rows = [[names[i], names[j], str(n), f"{n / counts[i].sum():.0%}"] for n, i, j in sorted(pairs, reverse=True)[:10]]
+    largest = table(["object", "taken for", "number", "of the row"], rows) if rows else "<p>Nothing is confused.</p>"
+    plot = matrix("Objects (rows) and what they were taken for (columns)", counts, names, "object", "detected as")
+    return f'<h2 id="confusions">Confusion matrix</h2><p class="muted">{told}</p>{plot}<h3>Most frequent</h3>{largest}'
+
+
+def _pictures(run: RunFolder, main: Findings, images: str | None) -> str:
+    info = main.coco.dataset.get("info", {})
+    folder = picture_folder(run, info | ({"pictures": images} if images else {}))
+    scene, found, names = main.scene, main.mistakes, main.names
+    wrong, missed = worst_false_positives(scene, found, NUM_PICTURES), worst_misses(scene, found, NUM_PICTURES)
+    parts = ['<h2 id="pictures">The worst mistakes</h2>']
+    colours = {
+        "what this is about": "rgb(235,60,50)",
+        "objects": "rgb(60,200,90)",
+        "other detections shown": "rgb(70,150,245)",
+    }
+    parts.append(f"<p>{keys(colours)}</p>")
+    lost = 0
+    for title, rows, boxes, owners, describe in (
+        ("Wrong detections, highest scores first", wrong, scene.det_boxes, scene.det_images, describe_false_positive),
+        ("Missed objects, largest of their class first", missed, scene.obj_boxes, scene.obj_images, describe_miss),
+    ):
+        parts.append(f"<h3>{title}</h3>" + ("" if rows else "<p>None.</p>"))
+        for row in rows:
+            entry = main.coco.imgs[int(owners[row])]
+            caption = f"{describe(scene, found, row, names)}. {entry.get('file_name', 'image ' + str(entry['id']))}"
+            pixels = None if folder is None else read_picture(folder, entry, bool(info.get("upright")))
+            if pixels is None:
+                lost += 1
+                parts.append(f"<p>{escape(caption)}</p>")
+            else:
+                drawn = draw_place(pixels, scene, found, boxes[row], int(owners[row]), describe is describe_miss)
+                parts.append(picture(drawn, caption))
+    if lost:
+        where = "no folder of pictures is known" if folder is None else f"they are not, or with other sizes, in {folder}"
+        parts.insert(1, f'<p class="warning">{lost} pictures could not be shown: {escape(where)}. Give it as --images.</p>')
+    return "".join(parts)
+
+
+def _breakdowns(main: Findings) -> str:
+    parts = ['<h2 id="sizes">Size and shape</h2>']
+    told = f"At the score {main.threshold:.3f}, branch {main.branch}. Sizes are in pixels of the original pictures."
+    parts.append(f'<p class="muted">{told} AP by COCO\'s three sizes is among the twelve numbers.</p>')
+    for title, bins in (("side of objects (square root of the area)", by_size), ("width : height", by_ratio)):
+        rows = bins(main.scene, main.mistakes)
+        parts.append(table([title, "objects", "found", "shown", "right"], [_bin_row(b) for b in rows]))
+    return "".join(parts)
+
+
+def _bin_row(b: Bin) -> list[str]:
+    found = f"{b.found / b.objects:.0%}" if b.objects else "-"
+    right = f"{b.right / b.shown:.0%}" if b.shown else "-"
+    return [b.name, str(b.objects), found, str(b.shown), right]
+
+
+def _limits(found: list[Findings]) -> str:
+    by_branch = [ap_by_limit(f.judged) for f in found]
+    rows = [[str(limit), *(number(v) for limits in by_branch for v in limits[limit])] for limit in by_branch[0]]
+    head = ["limit", *(f"{what} {f.branch}" for f in found for what in ("AP", "AR"))]
+    most = max(int(np.unique(f.scene.det_images, return_counts=True)[1].max(initial=0)) for f in found)
+    told = (
+        f"For dense pictures: pycocotools' default counts the 100 best detections of a picture and class. The predictions "
+        f"have up to {most} a picture, all classes together (evaluation.max_detections of the run bounds it)."
+    )
+    return f'<h2 id="limits">AP with more detections</h2><p class="muted">{told}</p>{table(head, rows)}'
+
+
+def _about(run: RunFolder) -> str:
+    rows = [[name, str(value)] for name, value in run.versions.items()]
+    versions = table(["", "when the run was made"], rows) if rows else "<p>The run recorded none.</p>"
+    config = f"<pre>{escape(run.config_text)}</pre>" if run.config_text else "<p>The folder has no config.yaml.</p>"
+    return (
+        f'<h2 id="config">Versions and configuration</h2>{versions}<details><summary>config.yaml</summary>{config}</details>'
+    )

@@ -1,0 +1,92 @@
+"""Precision and recall: pycocotools' curves, and at every score threshold."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from pycocotools.cocoeval import COCOeval
+
+from detector.coco_metrics import LIMITS, mean_ap
+from detector.report.matching import Scene
+
+
+@dataclass(frozen=True)
+class ThresholdCurve:
+    """What showing only detections from a score on gives, for every score there is, descending. T may be 0."""
+
+    thresholds: np.ndarray  # (T,)
+    true: np.ndarray  # (T,) shown detections that found an object
+    shown: np.ndarray  # (T,)
+    num_objects: int
+
+    @property
+    def precision(self) -> np.ndarray:
+        return self.true / np.maximum(self.shown, 1)
+
+    @property
+    def recall(self) -> np.ndarray:
+        return self.true / max(self.num_objects, 1)
+
+    @property
+    def f1(self) -> np.ndarray:
+        return 2 * self.true / np.maximum(self.shown + self.num_objects, 1)
+
+    def at(self, threshold: float) -> "Point":
+        """Return what showing scores of at least ``threshold`` gives."""
+        n = int((self.thresholds >= threshold).sum()) - 1
+        if n < 0:
+            return Point(threshold, 0.0, 0.0, 0.0)
+        return Point(threshold, float(self.precision[n]), float(self.recall[n]), float(self.f1[n]))
+
+    def best(self) -> "Point | None":
+        """Return the threshold of the highest F1, rounded down to 0.001, and what it gives; None if nothing is right."""
+        if not len(self.true) or not self.true[-1]:
+            return None
+        return self.at(np.floor(self.thresholds[self.f1.argmax()] * 1000 + 1e-9) / 1000)
+
+
+@dataclass(frozen=True)
+class Point:
+    """A score threshold and what it gives."""
+
+    threshold: float
+    precision: float
+    recall: float
+    f1: float
+
+
+def threshold_curve(scores: np.ndarray, right: np.ndarray, num_objects: int) -> ThresholdCurve:
+    """Return the curve of detections with ``scores`` (N,), of which those in ``right`` (N,) bool found an object."""
+    order = np.argsort(-scores, kind="stable")
+    scores, true = scores[order], np.cumsum(right[order])
+    last = np.flatnonzero(np.append(scores[1:] != scores[:-1], True)) if len(scores) else np.empty(0, int)
+    return ThresholdCurve(scores[last], true[last], last + 1, num_objects)
+
+
+def class_curve(scene: Scene, label: int | None = None) -> ThresholdCurve:
+    """Return the curve of one class, or with None of all together: every object counts alike."""
+    chosen = scene.counted if label is None else scene.counted & (scene.det_classes == label)
+    objects = ~scene.crowds if label is None else ~scene.crowds & (scene.obj_classes == label)
+    return threshold_curve(scene.scores[chosen], scene.found[chosen] >= 0, int(objects.sum()))
+
+
+def precision_recall(judged: COCOeval, iou: float | None) -> np.ndarray:
+    """Return pycocotools' precision (101, C) at recall 0, 0.01 ... 1, for the IoU threshold ``iou`` or the mean of all.
+
+    The mean of a column is the AP of its class. Classes without objects are NaN.
+    """
+    precision = judged.eval["precision"][:, :, :, 0, LIMITS.index(100)]
+    level = None if iou is None else int(np.argmin(np.abs(judged.params.iouThrs - iou)))
+    chosen = precision.mean(axis=0) if level is None else precision[level]
+    return np.where(chosen < 0, np.nan, chosen)
+
+
+def ap_by_limit(judged: COCOeval) -> dict[int, tuple[float, float]]:
+    """Return AP and the AR for every limit of 100 and more detections an image and class in ``judged``."""
+    precision, recall = judged.eval["precision"], judged.eval["recall"]
+    limits: Sequence[int] = judged.params.maxDets
+    return {
+        limit: (mean_ap(precision[:, :, :, 0, m]), mean_ap(recall[:, :, 0, m]))
+        for m, limit in enumerate(limits)
+        if limit >= 100
+    }

@@ -1,0 +1,82 @@
+"""What the predictions of a run are worth: everything the page shows, computed once."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from detector.coco_metrics import (
+    LIMITS,
+    CocoResult,
+    judge,
+    load_ground_truth,
+    read_predictions,
+    summary,
+    unique_names,
+)
+from detector.report.curves import Point, ThresholdCurve, class_curve
+from detector.report.matching import Mistakes, Scene, mistakes, scene
+
+MORE_LIMITS = (300, 1000)  # detections for each image and class, for dense pictures
+FALLBACK_THRESHOLD = 0.25  # where no detection is right, so that none is best
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Of one branch, C classes in the order of their category ids."""
+
+    branch: str
+    coco: COCO
+    names: list[str]  # C
+    judged: COCOeval
+    result: CocoResult
+    scene: Scene
+    curve: ThresholdCurve  # all classes together
+    best: Point | None  # its highest F1
+    class_best: list[Point | None]  # C
+    mistakes: Mistakes  # at the threshold of ``best``
+
+    @property
+    def threshold(self) -> float:
+        """The score from which detections are shown."""
+        return self.mistakes.threshold
+
+
+def find(branch: str, predictions: Path, ground_truth: Path, threshold: float | None = None) -> Findings:
+    """Judge a predictions file by a COCO annotation file; ``threshold`` replaces that of the best F1.
+
+    Images of ``ground_truth`` without predictions count as seen with nothing found. Raises ValueError for predictions of
+    other images or classes.
+    """
+    coco = load_ground_truth(ground_truth)
+    detections = read_predictions(predictions)
+    if unknown := sorted({int(i) for i in detections[:, 0]} - coco.imgs.keys()):
+        raise ValueError(
+            f"{predictions}: {len(unknown)} of its images, e.g. ids {unknown[:3]}, are not in {ground_truth}; give the "
+            f"annotation file that the run was evaluated with as --ground-truth"
+        )
+    if len(detections) and not {int(i) for i in detections[:, 6]} & coco.cats.keys():
+        raise ValueError(
+            f"{predictions} and {ground_truth} have no category id in common; give the annotation file that the run was "
+            f"evaluated with as --ground-truth"
+        )
+    started = time.perf_counter()
+    judged = judge(coco, detections, sorted(coco.imgs), (*LIMITS, *MORE_LIMITS))
+    result = summary(coco, judged, len(detections), time.perf_counter() - started)
+    what = scene(coco, judged, detections)
+    curve = class_curve(what)
+    best = curve.best() if threshold is None else curve.at(threshold)
+    return Findings(
+        branch=branch,
+        coco=coco,
+        names=unique_names(coco, judged.params.catIds),
+        judged=judged,
+        result=result,
+        scene=what,
+        curve=curve,
+        best=best,
+        class_best=[class_curve(what, k).best() for k in range(what.num_classes)],
+        mistakes=mistakes(what, FALLBACK_THRESHOLD if best is None else best.threshold),
+    )

@@ -1,0 +1,120 @@
+"""The worst mistakes as pictures: the place around each, with what should have been found and what was."""
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from detector.drawing import Colour, fit_longer_side
+from detector.report.matching import KINDS, MISSES, Mistakes, Scene, box_ious
+
+TRUTH, WRONG, OTHER = (60, 200, 90), (235, 60, 50), (70, 150, 245)  # RGB
+MAX_PER_IMAGE = 2  # or one bad picture would fill the page
+
+
+def worst_false_positives(scene: Scene, found: Mistakes, number: int) -> list[int]:
+    """Return the wrong detections with the highest scores, at most MAX_PER_IMAGE of a picture."""
+    wrong = np.flatnonzero(found.kinds != "")
+    order = wrong[np.argsort(-scene.scores[wrong], kind="stable")]
+    return _few_of_each(order, scene.det_images, number)
+
+
+def worst_misses(scene: Scene, found: Mistakes, number: int) -> list[int]:
+    """Return the missed objects that are largest in their class: nobody expects to overlook these.
+
+    Largest is by rank in the class, so that classes of small objects are among them.
+    """
+    missed = np.flatnonzero(found.misses != "")
+    ranks = np.zeros(len(scene.areas))
+    for label in np.unique(scene.obj_classes):
+        own = np.flatnonzero((scene.obj_classes == label) & ~scene.crowds)
+        ranks[own[np.argsort(scene.areas[own], kind="stable")]] = (np.arange(len(own)) + 1) / max(len(own), 1)
+    order = missed[np.lexsort((-scene.areas[missed], -ranks[missed]))]
+    return _few_of_each(order, scene.obj_images, number)
+
+
+def _few_of_each(order: np.ndarray, images: np.ndarray, number: int) -> list[int]:
+    chosen: list[int] = []
+    seen: dict[int, int] = {}
+    for row in order.tolist():
+        image = int(images[row])
+        if seen.get(image, 0) < MAX_PER_IMAGE and len(chosen) < number:
+            seen[image] = seen.get(image, 0) + 1
+            chosen.append(row)
+    return chosen
+
+
+def describe_false_positive(scene: Scene, found: Mistakes, row: int, names: list[str]) -> str:
+    """Say what was claimed, and what is there."""
+    text = f"{names[scene.det_classes[row]]} {scene.scores[row]:.2f}: {KINDS[found.kinds[row]]}"
+    if (near := found.nearest[row]) >= 0:
+        text += f" ({names[scene.obj_classes[near]]}, IoU {found.overlaps[row]:.2f})"
+    return text
+
+
+def describe_miss(scene: Scene, found: Mistakes, row: int, names: list[str]) -> str:
+    """Say what was missed, and which detection of its class, shown or not, came closest."""
+    width, height = scene.obj_boxes[row, 2:] - scene.obj_boxes[row, :2]
+    text = f"{names[scene.obj_classes[row]]}, {width:.0f} x {height:.0f} px: {MISSES[found.misses[row]]}"
+    own = np.flatnonzero((scene.det_images == scene.obj_images[row]) & (scene.det_classes == scene.obj_classes[row]))
+    overlaps = box_ious(scene.det_boxes[own], scene.obj_boxes[row : row + 1])[:, 0]
+    if len(own) and overlaps.max() >= 0.1:
+        best = int(overlaps.argmax())
+        text += f" (closest: score {scene.scores[own[best]]:.2f}, IoU {overlaps[best]:.2f})"
+    return text
+
+
+def draw_place(
+    image: np.ndarray, scene: Scene, found: Mistakes, box: np.ndarray, image_id: int, is_miss: bool
+) -> np.ndarray:
+    """Return the surroundings of ``box``: all objects green, right detections blue, what this is about red.
+
+    ``image`` (H, W, 3) uint8 RGB has the pixels that boxes are in.
+    """
+    x1, y1, x2, y2 = _window(box, image.shape[1], image.shape[0])
+    here = image[y1:y2, x1:x2]
+    shift = np.array([x1, y1, x1, y1])
+    objects = scene.obj_boxes[(scene.obj_images == image_id) & ~scene.crowds]
+    right = scene.det_boxes[(scene.det_images == image_id) & found.shown & (found.kinds == "")]
+    groups = [(right, OTHER, 1), (objects, TRUTH, 2), (box[None], WRONG, 3)]
+    if is_miss:
+        wrong = scene.det_boxes[(scene.det_images == image_id) & (found.kinds != "")]
+        groups.insert(0, (wrong, OTHER, 1))
+    size = 320
+    drawn, _ = fit_longer_side(here, np.empty((0, 4)), size)
+    for boxes, colour, width in groups:
+        _, scaled = fit_longer_side(here, boxes - shift, size)
+        _outline(drawn, scaled, colour, width)
+    return drawn
+
+
+def _window(box: np.ndarray, width: int, height: int) -> tuple[int, int, int, int]:
+    """Return a square in the picture (as far as it goes), thrice as long as the box, and a fifth of the picture at least."""
+    side = max(3 * float((box[2:] - box[:2]).max()), 0.2 * max(width, height), 48.0)
+    edges = []
+    for centre, limit in zip(((box[0] + box[2]) / 2, (box[1] + box[3]) / 2), (width, height)):
+        length = min(side, limit)
+        low = min(max(centre - length / 2, 0), limit - length)
+        edges.append((int(low), max(int(low + length), int(low) + 1)))
+    (x1, x2), (y1, y2) = edges
+    return x1, y1, x2, y2
+
+
+def _outline(image: np.ndarray, boxes: np.ndarray, colour: Colour, width: int) -> None:
+    for x1, y1, x2, y2 in np.clip(boxes, -1e4, 1e4).round().astype(int).tolist():
+        cv2.rectangle(image, (x1, y1), (x2, y2), colour, width)
+
+
+def read_picture(folder: Path, image: dict[str, Any], upright: bool) -> np.ndarray | None:
+    """Return the picture of an ``images`` entry, (H, W, 3) uint8 RGB in the pixels of its boxes; None if it is not there.
+
+    A rotation in the EXIF data is applied if the run's boxes were ``upright``, or if only then the size is that on file.
+    """
+    path = folder / str(image.get("file_name", ""))
+    size = (image.get("height"), image.get("width"))
+    for flags in (cv2.IMREAD_COLOR if upright else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION, cv2.IMREAD_COLOR):
+        pixels = cv2.imread(str(path), flags) if path.is_file() else None
+        if pixels is not None and (None in size or pixels.shape[:2] == size):
+            return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+    return None

@@ -1,0 +1,166 @@
+"""What a run left in its folder, read as far as it is there."""
+
+import csv
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from detector.coco_metrics import read_json
+
+BRANCHES = ("one2one", "one2many")
+Epochs = dict[int, dict[str, float]]  # epoch -> name -> value
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of a run. What it does not have is empty or None."""
+
+    folder: Path
+    split: str  # val or test
+    predictions: dict[str, Path]  # by branch, the main one first
+    ground_truth: Path | None
+    config: dict[str, Any]
+    config_text: str
+    epochs: Epochs
+    log: list[dict[str, str]]  # rows of train.log, an epoch each
+    versions: dict[str, Any]
+    checkpoint: Path | None
+    routing: Path | None
+
+
+def read_run(folder: Path, ground_truth: Path | None = None) -> RunFolder:
+    """Read what is in ``folder``, a run or one of its evaluations (``eval_val``), whose run is then the folder above.
+
+    ``ground_truth`` replaces what the run recorded. Raises ValueError if the folder is not that of a run.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder; give the folder of a run, as runs/dyn_n")
+    run = folder.parent if folder.name.startswith("eval_") and not (folder / "config.yaml").is_file() else folder
+    split = "val" if (folder / "predictions.json").is_file() or not (folder / "predictions_test.json").is_file() else "test"
+    config, text = _config(run)
+    predictions = _predictions(folder, split, config)
+    epochs = _epochs(run)
+    if not predictions and not epochs:
+        raise ValueError(
+            f"{folder}: has neither predictions.json nor metrics.csv with an epoch in it; give the folder of a run"
+        )
+    return RunFolder(
+        folder=folder,
+        split=split,
+        predictions=predictions,
+        ground_truth=ground_truth or _ground_truth(folder, split, config),
+        config=config,
+        config_text=text,
+        epochs=epochs,
+        log=_log(run),
+        versions=_versions(run, text),
+        checkpoint=next((path for name in ("best.ckpt", "last.ckpt") if (path := run / name).is_file()), None),
+        routing=path if (path := folder / "routing.png").is_file() else None,
+    )
+
+
+def _config(run: Path) -> tuple[dict[str, Any], str]:
+    path = run / "config.yaml"
+    if not path.is_file():
+        return {}, ""
+    text = path.read_text(encoding="utf-8")
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: is not YAML ({error}); restore it, or move it away to do without") from None
+    return content if isinstance(content, dict) else {}, text
+
+
+def _predictions(folder: Path, split: str, config: dict[str, Any]) -> dict[str, Path]:
+    stem = "predictions" if split == "val" else "predictions_test"
+    chosen = (config.get("evaluation") or {}).get("branch", "both")
+    main = chosen if chosen in BRANCHES else BRANCHES[0]
+    second = BRANCHES[1 - BRANCHES.index(main)]
+    paths = {main: folder / f"{stem}.json", second: folder / f"{stem}_{second}.json"}
+    return {branch: path for branch, path in paths.items() if path.is_file()}
+
+
+def _ground_truth(folder: Path, split: str, config: dict[str, Any]) -> Path | None:
+    """Return what the run recorded, or, for runs of before it did, the file that its configuration names."""
+    recorded = folder / ("ground_truth.json" if split == "val" else "ground_truth_test.json")
+    if recorded.is_file():
+        return recorded
+    data = config.get("data") or {}
+    named = data.get(f"{split}_annotations")
+    return Path(data.get("root", ""), named) if isinstance(named, str) else None
+
+
+def picture_folder(run: RunFolder, info: dict[str, Any]) -> Path | None:
+    """Return where the evaluated pictures were when the run was made, by ``info`` of its ground truth or else its config."""
+    if isinstance(info.get("pictures"), str):
+        return Path(info["pictures"])
+    data = run.config.get("data") or {}
+    named = data.get(f"{run.split}_images")
+    return Path(data.get("root", ""), named) if isinstance(named, str) else None
+
+
+def _epochs(run: Path) -> Epochs:
+    """Return the metrics by epoch. Resumed runs write files of their own; where epochs repeat, the later one counts."""
+    resumed = sorted(run.glob("resumed-*/metrics.csv"), key=lambda path: int(re.sub(r"\D", "", path.parent.name) or 0))
+    epochs: Epochs = {}
+    for path in [run / "metrics.csv", *resumed]:
+        if not path.is_file():
+            continue
+        with path.open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                if (epoch := _number(row.get("epoch"))) is None:  # the last line of a run that was cut off
+                    continue
+                values = {name: number for name, value in row.items() if name and (number := _number(value)) is not None}
+                epochs.setdefault(int(epoch), {}).update(values)
+    return dict(sorted(epochs.items()))
+
+
+def _number(value: Any) -> float | None:
+    """Return a number, not NaN, or None for anything else."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return None if math.isnan(number) else number
+
+
+def _log(run: Path) -> list[dict[str, str]]:
+    path = run / "train.log"
+    rows: list[dict[str, str]] = []
+    head: list[str] = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        cells = line.split()
+        if cells[:1] == ["epoch"]:
+            head = cells
+        elif len(cells) == len(head) > 0:
+            rows.append(dict(zip(head, cells)))
+    return rows
+
+
+def _versions(run: Path, config_text: str) -> dict[str, Any]:
+    newest = max(run.glob("run*.json"), key=lambda path: int(re.sub(r"\D", "", path.stem) or 1), default=None)
+    if newest is not None:
+        return _flat(read_json(newest, dict, "the file as it was, or move it away"))
+    match = re.match(r"# lightning\.pytorch==(\S+)", config_text)
+    return {"lightning": match[1]} if match else {}
+
+
+def _flat(record: dict[str, Any], before: str = "") -> dict[str, Any]:
+    """Return nested entries under their joined names, empty ones left out; the environment is too much for a page."""
+    out: dict[str, Any] = {}
+    for name, value in record.items():
+        if isinstance(value, dict):
+            out |= _flat(value, f"{before}{name} ") if name != "environment" else {}
+        elif value not in (None, "", []):
+            out[f"{before}{name}"] = ", ".join(map(str, value)) if isinstance(value, list) else value
+    return out
+
+
+def series(epochs: Epochs, name: str) -> tuple[list[int], list[float]]:
+    """Return the epochs that have a value called ``name``, and these values."""
+    found = [(epoch, values[name]) for epoch, values in epochs.items() if name in values]
+    return [epoch for epoch, _ in found], [value for _, value in found]

@@ -1,0 +1,167 @@
+"""The command on whole, broken and odd run folders."""
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from detector import DetectorModule
+from detector.__main__ import main
+from detector.coco_metrics import METRICS, evaluate, load_ground_truth, read_predictions
+from detector.report.run_folder import read_run
+from tests.detector.report.runs import METRICS as METRICS_FILE
+from tests.detector.report.runs import make_run, write_run
+from tests.detector.report.scenes import rows, truth
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return make_run(tmp_path / "run")
+
+
+def report(run: Path, *options: str | Path) -> str:
+    """The page, written beside the run's files."""
+    main(["report", str(run), *map(str, options)])
+    return (run / "report.html").read_text()
+
+
+def test_a_whole_run(run: Path, capsys: pytest.CaptureFixture) -> None:
+    page = report(run)
+    assert f"open {run / 'report.html'}" in capsys.readouterr().out
+    assert not re.search(r"<script|https?://(?!www\.w3\.org)|src=\"(?!data:)", page)  # nothing from elsewhere
+    result = evaluate(load_ground_truth(run / "ground_truth.json"), read_predictions(run / "predictions.json"))
+    other = evaluate(load_ground_truth(run / "ground_truth.json"), read_predictions(run / "predictions_one2many.json"))
+    for name in METRICS:
+        shown = [f"{r.metrics[name]:.3f}" if r.metrics[name] >= 0 else "none" for r in (result, other)]
+        assert re.search(rf">{name}</th><td>[^<]*</td><td>{shown[0]}</td><td>{shown[1]}</td>", page), name
+    for name, value in result.per_class.items():
+        assert re.search(rf">{name}</th><td>\d+</td><td>{value:.3f}</td>", page)
+    for part in ("classes", "curves", "confusions", "pictures", "sizes", "limits", "training", "routing", "speed", "config"):
+        assert f'id="{part}"' in page, part
+    assert page.count("data:image/jpeg;base64") == 24
+    assert "of 4 epochs planned" in page
+    assert ">packages torch</th><td>2.14.0</td>" in page
+    assert all('aria-label="' in svg for svg in re.findall(r"<svg[^>]*>", page))
+
+
+def test_a_threshold_of_ones_own(run: Path) -> None:
+    assert "from 0.900 on" in report(run, "--threshold", "0.9")
+
+
+def test_the_network_is_measured_where_there_is_a_checkpoint(run: Path) -> None:
+    module = DetectorModule(variant="yolo26_n", class_names=["cat", "dog"], category_ids=[1, 5], image_size=64)
+    saved = {
+        "hyper_parameters": dict(module.hparams),
+        "state_dict": module.state_dict(),
+        "pytorch-lightning_version": "2.6.6",
+    }
+    torch.save(saved, run / "best.ckpt")
+    parameters = sum(p.numel() for p in module.model.parameters())
+    assert f"<td>{parameters:,}</td>" in report(run)
+    assert "milliseconds" not in report(run, "--no-speed")
+
+
+def test_a_run_that_was_moved_asks_for_its_pictures(run: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "elsewhere" / "run"
+    shutil.copytree(run, moved)
+    (tmp_path / "pictures").rename(tmp_path / "moved")
+    page = report(moved)
+    assert "24 pictures could not be shown" in page
+    assert str(tmp_path / "pictures") in page
+    assert report(moved, "--images", tmp_path / "moved").count("data:image/jpeg") == 24
+
+
+def test_an_interrupted_run_shows_what_it_has(run: Path) -> None:
+    for path in run.glob("*.json"):
+        path.unlink()
+    (run / "metrics.csv").write_text(METRICS_FILE + "2,5,0.0")  # cut off in the middle of a line
+    page = report(run)
+    assert "no predictions" in page
+    assert 'id="training"' in page
+
+
+def test_a_run_of_before_ground_truth_was_recorded(run: Path, tmp_path: Path) -> None:
+    (run / "ground_truth.json").rename(tmp_path / "val.json")
+    assert "cannot be judged without ground truth" in report(run)
+    assert 'id="classes"' in report(run, "--ground-truth", tmp_path / "val.json")
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("root: somewhere", f"root: {tmp_path}"))
+    assert 'id="classes"' in report(run)
+
+
+def test_an_evaluation_takes_what_it_lacks_from_its_run(run: Path) -> None:
+    inner = run / "eval_val"
+    inner.mkdir()
+    for path in run.glob("*.json"):
+        if path.name != "run.json":
+            path.rename(inner / path.name)
+    page = report(inner)
+    assert "dyn_n: report of a run" in page
+    assert 'id="training"' in page
+    assert 'id="classes"' in page
+
+
+@pytest.mark.parametrize(
+    ("objects", "found", "said"),
+    [
+        ((), ((1, 1, [0, 0, 5, 5], 0.5),), "have no objects"),
+        (((1, 1, [0, 0, 5, 5]),), (), "No detection is right"),
+        ((), (), "have no objects"),
+        (((1, 1, [0, 0, 50, 50], 1),), ((1, 1, [0, 0, 5, 5], 0.5),), "have no objects"),
+    ],
+)
+def test_nothing_to_find_or_nothing_found(tmp_path: Path, objects: tuple, found: tuple, said: str) -> None:
+    page = report(write_run(tmp_path / "run", truth(*objects), rows(*found), None))
+    assert said in page
+    assert 'id="confusions"' in page
+
+
+def test_one_class(tmp_path: Path) -> None:
+    content = truth((1, 1, [0, 0, 20, 20]), categories={1: "cell"})
+    page = report(write_run(tmp_path / "run", content, rows((1, 1, [0, 0, 20, 20], 0.75)), None))
+    assert "Show detections with scores from 0.750 on: 100% of what is shown is right" in page
+    assert "weakest class" not in page
+
+
+def test_eighty_classes(tmp_path: Path) -> None:
+    categories = {n: f"a <class> with a long name {n}" for n in range(1, 81)}
+    objects = [(1 + n % 2, n, [n % 9 * 10.0, n // 9 * 10.0, 9.0, 9.0]) for n in categories]
+    found = rows(*[(image, category % 80 + 1 if category % 3 else category, box, 0.6) for image, category, box in objects])
+    page = report(write_run(tmp_path / "run", truth(*objects, categories=categories), found, None))
+    assert "<summary>80 classes</summary>" in page
+    assert "<class>" not in page
+
+
+def test_files_that_do_not_belong_together(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    other = tmp_path / "other.json"
+    shutil.copy(
+        write_run(tmp_path / "r", truth((50, 1, [0, 0, 5, 5]), images=(50,)), rows(), None) / "ground_truth.json", other
+    )
+    for arguments, message in (
+        ([tmp_path / "nowhere"], "no such folder"),
+        ([tmp_path / "empty"], r"neither predictions\.json nor metrics\.csv"),
+        ([run, "--ground-truth", other], r"of its images, e\.g\. ids \[1, 2, 3\], are not in"),
+        ([run, "--images", tmp_path / "nowhere"], "no such folder"),
+        ([run, "--threshold", "2"], r"in 0\.\.1"),
+        ([run, "--out", tmp_path / "nowhere" / "page.html"], "no such folder"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            main(["report", *map(str, arguments)])
+    (run / "predictions.json").write_text('[{"image_id": 1}]')
+    with pytest.raises(SystemExit, match=r"expected a dict with image_id, category_id, bbox, score"):
+        main(["report", str(run)])
+
+
+def test_resumed_runs_are_joined(run: Path) -> None:
+    for number, epoch, value in ((2, 1, 0.4), (10, 2, 0.5)):
+        folder = run / f"resumed-{number}"
+        folder.mkdir()
+        (folder / "metrics.csv").write_text(f"epoch,step,val/AP\n{epoch},9,{value}\n{epoch},9,\n")
+    epochs = read_run(run).epochs
+    assert [values["val/AP"] for values in epochs.values()] == [0.1, 0.4, 0.5]
+    assert epochs[1]["val/AP50"] == 0.5  # of the first file
+    assert np.isfinite([value for values in epochs.values() for value in values.values()]).all()

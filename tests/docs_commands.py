@@ -1,0 +1,178 @@
+"""Every command and example in README.md and docs/: found, and checked as far as it can be without running for hours.
+
+``make docs-check`` prints what was checked and how. Options are given to the parsers that the commands have; nothing is
+trained or downloaded. The commands of a whole life of a run are run by tests/test_train.py.
+"""
+
+import argparse
+import ast
+import importlib
+import re
+import shlex
+import sys
+import tempfile
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+
+import detector.__main__ as detector_commands
+import train
+from data.__main__ import parse as parse_data_command
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+INLINE = re.compile(r"`((?:python|make|pip|conda) [^`\n]+)`")
+# Files of a user or a run, and what stands for them: a configuration like theirs.
+STAND_INS = {"configs/data/mine.yaml": "configs/data/template.yaml"}
+RUN_CONFIG = re.compile(r"runs/[\w./-]+/config[\w-]*\.yaml")
+
+
+class Parsed(train.DetectorCLI):
+    """Reads the configuration and stops there."""
+
+    def before_instantiate_classes(self) -> None:
+        pass
+
+    def instantiate_classes(self) -> None:
+        pass
+
+    def after_instantiate_classes(self) -> None:
+        pass
+
+
+def examples(page: Path) -> Iterator[tuple[str, str]]:
+    """Yield kind (sh, python or yaml) and text of every example: commands one by one, in blocks and within lines."""
+    text = page.read_text(encoding="utf-8")
+    for kind, block in re.findall(r"^```(sh|python|yaml)\n(.*?)^```", text, flags=re.S | re.M):
+        if kind == "sh":
+            for line in block.replace("\\\n", " ").splitlines():
+                if words := shlex.split(line, comments=True):
+                    yield "sh", shlex.join(words)
+        else:
+            yield kind, block
+    for code in INLINE.findall(re.sub(r"^```.*?^```", "", text, flags=re.S | re.M)):
+        yield "sh", code
+
+
+def check(kind: str, example: str) -> str:
+    """Check an example and say how; raises ValueError, or what the parsers raise, for one that is wrong."""
+    if kind == "yaml":
+        return check_yaml(example)
+    return check_python(example) if kind == "python" else check_command(shlex.split(example))
+
+
+def check_command(words: list[str]) -> str:
+    """Check a command by its own parser."""
+    program, *rest = words
+    if program == "make":
+        if unknown := [
+            target for target in rest if not re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), flags=re.M)
+        ]:
+            raise ValueError(f"the Makefile has no target {unknown}")
+        return "target exists; not run"
+    if program in ("pip", "conda"):
+        return _check_install(words)
+    if program != "python":
+        raise ValueError(f"{program} is not known to the check; teach it in tests/docs_commands.py")
+    rest = [_stand_in(word) for word in rest]
+    if rest[0] == "train.py":
+        _accept_help(Parsed, rest[1:])
+    elif rest[:2] == ["-m", "detector"]:
+        _detector_parser().parse_args(rest[2:])
+    elif rest[:2] == ["-m", "data"]:
+        parse_data_command(rest[2:])
+    elif rest[0] == "-m":
+        _check_module(rest[1], rest[2:])
+        return "module and options exist; not run"
+    else:
+        raise ValueError(f"{shlex.join(words)}: no parser is known; teach it in tests/docs_commands.py")
+    return "parsed; not run"
+
+
+def _stand_in(word: str) -> str:
+    if RUN_CONFIG.fullmatch(word):
+        return str(ROOT / "configs" / "dyn_n.yaml")
+    word = STAND_INS.get(word, word)
+    return str(ROOT / word) if word.startswith("configs/") else word
+
+
+def _accept_help(parser: type, args: list[str]) -> None:
+    if args != ["--help"]:
+        parser(args)
+
+
+def _detector_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m detector", allow_abbrev=False)
+    commands = parser.add_subparsers(required=True)
+    for name, add in vars(detector_commands).items():
+        if re.fullmatch(r"add_\w+_command", name):
+            add(commands)
+    return parser
+
+
+def _check_module(module: str, args: list[str]) -> None:
+    """Look for a benchmark's options in its source, since its parser is not to be had without running it."""
+    path = ROOT / (module.replace(".", "/") + ".py")
+    if not path.is_file():
+        raise ValueError(f"python -m {module}: there is no {path}")
+    known = set(re.findall(r"add_argument\(\s*\"(--[\w-]+)\"", path.read_text()))
+    if unknown := [word for word in args if word.startswith("--") and word.partition("=")[0] not in known]:
+        raise ValueError(f"python -m {module} has no {', '.join(unknown)}, only {', '.join(sorted(known))}")
+
+
+def _check_install(words: list[str]) -> str:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for word in words:
+        if word.endswith(".yml") and not (ROOT / word).is_file():
+            raise ValueError(f"there is no {word}")
+        for extra in re.findall(r"\[([\w,]+)\]", word):
+            if unknown := set(extra.split(",")) - extras.keys():
+                raise ValueError(f"pyproject.toml has no extra {unknown}")
+    return "files and extras exist; nothing is installed"
+
+
+def check_python(code: str) -> str:
+    """Compile an example, and import what it imports from this project."""
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ("detector", "data"):
+            try:
+                module = importlib.import_module(node.module)
+            except ModuleNotFoundError as error:
+                if (error.name or "").split(".")[0] in ("detector", "data"):
+                    raise ValueError(f"{node.module} does not exist") from None
+                continue  # an extra that is not installed
+            if missing := [alias.name for alias in node.names if not hasattr(module, alias.name)]:
+                raise ValueError(f"{node.module} has no {', '.join(missing)}")
+    return "compiled, imports found; not run"
+
+
+def check_yaml(text: str) -> str:
+    """Give an example to train.py's parser, over configs/base.yaml."""
+    if not isinstance(yaml.safe_load(text), dict):
+        raise ValueError("not a mapping")
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        file.write(text)
+        file.flush()
+        Parsed(["--config", file.name])
+    return "parsed as a configuration"
+
+
+def main() -> int:
+    """Print every example with what was checked; return 1 if one is wrong."""
+    failed = 0
+    for page in PAGES:
+        for kind, example in examples(page):
+            shown = example.strip().splitlines()[0][:100]
+            try:
+                print(f"{page.relative_to(ROOT)}: {shown}: {check(kind, example)}")
+            except (Exception, SystemExit) as error:
+                failed += 1
+                print(f"{page.relative_to(ROOT)}: {shown}: WRONG: {error}")
+    print(f"{failed} examples are wrong")
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -174,7 +174,7 @@ def _check(predictor: Predictor, path: Path, format: Format, settings: ExportSet
 def _onnx(graph: ExportGraph, images: Tensor, about: dict[str, str], settings: ExportSettings) -> bytes:
     """Return the graph as an ONNX file.
 
-    By the tracing exporter: the newer one, ``dynamo=True``, takes twenty times as long, for a graph that computes the same.
+    By the tracing exporter: the newer one, ``dynamo=True``, takes much longer, for a graph that computes the same.
     """
     import onnx
 

@@ -74,6 +74,11 @@ def check_command(words: list[str]) -> str:
         return "target exists; not run"
     if program in ("pip", "conda"):
         return _check_install(words)
+    if program == "trtexec":
+        return "NVIDIA's; not checked"
+    if program in ("torchrun", "srun"):  # what they start is checked, with the options of the launcher before it
+        start = next(index for index, word in enumerate(rest) if word in ("train.py", "python"))
+        return check_command(rest[start:] if rest[start] == "python" else ["python", *rest[start:]])
     if program != "python":
         raise ValueError(f"{program} is not known to the check; teach it in tests/docs_commands.py")
     rest = [_stand_in(word) for word in rest]

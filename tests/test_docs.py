@@ -30,6 +30,8 @@ def test_every_example_is_accepted(capsys: pytest.CaptureFixture) -> None:
         ("sh", "python -m benchmarks.lost"),
         ("sh", "make dmeo"),
         ("sh", "pip install .[hubb]"),
+        ("sh", "torchrun --nproc-per-node 2 train.py --config configs/lost.yaml"),
+        ("sh", "srun python train.py --config configs/dyn_n.yaml --trainer.devises 4"),
         ("sh", "curl example.org"),
         ("python", "from detector import load_detectr"),
         ("python", "from detector.lost import x"),

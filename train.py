@@ -38,6 +38,8 @@ from detector.signals import SaveOnSignal, StoppedBySignal, end_with_parent
 from detector.weights import OWN_CHECKPOINT, read_weights
 
 BASE_CONFIG = Path(__file__).parent / "configs" / "base.yaml"
+# Shown before an error; --help lists the options.
+USAGE = "python train.py [--help] [--config FILE ...] [--GROUP.OPTION VALUE ...]"
 RUN_DIR_VARIABLE = "DETECTOR_RUN_DIR"  # tells the processes that Lightning starts where their parent writes
 # Resuming with others makes no sense: other weights, or others that are trained.
 MAY_DIFFER = ("run_dir", "ckpt_path", "eval", "config", "model.weights")  # without a word, when a run is resumed
@@ -52,7 +54,7 @@ class DetectorCLI(LightningCLI):
             DetectorModule,
             CocoDataModule,
             save_config_callback=None,  # it refuses a used folder, also to resume in; see write_config
-            parser_kwargs={"default_config_files": [str(BASE_CONFIG)], "allow_abbrev": False},
+            parser_kwargs={"default_config_files": [str(BASE_CONFIG)], "allow_abbrev": False, "usage": USAGE},
             args=args,
             run=False,
             auto_configure_optimizers=False,

@@ -44,12 +44,13 @@ class NonFiniteGuard(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
         seen, self._seen = self._seen, []
-        bad_loss = bool(seen) and not torch.stack([v for terms, _ in seen for v in terms.values()]).isfinite().all()
-        if bad_loss:
+        terms = [value for of_batch, _ in seen for value in of_batch.values()]
+        # One word from the device on most steps: asking for each would make it wait twice.
+        bad = not _finite(terms + ([] if trainer.scaler is not None else _gradient_norms(pl_module)))
+        if bad and not _finite(terms):
             warnings.warn(f"{describe(seen)}; this step is skipped", stacklevel=2)
-        bad = bad_loss or (trainer.scaler is None and not _finite_gradients(pl_module))
         if trainer.world_size > 1:  # what is wrong on one process need not show in what the others got of its gradients
-            bad = trainer.strategy.reduce_boolean_decision(bool(bad), all=False)
+            bad = trainer.strategy.reduce_boolean_decision(bad, all=False)
         if not bad:
             self._in_a_row = 0
             return
@@ -80,9 +81,12 @@ def describe(batches: list[tuple[dict[str, Tensor], list[int]]]) -> str:
     return "; ".join(found) or f"the loss of this process is finite, its images are {images}"
 
 
-def _finite_gradients(module: L.LightningModule) -> bool:
-    norms = torch._foreach_norm([p.grad for p in module.parameters() if p.grad is not None])
-    return bool(torch.stack(norms).isfinite().all())
+def _finite(values: list[Tensor]) -> bool:
+    return not values or bool(torch.stack([value.detach().float() for value in values]).isfinite().all())
+
+
+def _gradient_norms(module: L.LightningModule) -> list[Tensor]:
+    return list(torch._foreach_norm([p.grad for p in module.parameters() if p.grad is not None]))
 
 
 def _float_buffers(module: L.LightningModule) -> list[Tensor]:

@@ -24,6 +24,7 @@ from detector.weights import Weights, read_weights
 
 # Learning rate and initial learning rate of biases in the warm-up, where none is given
 DEFAULT_RATES = {"musgd": (0.01, 0.1), "sgd": (0.01, 0.1), "adamw": (0.001, 0.0)}
+FEW_STEPS = 1000  # of the optimizer, in a whole run
 
 
 class DetectorModule(L.LightningModule):
@@ -201,11 +202,17 @@ class DetectorModule(L.LightningModule):
             warmup_bias_lr=default_bias_lr if hp.warmup_bias_lr is None else hp.warmup_bias_lr,
         )
         accumulated, batches = self.trainer.accumulate_grad_batches, self.trainer.num_training_batches
+        steps = math.ceil(batches / accumulated)
         rank_zero_info(
             f"{group_table(groups)}\n{hp.optimizer}: {images_a_step} images a step = {batch_size} a device x {processes} "
             f"processes on {self.trainer.num_nodes} nodes x {accumulated} accumulated; {batches} batches and "
-            f"{math.ceil(batches / accumulated)} steps an epoch"
+            f"{steps} steps an epoch"
         )
+        if accumulated > 1 and 0 < (total := self.schedule.max_epochs * steps) < FEW_STEPS:
+            rank_zero_info(
+                f"the whole run has only {total} optimizer steps; on a small set a lower model.nominal_batch (now "
+                f"{hp.nominal_batch}, say 16) or more epochs make more"
+            )
         return build_optimizer(hp.optimizer, groups, hp.momentum)
 
     def configure_gradient_clipping(

@@ -16,6 +16,7 @@ from detector.head import RawOutput
 from detector.postprocess import Detection, decode
 
 VALIDATION_COLUMNS = ("val/total", "val/AP", "val/AP50")
+SIGN_OF_LIFE_SECONDS = 60.0  # in a long epoch that no progress bar shows
 
 
 class EpochLog(L.Callback):
@@ -24,13 +25,14 @@ class EpochLog(L.Callback):
     A line has the epoch, every ``train/...`` value that was logged (losses of both branches; the mean over the epoch if
     it was logged so), the learning rate of the first parameter group, loss, AP and AP50 of the epoch's validation ("-"
     if there was none), the seconds of training and of validation, and the images trained on per second, all processes
-    together. A header line comes first, and again after a resume.
+    together. A header line comes first, and again after a resume. In long epochs without a progress bar, a line a minute
+    says how far training is.
     """
 
     def __init__(self, file_name: str = "train.log") -> None:
         self.file_name = file_name
         self._columns: list[str] = []
-        self._epoch_started = self._validation_started = self._validation_seconds = 0.0
+        self._epoch_started = self._validation_started = self._validation_seconds = self._spoke = 0.0
         self._num_images = 0
         self._validated = False
 
@@ -39,12 +41,18 @@ class EpochLog(L.Callback):
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._epoch_started, self._validation_seconds = time.perf_counter(), 0.0
-        self._num_images, self._validated = 0, False
+        self._num_images, self._validated, self._spoke = 0, False, self._epoch_started
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         self._num_images += len(batch["targets"])
+        now = time.perf_counter()
+        if trainer.progress_bar_callback is None and trainer.is_global_zero and now - self._spoke > SIGN_OF_LIFE_SECONDS:
+            self._spoke = now
+            speed = self._num_images * trainer.world_size / (now - self._epoch_started)
+            done = f"{batch_idx + 1} of {trainer.num_training_batches} batches"
+            print(f"epoch {trainer.current_epoch}: {done}, {speed:.1f} images/s", flush=True)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._validation_started = time.perf_counter()

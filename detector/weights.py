@@ -180,7 +180,7 @@ def infer_variant(state_dict: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]
     if not routers:
         return name, overrides
     dynamic = {
-        "num_experts": len(state_dict[routers[-1]]),
+        "num_experts": len(_find(state_dict, routers[-1])),
         "routing": "softmax" if any(".router.2." in key for key in routers) else "sigmoid",
     }
     name = dynamic_name if (dynamic_name := name.replace("yolo26", "dyn")) in VARIANTS else name
@@ -203,7 +203,10 @@ def _find(state_dict: Mapping[str, Tensor], name: str) -> Tensor:
         raise ValueError(
             f"has no weight {name!r}, only {', '.join(list(state_dict)[:3])} ...: not a detector of this project"
         )
-    return state_dict[name]
+    value = state_dict[name]
+    if not isinstance(value, Tensor) or value.ndim == 0:
+        raise ValueError(f"has {value!r:.80} as {name!r}; expected a tensor with dimensions")
+    return value
 
 
 def _count(state_dict: Mapping[str, Tensor], pattern: str) -> int:

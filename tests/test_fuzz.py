@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from data.coco import read_coco
-from detector.weights import WeightsInfo, read_weights, save_weights
+from detector.weights import CLASS_WIDTH, WeightsInfo, read_weights, save_weights
 
 pytest.importorskip("hypothesis")
 from hypothesis import HealthCheck, given, settings
@@ -44,7 +44,8 @@ COCO = {
     ],
     "categories": [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}],
 }
-STATE = {"head.one2many.cls.0.4.bias": torch.zeros(2)}  # what tells the number of classes
+# What tells the number of classes, and the width of their towers.
+STATE = {"head.one2many.cls.0.4.bias": torch.zeros(2), CLASS_WIDTH: torch.ones(40)}
 INFO = WeightsInfo("yolo26_n", {"width": 0.5}, ["cat", "dog"], [3, 7], (64, 96), "Apache-2.0", "made up", {"val/AP": 0.5})
 CHECKPOINT = {
     "pytorch-lightning_version": "2.6.0",

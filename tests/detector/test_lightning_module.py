@@ -119,6 +119,12 @@ def test_accumulation_and_decay_follow_the_batch(tmp_path: Path, batch_size: int
     assert max(g["weight_decay"] for g in fitted.optimizers[0].param_groups) == pytest.approx(0.01 * decay)
 
 
+def test_a_run_of_few_optimizer_steps_is_told_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        trainer(tmp_path, max_epochs=2).fit(module(nominal_batch=4), loader(12, 2))
+    assert "the whole run has only 6 optimizer steps; on a small set a lower model.nominal_batch (now 4" in caplog.text
+
+
 def test_a_loader_without_a_batch_size_is_refused_before_training(tmp_path: Path) -> None:
     batches = [collate([Rectangles(2)[0], Rectangles(2)[1]])]
     with pytest.raises(ValueError, match="has no batch_size"):

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from detector import run_log
 from detector.evaluation import CocoEvaluation
 from detector.letterbox import fit_letterbox, to_canvas
 from detector.run_log import EpochLog, PredictionSheet, compare
@@ -46,6 +48,16 @@ def test_a_line_for_every_epoch_below_a_header(tmp_path: Path, capsys: pytest.Ca
     assert float(lines[0][header.index("total")]) > float(lines[2][header.index("total")]) > 0
     assert all(float(line[header.index("images/s")]) > 0 for line in lines)
     assert text in capsys.readouterr().out  # no terminal here
+
+
+def test_a_long_epoch_without_a_progress_bar_gives_signs_of_life(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tmp_path, EpochLog(), max_epochs=1)
+    assert "batches" not in capsys.readouterr().out  # a short one does not
+    monkeypatch.setattr(run_log, "SIGN_OF_LIFE_SECONDS", 0.0)
+    run(tmp_path, EpochLog(), max_epochs=1)
+    assert re.search(r"epoch 0: 1 of \d+ batches, [\d.]+ images/s\n", capsys.readouterr().out)
 
 
 def test_a_second_run_appends_under_its_own_header(tmp_path: Path) -> None:

@@ -69,6 +69,9 @@ def test_safetensors_that_cannot_be_used(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, path, metadata(INFO))
     with pytest.raises(ValueError, match="not a detector of this project"):
         read_weights(path)
+    save_file({"backbone.stem.norm.weight": torch.tensor(1.0)}, path)
+    with pytest.raises(ValueError, match=r"w\.safetensors: .*backbone\.stem\.norm\.weight.*a tensor with dimensions"):
+        read_weights(path)
     save_weights(path, state_dict(), replace(INFO, overrides={"widht": 2}))
     with pytest.raises(ValueError, match=r"w\.safetensors: .*widht"):
         read_weights(path)

@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 import warnings
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +26,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from data import CocoDataModule
 from detector import DetectorModule
+from detector.batch_size import cuda_batch_size
 from detector.callbacks import RampedEMA
 from detector.checkpoint_io import AtomicCheckpointIO
 from detector.coco_metrics import coco_table
@@ -67,6 +69,11 @@ class DetectorCLI(LightningCLI):
         parser.add_argument("--ckpt_path", type=str | None, help="checkpoint of ours to resume from, <run>/last.ckpt")
         parser.add_argument("--eval", type=str | None, help="only evaluate this checkpoint, with the data of the config")
         parser.add_argument("--split", type=Literal["val", "test"], default="val", help="what --eval evaluates on")
+        parser.add_argument(
+            "--auto_batch_size",
+            type=float | None,
+            help="choose data.batch_size so that a step takes this share of the CUDA device's memory, 0.8 say",
+        )
         parser.add_lightning_class_args(RampedEMA, "ema")
         parser.add_lightning_class_args(CocoEvaluation, "evaluation")
         parser.add_lightning_class_args(NonFiniteGuard, "guard")
@@ -81,8 +88,6 @@ class DetectorCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Settle where to write, and how many runs have been written there before this one."""
-        settle_network(self.config)
-        continue_slurm_job(self.config)
         for option in ("ckpt_path", "eval"):
             path = self.config[option]
             if path and not Path(path).is_file():
@@ -91,6 +96,9 @@ class DetectorCLI(LightningCLI):
         may_have_test = data["test_annotations"] is not None or data["root"].endswith((".yaml", ".yml"))
         if self.config["eval"] and self.config["split"] == "test" and not may_have_test:
             raise ValueError("--split test needs data.test_annotations and data.test_images")
+        settle_network(self.config)
+        if continue_slurm_job(self.config):
+            settle_network(self.config)  # by the checkpoint now
         self.run_dir = choose_run_dir(self.config)
         self.attempt = 1 + len(list(self.run_dir.glob("config*.yaml")))
 
@@ -107,6 +115,24 @@ class DetectorCLI(LightningCLI):
             report_differences(Path(path).parent, yaml.safe_load(self.parser.dump(self.config)))
         if path := self.config["eval"]:
             check_classes(path, self.model)
+        elif (share := self.config["auto_batch_size"]) is not None:
+            self._choose_batch_size(share)
+
+    def _choose_batch_size(self, share: float) -> None:
+        """Measure how many images fit, and go on as if that had been given: config.yaml has the number."""
+        if not 0 < share < 1:
+            raise ValueError(f"--auto_batch_size is {share}; expected a share of the GPU's memory, above 0 and below 1")
+        if self.trainer.world_size > 1:
+            raise ValueError("--auto_batch_size works on one device; measure there, then give data.batch_size for all")
+        if self.config["ckpt_path"]:
+            raise ValueError("--auto_batch_size is for new runs; one that is resumed keeps its data.batch_size")
+        size = max(self.datamodule.training_sizes, key=prod)
+        number = cuda_batch_size(self.model, size, str(self.config["trainer"]["precision"]), share)
+        rank_zero_info(
+            f"data.batch_size {number}: what fits into {share:.0%} of the GPU's memory at {size} px (height, width)"
+        )
+        self.datamodule.batch_size = self.config["data"]["batch_size"] = number
+        self.config["auto_batch_size"] = None
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the Trainer write into the run folder."""
@@ -166,17 +192,22 @@ def on_cuda(accelerator: str) -> bool:
     return accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
 
 
-def continue_slurm_job(config: Any) -> None:
-    """Resume the run of a SLURM job that was queued again: it starts with the command it had the first time."""
+def continue_slurm_job(config: Any) -> bool:
+    """Resume the run of a SLURM job that was queued again, which starts with the command it had the first time.
+
+    Tell whether there is one.
+    """
     job = SLURMEnvironment.job_id()
     if job is None or int(os.environ.get("SLURM_RESTART_COUNT", 0)) == 0 or config["ckpt_path"] or config["eval"]:
-        return
+        return False
     wanted = wanted_run_dir(config)
     for record in wanted.parent.glob(f"{wanted.name}*/run.json"):
         of_record = json.loads(record.read_text())["environment"].get("SLURM_JOB_ID")
         if of_record == str(job) and (last := record.with_name("last.ckpt")).is_file():
             config["ckpt_path"] = str(last)
             rank_zero_info(f"SLURM has started job {job} again: going on from {last}")
+            return True
+    return False
 
 
 def wanted_run_dir(config: Any) -> Path:

@@ -83,13 +83,13 @@ class CocoDataModule(LightningDataModule):
                 raise ValueError(f"data.{name} is {value!r}; expected one of {', '.join(get_args(choices))}")
         if num_workers:
             check_temporary_folder()
-        self._sizes = training_sizes(self.size, augment.multi_scale)
-        if augment.multi_scale and len(self._sizes) == 1:
+        self.training_sizes = training_sizes(self.size, augment.multi_scale)
+        if augment.multi_scale and len(self.training_sizes) == 1:
             raise ValueError(
                 f"augment.multi_scale is {augment.multi_scale}, in which there is no other size than {self.size} in steps "
                 f"of {side_step(self.size)}; give at least {side_step(self.size) / max(self.size):.2f}, or 0"
             )
-        self._pipeline = TrainPipeline(self.size, augment, transforms, self._sizes)
+        self._pipeline = TrainPipeline(self.size, augment, transforms, self.training_sizes)
         files = {
             "train": (train_annotations, train_images),
             "val": (val_annotations, val_images),
@@ -142,7 +142,7 @@ class CocoDataModule(LightningDataModule):
         resume, self._resume = self._resume, None
         # Read anew for every epoch; ``trainer.current_epoch`` would be one too low while a resumed run starts.
         current_epoch = None if trainer is None else lambda: trainer.fit_loop.epoch_progress.current.processed
-        sampler = EpochSampler(order, self.batch_size, self._sizes, *place, resume, current_epoch)
+        sampler = EpochSampler(order, self.batch_size, self.training_sizes, *place, resume, current_epoch)
         return self._loader(dataset, sampler, self.batch_size)
 
     def _filled_ram(self) -> RamCache | None:

@@ -22,7 +22,9 @@ def fitting_batch_size(peak: Callable[[int], int], limit: int) -> int:
     """
     smaller, before = 1, peak(1)
     if before > limit:
-        raise torch.OutOfMemoryError(f"a step of one image needs {before / 2**30:.1f} GiB, of {limit / 2**30:.1f} to be used")
+        raise torch.OutOfMemoryError(
+            f"a step of one image needs {before / 2**30:.1f} GiB, of {limit / 2**30:.1f} to be used"
+        )
     larger, size = MAX_BATCH_SIZE + 1, 2  # it does not fit, or is not wanted
     while larger - smaller > max(smaller // 16, 1):
         try:
@@ -57,10 +59,11 @@ def cuda_batch_size(module: DetectorModule, size: tuple[int, int], precision: st
         step(trained, made_up(batch_size, size, "cuda"), precision)
         return torch.cuda.max_memory_reserved() + spare
 
+    limit = int(share * torch.cuda.get_device_properties(0).total_memory)
     try:
-        return fitting_batch_size(peak, int(share * torch.cuda.get_device_properties(0).total_memory))
+        return fitting_batch_size(peak, limit)
     finally:
-        del trained
+        trained.cpu()
         torch.cuda.empty_cache()
 
 

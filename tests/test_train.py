@@ -3,8 +3,10 @@
 import csv
 import json
 import os
+import shlex
 import signal
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +113,7 @@ def test_train_evaluate_and_resume(
     record = json.loads((run / "run.json").read_text())
     assert record["packages"]["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
     assert set(record["git"]) == {"commit", "branch", "changed"}
-    assert "pytest" in record["command"]
+    assert record["command"] == shlex.join([sys.executable, *sys.argv])
     assert not any("TOKEN" in name or "KEY" in name for name in record["environment"])
 
     train.main([*arguments, "--ckpt_path", str(run / "last.ckpt"), "--trainer.max_epochs", "3", "--model.lr", "0"])
@@ -183,6 +185,23 @@ def test_out_of_memory_says_what_was_tried(arguments: list[str], monkeypatch: py
     monkeypatch.setattr(DetectorModule, "training_step", step)
     with pytest.raises(SystemExit, match=r"(?s)data\.batch_size 4 .*data\.image_size 64 .*Halve.*2\.00 GiB"):
         train.main([*arguments, "--trainer.num_sanity_val_steps", "0"])
+
+
+def test_an_automatic_batch_size_is_measured_and_recorded(
+    tiny_arguments: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(train, "cuda_batch_size", lambda module, *about: asked.append(about) or 3)
+    data = [f"--data.{name}={value}" for name, value in tiny_arguments.items()]
+    options = ["--model.variant=yolo26_n", "--trainer.accelerator=cpu", "--auto_batch_size=0.7", *data]
+    cli = train.DetectorCLI(
+        [*options, f"--run_dir={tmp_path / 'a'}", "--data.image_size=128", "--data.augment.multi_scale=0.5"]
+    )
+    assert asked == [((192, 192), "32-true", 0.7)]  # the largest size of the batches
+    assert (cli.datamodule.batch_size, cli.config["data"]["batch_size"], cli.config["auto_batch_size"]) == (3, 3, None)
+    for wrong, message in (("--auto_batch_size=1.5", "above 0 and below 1"), ("--trainer.devices=2", "works on one device")):
+        with pytest.raises(SystemExit, match=message):
+            train.main([*options, f"--run_dir={tmp_path / 'b'}", wrong])
 
 
 def test_batch_statistics_are_shared_on_cuda_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.processes import processes  # noqa: F401, a fixture
+
 CATEGORIES = {7: "red", 22: "green", 90: "blue"}
 COLOURS = {7: (220, 40, 40), 22: (40, 220, 40), 90: (40, 40, 220)}  # RGB
 

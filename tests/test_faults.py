@@ -19,6 +19,7 @@ from detector.callbacks import RampedEMA
 from detector.evaluation import CocoEvaluation
 from tests.detector.test_lightning_module import trainer as plain_trainer
 from tests.detector.test_model import OURS, summary
+from tests.processes import Processes
 
 VARIANTS = ["yolo26_n", "dyn_n"]
 Arguments = dict[str, Any]
@@ -146,12 +147,12 @@ class Witness(L.Callback):
         self.catching.__exit__(None, None, None)
 
 
-def test_two_processes_agree_and_do_not_warn(tiny_arguments: Arguments, tmp_path: Path) -> None:
+def test_two_processes_agree_and_do_not_warn(tiny_arguments: Arguments, tmp_path: Path, processes: Processes) -> None:
     """Real data, network, average and evaluation: 8 pictures to train on, and 5, which two do not divide, to judge by."""
     data = CocoDataModule(**tiny_arguments | {"batch_size": 2})
     module = DetectorModule("dyn_n", data.class_names, data.category_ids, nominal_batch=4)
     callbacks = [Witness(tmp_path), RampedEMA(tau=3), CocoEvaluation()]
-    many = {"devices": 2, "strategy": "ddp_spawn", "use_distributed_sampler": False}
+    many = {**processes(2), "use_distributed_sampler": False}
     plain_trainer(tmp_path, callbacks=callbacks, **many).fit(module, datamodule=data)
     ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)]
     assert [rank["warnings"] for rank in ranks] == [[], []]

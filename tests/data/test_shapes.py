@@ -15,6 +15,7 @@ import yaml
 from data import CocoDataModule, shape_pictures, shapes
 from data.shape_pictures import CLASSES, DECOYS, Picture, draw_picture
 from data.shapes import MARKER, draw_shapes
+from tests.processes import FORKSERVER
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def test_a_picture_depends_on_seed_split_and_index_alone(pictures: list[Picture]
 
 
 def test_another_process_draws_the_same_pixels(pictures: list[Picture]) -> None:
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
+    with multiprocessing.get_context(FORKSERVER).Pool(1) as pool:
         other = pool.apply(draw_picture, (0, "train", 0))
     np.testing.assert_array_equal(other.image, pictures[0].image)
 
@@ -180,7 +181,7 @@ def test_leavings_of_a_killed_drawing_are_removed(tmp_path: Path) -> None:
 
 
 def test_processes_that_draw_at_once_do_not_collide(tmp_path: Path) -> None:
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
+    with multiprocessing.get_context(FORKSERVER).Pool(2) as pool:
         results = pool.starmap(draw_shapes, [(tmp_path / "set", 8, 2)] * 2, chunksize=1)
     assert results == [tmp_path / "set"] * 2
     assert [path.name for path in tmp_path.iterdir()] == ["set"]

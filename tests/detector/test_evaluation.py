@@ -37,6 +37,7 @@ from tests.detector.fakes import (
     random_answer,
     samples,
 )
+from tests.processes import Processes
 
 CAT, DOG, BIRD = CATEGORY_IDS
 FIRST_ID = 20_000_001  # beyond what float32 holds
@@ -377,7 +378,7 @@ class KeepScores(L.Callback):
 
 
 @pytest.mark.parametrize("devices", [2, 3])
-def test_several_processes_find_what_one_finds(tmp_path: Path, devices: int) -> None:
+def test_several_processes_find_what_one_finds(tmp_path: Path, devices: int, processes: Processes) -> None:
     """21 images do not divide by 2; one rank has a batch without detections; all ranks know the metric."""
     truth, near, other = random_run()
     near = {image_id: near[image_id] for image_id in IMAGES[::2]}  # with 2 processes rank 1 finds nothing
@@ -385,9 +386,8 @@ def test_several_processes_find_what_one_finds(tmp_path: Path, devices: int) -> 
     for count in (1, devices):
         root = tmp_path / str(count)
         best = ModelCheckpoint(root, monitor="val/AP", mode="max")
-        many = {"devices": count, "strategy": "ddp_spawn"} if count > 1 else {}
         watch = [CocoEvaluation(), EpochLog(), PredictionSheet(), KeepScores()]
-        trainer = quiet_trainer(root, *watch, best, max_epochs=1, num_sanity_val_steps=0, **many)
+        trainer = quiet_trainer(root, *watch, best, max_epochs=1, num_sanity_val_steps=0, **processes(count))
         trainer.fit(RoteDetector(near, other), RoteData(IMAGES, {"val": truth}))
         scores[count] = [json.loads((root / f"rank{rank}.json").read_text()) for rank in range(count)]
     for values in scores[devices]:

@@ -14,6 +14,7 @@ from detector import build_detector
 from detector.blocks.dynamic import DynamicConv2d
 from detector.optim import parameter_groups
 from tests.detector.test_lightning_module import Rectangles, Steps, assert_same, collate, module, trainer
+from tests.processes import Processes
 
 
 class Uneven(Rectangles):
@@ -39,18 +40,17 @@ class Record(Steps):
             torch.save({"gradients": self.gradients[0], "loss": loss}, self.path)
 
 
-def first_step(tmp_path: Path, processes: int) -> dict[str, Any]:
-    path = tmp_path / f"{processes}.pt"
-    many = {"devices": processes, "strategy": "ddp_spawn"} if processes > 1 else {"devices": 1}
-    data = DataLoader(Uneven(8), batch_size=8 // processes, collate_fn=collate)
-    trainer(tmp_path, callbacks=[Record(path)], limit_train_batches=1, **many).fit(module(nominal_batch=8), data)
+def first_step(tmp_path: Path, count: int, processes: Processes) -> dict[str, Any]:
+    path = tmp_path / f"{count}.pt"
+    data = DataLoader(Uneven(8), batch_size=8 // count, collate_fn=collate)
+    trainer(tmp_path, callbacks=[Record(path)], limit_train_batches=1, **processes(count)).fit(module(nominal_batch=8), data)
     return torch.load(path, weights_only=True)
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_two_processes_have_the_gradient_of_one(tmp_path: Path) -> None:
+def test_two_processes_have_the_gradient_of_one(tmp_path: Path, processes: Processes) -> None:
     """2 x 4 pictures against 1 x 8, norms frozen; one process sees no object, and no parameter is reported unused."""
-    one, two = first_step(tmp_path, 1), first_step(tmp_path, 2)
+    one, two = first_step(tmp_path, 1, processes), first_step(tmp_path, 2, processes)
     assert_same(two["gradients"], one["gradients"])
     torch.testing.assert_close(two["loss"], one["loss"], rtol=1e-4, atol=1e-5)
 

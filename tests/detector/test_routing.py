@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from detector.blocks.dynamic import DynamicConv2d, dynamic_layers
 from detector.routing import RoutingLog, RoutingStatistics, expert_distance, routing_map, warnings_for
 from tests.detector.test_lightning_module import Rectangles, collate, loader, module, trainer
+from tests.processes import Processes
 
 
 def target(*labels: int) -> dict[str, torch.Tensor]:
@@ -152,13 +153,13 @@ class Rank(L.Callback):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_two_processes_count_together(tmp_path: Path) -> None:
+def test_two_processes_count_together(tmp_path: Path, processes: Processes) -> None:
     def run(**many: Any) -> dict[str, torch.Tensor]:
         path, log = tmp_path / "means.pt", RoutingLog()
         judge = trainer(tmp_path, callbacks=[log, Rank(path, log)], use_distributed_sampler=True, **many)
         judge.validate(module(), DataLoader(Rectangles(4), batch_size=2, collate_fn=collate), verbose=False)
         return torch.load(path, weights_only=True)
 
-    one, two = run(devices=1), run(devices=2, strategy="ddp_spawn")
+    one, two = run(), run(**processes(2))
     for name, mean in one.items():
         torch.testing.assert_close(two[name], mean, rtol=0, atol=1e-6)

@@ -20,7 +20,7 @@ import numpy as np
 SAMPLE_SECONDS = 10
 WARM_UP_SECONDS = 300  # left out of the verdict: allocators and caches fill, workers of the first validation start
 JUDGED_MINUTES = 15  # shorter parts are reported and not judged
-STOPS = [(0.4, signal.SIGTERM), (0.7, signal.SIGKILL), (1.0, signal.SIGTERM)]  # share of the time, and how
+STOPS = [(1 / 3, signal.SIGTERM), (2 / 3, signal.SIGKILL), (1.0, signal.SIGTERM)]  # share of the time, and how
 # A leak of 1 MB an epoch, or of a descriptor an epoch, would exceed these many times over.
 MAX_GROWTH, MAX_NEW_DESCRIPTORS = 0.03, 0
 

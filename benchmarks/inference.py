@@ -12,7 +12,6 @@ pictures, the same for all, are not.
 
 import argparse
 import json
-import os
 import platform
 import resource
 import subprocess
@@ -39,6 +38,8 @@ from detector.weights import WeightsInfo
 
 RUNTIMES = ("pytorch", "onnxruntime", "openvino", "openvino-int8")
 THREADS = 2
+CALIBRATION = 32  # pictures: speed does not depend on them, AP does (benchmarks/export.py)
+RUNS_A_TURN = 3
 Run = Callable[[], object]
 
 
@@ -70,7 +71,13 @@ def write_file(predictor: Predictor, runtime: str, batch: int, folder: Path, pic
         export(predictor, path, "openvino", settings)
     else:
         path = folder / f"int8-{batch}.xml"
-        quantize(predictor, path, pictures, ExportSettings(batch_size=batch, dynamic_form="experts"))
+        # A batch is calibrated with copies of a picture.
+        quantize(
+            predictor,
+            path,
+            pictures[: max(len(pictures) // batch, 1)],
+            ExportSettings(batch_size=batch, dynamic_form="experts"),
+        )
     return path
 
 
@@ -104,12 +111,17 @@ def make_run(predictor: Predictor, runtime: str, batch: int, path: Path) -> Run:
 
 
 def time_all(runs: dict[str, Run], rounds: int) -> dict[str, list[float]]:
-    """Return the milliseconds of every run, ``rounds`` of them, in alternating order and after two to warm up."""
+    """Return milliseconds of every run: ``rounds`` turns of ``RUNS_A_TURN`` each, in alternating order.
+
+    The first run of a turn is not counted: the threads of the runtime before it may still be spinning, and the caches are
+    not its own.
+    """
     times: dict[str, list[float]] = {name: [] for name in runs}
-    for number in range(rounds + 2):
+    for number in range(rounds + 1):
         for name in runs if number % 2 else reversed(list(runs)):
-            times[name].append(milliseconds(runs[name]))
-    return {name: values[2:] for name, values in times.items()}
+            turn = [milliseconds(runs[name]) for _ in range(1 + RUNS_A_TURN)][1:]
+            times[name] += turn if number else []  # the first round warms up
+    return times
 
 
 def peak_memory(model: str, runtime: str, path: Path, size: int) -> float:
@@ -124,12 +136,15 @@ def measure_memory(model: str, runtime: str, path: Path, size: int) -> float:
     run = make_run(predictor_of(model, size), runtime, 1, path)
     for _ in range(5):
         run()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if os.uname().sysname == "Linux" else 2**20)
+    if Path("/proc/self/status").exists():  # rusage would count what the process that started this one had
+        status = Path("/proc/self/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def measure(args: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any]]:
     """Return everything about each model in each runtime."""
-    pictures = [s.path for s in find_sources([str(args.int8)]).found if s.frames is None][:200] if args.int8 else []
+    pictures = [s.path for s in find_sources([str(args.int8)]).found if s.frames is None][:CALIBRATION] if args.int8 else []
     runtimes = [r for r in args.runtimes if r != "openvino-int8" or pictures]
     rows: dict[str, dict[str, Any]] = {}
     one: dict[str, Run] = {}
@@ -148,7 +163,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any]]
             rows[label]["peak_mb"] = peak_memory(model, runtime, paths[1], args.size)
     for label, times in time_all(one, args.rounds).items():
         rows[label] |= {"median_ms": median(times), "p95_ms": float(np.percentile(times, 95))}
-    for label, times in time_all(many, max(args.rounds // 5, 3)).items():
+    for label, times in time_all(many, max(args.rounds // 5, 2)).items():
         rows[label]["images_a_second"] = args.batch * 1000 / median(times)
     return rows
 
@@ -172,7 +187,7 @@ def main() -> None:
     parser.add_argument("--runtimes", nargs="+", choices=RUNTIMES, default=list(RUNTIMES))
     parser.add_argument("--size", type=int, default=640, help="side of the square input (%(default)s)")
     parser.add_argument("--batch", type=int, default=8, help="of the throughput (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--int8", type=Path, help="folder of pictures to calibrate with; without it, int8 is left out")
     parser.add_argument("--out", default="inference", help="name of the results file (%(default)s)")
     parser.add_argument("--memory_of", nargs=2, metavar=("RUNTIME", "FILE"), help=argparse.SUPPRESS)

@@ -45,6 +45,7 @@ def quantize(
         model = nncf.quantize(
             model,
             nncf.Dataset(pictures, inputs),
+            preset=nncf.QuantizationPreset.MIXED,  # zero points for activations: SiLU's are not symmetric (docs/export.md)
             subset_size=len(pictures),
             ignored_scope=nncf.IgnoredScope(patterns=IN_FLOAT, validate=False),
         )

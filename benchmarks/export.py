@@ -72,7 +72,9 @@ def differences(run: Run, truth: Run, inputs: Tensor, batches: tuple[int, ...]) 
 
 def average_precision(run: Run, predictor: Predictor, images: list[dict[str, Any]], folder: Path, truth: Any) -> float:
     """Return AP of an end2end graph of batch 1 on ``images``."""
-    ids = np.arange(1, 1 + len(predictor.class_names))
+    ids = np.array(sorted(truth.cats))
+    if [truth.cats[i]["name"] for i in ids] != predictor.class_names:
+        raise ValueError(f"the validation set has other classes than the checkpoint: {predictor.class_names}")
     rows = []
     for image in images:
         batch, (place,) = predictor.prepare([read_picture(folder / image["file_name"])])
@@ -89,6 +91,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, default=Path("../shared/checkpoints/yolo26n-bccd.pt"))
     parser.add_argument("--root", type=Path, default=Path("../shared/datasets/bccd"))
     parser.add_argument("--int8", action="store_true", help="quantise, too, on 200 pictures of the training set")
+    parser.add_argument("--out", default="export", help="name of the results file (%(default)s)")
     args = parser.parse_args()
     predictor = load_detector(args.checkpoint)
     annotations = args.root / "annotations" / "instances_val.json"
@@ -124,7 +127,7 @@ def main() -> None:
             found = differences(make(files / "raw.onnx"), expected, inputs, (1, 2, 5))
             result[label]["largest difference by batch size: box px, score"] = found
             print(f"{label:<24}" + "   ".join(f"batch {b}: {x:.1e} px, {y:.1e}" for b, (x, y) in found.items()))
-    write("export", result)
+    write(args.out, result)
 
 
 if __name__ == "__main__":

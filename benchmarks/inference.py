@@ -76,7 +76,7 @@ def write_file(predictor: Predictor, runtime: str, batch: int, folder: Path, pic
             predictor,
             path,
             pictures[: max(len(pictures) // batch, 1)],
-            ExportSettings(batch_size=batch, dynamic_form="experts"),
+            ExportSettings(batch_size=batch),
         )
     return path
 
@@ -192,6 +192,8 @@ def main() -> None:
     parser.add_argument("--out", default="inference", help="name of the results file (%(default)s)")
     parser.add_argument("--memory_of", nargs=2, metavar=("RUNTIME", "FILE"), help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if "openvino-int8" in args.runtimes and args.int8 is None and args.runtimes != list(RUNTIMES):
+        parser.error("openvino-int8 needs pictures to calibrate with: --int8 FOLDER")
     torch.set_num_threads(THREADS)
     if args.memory_of:
         print(measure_memory(args.models[0], args.memory_of[0], Path(args.memory_of[1]), args.size))

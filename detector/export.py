@@ -161,6 +161,8 @@ def _check(predictor: Predictor, path: Path, format: Format, settings: ExportSet
         raise ValueError(f"unknown format {format!r}; choose one of {', '.join(SUFFIXES)}")
     if path.suffix != SUFFIXES[format]:
         raise ValueError(f"{path}: the name of a file of format {format} must end in {SUFFIXES[format]}")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; give the name of a file in it")
     if not path.parent.is_dir():
         raise ValueError(f"{path.parent}: no such folder; make it first")
     if settings.output == "end2end" and predictor.branch == "one2many":
@@ -228,7 +230,8 @@ def _save_torch_export(
     graph: ExportGraph, images: Tensor, path: Path, about: dict[str, str], settings: ExportSettings
 ) -> None:
     stride = int(about["stride"])
-    sides = {2: stride * torch.export.Dim("rows"), 3: stride * torch.export.Dim("columns")} if settings.dynamic_size else {}
+    rows, columns = (torch.export.Dim(name, min=2) for name in ("rows", "columns"))  # with one, torch.export compiles it in
+    sides = {2: stride * rows, 3: stride * columns} if settings.dynamic_size else {}
     batch = {0: torch.export.Dim("batch")} if settings.batch_size is None else {}
     program = torch.export.export(graph, (images,), dynamic_shapes={"images": batch | sides})
     file = io.BytesIO()

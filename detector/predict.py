@@ -75,7 +75,7 @@ class Predictor:
                 f"the detector has no branch {branch!r}; choose one2one or one2many, if it has not been deployed"
             )
         self.model, self.info, self.branch, self.source = model.eval(), info, branch, source
-        num_classes = len(model.state_dict()[f"head.{branch}.cls.0.4.bias"])
+        num_classes = getattr(model.head, branch).cls[0][-1].out_channels
         self.class_names = info.class_names or [f"class {label}" for label in range(num_classes)]
         self.category_ids = info.category_ids or list(range(num_classes))
         self.image_size = _checked_size(image_size or info.image_size or DEFAULT_SIZE, model.strides[-1])
@@ -140,7 +140,7 @@ class Predictor:
         """Return the labels of ``classes``, given by name or label; a ValueError lists the classes there are."""
         names = dict(zip(self.class_names, range(len(self.class_names))))
         labels = [names.get(c, -1) if isinstance(c, str) else c for c in classes]
-        if unknown := [c for c, label in zip(classes, labels) if not 0 <= label < len(names)] or not labels:
+        if unknown := [c for c, label in zip(classes, labels) if not 0 <= label < len(self.class_names)] or not labels:
             raise ValueError(f"no class {unknown}; choose some of: {', '.join(names)}")
         return labels
 
@@ -167,6 +167,10 @@ def as_array(image: Image) -> np.ndarray:
     """Return a picture, see ``Predictor.__call__``, as an (H, W, 3) uint8 RGB array."""
     if isinstance(image, str | Path):
         return read_upright(Path(image))
+    if not isinstance(image, np.ndarray | Tensor):
+        raise ValueError(
+            f"a picture is a {type(image).__name__}; expected a path, an array (numpy.asarray makes one) or a tensor"
+        )
     shape, dtype = tuple(image.shape), image.dtype
     if isinstance(image, Tensor) and image.ndim == 3:
         image = _tensor_as_array(image)

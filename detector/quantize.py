@@ -3,6 +3,7 @@
 import os
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +12,15 @@ from detector.export import ExportSettings, export, save_openvino
 from detector.images import read_upright
 from detector.predict import Predictor
 
-# In float: the decoding, which is arithmetic on pixels, and the last convolutions, whose outputs are distances and logits
-IN_FLOAT = [r"/(?!detector/).*", r"/detector/head/one2\w+/(box\.\d+/box\.\d+\.2|cls\.\d+/cls\.\d+\.4)/.*"]
+# In float: the decoding, which is arithmetic on pixels, the last convolutions, whose outputs are distances and logits, and
+# the routing of dynamic layers, which decides on kernels
+IN_FLOAT = [r"/(?!detector/).*", r".*/router/.*", r"/detector/head/one2\w+/(box\.\d+/box\.\d+\.2|cls\.\d+/cls\.\d+\.4)/.*"]
 
 
 def quantize(
     predictor: Predictor, path: str | Path, pictures: Sequence[Path], settings: ExportSettings | None = None
 ) -> dict[str, str]:
-    """Write the detector of ``predictor`` with int8 convolutions to ``path`` (.xml, and a .bin) and return its metadata.
+    """Write the detector of ``predictor`` in int8 to ``path`` (.xml, and a .bin) and return its metadata.
 
     ``pictures`` show what ranges the activations have: a few hundred, like those that will be looked at. Dynamic layers are
     exported in the form "experts", whose kernels are constants. Measure the AP afterwards: it may fall. Raises ValueError
@@ -31,7 +33,7 @@ def quantize(
     import nncf
     import openvino
 
-    path, settings = Path(path), settings or ExportSettings(dynamic_form="experts")
+    path, settings = Path(path), replace(settings or ExportSettings(), dynamic_form="experts")
     if path.suffix != ".xml" or not path.parent.is_dir():
         raise ValueError(f"{path}: expected a name ending in .xml, in a folder that is there")
     with tempfile.TemporaryDirectory() as folder:

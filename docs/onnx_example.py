@@ -31,8 +31,9 @@ def detect(session: onnxruntime.InferenceSession, image: np.ndarray, threshold: 
 
 
 if __name__ == "__main__":
-    from PIL import Image  # to read the file; anything that gives an RGB array will do
+    from PIL import Image, ImageOps  # to read the file; anything that gives an upright RGB array will do
 
     session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
-    for name, score, box in detect(session, np.asarray(Image.open(sys.argv[2]).convert("RGB"))):
+    picture = ImageOps.exif_transpose(Image.open(sys.argv[2])).convert("RGB")
+    for name, score, box in detect(session, np.asarray(picture)):
         print(f"{name} {score:.2f} {box.round(1).tolist()}")

@@ -1,5 +1,6 @@
 """What a reader in a hurry should know and do, in sentences. Every rule states the numbers that it goes by."""
 
+import shlex
 from collections import Counter
 
 import numpy as np
@@ -12,10 +13,10 @@ FEW_OBJECTS = 20  # AP of a class with fewer is a matter of luck
 REMEDIES = {
     "loose": "boxes fit badly: check how tightly the annotations are drawn, train longer",
     "duplicate": "one object, several boxes: if this is the NMS-free branch, compare the other or train longer",
-    "class": "classes are confused: see which in the confusion matrix, and check their labels",
+    "class": "an object is given another class, or two: see the confusion matrix and the pictures, check the labels",
     "loose and class": "boxes and classes are unsure: more training, or more examples",
     "background": "found where nothing is annotated: look at the pictures below; some may be missing annotations",
-    "low score": "they are found with lower scores: a lower threshold shows them, and more that is wrong",
+    "low score": "they are found, with scores below the threshold: more training, or more examples like them, raise these",
     "unseen": "nothing was found there: look at the pictures below, and try a larger data.image_size if they are small",
 }
 
@@ -52,7 +53,8 @@ def _commonest(main: Findings) -> list[str]:
             kind, number = counts.most_common(1)[0]
             remedy = REMEDIES.get(kind, "")
             said.append(
-                f"{number} of {counts.total()} {what}: {table[kind]}" + (f". {remedy.capitalize()}." if remedy else ".")
+                f"{number} of {counts.total()} {what}: {table[kind]}"
+                + (f". {remedy[:1].upper() + remedy[1:]}." if remedy else ".")
             )
     return said
 
@@ -62,7 +64,7 @@ def _weakest_class(main: Findings) -> list[str]:
         return []
     objects = np.bincount(main.scene.obj_classes[~main.scene.crowds], minlength=len(main.names))
     known = [k for k, value in enumerate(main.result.per_class.values()) if value >= 0]
-    if not known:
+    if len(known) < 2:
         return []
     values = list(main.result.per_class.values())
     k = min(known, key=values.__getitem__)
@@ -73,7 +75,7 @@ def _weakest_class(main: Findings) -> list[str]:
 def _small_objects(main: Findings) -> list[str]:
     small, large = main.result.metrics["AP_small"], max(main.result.metrics[f"AP_{s}"] for s in ("medium", "large"))
     areas = main.scene.areas[~main.scene.crowds]
-    share = float((areas < 32**2).mean()) if len(areas) else 0.0
+    share = float((areas <= 32**2).mean()) if len(areas) else 0.0
     if small < 0 or share < 0.02 or small > large / 2:
         return []
     return [
@@ -95,16 +97,16 @@ def _training(run: RunFolder) -> list[str]:
         return []
     best, last, said = int(np.argmax(values)), len(values) - 1, []
     if values[best] - values[last] > 0.002 and not run.folder.name.startswith("eval_") and run.split == "val":
-        config = run.folder / "config.yaml"
-        said.append(
-            f"These numbers are of epoch {epochs[last]}; best.ckpt is of epoch {epochs[best]} (AP {values[best]:.3f}). For "
-            f"its own: python train.py --config {config} --eval {run.folder / 'best.ckpt'}, and a report on eval_val."
-        )
+        said.append(f"These numbers are of epoch {epochs[last]}; epoch {epochs[best]} was better (AP {values[best]:.3f}).")
+        if (checkpoint := run.folder / "best.ckpt").is_file():
+            command = shlex.join(
+                ["python", "train.py", "--config", str(run.folder / run.config_name), "--eval", str(checkpoint)]
+            )
+            said.append(f"For the numbers of best.ckpt: {command}, and a report on eval_val.")
     planned = (run.config.get("trainer") or {}).get("max_epochs")
-    if isinstance(planned, int) and 0 < epochs[last] + 1 < planned:
-        said.append(
-            f"The last validation is of epoch {epochs[last]}, of {planned} epochs planned: the run was cut short or goes on."
-        )
+    reached = max(run.epochs)
+    if isinstance(planned, int) and 0 < reached + 1 < planned:
+        said.append(f"The run has reached epoch {reached}, of {planned} epochs planned: it was cut short or goes on.")
     early = [value for epoch, value in zip(epochs, values) if epoch <= epochs[last] * 0.8]
     if len(values) >= 10 and early and max(early) < 0.97 * values[best] and best > last * 0.9:
         said.append("AP still rose in the last fifth of the epochs: more epochs may help.")

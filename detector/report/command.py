@@ -38,6 +38,8 @@ def write_report(options: argparse.Namespace) -> int:
         raise ValueError(f"--images {options.images}: no such folder; give the one with the evaluated pictures")
     out = options.out or options.folder / "report.html"
     run = read_run(options.folder, options.ground_truth)
+    if out.is_dir():
+        raise ValueError(f"--out {out} is a folder; give the name of a file in it")
     if not out.parent.is_dir():
         raise ValueError(f"{out.parent}: no such folder; make it first")
     found, notes = judge_run(run, options.threshold)
@@ -45,7 +47,10 @@ def write_report(options: argparse.Namespace) -> int:
     if run.checkpoint is None:
         notes.append("The run has no checkpoint, so that the network is not measured.")
     elif not options.no_speed:
-        speed = network_section(measure(run.checkpoint), run.checkpoint.name)
+        try:
+            speed = network_section(measure(run.checkpoint, found[0].branch if found else "one2one"), run.checkpoint.name)
+        except ValueError as error:  # half a checkpoint, of a run that was killed, say
+            notes.append(f"The network is not measured: {error}.")
     images = None if options.images is None else str(options.images)
     out.write_text(report_page(run, found, images, speed, notes), encoding="utf-8")
     for note in notes:

@@ -43,7 +43,7 @@ def report_page(run: RunFolder, found: list[Findings], images: str | None, speed
 
     ``speed`` is a section about the network, and ``notes`` are what could not be shown, and why.
     """
-    name = (run.config.get("model") or {}).get("variant", "run")
+    name = (run.config.get("model") or {}).get("variant") or "run"
     parts = [_top(run, found, name, notes)]
     if found:
         main = found[0]
@@ -95,6 +95,10 @@ def _cards(main: Findings) -> str:
     if best is not None:
         values += [(f"{best.threshold:.3f}", "score threshold of best F1")]
         values += [(f"{best.precision:.0%}", "precision there"), (f"{best.recall:.0%}", "recall there")]
+    if best is None or main.threshold != best.threshold:
+        values.append((f"{main.threshold:.3f}", "threshold of this page"))
+        if (there := main.curve.at(main.threshold)) is not None:
+            values += [(f"{there.precision:.0%}", "precision at it"), (f"{there.recall:.0%}", "recall at it")]
     cells = "".join(f'<div class="card"><b>{value}</b>{escape(what)}</div>' for value, what in values)
     return f'<div class="cards" aria-label="branch {main.branch}">{cells}</div>'
 
@@ -235,7 +239,7 @@ def _pictures(run: RunFolder, main: Findings, images: str | None) -> str:
                 lost += 1
                 parts.append(f"<p>{escape(caption)}</p>")
             else:
-                drawn = draw_place(pixels, scene, found, boxes[row], int(owners[row]), describe is describe_miss)
+                drawn = draw_place(pixels, scene, found, boxes[row], int(owners[row]))
                 parts.append(picture(drawn, caption))
     if lost:
         where = "no folder of pictures is known" if folder is None else f"they are not, or with other sizes, in {folder}"
@@ -275,6 +279,5 @@ def _about(run: RunFolder) -> str:
     rows = [[name, str(value)] for name, value in run.versions.items()]
     versions = table(["", "when the run was made"], rows) if rows else "<p>The run recorded none.</p>"
     config = f"<pre>{escape(run.config_text)}</pre>" if run.config_text else "<p>The folder has no config.yaml.</p>"
-    return (
-        f'<h2 id="config">Versions and configuration</h2>{versions}<details><summary>config.yaml</summary>{config}</details>'
-    )
+    folded = f"<details><summary>{escape(run.config_name)}</summary>{config}</details>"
+    return f'<h2 id="config">Versions and configuration</h2>{versions}{folded}'

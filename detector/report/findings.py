@@ -36,7 +36,7 @@ class Findings:
     curve: ThresholdCurve  # all classes together
     best: Point | None  # its highest F1
     class_best: list[Point | None]  # C
-    mistakes: Mistakes  # at the threshold of ``best``
+    mistakes: Mistakes  # at the threshold of ``best``, or at the one that was asked for
 
     @property
     def threshold(self) -> float:
@@ -45,7 +45,7 @@ class Findings:
 
 
 def find(branch: str, predictions: Path, ground_truth: Path, threshold: float | None = None) -> Findings:
-    """Judge a predictions file by a COCO annotation file; ``threshold`` replaces that of the best F1.
+    """Judge a predictions file by a COCO annotation file; ``threshold`` of the mistakes is by default that of the best F1.
 
     Images of ``ground_truth`` without predictions count as seen with nothing found. Raises ValueError for predictions of
     other images or classes.
@@ -67,7 +67,9 @@ def find(branch: str, predictions: Path, ground_truth: Path, threshold: float | 
     result = summary(coco, judged, len(detections), time.perf_counter() - started)
     what = scene(coco, judged, detections)
     curve = class_curve(what)
-    best = curve.best() if threshold is None else curve.at(threshold)
+    best = curve.best()
+    if threshold is None:
+        threshold = FALLBACK_THRESHOLD if best is None else best.threshold
     return Findings(
         branch=branch,
         coco=coco,
@@ -78,5 +80,5 @@ def find(branch: str, predictions: Path, ground_truth: Path, threshold: float | 
         curve=curve,
         best=best,
         class_best=[class_curve(what, k).best() for k in range(what.num_classes)],
-        mistakes=mistakes(what, FALLBACK_THRESHOLD if best is None else best.threshold),
+        mistakes=mistakes(what, threshold),
     )

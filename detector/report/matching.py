@@ -7,6 +7,7 @@ from pycocotools import mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+LOW = 0.5  # of the threshold: a score below that is none
 LOOSE = 0.1  # an overlap (IoU) below this is none
 
 # After TIDE (arXiv:2008.08115): a detection without an object of its own, by the object that it overlaps most.
@@ -19,8 +20,8 @@ KINDS = {
 }
 # An object that was not found, by what is there instead; the first that applies.
 MISSES = {
-    "low score": "found, but with a score below the threshold",
     "class": "found, but as another class",
+    "low score": "found, but with a score below the threshold (half of it at least)",
     "loose": "found, but the box does not fit well",
     "unseen": "nothing is there",
 }
@@ -141,7 +142,9 @@ def mistakes(scene: Scene, threshold: float) -> Mistakes:
         overlaps=np.zeros(len(shown)),
     )
     hidden_finds = np.zeros(num_objects, bool)
-    hidden_finds[scene.found[scene.counted & ~shown & (scene.found >= 0)]] = True
+    # Among hundreds of detections without a threshold one fits nearly everything: weaker ones say nothing.
+    close = scene.counted & ~shown & (scene.scores >= LOW * threshold)
+    hidden_finds[scene.found[close & (scene.found >= 0)]] = True
     for detections, objects in scene.by_image():
         objects = objects[~scene.crowds[objects]]
         wrong = detections[shown[detections] & ~right[detections]]
@@ -189,10 +192,10 @@ def _name_misses(
         if out.found[number]:
             continue
         same = scene.det_classes[wrong] == scene.obj_classes[number]
-        if hidden_finds[number]:
-            out.misses[number] = "low score"
-        elif out.confused[number] >= 0:
+        if out.confused[number] >= 0:
             out.misses[number] = "class"
+        elif hidden_finds[number]:
+            out.misses[number] = "low score"
         elif (ious[same, m] >= LOOSE).any():
             out.misses[number] = "loose"
         else:

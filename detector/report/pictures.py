@@ -65,27 +65,20 @@ def describe_miss(scene: Scene, found: Mistakes, row: int, names: list[str]) -> 
     return text
 
 
-def draw_place(
-    image: np.ndarray, scene: Scene, found: Mistakes, box: np.ndarray, image_id: int, is_miss: bool
-) -> np.ndarray:
-    """Return the surroundings of ``box``: all objects green, right detections blue, what this is about red.
+def draw_place(image: np.ndarray, scene: Scene, found: Mistakes, box: np.ndarray, image_id: int) -> np.ndarray:
+    """Return the surroundings of ``box``: all objects green, detections that are shown blue, what this is about red.
 
     ``image`` (H, W, 3) uint8 RGB has the pixels that boxes are in.
     """
     x1, y1, x2, y2 = _window(box, image.shape[1], image.shape[0])
-    here = image[y1:y2, x1:x2]
-    shift = np.array([x1, y1, x1, y1])
     objects = scene.obj_boxes[(scene.obj_images == image_id) & ~scene.crowds]
-    right = scene.det_boxes[(scene.det_images == image_id) & found.shown & (found.kinds == "")]
-    groups = [(right, OTHER, 1), (objects, TRUTH, 2), (box[None], WRONG, 3)]
-    if is_miss:
-        wrong = scene.det_boxes[(scene.det_images == image_id) & (found.kinds != "")]
-        groups.insert(0, (wrong, OTHER, 1))
-    size = 320
-    drawn, _ = fit_longer_side(here, np.empty((0, 4)), size)
-    for boxes, colour, width in groups:
-        _, scaled = fit_longer_side(here, boxes - shift, size)
-        _outline(drawn, scaled, colour, width)
+    others = scene.det_boxes[(scene.det_images == image_id) & found.shown]
+    groups = [(others, OTHER, 1), (objects, TRUTH, 2), (box[None], WRONG, 3)]
+    boxes = np.concatenate([boxes for boxes, _, _ in groups]) - np.array([x1, y1, x1, y1])
+    drawn, boxes = fit_longer_side(image[y1:y2, x1:x2], boxes, 320)
+    for (of_group, colour, width), part in zip(groups, np.split(boxes, np.cumsum([len(g) for g, _, _ in groups])[:-1])):
+        assert len(part) == len(of_group)
+        _outline(drawn, part, colour, width)
     return drawn
 
 

@@ -25,6 +25,7 @@ class RunFolder:
     ground_truth: Path | None
     config: dict[str, Any]
     config_text: str
+    config_name: str  # of a resumed run the newest, config-2.yaml
     epochs: Epochs
     log: list[dict[str, str]]  # rows of train.log, an epoch each
     versions: dict[str, Any]
@@ -39,9 +40,10 @@ def read_run(folder: Path, ground_truth: Path | None = None) -> RunFolder:
     """
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder; give the folder of a run, as runs/dyn_n")
+    folder = folder.resolve()
     run = folder.parent if folder.name.startswith("eval_") and not (folder / "config.yaml").is_file() else folder
     split = "val" if (folder / "predictions.json").is_file() or not (folder / "predictions_test.json").is_file() else "test"
-    config, text = _config(run)
+    config, text, name = _config(run)
     predictions = _predictions(folder, split, config)
     epochs = _epochs(run)
     if not predictions and not epochs:
@@ -55,6 +57,7 @@ def read_run(folder: Path, ground_truth: Path | None = None) -> RunFolder:
         ground_truth=ground_truth or _ground_truth(folder, split, config),
         config=config,
         config_text=text,
+        config_name=name,
         epochs=epochs,
         log=_log(run),
         versions=_versions(run, text),
@@ -63,16 +66,24 @@ def read_run(folder: Path, ground_truth: Path | None = None) -> RunFolder:
     )
 
 
-def _config(run: Path) -> tuple[dict[str, Any], str]:
-    path = run / "config.yaml"
-    if not path.is_file():
-        return {}, ""
+def _newest(run: Path, pattern: str) -> Path | None:
+    """Return the file of the last start: ``config.yaml``, then ``config-2.yaml``, ..."""
+    return max(run.glob(pattern), key=lambda path: int(re.sub(r"\D", "", path.stem) or 1), default=None)
+
+
+def _config(run: Path) -> tuple[dict[str, Any], str, str]:
+    path = _newest(run, "config*.yaml")
+    if path is None:
+        return {}, "", "config.yaml"
     text = path.read_text(encoding="utf-8")
     try:
         content = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: is not YAML ({error}); restore it, or move it away to do without") from None
-    return content if isinstance(content, dict) else {}, text
+    sections = content.items() if isinstance(content, dict) else ()
+    # What the page asks for is in sections, and a null there, or something else of the reader's making, is as good as none.
+    known = {key: value for key, value in sections if isinstance(value, dict)}
+    return known, text, path.name
 
 
 def _predictions(folder: Path, split: str, config: dict[str, Any]) -> dict[str, Path]:
@@ -91,7 +102,7 @@ def _ground_truth(folder: Path, split: str, config: dict[str, Any]) -> Path | No
         return recorded
     data = config.get("data") or {}
     named = data.get(f"{split}_annotations")
-    return Path(data.get("root", ""), named) if isinstance(named, str) else None
+    return Path(str(data.get("root") or ""), named) if isinstance(named, str) else None
 
 
 def picture_folder(run: RunFolder, info: dict[str, Any]) -> Path | None:
@@ -100,7 +111,7 @@ def picture_folder(run: RunFolder, info: dict[str, Any]) -> Path | None:
         return Path(info["pictures"])
     data = run.config.get("data") or {}
     named = data.get(f"{run.split}_images")
-    return Path(data.get("root", ""), named) if isinstance(named, str) else None
+    return Path(str(data.get("root") or ""), named) if isinstance(named, str) else None
 
 
 def _epochs(run: Path) -> Epochs:
@@ -142,7 +153,7 @@ def _log(run: Path) -> list[dict[str, str]]:
 
 
 def _versions(run: Path, config_text: str) -> dict[str, Any]:
-    newest = max(run.glob("run*.json"), key=lambda path: int(re.sub(r"\D", "", path.stem) or 1), default=None)
+    newest = _newest(run, "run*.json")
     if newest is not None:
         return _flat(read_json(newest, dict, "the file as it was, or move it away"))
     match = re.match(r"# lightning\.pytorch==(\S+)", config_text)

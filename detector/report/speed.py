@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -25,6 +26,7 @@ class Speed:
     median_ms: float
     p95_ms: float
     machine: str
+    branch: str
 
 
 @torch.inference_mode()
@@ -48,6 +50,7 @@ def measure(checkpoint: Path, branch: str = "one2one") -> Speed:
         gflops=counter.get_total_flops() / 1e9,
         size=predictor.image_size,
         median_ms=statistics.median(times) * 1000,
-        p95_ms=sorted(times)[max(int(len(times) * 0.95) - 1, 0)] * 1000,
+        p95_ms=float(np.percentile(times, 95)) * 1000,
+        branch=branch,
         machine=f"{platform.machine()} CPU, {torch.get_num_threads()} threads, PyTorch {torch.__version__}",
     )

@@ -108,5 +108,6 @@ def network_section(speed: Speed, name: str) -> str:
         ["milliseconds a picture, median", f"{speed.median_ms:.1f}"],
         ["milliseconds a picture, 95th percentile", f"{speed.p95_ms:.1f}"],
     ]
-    told = f"{name}, one picture at a time, without reading pictures; measured when this page was written: {speed.machine}."
+    told = f"{name}, branch {speed.branch}, one picture at a time, without reading pictures. "
+    told += f"Measured when this page was written: {speed.machine}."
     return f'<h2 id="network">The network</h2><p class="muted">{escape(told)}</p>{table(["", "value"], rows)}'

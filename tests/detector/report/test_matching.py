@@ -23,7 +23,7 @@ FOUND = (
     (1, 1, [0, 60, 20, 20], 0.6),  # loose, IoU 200 / 600
     (1, 5, [0, 65, 20, 20], 0.55),  # near a cat: loose and class, IoU 100 / 700
     (1, 5, [80, 80, 10, 10], 0.5),  # background
-    (1, 5, [50, 50, 20, 20], 0.2),  # right, but below the threshold
+    (1, 5, [50, 50, 20, 20], 0.3),  # right, but below the threshold
     (2, 1, [10, 10, 20, 20], 0.95),  # in the crowd
 )
 
@@ -34,6 +34,7 @@ def test_every_kind_of_mistake() -> None:
     assert out.kinds.tolist() == ["", "duplicate", "class", "loose", "loose and class", "background", "", ""]
     assert set(KINDS) == {kind for kind in out.kinds if kind}
     assert out.misses.tolist() == ["", "class", "loose", "low score", "", "unseen"]
+    assert mistakes(scene, 0.62).misses.tolist() == ["", "class", "unseen", "unseen", "", "unseen"]  # 0.3 is too low then
     assert out.found.tolist() == [True, False, False, False, False, False]
     assert out.confused.tolist() == [-1, 2, -1, -1, -1, -1]
     assert out.nearest.tolist() == [-1, 0, 1, 2, 2, -1, -1, -1]

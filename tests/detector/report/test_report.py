@@ -48,7 +48,39 @@ def test_a_whole_run(run: Path, capsys: pytest.CaptureFixture) -> None:
 
 
 def test_a_threshold_of_ones_own(run: Path) -> None:
-    assert "from 0.900 on" in report(run, "--threshold", "0.9")
+    best = re.compile(r"<b>([\d.]+)</b>score threshold of best F1")
+    page, other = report(run), report(run, "--threshold", "0.9")
+    assert best.search(page)[1] == best.search(other)[1] != "0.900"
+    assert "<b>0.900</b>threshold of this page" in other
+    assert "At the score 0.900" in other
+    assert "threshold of this page" not in page
+
+
+def test_a_complete_run_is_not_called_cut_short(run: Path) -> None:
+    """Validated every third epoch, and finished."""
+    with (run / "metrics.csv").open("a") as file:
+        file.writelines(f"{epoch},{2 * epoch + 1},0.001,4.0,1.0,,,,,\n" for epoch in (2, 3))
+    assert "cut short" not in report(run)
+
+
+def test_a_resumed_run_shows_its_newest_configuration(run: Path) -> None:
+    (run / "config-2.yaml").write_text((run / "config.yaml").read_text().replace("max_epochs: 4", "max_epochs: 7"))
+    page = report(run)
+    assert "of 7 epochs planned" in page
+    assert "<summary>config-2.yaml</summary>" in page
+
+
+def test_half_a_checkpoint_does_not_cost_the_page(run: Path) -> None:
+    (run / "last.ckpt").write_bytes(b"PK\x03\x04")
+    assert "The network is not measured" in report(run)
+
+
+def test_an_evaluation_is_known_from_within_its_folder(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (run / "eval_val").mkdir()
+    for path in run.glob("*.json"):
+        path.rename(run / "eval_val" / path.name)
+    monkeypatch.chdir(run / "eval_val")
+    assert "dyn_n: report of eval_val" in report(Path("."))
 
 
 def test_the_network_is_measured_where_there_is_a_checkpoint(run: Path) -> None:

@@ -7,6 +7,7 @@ line: ``--model.lr 0.02``. ``--ckpt_path`` resumes, ``--eval CKPT`` only evaluat
 import json
 import logging
 import os
+import re
 import sys
 import warnings
 from math import prod
@@ -100,6 +101,8 @@ class DetectorCLI(LightningCLI):
         if continue_slurm_job(self.config):
             settle_network(self.config)  # by the checkpoint now
         self.run_dir = choose_run_dir(self.config)
+        if not self.config["eval"]:
+            self.config["run_dir"] = str(self.run_dir)  # config.yaml says where the run is, not where it was to be
         self.attempt = 1 + len(list(self.run_dir.glob("config*.yaml")))
 
     def after_instantiate_classes(self) -> None:
@@ -201,10 +204,11 @@ def continue_slurm_job(config: Any) -> bool:
     if job is None or int(os.environ.get("SLURM_RESTART_COUNT", 0)) == 0 or config["ckpt_path"] or config["eval"]:
         return False
     wanted = wanted_run_dir(config)
-    for record in wanted.parent.glob(f"{wanted.name}*/run.json"):
+    own = re.compile(re.escape(wanted.name) + r"(-\d+)?")  # as choose_run_dir numbers them
+    for record in [r for r in wanted.parent.glob("*/run*.json") if own.fullmatch(r.parent.name)]:
         of_record = json.loads(record.read_text())["environment"].get("SLURM_JOB_ID")
         if of_record == str(job) and (last := record.with_name("last.ckpt")).is_file():
-            config["ckpt_path"] = str(last)
+            config["ckpt_path"], config["run_dir"] = str(last), str(record.parent)
             rank_zero_info(f"SLURM has started job {job} again: going on from {last}")
             return True
     return False

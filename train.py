@@ -36,7 +36,7 @@ from detector.evaluation import CocoEvaluation
 from detector.guard import NonFiniteGuard, NonFiniteLoss
 from detector.routing import RoutingLog
 from detector.run_log import EpochLog, PredictionSheet
-from detector.run_record import run_record
+from detector.run_record import command_line, run_record, starts
 from detector.signals import SaveOnSignal, StoppedBySignal, end_with_parent
 from detector.weights import OWN_CHECKPOINT, read_weights
 
@@ -103,7 +103,7 @@ class DetectorCLI(LightningCLI):
         self.run_dir = choose_run_dir(self.config)
         if not self.config["eval"]:
             self.config["run_dir"] = str(self.run_dir)  # config.yaml says where the run is, not where it was to be
-        self.attempt = 1 + len(list(self.run_dir.glob("config*.yaml")))
+        self.attempt = 1 + len(starts(self.run_dir, "config", ".yaml"))
 
     def after_instantiate_classes(self) -> None:
         """Check what only shows once model and data are there."""
@@ -130,11 +130,16 @@ class DetectorCLI(LightningCLI):
         if self.config["ckpt_path"]:
             raise ValueError("--auto_batch_size is for new runs; one that is resumed keeps its data.batch_size")
         size = max(self.datamodule.training_sizes, key=prod)
-        number = cuda_batch_size(self.model, size, str(self.config["trainer"]["precision"]), share)
+        device, precision = self.trainer.strategy.root_device, str(self.config["trainer"]["precision"])
+        try:
+            number = cuda_batch_size(self.model, size, precision, device, share)
+        except torch.OutOfMemoryError as error:
+            raise ValueError(f"--auto_batch_size: {error}; a smaller data.image_size or model.variant needs less") from None
         rank_zero_info(
             f"data.batch_size {number}: what fits into {share:.0%} of the GPU's memory at {size} px (height, width)"
         )
         self.datamodule.batch_size = self.config["data"]["batch_size"] = number
+        self.config["data"]["val_batch_size"] = self.datamodule.val_batch_size  # as before: what was measured is training
         self.config["auto_batch_size"] = None
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -201,40 +206,46 @@ def continue_slurm_job(config: Any) -> bool:
     Tell whether there is one.
     """
     job = SLURMEnvironment.job_id()
-    if job is None or int(os.environ.get("SLURM_RESTART_COUNT", 0)) == 0 or config["ckpt_path"] or config["eval"]:
+    if job is None or int(os.environ.get("SLURM_RESTART_COUNT", 0)) == 0 or config["eval"]:
         return False
     wanted = wanted_run_dir(config)
     own = re.compile(re.escape(wanted.name) + r"(-\d+)?")  # as choose_run_dir numbers them
-    for record in [r for r in wanted.parent.glob("*/run*.json") if own.fullmatch(r.parent.name)]:
-        of_record = json.loads(record.read_text())["environment"].get("SLURM_JOB_ID")
-        if of_record == str(job) and (last := record.with_name("last.ckpt")).is_file():
-            config["ckpt_path"], config["run_dir"] = str(last), str(record.parent)
+    for run in [folder for folder in wanted.parent.glob("*") if own.fullmatch(folder.name)]:
+        records = [json.loads(path.read_text()) for path in starts(run, "run", ".json")]
+        # A job may train more than one thing, but each by a command of its own.
+        same = [r["environment"].get("SLURM_JOB_ID") == str(job) and r["command"] == command_line() for r in records]
+        if any(same) and (last := run / "last.ckpt").is_file():
+            config["ckpt_path"], config["run_dir"] = str(last), str(run)
             rank_zero_info(f"SLURM has started job {job} again: going on from {last}")
             return True
     return False
 
 
 def wanted_run_dir(config: Any) -> Path:
-    """Return the folder that a new run would have if it were free."""
+    """Return the folder that the run would have if it were free: the given one, or that of its checkpoint."""
+    if config["ckpt_path"] and not config["run_dir"]:
+        return Path(config["ckpt_path"]).parent
     return Path(config["run_dir"] or config["trainer"]["default_root_dir"] or Path("runs") / config["model"]["variant"])
 
 
 def choose_run_dir(config: Any) -> Path:
-    """Return the folder to write to: never one in use, unless its own run is resumed or evaluated."""
+    """Return the folder to write to: never one in use, unless it is that of the run that is resumed."""
     if inherited := os.environ.get(RUN_DIR_VARIABLE):
         return Path(inherited)
     if config["eval"]:
         run = Path(config["eval"]).parent
         folder = Path(config["run_dir"] or run)
-        if folder.resolve() == run.resolve():  # as the run's own config.yaml says: its files must stay
-            folder = run / f"eval_{config['split']}"
-    elif config["ckpt_path"]:
-        folder = Path(config["run_dir"] or Path(config["ckpt_path"]).parent)
-    else:
-        folder = wanted = wanted_run_dir(config)
-        number = 2
-        while folder.exists() and any(folder.iterdir()):
-            folder, number = wanted.with_name(f"{wanted.name}-{number}"), number + 1
+        # The run's own config.yaml names its folder, and an older one's may name that of another run: those files must stay.
+        return (
+            run / f"eval_{config['split']}"
+            if folder.resolve() == run.resolve() or starts(folder, "run", ".json")
+            else folder
+        )
+    own = Path(config["ckpt_path"]).parent if config["ckpt_path"] else None
+    folder = wanted = wanted_run_dir(config)
+    number = 2
+    while folder.exists() and any(folder.iterdir()) and (own is None or folder.resolve() != own.resolve()):
+        folder, number = wanted.with_name(f"{wanted.name}-{number}"), number + 1
     return folder
 
 
@@ -258,22 +269,23 @@ def check_resumable(path: str, hparams: dict[str, Any], max_epochs: int) -> None
         raise ValueError(f"{path} cannot be resumed with this configuration; set the model as it was:\n{lines}")
     if differing:
         rank_zero_info(f"resuming {path} with other settings:\n{lines}")
-    if checkpoint["epoch"] + 1 >= max_epochs > 0:
+    place = checkpoint.get("CocoDataModule") or {"epoch": checkpoint["epoch"] + 1, "samples": 0}
+    if place["epoch"] >= max_epochs > 0:  # Lightning's own counts the epoch of a run that was stopped in the middle of it
         rank_zero_info(f"{path} is from the end of a run of {max_epochs} epochs: nothing is left to train")
 
 
 @rank_zero_only
 def report_differences(run_dir: Path, config: dict[str, Any]) -> None:
     """Say which settings are not those of the run's last start; ``config`` has those of this one."""
-    starts = sorted(run_dir.glob("config*.yaml"), key=lambda path: int("0" + path.stem.partition("-")[2]))
-    if not starts:
+    written = starts(run_dir, "config", ".yaml")
+    if not written:
         rank_zero_info(f"{run_dir} has no config.yaml: whether settings of data and trainer differ is not known")
         return
-    before, now = flatten(yaml.safe_load(starts[-1].read_text())), flatten(config)
+    before, now = flatten(yaml.safe_load(written[-1].read_text())), flatten(config)
     names = [name for name in sorted(before | now) if before.get(name) != now.get(name) and name not in MAY_DIFFER]
     if names:
         lines = "\n".join(f"    {name}: {before.get(name)} before, {now.get(name)} now" for name in names)
-        rank_zero_info(f"settings that differ from {starts[-1]}:\n{lines}")
+        rank_zero_info(f"settings that differ from {written[-1]}:\n{lines}")
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -313,7 +325,9 @@ def fit(cli: DetectorCLI) -> None:
     try:
         cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=cli.config["ckpt_path"], weights_only=True)
     except StoppedBySignal as stop:
-        rank_zero_info(f"{stop}: python train.py --config {cli.run_dir / 'config.yaml'} --ckpt_path {stop.checkpoint}")
+        config = starts(cli.run_dir, "config", ".yaml")[-1]
+        again = f": python train.py --config {config} --ckpt_path {stop.checkpoint}" if stop.checkpoint else ""
+        rank_zero_info(f"{stop}{again}")
         sys.exit(0 if is_child else 128 + stop.signum)  # as shells report a process that a signal has ended
     except torch.OutOfMemoryError as error:
         sys.exit(f"error: {out_of_memory(cli.config)}\n{error}")

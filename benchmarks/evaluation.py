@@ -65,6 +65,7 @@ def measure(backend: Backend, num_images: int, num_detections: int) -> dict:
 
 
 def main() -> None:
+    """Measure both backends, print, write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--detections", type=int, default=300)

@@ -47,6 +47,7 @@ def command(root: Path, run: Path, image_size: int, batch_size: int) -> list[str
 
 
 def main() -> None:
+    """Train, watch, stop and resume; print and write the verdict."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--root", type=Path, default=Path("datasets/bccd"))
     parser.add_argument("--out", type=Path, default=Path("runs/soak"))
@@ -204,7 +205,7 @@ def verdict(path: Path) -> dict[str, object]:
                     "most_descriptors_second_half": most[1],
                 }
             )
-    return {"flat": bool(is_flat), "parts": parts}
+    return {"flat": bool(is_flat and any(part["judged"] for part in parts)), "parts": parts}
 
 
 def epochs(run: Path) -> dict[str, int]:

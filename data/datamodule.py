@@ -234,6 +234,10 @@ class CocoDataModule(LightningDataModule):
         """Return the loader that evaluates a split, without augmentation; "train" may be evaluated, too."""
         dataset = EvalDataset(self._split(split), self.size)
         pictures, place = self.annotations[split].sizes, self._place()
+        if len(pictures) < place[0]:  # found by all processes alike; one alone would leave the others waiting
+            raise ValueError(
+                f"{split} has {len(pictures)} pictures for {place[0]} processes; use as many trainer.devices at most"
+            )
         order, sizes = np.arange(len(pictures)), np.tile(self.size, (len(pictures), 1))
         if self.rect:
             order, sizes = rectangles(pictures, self.size, self.val_batch_size * place[0])

@@ -129,7 +129,8 @@ class EpochSampler(Sampler[Key]):
 class ShardSampler(Sampler[Key]):
     """Yields every picture once over all replicas. Parts may differ by one in length: nothing is padded.
 
-    Padding would evaluate some pictures twice. It is safe because validation steps do not wait for each other.
+    Padding would evaluate some pictures twice. Processes only wait for each other in the first step, when DDP evens out
+    buffers, and each has that one: there are no fewer pictures than replicas.
     ``sizes`` (I, 2) has the height and width of the input for each picture, in the order of evaluation, and ``order`` that
     order.
     """

@@ -42,24 +42,26 @@ def fitting_batch_size(peak: Callable[[int], int], limit: int) -> int:
     return smaller
 
 
-def cuda_batch_size(module: DetectorModule, size: tuple[int, int], precision: str, share: float = 0.8) -> int:
-    """Return how many images of ``size`` (height, width) fit into ``share`` of the memory of the first GPU.
+def cuda_batch_size(
+    module: DetectorModule, size: tuple[int, int], precision: str, device: torch.device, share: float = 0.8
+) -> int:
+    """Return how many images of ``size`` (height, width) fit into ``share`` of the memory of a CUDA device.
 
     A copy of the module is trained on; the module stays as and where it is. Optimizer and averaged weights, of which a run
-    has a copy each, are counted. Raises ValueError without a GPU.
+    has a copy each, are counted. Raises ValueError for another device.
     """
-    if not torch.cuda.is_available():
-        raise ValueError("an automatic batch size needs a CUDA device, and there is none; give data.batch_size")
-    trained = copy.deepcopy(module).train().cuda()
-    spare = 2 * sum(p.numel() * p.element_size() for p in trained.parameters())  # momentum and average
+    if device.type != "cuda":
+        raise ValueError(f"an automatic batch size needs a CUDA device, and the run is on {device}; give data.batch_size")
+    trained = copy.deepcopy(module).train().to(device)
+    spare = 3 * sum(p.numel() * p.element_size() for p in trained.parameters())  # average, and two moments with adamw
 
     def peak(batch_size: int) -> int:
         torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-        step(trained, made_up(batch_size, size, "cuda"), precision)
-        return torch.cuda.max_memory_reserved() + spare
+        torch.cuda.reset_peak_memory_stats(device)
+        step(trained, made_up(batch_size, size, device), precision)
+        return torch.cuda.max_memory_reserved(device) + spare
 
-    limit = int(share * torch.cuda.get_device_properties(0).total_memory)
+    limit = int(share * torch.cuda.get_device_properties(device).total_memory)
     try:
         return fitting_batch_size(peak, limit)
     finally:
@@ -67,7 +69,7 @@ def cuda_batch_size(module: DetectorModule, size: tuple[int, int], precision: st
         torch.cuda.empty_cache()
 
 
-def made_up(batch_size: int, size: tuple[int, int], device: str) -> Batch:
+def made_up(batch_size: int, size: tuple[int, int], device: torch.device | str) -> Batch:
     """Return a batch of noise with ``OBJECTS_AN_IMAGE`` boxes on each image."""
     height, width = size
     corner = torch.rand(OBJECTS_AN_IMAGE, 2, device=device) * torch.tensor([width / 2, height / 2], device=device)

@@ -38,10 +38,12 @@ class RampedEMA(WeightAveraging):
     ) -> None:
         """Update the average if this batch ended in an optimizer step."""
         if trainer.global_step > self._latest_update_step:
+            self._latest_update_step = trainer.global_step
+            if getattr(pl_module, "step_skipped", False):  # by NonFiniteGuard: there is nothing new to average
+                return
             assert self._average_model is not None
             update_average(self._average_model.module, pl_module, self.decay_at(trainer.global_step))
             self._average_model.n_averaged += 1
-            self._latest_update_step = trainer.global_step
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Do nothing: the average follows steps, not epochs."""

@@ -1,11 +1,12 @@
 """Writing checkpoints so that there is always a whole one."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from detector.whole_file import replacing
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -20,15 +21,5 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if "://" in str(path):  # not a local file
             super().save_checkpoint(checkpoint, path, storage_options)
             return
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(path.name + ".part")
-        try:
-            with unfinished.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())  # or a crash of the machine could leave the new name with nothing in it
-            os.replace(unfinished, path)
-        except BaseException:
-            unfinished.unlink(missing_ok=True)
-            raise
+        with replacing(Path(path)) as unfinished, unfinished.open("wb") as file:
+            torch.save(checkpoint, file)

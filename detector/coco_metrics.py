@@ -3,9 +3,8 @@
 import contextlib
 import io
 import json
-import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import chain
@@ -15,6 +14,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+
+from detector.whole_file import replacing
 
 # pycocotools' order, with its default limits of 1, 10 and 100 detections an image: the numbers everybody reports.
 METRICS = {
@@ -121,7 +122,8 @@ def write_predictions(path: Path, detections: np.ndarray) -> None:
     entries = map(_entry, detections.tolist())
     first = next(entries, None)
     rest = (",\n" + entry for entry in entries)
-    _replace(path, ["[]\n"] if first is None else chain(["[\n", first], rest, ["\n]\n"]))
+    with replacing(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
+        file.writelines(["[]\n"] if first is None else chain(["[\n", first], rest, ["\n]\n"]))
 
 
 def _entry(row: list[float]) -> str:
@@ -151,16 +153,8 @@ def write_ground_truth(path: Path, coco: COCO, image_ids: Sequence[int]) -> None
     for annotation in content["annotations"]:
         annotation.pop("ignore", None)  # pycocotools notes it down while it evaluates
         annotation.pop("_ignore", None)
-    _replace(path, [json.dumps(content), "\n"])
-
-
-def _replace(path: Path, parts: Iterable[str]) -> None:
-    """Write a file so that it is whole or as it was, whenever the process ends."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".part")
-    with unfinished.open("w", encoding="utf-8") as file:
-        file.writelines(parts)
-    os.replace(unfinished, path)
+    with replacing(path) as unfinished:
+        unfinished.write_text(json.dumps(content) + "\n", encoding="utf-8")
 
 
 def evaluate(

@@ -22,6 +22,7 @@ from detector.letterbox import GREY
 from detector.model import Detector
 from detector.postprocess import boxes_and_scores, top_pairs
 from detector.predict import Predictor
+from detector.whole_file import replacing
 
 if TYPE_CHECKING:
     import openvino
@@ -124,7 +125,7 @@ def export(predictor: Predictor, path: str | Path, format: Format, settings: Exp
         elif format == "torch-export":
             _save_torch_export(graph, images, path, about, settings)
         elif format == "onnx":
-            _replace(path, _onnx(graph, images, about, settings))
+            _write(path, _onnx(graph, images, about, settings))
         else:
             import openvino
 
@@ -223,7 +224,7 @@ def _save_torchscript(graph: ExportGraph, images: Tensor, path: Path, about: dic
     traced = torch.jit.trace(graph, images)
     file = io.BytesIO()
     torch.jit.save(traced, file, _extra_files={METADATA_FILE: json.dumps(about)})
-    _replace(path, file.getvalue())
+    _write(path, file.getvalue())
 
 
 def _save_torch_export(
@@ -236,13 +237,12 @@ def _save_torch_export(
     program = torch.export.export(graph, (images,), dynamic_shapes={"images": batch | sides})
     file = io.BytesIO()
     torch.export.save(program, file, extra_files={METADATA_FILE: json.dumps(about)})
-    _replace(path, file.getvalue())
+    _write(path, file.getvalue())
 
 
-def _replace(path: Path, content: bytes) -> None:
-    unfinished = path.with_name(path.name + ".part")
-    unfinished.write_bytes(content)
-    os.replace(unfinished, path)
+def _write(path: Path, content: bytes) -> None:
+    with replacing(path) as unfinished:
+        unfinished.write_bytes(content)
 
 
 def _version() -> str:

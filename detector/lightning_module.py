@@ -119,6 +119,8 @@ class DetectorModule(L.LightningModule):
                 rank_zero_info(
                     f"these weights were trained at {list(start.info.image_size)} px (height, width), not {image_size}"
                 )
+            if start.info.licence:
+                rank_zero_info(f"licence of these weights: {start.info.licence}; what is trained from them will say so, too")
             self._origin = {"licence": start.info.licence, "started_from": start.info.provenance}
         self._frozen = freeze_parts(self.model, freeze or [])
         self.train()  # all but the frozen parts
@@ -127,6 +129,7 @@ class DetectorModule(L.LightningModule):
             self.model.to(memory_format=torch.channels_last)
         self.loss = DetectionLoss(box_gain, class_gain, l1_gain)
         self.latest_terms: dict[str, Tensor] = {}  # of the loss, for NonFiniteGuard
+        self.step_skipped = False  # what it did to the last optimizer step, for RampedEMA
         self._accumulated = 1  # what was worked out for the Trainer, as opposed to what its user gave it
 
     def train(self, mode: bool = True) -> Self:

@@ -3,7 +3,6 @@
 import csv
 import json
 import math
-import os
 import re
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +14,7 @@ import numpy as np
 from detector.drawing import draw_boxes
 from detector.predict import Detections, Predictor
 from detector.sources import Frame, Source
+from detector.whole_file import replacing
 
 COLUMNS = ("file", "frame", "x1", "y1", "x2", "y2", "score", "category_id", "name")
 
@@ -105,9 +105,8 @@ class PredictionFiles:
                 {"id": i, "name": name} for i, name in zip(self.predictor.category_ids, self.predictor.class_names)
             ],
         }
-        unfinished = self.out / "predictions.json.part"
-        unfinished.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(unfinished, self.out / "predictions.json")
+        with replacing(self.out / "predictions.json") as unfinished:
+            unfinished.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def write_picture(path: Path, image: np.ndarray) -> None:

@@ -38,6 +38,7 @@ class EpochLog(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._columns = []
+        self.on_train_epoch_start(trainer, pl_module)  # Lightning leaves it out when a run goes on in the middle of an epoch
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._epoch_started, self._validation_seconds = time.perf_counter(), 0.0

@@ -15,14 +15,15 @@ import torch
 PACKAGES = ("torch", "torchvision", "lightning", "numpy", "albumentations", "opencv-python-headless", "pycocotools", "timm")
 # What decides on devices, threads, launching and determinism; not the rest, which may hold secrets.
 VARIABLES = re.compile(
-    r"(?!SLURM_JWT)(CUDA|CUBLAS|NVIDIA|NCCL|GLOO|OMP|MKL|KMP|TORCH|PYTORCH|PL|SLURM|MASTER|PYTHON)_\w+|(LOCAL_|NODE_|GROUP_)?RANK|WORLD_SIZE"
+    r"(?!SLURM_JWT)(CUDA|CUBLAS|NVIDIA|NCCL|GLOO|OMP|MKL|KMP|OPENBLAS|TORCH|PYTORCH|PL|SLURM|MASTER|PYTHON)\w*"
+    r"|(LOCAL_|NODE_|GROUP_)?RANK|(LOCAL_)?WORLD_SIZE"
 )
 
 
 def run_record() -> dict[str, Any]:
     """Return command, versions, state of the code, machine and environment of this process, as JSON takes them."""
     return {
-        "command": shlex.join([sys.executable, *sys.argv]),
+        "command": command_line(),
         "folder": os.getcwd(),
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
@@ -37,6 +38,18 @@ def run_record() -> dict[str, Any]:
         },
         "environment": {name: value for name, value in sorted(os.environ.items()) if VARIABLES.fullmatch(name)},
     }
+
+
+def command_line() -> str:
+    """Return the command that this process was started with."""
+    return shlex.join([sys.executable, *sys.argv])
+
+
+def starts(run: Path, stem: str, suffix: str) -> list[Path]:
+    """Return what the starts of a run have written, the first one and every resume: config.yaml, config-2.yaml, ..."""
+    name = re.compile(rf"{stem}(-(\d+))?\{suffix}")
+    found = [(int(match[2] or 1), path) for path in run.glob(f"{stem}*{suffix}") if (match := name.fullmatch(path.name))]
+    return [path for _, path in sorted(found)]
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:

@@ -79,6 +79,7 @@ class SaveOnSignal(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        """Save and stop if a signal has come and this batch ended in an optimizer step."""
         if trainer.global_step == self._steps:  # in the middle of an accumulation
             return
         self._steps = trainer.global_step
@@ -89,15 +90,15 @@ class SaveOnSignal(L.Callback):
         if signum := self._agreed(trainer):
             if self.path is not None:
                 trainer.save_checkpoint(self.path)
-            self._stop(signum)
+            self._stop(trainer, signum)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Act on a signal that came in the last step of the epoch before or later: its checkpoint has been written."""
         if trainer.global_step and (signum := self._agreed(trainer)):
-            self._stop(signum)
+            self._stop(trainer, signum)
 
     def _agreed(self, trainer: L.Trainer) -> int:
-        """Return the signal that any process has received, the same on all of them, or 0."""
+        """Return the signal that any process has received, or 0; a process that has none itself takes it for SIGTERM."""
         if trainer.world_size == 1:
             return self._received
         if not trainer.strategy.reduce_boolean_decision(bool(self._received), all=False):
@@ -106,9 +107,10 @@ class SaveOnSignal(L.Callback):
         requeued = trainer.strategy.reduce_boolean_decision(self._received == REQUEUE, all=False)
         return REQUEUE if requeued else self._received or signal.SIGTERM
 
-    def _stop(self, signum: int) -> None:
+    def _stop(self, trainer: L.Trainer, signum: int) -> None:
         if signum == REQUEUE:
             requeue()
+            trainer.strategy.barrier()  # srun may kill all processes of a job when one of them has ended
         raise StoppedBySignal(signum, self.path)
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -11,13 +10,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from detector.config import VARIANTS, DynamicConfig, detector_config
 from detector.head import default_class_channels
 from detector.reference import is_reference_state_dict, is_state_dict, read_reference
 from detector.safe_load import load_torch_file
+from detector.whole_file import replacing
 
 FORMAT_VERSION = 1  # of the metadata in our safetensors files
 OWN_CHECKPOINT = "checkpoint of ours"  # the kind of weights that come with all that it takes to resume or evaluate a run
@@ -288,9 +288,8 @@ def save_weights(
             raise ValueError(
                 f"{name} has values up to {value.abs().max():g}, too large for {dtype}; choose bfloat16 or float32"
             )
-    unfinished = path.with_name(path.name + ".part")
-    save_file(tensors, unfinished, metadata(info))
-    os.replace(unfinished, path)
+    with replacing(path) as unfinished:  # safetensors' own save_file makes files that only their owner can read
+        unfinished.write_bytes(save(tensors, metadata(info)))
 
 
 def metadata(info: WeightsInfo) -> dict[str, str]:

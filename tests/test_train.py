@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import shlex
+import shutil
 import signal
 import socket
 import sys
@@ -150,7 +151,7 @@ def test_a_used_folder_is_never_overwritten(arguments: list[str]) -> None:
 
 
 def test_a_slurm_job_that_is_queued_again_goes_on(
-    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """SIGUSR1 comes before the time limit; SLURM then starts the same command again, in the same folder."""
     scontrol = tmp_path / "bin" / "scontrol"
@@ -172,10 +173,38 @@ def test_a_slurm_job_that_is_queued_again_goes_on(
     last = Path("runs/dyn_n/last.ckpt")
     assert torch.load(last, weights_only=True)["CocoDataModule"]["samples"] == 4
 
+    shutil.copytree("runs/dyn_n", "runs/dyn_n-2")  # of the same job, but by another command
+    record = json.loads(Path("runs/dyn_n-2/run.json").read_text())
+    Path("runs/dyn_n-2/run.json").write_text(json.dumps(record | {"command": "python train.py --other"}))
+    shutil.copytree("runs/dyn_n", "runs/dyn_n10")  # of another name
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    train.main(command)
-    assert [path.name for path in Path("runs").iterdir()] == ["dyn_n"]
+    with caplog.at_level("INFO"):
+        train.main(command)
+    assert "SLURM has started job 4242 again" in caplog.text
+    assert "nothing is left to train" not in caplog.text  # it was stopped in the last epoch
+    assert {path.name for path in Path("runs").iterdir()} == {"dyn_n", "dyn_n-2", "dyn_n10"}
     assert torch.load(last, weights_only=True)["global_step"] == 4
+    line = Path("runs/dyn_n/train.log").read_text().splitlines()[-1].split()
+    head = Path("runs/dyn_n/train.log").read_text().splitlines()[-2].split()
+    assert 0 < float(line[head.index("train_s")]) < 60  # of the part after the stop
+
+
+def test_the_template_for_ones_own_data_leaves_augmentation_to_the_recipe() -> None:
+    configs = [f"--config={CONFIGS / name}" for name in ("finetune.yaml", "data/template.yaml")]
+    augment = Parsed(configs).config["data"]["augment"]
+    assert (augment["mosaic"], augment["close_mosaic"]) == (0.5, 5)
+
+
+def test_a_resumed_run_never_writes_into_the_folder_of_another(arguments: list[str]) -> None:
+    """Whatever an older config.yaml says, and whether it is resumed or evaluated."""
+    for name in ("mine", "mine-2"):
+        train.main([*arguments, "--run_dir", name, "--trainer.max_epochs", "1"])
+    before = {path.name: path.stat().st_mtime_ns for path in Path("mine").iterdir()}
+    train.main([*arguments, "--run_dir", "mine", "--ckpt_path", "mine-2/last.ckpt", "--trainer.max_epochs", "2"])
+    train.main([*arguments, "--run_dir", "mine", "--eval", "mine-2/best.ckpt"])
+    assert {path.name: path.stat().st_mtime_ns for path in Path("mine").iterdir()} == before
+    assert (Path("mine-2") / "eval_val").is_dir()
+    assert yaml.safe_load(Path("mine-2/config.yaml").read_text())["run_dir"] == "mine-2"
 
 
 def test_out_of_memory_says_what_was_tried(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,7 +226,7 @@ def test_an_automatic_batch_size_is_measured_and_recorded(
     cli = train.DetectorCLI(
         [*options, f"--run_dir={tmp_path / 'a'}", "--data.image_size=128", "--data.augment.multi_scale=0.5"]
     )
-    assert asked == [((192, 192), "32-true", 0.7)]  # the largest size of the batches
+    assert asked == [((192, 192), "32-true", torch.device("cpu"), 0.7)]  # the largest size of the batches
     assert (cli.datamodule.batch_size, cli.config["data"]["batch_size"], cli.config["auto_batch_size"]) == (3, 3, None)
     for wrong, message in (("--auto_batch_size=1.5", "above 0 and below 1"), ("--trainer.devices=2", "works on one device")):
         with pytest.raises(SystemExit, match=message):

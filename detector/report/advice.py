@@ -17,7 +17,7 @@ REMEDIES = {
     "loose and class": "boxes and classes are unsure: more training, or more examples",
     "background": "found where nothing is annotated: look at the pictures below; some may be missing annotations",
     "low score": "they are found, with scores below the threshold: more training, or more examples like them, raise these",
-    "unseen": "nothing was found there: look at the pictures below, and try a larger data.image_size if they are small",
+    "unseen": "nothing certain was found there: look at the pictures, and try a larger data.image_size if they are small",
 }
 
 

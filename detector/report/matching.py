@@ -23,7 +23,7 @@ MISSES = {
     "class": "found, but as another class",
     "low score": "found, but with a score below the threshold (half of it at least)",
     "loose": "found, but the box does not fit well",
-    "unseen": "nothing is there",
+    "unseen": "no detection of it, however it is named, has a score of half the threshold or more",
 }
 
 

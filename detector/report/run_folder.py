@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from detector.coco_metrics import read_json
+from detector.run_record import starts
 
 BRANCHES = ("one2one", "one2many")
 Epochs = dict[int, dict[str, float]]  # epoch -> name -> value
@@ -66,15 +67,10 @@ def read_run(folder: Path, ground_truth: Path | None = None) -> RunFolder:
     )
 
 
-def _newest(run: Path, pattern: str) -> Path | None:
-    """Return the file of the last start: ``config.yaml``, then ``config-2.yaml``, ..."""
-    return max(run.glob(pattern), key=lambda path: int(re.sub(r"\D", "", path.stem) or 1), default=None)
-
-
 def _config(run: Path) -> tuple[dict[str, Any], str, str]:
-    path = _newest(run, "config*.yaml")
-    if path is None:
+    if not (written := starts(run, "config", ".yaml")):
         return {}, "", "config.yaml"
+    path = written[-1]
     text = path.read_text(encoding="utf-8")
     try:
         content = yaml.safe_load(text)
@@ -153,9 +149,10 @@ def _log(run: Path) -> list[dict[str, str]]:
 
 
 def _versions(run: Path, config_text: str) -> dict[str, Any]:
-    newest = _newest(run, "run*.json")
-    if newest is not None:
-        return _flat(read_json(newest, dict, "the file as it was, or move it away"))
+    if records := [read_json(path, dict, "the file as it was, or move it away") for path in starts(run, "run", ".json")]:
+        first = {"command": records[0].get("command")}
+        resumed = {"resumed by": [record.get("command") for record in records[1:]]}
+        return _flat(first | resumed | {name: value for name, value in records[-1].items() if name != "command"})
     match = re.match(r"# lightning\.pytorch==(\S+)", config_text)
     return {"lightning": match[1]} if match else {}
 

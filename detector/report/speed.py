@@ -27,6 +27,7 @@ class Speed:
     p95_ms: float
     machine: str
     branch: str
+    licence: str  # of the weights
 
 
 @torch.inference_mode()
@@ -52,5 +53,6 @@ def measure(checkpoint: Path, branch: str = "one2one") -> Speed:
         median_ms=statistics.median(times) * 1000,
         p95_ms=float(np.percentile(times, 95)) * 1000,
         branch=branch,
+        licence=predictor.info.licence or "not stated",
         machine=f"{platform.machine()} CPU, {torch.get_num_threads()} threads, PyTorch {torch.__version__}",
     )

@@ -107,6 +107,7 @@ def network_section(speed: Speed, name: str) -> str:
         [f"GFLOPs of a {speed.size[1]} x {speed.size[0]} picture", f"{speed.gflops:.2f}"],
         ["milliseconds a picture, median", f"{speed.median_ms:.1f}"],
         ["milliseconds a picture, 95th percentile", f"{speed.p95_ms:.1f}"],
+        ["licence of the weights", escape(speed.licence)],
     ]
     told = f"{name}, branch {speed.branch}, one picture at a time, without reading pictures. "
     told += f"Measured when this page was written: {speed.machine}."

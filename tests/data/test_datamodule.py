@@ -47,6 +47,13 @@ def fingerprint(batch: Batch) -> list[tuple]:
     ]
 
 
+def test_every_process_needs_a_picture_to_evaluate(tiny_arguments: Arguments, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = CocoDataModule(**tiny_arguments)
+    monkeypatch.setattr(data, "_place", lambda: (6, 0))
+    with pytest.raises(ValueError, match="val has 5 pictures for 6 processes; use as many"):
+        data.eval_dataloader("val")
+
+
 def test_training_batches_keep_the_contract(tiny_arguments: Arguments) -> None:
     batches = list(CocoDataModule(**tiny_arguments | {"image_size": (64, 96), "batch_size": 3}).train_dataloader())
     assert [len(batch["targets"]) for batch in batches] == [3, 3, 2]

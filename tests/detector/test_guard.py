@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from detector.callbacks import RampedEMA
 from detector.guard import NonFiniteGuard, NonFiniteLoss
 from tests.detector.test_lightning_module import Rectangles, collate, module, trainer
 
@@ -27,22 +28,36 @@ class Poisoned(Rectangles):
 
 
 def test_a_step_without_a_finite_loss_leaves_no_trace(tmp_path: Path) -> None:
-    """The same run without that batch has the same weights and statistics; the warning names terms and images."""
+    """The same run without that batch has the same averaged weights and statistics; the warning names terms and images."""
     data = DataLoader(Poisoned(6, {4}), batch_size=2, collate_fn=collate)
     guard, states = NonFiniteGuard(), []
     for batches in (3, 2):  # the third one is bad
         model = module(nominal_batch=2, warmup_bias_lr=0.0)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            trainer(tmp_path, limit_train_batches=batches, callbacks=[guard]).fit(model, data)
+            trainer(tmp_path, limit_train_batches=batches, callbacks=[guard, RampedEMA(tau=3)]).fit(model, data)
         states.append({name: value for name, value in model.state_dict().items() if value.is_floating_point()})
-        told = [str(w.message) for w in caught if "is skipped" in str(w.message)]
+        told = [str(w.message) for w in caught if "this step is skipped" in str(w.message)]
         if batches == 3:
             assert re.search(r"one2one/cls nan.* with the images \[504, 505\]", told[0])
             assert len(told) == guard.skipped == 1
     assert guard.skipped == 1
     for name, value in states[0].items():
         assert torch.equal(value, states[1][name]), name
+
+
+def test_a_gradient_that_is_not_finite_is_named(tmp_path: Path) -> None:
+    """The loss is."""
+    model = module(nominal_batch=2)
+    name, parameter = next(iter(model.named_parameters()))
+    parameter.register_hook(lambda gradient: gradient * torch.inf)
+    before = parameter.detach().clone()
+    with pytest.warns(UserWarning, match=rf"the gradient of {re.escape(name)} is not finite; this step is skipped"):
+        trainer(tmp_path, limit_train_batches=1, callbacks=[guard := NonFiniteGuard()]).fit(
+            model, DataLoader(Poisoned(2, set()), batch_size=2, collate_fn=collate)
+        )
+    assert guard.skipped == 1
+    assert torch.equal(parameter, before)
 
 
 def test_it_stops_when_it_goes_on(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ demo: install
 	$(BIN)/python train.py --config configs/data/shapes.yaml --config configs/demo.yaml --run_dir $(DEMO)
 
 test: install lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 docs-check: install
 	$(BIN)/python -m tests.docs_commands

@@ -1,6 +1,7 @@
 """A tiny COCO set, written anew for every test that asks for it."""
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,12 @@ VAL_PICTURES = [
 ]
 TRAIN_CROWD = (1, (7, 2, 34, 44, 28))  # picture number and object
 VAL_CROWD = (3, (7, 36, 2, 18, 30))
+
+
+@pytest.fixture(autouse=True)
+def told() -> None:
+    """Let Lightning's logger speak, whatever the test before did to it: ``python -m data`` quietens it."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.INFO)
 
 
 @pytest.fixture

@@ -121,7 +121,7 @@ def differences(a: Path, b: Path) -> list[str]:
 def main(folder: Path, arguments: dict[str, Any]) -> None:
     """A run on two processes in one go, and one that is stopped by a signal to the second of them and resumed."""
     warnings.simplefilter("ignore")
-    many = {"devices": 2, "strategy": "ddp_fork"}
+    many = {"devices": 2, "strategy": "ddp_fork", "max_epochs": 3}
     fit(arguments, folder / "straight", **many)
     with contextlib.suppress(ProcessRaisedException):  # torch's word for a process that raised StoppedBySignal
         fit(arguments, folder / "stopped", Kill(1, 1, rank=1), **many)
@@ -129,8 +129,8 @@ def main(folder: Path, arguments: dict[str, Any]) -> None:
 
     # Where gradients are missing: DDP would complain of parameters that took no part in the loss.
     empty = arguments | {"train_annotations": "annotations/empty.json"}
-    fit(empty, folder / "empty", freeze=["backbone"], max_epochs=1, **many)
-    fit(arguments, folder / "one branch", without="one2many", max_epochs=1, **many)
+    fit(empty, folder / "empty", freeze=["backbone"], **many | {"max_epochs": 1})
+    fit(arguments, folder / "one branch", without="one2many", **many | {"max_epochs": 1})
 
 
 if __name__ == "__main__":

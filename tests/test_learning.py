@@ -46,7 +46,7 @@ def learn(data: CocoDataModule, tmp_path: Path, epochs: int, **kwargs: Any) -> d
 def test_eight_drawn_pictures_are_learnt_by_heart(variant: str, tiny_arguments: dict[str, Any], tmp_path: Path) -> None:
     same = {f"val_{key}": tiny_arguments[f"train_{key}"] for key in ("annotations", "images")}
     data = CocoDataModule(**{**tiny_arguments, **same, "batch_size": 8}, augment=STILL)
-    ap50 = learn(data, tmp_path, epochs=70, variant=variant, nominal_batch=8)
+    ap50 = learn(data, tmp_path, epochs=50, variant=variant, nominal_batch=8)
     assert min(ap50.values()) > 0.9, ap50
 
 

@@ -129,7 +129,7 @@ def test_nothing_is_left_after_an_interrupt(tiny_arguments: dict[str, Any], tmp_
     (tmp_path / "arguments.yaml").write_text(yaml.safe_dump(tiny_arguments | {"num_workers": 2, "cache": "ram"}))
     temporary = tempfile.mkdtemp()  # tmp_path may be too long for sockets
     environment = os.environ | {"TMPDIR": temporary, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-X", "faulthandler", "-c", SCRIPT, str(tmp_path / "arguments.yaml")]
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path / "arguments.yaml")]
     shared = set(os.listdir("/dev/shm"))
     with open(tmp_path / "stderr", "w") as stderr:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True)
@@ -142,16 +142,7 @@ def test_nothing_is_left_after_an_interrupt(tiny_arguments: dict[str, Any], tmp_
     time.sleep(0.3)
     assert all(is_running(pid) for pid in workers)
     process.send_signal(how)
-    try:
-        process.wait(30)
-    except subprocess.TimeoutExpired:  # Python drops a KeyboardInterrupt that is raised in a destructor; people press again
-        process.send_signal(how)
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGABRT)  # -X faulthandler tells where it was
-            process.wait(30)
-            pytest.fail((tmp_path / "stderr").read_text())
+    process.wait(60)
     process.stdout.close()
     deadline = time.monotonic() + 30
     while (left := [pid for pid in workers if is_running(pid)]) and time.monotonic() < deadline:

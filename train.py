@@ -10,6 +10,8 @@ import os
 import re
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from typing import Any, Literal
@@ -43,7 +45,8 @@ from detector.weights import OWN_CHECKPOINT, read_weights
 BASE_CONFIG = Path(__file__).parent / "configs" / "base.yaml"
 # Shown before an error; --help lists the options.
 USAGE = "python train.py [--help] [--config FILE ...] [--GROUP.OPTION VALUE ...]"
-RUN_DIR_VARIABLE = "DETECTOR_RUN_DIR"  # tells the processes that Lightning starts where their parent writes
+# What the processes that Lightning starts must know of their parent: where it writes, and its number.
+RUN_DIR_VARIABLE, PARENT_VARIABLE = "DETECTOR_RUN_DIR", "DETECTOR_PARENT"
 # Resuming with others makes no sense: other weights, or others that are trained.
 MAY_DIFFER = ("run_dir", "ckpt_path", "eval", "config", "model.weights")  # without a word, when a run is resumed
 FIXED_BY_CHECKPOINT = ("variant", "overrides", "class_names", "category_ids", "optimizer", "freeze", "lr_ratios")
@@ -318,24 +321,35 @@ def write_config(cli: DetectorCLI) -> None:
 def fit(cli: DetectorCLI) -> None:
     """Train, and say at the end what came out and where it is."""
     write_config(cli)
-    is_child = RUN_DIR_VARIABLE in os.environ  # of Lightning, which kills all processes when a child exits with an error
+    with a_process_of_the_run(cli) as is_child:
+        try:
+            cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=cli.config["ckpt_path"], weights_only=True)
+        except StoppedBySignal as stop:
+            config = starts(cli.run_dir, "config", ".yaml")[-1]
+            again = f": python train.py --config {config} --ckpt_path {stop.checkpoint}" if stop.checkpoint else ""
+            rank_zero_info(f"{stop}{again}")
+            # As shells report a process that a signal has ended. Lightning kills all when a child exits with an error.
+            sys.exit(0 if is_child else 128 + stop.signum)
+        except NonFiniteLoss as error:
+            sys.exit(f"error: {error}")
+    report(cli)
+
+
+@contextmanager
+def a_process_of_the_run(cli: DetectorCLI) -> Iterator[bool]:
+    """Tell the processes that Lightning starts what they must know; out of memory exits with advice. Yields whether it is one."""
+    is_child = RUN_DIR_VARIABLE in os.environ
     if is_child:
-        end_with_parent()
-    os.environ[RUN_DIR_VARIABLE] = str(cli.run_dir)
+        end_with_parent(int(os.environ[PARENT_VARIABLE]))
+    else:
+        os.environ |= {RUN_DIR_VARIABLE: str(cli.run_dir), PARENT_VARIABLE: str(os.getpid())}
     try:
-        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=cli.config["ckpt_path"], weights_only=True)
-    except StoppedBySignal as stop:
-        config = starts(cli.run_dir, "config", ".yaml")[-1]
-        again = f": python train.py --config {config} --ckpt_path {stop.checkpoint}" if stop.checkpoint else ""
-        rank_zero_info(f"{stop}{again}")
-        sys.exit(0 if is_child else 128 + stop.signum)  # as shells report a process that a signal has ended
+        yield is_child
     except torch.OutOfMemoryError as error:
         sys.exit(f"error: {out_of_memory(cli.config)}\n{error}")
-    except NonFiniteLoss as error:
-        sys.exit(f"error: {error}")
     finally:
-        del os.environ[RUN_DIR_VARIABLE]
-    report(cli)
+        if not is_child:
+            del os.environ[RUN_DIR_VARIABLE], os.environ[PARENT_VARIABLE]
 
 
 def out_of_memory(config: Any) -> str:
@@ -353,7 +367,8 @@ def evaluate(cli: DetectorCLI) -> None:
     """Evaluate the checkpoint ``--eval`` on the validation or test data and print the table."""
     model = DetectorModule.load_from_checkpoint(cli.config["eval"], map_location="cpu", weights_only=True)
     judge = cli.trainer.validate if cli.config["split"] == "val" else cli.trainer.test
-    judge(model, datamodule=cli.datamodule, verbose=False)
+    with a_process_of_the_run(cli):
+        judge(model, datamodule=cli.datamodule, verbose=False)
     report(cli)
 
 

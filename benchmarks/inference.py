@@ -3,8 +3,10 @@
 ``python -m benchmarks.inference --models yolo26_n dyn_n`` prints parameters and GFLOPs (trained: both branches; deployed:
 one, folded), latency of a batch of 1 (median and 95th percentile, in milliseconds and in yards, see benchmarks/yard.py),
 throughput of a batch of 8 and peak memory, and writes ``benchmarks/results/inference.json``. Every round gives each model in
-each runtime its turn, in alternating order; memory is that of a process of its own. About 10 minutes on 2 cores; the machine
-must be quiet. int8 needs pictures to calibrate with: ``--int8 ../shared/datasets/bccd/train``.
+each runtime its turn, in alternating order; memory is that of a process of its own. A machine that is a third slower an hour
+later still ranks models: comparisons (with the first model, with PyTorch) are made within each round, in which the turns of a
+runtime are neighbours, and given as the median of the rounds' ratios with the 95 % interval of that median. About 10 minutes
+on 2 cores; the machine must be quiet. int8 needs pictures to calibrate with: ``--int8 ../shared/datasets/bccd/train``.
 
 What is timed is the network with decoding to detections (B, 300, 6), from an array of floats to one; reading and resizing
 pictures, the same for all, are not.
@@ -110,18 +112,28 @@ def make_run(predictor: Predictor, runtime: str, batch: int, path: Path) -> Run:
     return lambda: model(images)
 
 
-def time_all(runs: dict[str, Run], rounds: int) -> dict[str, list[float]]:
+def time_all(runs: dict[str, Run], rounds: int) -> dict[str, list[list[float]]]:
     """Return milliseconds of every run: ``rounds`` turns of ``RUNS_A_TURN`` each, in alternating order.
 
     The first run of a turn is not counted: the threads of the runtime before it may still be spinning, and the caches are
     not its own.
     """
-    times: dict[str, list[float]] = {name: [] for name in runs}
+    times: dict[str, list[list[float]]] = {name: [] for name in runs}
     for number in range(rounds + 1):
         for name in runs if number % 2 else reversed(list(runs)):
             turn = [milliseconds(runs[name]) for _ in range(1 + RUNS_A_TURN)][1:]
-            times[name] += turn if number else []  # the first round warms up
+            times[name] += [turn] if number else []  # the first round warms up
     return times
+
+
+def ratio(turns: list[list[float]], others: list[list[float]]) -> list[float]:
+    """Return the median over the rounds of ``turns`` / ``others``, and the ends of its 95 % interval.
+
+    The interval is that of order statistics: the median lies between them unless a fair coin falls nearly always alike.
+    """
+    ratios = sorted(median(turn) / median(other) for turn, other in zip(turns, others))
+    lowest = max(int(len(ratios) / 2 - 0.98 * len(ratios) ** 0.5), 0)  # 1.96 standard deviations of the number of heads
+    return [float(np.median(ratios)), ratios[lowest], ratios[-1 - lowest]]
 
 
 def peak_memory(model: str, runtime: str, path: Path, size: int) -> float:
@@ -161,10 +173,17 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any]]
             many[label] = make_run(predictor, runtime, args.batch, paths[args.batch])
             rows[label] = {f"trained_{k}": v for k, v in trained.items()} | {f"deployed_{k}": v for k, v in deployed.items()}
             rows[label]["peak_mb"] = peak_memory(model, runtime, paths[1], args.size)
-    for label, times in time_all(one, args.rounds).items():
+    neighbours = [f"{model}, {runtime}" for runtime in runtimes for model in args.models]
+    turns = time_all({label: one[label] for label in neighbours}, args.rounds)
+    for label in neighbours:
+        model, _, runtime = label.rpartition(", ")
+        times = np.concatenate(turns[label]).tolist()
         rows[label] |= {"median_ms": median(times), "p95_ms": float(np.percentile(times, 95))}
+        rows[label]["of_first_model"] = ratio(turns[label], turns[f"{args.models[0]}, {runtime}"])
+        if "pytorch" in runtimes:
+            rows[label]["faster_than_pytorch"] = ratio(turns[f"{model}, pytorch"], turns[label])
     for label, times in time_all(many, max(args.rounds // 5, 2)).items():
-        rows[label]["images_a_second"] = args.batch * 1000 / median(times)
+        rows[label]["images_a_second"] = args.batch * 1000 / median(np.concatenate(times).tolist())
     return rows
 
 
@@ -177,6 +196,11 @@ def table(rows: dict[str, dict[str, Any]], unit: float) -> str:
         values += [row["median_ms"], row["p95_ms"], row["median_ms"] / unit, row["images_a_second"], row["peak_mb"]]
         digits = (2, 2, 2, 2, 1, 1, 3, 1, 0)
         lines.append(f"{label:<32}" + "".join(f"{value:>11.{n}f}" for value, n in zip(values, digits)))
+    lines.append(f"\n{'in the same round:':<32}{'time / first model':>26}{'times as fast as PyTorch':>30}")
+    for label, row in rows.items():
+        compared = [row.get(key) for key in ("of_first_model", "faster_than_pytorch")]
+        shown = ["" if c is None else f"{c[0]:.3f} ({c[1]:.3f} to {c[2]:.3f})" for c in compared]
+        lines.append(f"{label:<32}{shown[0]:>26}{shown[1]:>30}")
     return "\n".join(lines)
 
 
@@ -187,7 +211,7 @@ def main() -> None:
     parser.add_argument("--runtimes", nargs="+", choices=RUNTIMES, default=list(RUNTIMES))
     parser.add_argument("--size", type=int, default=640, help="side of the square input (%(default)s)")
     parser.add_argument("--batch", type=int, default=8, help="of the throughput (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--int8", type=Path, help="folder of pictures to calibrate with; without it, int8 is left out")
     parser.add_argument("--out", default="inference", help="name of the results file (%(default)s)")
     parser.add_argument("--memory_of", nargs=2, metavar=("RUNTIME", "FILE"), help=argparse.SUPPRESS)

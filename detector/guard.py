@@ -20,7 +20,7 @@ class NonFiniteGuard(L.Callback):
     Loss terms and image ids are named in a warning on the process that met them. Of a step that is skipped nothing stays:
     neither gradients nor what the pictures did to the statistics of normalisation, and the average is not updated. All
     processes skip together. With 16-mixed precision infinite gradients of a finite loss are left to the gradient scaler,
-    whose business they are.
+    whose business they are, until its scale has fallen below 1: then float16's range is not the reason.
 
     The module keeps the terms of its latest loss in ``latest_terms``, as DetectorModule does, and is told ``step_skipped``,
     by which ``RampedEMA`` leaves its average alone.
@@ -56,7 +56,8 @@ class NonFiniteGuard(L.Callback):
         seen, self._seen = self._seen, []
         terms = [value for of_batch, _ in seen for value in of_batch.values()]
         # One word from the device on most steps: asking for each would make it wait twice.
-        bad = not _finite(terms + ([] if trainer.scaler is not None else _gradient_norms(pl_module)))
+        has_scaler = trainer.scaler is not None and trainer.scaler.get_scale() >= 1
+        bad = not _finite(terms + ([] if has_scaler else _gradient_norms(pl_module)))
         if bad and not _finite(terms):
             warnings.warn(f"{describe(seen)}; this step is skipped", stacklevel=2)
         elif bad and trainer.is_global_zero:  # gradients are those of all processes

@@ -12,7 +12,10 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("torch", "torchvision", "lightning", "numpy", "albumentations", "opencv-python-headless", "pycocotools", "timm")
+PACKAGES = (
+    *("torch", "torchvision", "lightning", "jsonargparse", "numpy", "timm"),
+    *("albumentations", "opencv-python-headless", "pycocotools", "faster-coco-eval"),
+)
 # What decides on devices, threads, launching and determinism; not the rest, which may hold secrets.
 VARIABLES = re.compile(
     r"(?!SLURM_JWT)(CUDA|CUBLAS|NVIDIA|NCCL|GLOO|OMP|MKL|KMP|OPENBLAS|TORCH|PYTORCH|PL|SLURM|MASTER|PYTHON)\w*"
@@ -34,7 +37,7 @@ def run_record() -> dict[str, Any]:
             "cpus": os.cpu_count(),
             "threads": torch.get_num_threads(),
             "cuda": torch.version.cuda,
-            "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+            "gpus": gpus(),
         },
         "environment": {name: value for name, value in sorted(os.environ.items()) if VARIABLES.fullmatch(name)},
     }
@@ -52,10 +55,25 @@ def starts(run: Path, stem: str, suffix: str) -> list[Path]:
     return [path for _, path in sorted(found)]
 
 
+def gpus() -> list[str]:
+    """Return the names of the GPUs by NVIDIA's own program: asking torch would start CUDA, after which none may fork."""
+    count = torch.cuda.device_count()
+    if not count:
+        return []
+    try:
+        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ["unknown"] * count
+    return [line.partition(" (UUID")[0] for line in done.stdout.splitlines()]  # all of the machine: "GPU 0: NVIDIA A100"
+
+
 def git_state(folder: Path) -> dict[str, Any] | None:
-    """Return commit, branch and changed files of the repository that ``folder`` is in; None outside of one."""
+    """Return commit, branch and changed files of the repository that has the code in ``folder``; None if there is none.
+
+    Code that lies within a repository without being part of it, as packages in a project's .venv do, has none.
+    """
     commit = _git(folder, "rev-parse", "HEAD")
-    if commit is None:
+    if commit is None or not _git(folder, "ls-files"):
         return None
     changed = _git(folder, "status", "--porcelain") or ""
     return {"commit": commit, "branch": _git(folder, "rev-parse", "--abbrev-ref", "HEAD"), "changed": changed.splitlines()}

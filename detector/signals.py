@@ -46,6 +46,8 @@ class SaveOnSignal(L.Callback):
         self.path = None if path is None else Path(path)
         self._received = 0
         self._steps = 0  # optimizer steps so far, to see that one was made
+        self._first_step = 0
+        self._saved = False  # whether ``path`` has been written since the training began
         self._process = 0
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -56,7 +58,7 @@ class SaveOnSignal(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._listen()
-        self._steps = trainer.global_step
+        self._steps = self._first_step = trainer.global_step
 
     def _listen(self) -> None:
         """Take the place of Lightning's handlers; it gives back those before them when training ends."""
@@ -84,16 +86,17 @@ class SaveOnSignal(L.Callback):
             return
         self._steps = trainer.global_step
         done = batch_idx + 1
-        validates = trainer.val_check_batch is not None and done % trainer.val_check_batch == 0
-        if done == trainer.num_training_batches or (trainer.enable_validation and validates):
+        if done == trainer.num_training_batches or (trainer.enable_validation and _validates_after(trainer, done)):
             return
         if signum := self._agreed(trainer):
             if self.path is not None:
                 trainer.save_checkpoint(self.path)
+                self._saved = True
             self._stop(trainer, signum)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Act on a signal that came in the last step of the epoch before or later: its checkpoint has been written."""
+        self._saved = self.path is not None and trainer.global_step > self._first_step
         if trainer.global_step and (signum := self._agreed(trainer)):
             self._stop(trainer, signum)
 
@@ -111,15 +114,25 @@ class SaveOnSignal(L.Callback):
         if signum == REQUEUE:
             requeue()
             trainer.strategy.barrier()  # srun may kill all processes of a job when one of them has ended
-        raise StoppedBySignal(signum, self.path)
+        # A signal to a run that has only just been resumed: it goes on from where it would have.
+        resumed = Path(trainer.ckpt_path) if trainer.ckpt_path else None
+        raise StoppedBySignal(signum, self.path if self._saved else resumed)
 
 
-def end_with_parent(seconds: float = 2.0) -> None:
-    """From now on end this process when the one that started it is gone, killed say; it is looked for every so often.
+def _validates_after(trainer: L.Trainer, done: int) -> bool:
+    """Whether a validation follows the ``done``-th batch of the epoch."""
+    if trainer.val_check_batch is None:  # by time: a resumed run has it when its own time has come
+        return False
+    if trainer.check_val_every_n_epoch is None:  # batches are counted through all epochs
+        done = trainer.fit_loop.total_batch_idx + 1
+    return done % trainer.val_check_batch == 0
+
+
+def end_with_parent(parent: int, seconds: float = 2.0) -> None:
+    """From now on end this process when ``parent``, which started it, is gone, killed say; it is looked for every so often.
 
     Otherwise a process that waits for the others of a run in a collective can wait for a long time.
     """
-    parent = os.getppid()
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -112,8 +112,9 @@ class DynamicConv2d(nn.Module):
         """Convolve image b with ``kernels[b]``, in whichever of three equal ways is fastest for the shape."""
         batch, _, height, width = x.shape
         if batch == 1:
-            bias = None if biases is None else biases[0]
-            return F.conv2d(x, kernels[0], bias, self.stride, self.padding, self.dilation, self.groups)
+            bias = None if biases is None else biases.view(-1)  # not [0], which exported graphs would copy
+            kernel = kernels.view(self.kernel_shape)
+            return F.conv2d(x, kernel, bias, self.stride, self.padding, self.dilation, self.groups)
         if self._pointwise:
             return _matrix_products(x, kernels.flatten(2), biases)
         # One convolution: the images become channel groups of a single image.

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -58,6 +59,20 @@ def test_a_gradient_that_is_not_finite_is_named(tmp_path: Path) -> None:
         )
     assert guard.skipped == 1
     assert torch.equal(parameter, before)
+
+
+def test_a_gradient_scaler_that_no_scale_helps_does_not_go_on_for_ever(tmp_path: Path) -> None:
+    """Infinite gradients are the scaler's business while it has something to lower."""
+    model = module(nominal_batch=2)
+    next(model.parameters()).register_hook(lambda gradient: gradient * torch.nan)
+    precision = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=4.0))
+    data = DataLoader(Poisoned(12, set()), batch_size=2, collate_fn=collate)
+    guard = NonFiniteGuard(max_skips=2)
+    fitted = trainer(tmp_path, callbacks=[guard], plugins=[precision])
+    with pytest.warns(UserWarning, match="is skipped"), pytest.raises(NonFiniteLoss, match="2 steps in a row"):
+        fitted.fit(model, data)
+    assert guard.skipped == 2
+    assert fitted.fit_loop.total_batch_idx == 4  # at 4, 2 and 1 the scaler was left alone
 
 
 def test_it_stops_when_it_goes_on(tmp_path: Path) -> None:

@@ -3,10 +3,15 @@
 import os
 import select
 import time
+from pathlib import Path
+from typing import Any
 
+import lightning as L
 import pytest
+from lightning.pytorch.demos.boring_classes import BoringModel
 
-from detector.signals import end_with_parent
+from detector.signals import _validates_after, end_with_parent
+from tests.detector.test_lightning_module import trainer
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
@@ -16,8 +21,9 @@ def test_a_process_whose_parent_was_killed_ends() -> None:
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
+        parent = os.getpid()
         if os.fork() == 0:
-            end_with_parent(seconds=0.05)
+            end_with_parent(parent, seconds=0.05)
             os.write(writing, b"here")
             time.sleep(60)
             os._exit(0)
@@ -30,3 +36,36 @@ def test_a_process_whose_parent_was_killed_ends() -> None:
     assert ready
     assert os.read(reading, 1) == b""
     os.close(reading)
+
+
+class Validations(L.Callback):
+    """Notes after which steps a validation is foretold, and after which there is one."""
+
+    def __init__(self) -> None:
+        self.foretold: list[int] = []
+        self.seen: list[int] = []
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int) -> None:
+        if _validates_after(trainer, index + 1):
+            self.foretold.append(trainer.global_step)
+
+    def on_validation_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.seen.append(trainer.global_step)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("every", "interval", "after"), [(1, 2, [2, 4, 6, 8]), (None, 3, [3, 6])])
+def test_validations_are_foretold(every: int | None, interval: int, after: list[int], tmp_path: Path) -> None:
+    """A signal must not stop a run between a step and its validation; with None, batches count through all epochs."""
+    callback = Validations()
+    fitted = trainer(
+        tmp_path,
+        max_epochs=2,
+        limit_train_batches=4,
+        limit_val_batches=1,
+        val_check_interval=interval,
+        check_val_every_n_epoch=every,
+        callbacks=[callback],
+    )
+    fitted.fit(BoringModel())
+    assert callback.foretold == callback.seen == after

@@ -4,6 +4,10 @@ Configuration files are merged in the order given, over ``configs/base.yaml``, a
 line: ``--model.lr 0.02``. ``--ckpt_path`` resumes, ``--eval CKPT`` only evaluates.
 """
 
+import gc
+
+gc.disable()  # a third of the time that the imports below take; see the end of them
+
 import json
 import logging
 import os
@@ -42,6 +46,10 @@ from detector.run_record import command_line, run_record, starts
 from detector.signals import SaveOnSignal, StoppedBySignal, end_with_parent
 from detector.weights import OWN_CHECKPOINT, read_weights
 
+# What is imported stays: collections need not look at it, nor worker processes, which are forked, copy it for that.
+gc.freeze()
+gc.enable()
+
 BASE_CONFIG = Path(__file__).parent / "configs" / "base.yaml"
 # Shown before an error; --help lists the options.
 USAGE = "python train.py [--help] [--config FILE ...] [--GROUP.OPTION VALUE ...]"
@@ -71,7 +79,7 @@ class DetectorCLI(LightningCLI):
         """Add what is ours beside Lightning's trainer, model and data."""
         parser.add_argument("--run_dir", type=str | None, help="folder of the run; by default runs/<variant>, numbered")
         parser.add_argument("--ckpt_path", type=str | None, help="checkpoint of ours to resume from, <run>/last.ckpt")
-        parser.add_argument("--eval", type=str | None, help="only evaluate this checkpoint, with the data of the config")
+        parser.add_argument("--eval", type=str | None, help="only evaluate these weights, with the data of the config")
         parser.add_argument("--split", type=Literal["val", "test"], default="val", help="what --eval evaluates on")
         parser.add_argument(
             "--auto_batch_size",
@@ -185,14 +193,15 @@ def settle_network(config: Any) -> None:
     if path is not None:
         model["weights"] = None
         weights = read_weights(path)
-        if weights.kind != OWN_CHECKPOINT:
-            raise ValueError(
-                f"{path} is a {weights.kind}; --eval and --ckpt_path take checkpoints of train.py only. Start from it with "
-                "--model.weights, or use it with detector.load_detector"
-            )
         saved = weights.info
         model["variant"] = model["variant"] or saved.variant
-        if "class_channels" in saved.overrides:  # taken over from the weights when the run began
+        if weights.kind != OWN_CHECKPOINT:
+            if config["ckpt_path"]:
+                raise ValueError(
+                    f"{path} is a {weights.kind}, with nothing to resume a training by; start from it with --model.weights"
+                )
+            model["weights"] = path  # evaluated are weights that a network is built with
+        elif "class_channels" in saved.overrides:  # taken over from the weights when the run began
             model["overrides"] = {"class_channels": saved.overrides["class_channels"]} | (model["overrides"] or {})
     elif model["variant"] is None:
         model["variant"] = "dyn_n" if model["weights"] is None else read_weights(model["weights"]).info.variant
@@ -300,12 +309,16 @@ def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def check_classes(path: str, model: DetectorModule) -> None:
-    """Refuse to evaluate a checkpoint on data with other classes than its own; ``model`` has those of the data."""
-    saved = torch.load(path, map_location="cpu", weights_only=True)["hyper_parameters"]
-    if (saved["class_names"], saved["category_ids"]) != (model.class_names, model.category_ids):
+    """Refuse to evaluate weights on data with other classes than their own; ``model`` has those of the data.
+
+    Files of the public reference know names but no ids; there the names, in any order, must be the same.
+    """
+    names, ids = read_weights(path).info.class_names or [], read_weights(path).info.category_ids
+    known = dict(zip(ids, names)) if ids else sorted(names)
+    wanted = dict(zip(model.category_ids, model.class_names)) if ids else sorted(model.class_names)
+    if known != wanted:
         raise ValueError(
-            f"{path} knows the classes {dict(zip(saved['category_ids'], saved['class_names']))}, but the data have "
-            f"{dict(zip(model.category_ids, model.class_names))}; evaluate on data with the same classes"
+            f"{path} knows the classes {known}, but the data have {wanted}; evaluate on data with the same classes"
         )
 
 
@@ -325,9 +338,7 @@ def fit(cli: DetectorCLI) -> None:
         try:
             cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=cli.config["ckpt_path"], weights_only=True)
         except StoppedBySignal as stop:
-            config = starts(cli.run_dir, "config", ".yaml")[-1]
-            again = f": python train.py --config {config} --ckpt_path {stop.checkpoint}" if stop.checkpoint else ""
-            rank_zero_info(f"{stop}{again}")
+            tell_how_to_go_on(cli, stop)
             # As shells report a process that a signal has ended. Lightning kills all when a child exits with an error.
             sys.exit(0 if is_child else 128 + stop.signum)
         except NonFiniteLoss as error:
@@ -335,9 +346,20 @@ def fit(cli: DetectorCLI) -> None:
     report(cli)
 
 
+@rank_zero_only
+def tell_how_to_go_on(cli: DetectorCLI, stop: StoppedBySignal) -> None:
+    """Print the command that resumes the run."""
+    config = starts(cli.run_dir, "config", ".yaml")[-1]
+    again = f": python train.py --config {config} --ckpt_path {stop.checkpoint}" if stop.checkpoint else ""
+    rank_zero_info(f"{stop}{again}")
+
+
 @contextmanager
 def a_process_of_the_run(cli: DetectorCLI) -> Iterator[bool]:
-    """Tell the processes that Lightning starts what they must know; out of memory exits with advice. Yields whether it is one."""
+    """Tell the processes that Lightning starts what they must know, and yield whether this is one of them.
+
+    Out of memory exits with advice.
+    """
     is_child = RUN_DIR_VARIABLE in os.environ
     if is_child:
         end_with_parent(int(os.environ[PARENT_VARIABLE]))
@@ -364,8 +386,10 @@ def out_of_memory(config: Any) -> str:
 
 
 def evaluate(cli: DetectorCLI) -> None:
-    """Evaluate the checkpoint ``--eval`` on the validation or test data and print the table."""
-    model = DetectorModule.load_from_checkpoint(cli.config["eval"], map_location="cpu", weights_only=True)
+    """Evaluate ``--eval``, a checkpoint or other weights, on the validation or test data and print the table."""
+    model = cli.model  # which has the weights already, if they are not a checkpoint
+    if not cli.config["model"]["weights"]:
+        model = DetectorModule.load_from_checkpoint(cli.config["eval"], map_location="cpu", weights_only=True)
     judge = cli.trainer.validate if cli.config["split"] == "val" else cli.trainer.test
     with a_process_of_the_run(cli):
         judge(model, datamodule=cli.datamodule, verbose=False)

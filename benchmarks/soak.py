@@ -21,7 +21,7 @@ SAMPLE_SECONDS = 10
 WARM_UP_SECONDS = 300  # left out of the verdict: allocators and caches fill, workers of the first validation start
 JUDGED_MINUTES = 15  # shorter parts are reported and not judged
 STOPS = [(1 / 3, signal.SIGTERM), (2 / 3, signal.SIGKILL), (1.0, signal.SIGTERM)]  # share of the time, and how
-# A leak of 1 MB an epoch, or of a descriptor an epoch, would exceed these many times over.
+# A leak of 1 MB an epoch, or of a descriptor an hour, would exceed these.
 MAX_GROWTH, MAX_NEW_DESCRIPTORS = 0.03, 0
 
 
@@ -80,6 +80,9 @@ def main() -> None:
     found |= verdict(args.out / "samples.csv") | {"epochs": epochs(run)}
     (args.out / "verdict.json").write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found, indent=1))
+    expected = [-signum if signum == signal.SIGKILL else 128 + signum for _, signum in STOPS]
+    ended_well = [s["exit_code"] for s in stops] == expected and not any(s["processes_left"] for s in stops)
+    sys.exit(0 if found["flat"] and ended_well else 1)
 
 
 def watch(process: subprocess.Popen, part: int, started: float, until: float, writer: csv.DictWriter, file) -> None:
@@ -169,8 +172,8 @@ def is_alive(pid: int) -> bool:
 def verdict(path: Path) -> dict[str, object]:
     """Compare the beginning and the end of each part, its warm-up left out, by role.
 
-    Of memory the means of the first and last quarter; of descriptors the most in each half, for their number goes up and
-    down with the batches that are under way.
+    Of memory the means of the first and last quarter; of descriptors the fewest in each half: they come and go with the
+    batches that are under way, and one that is leaked never goes.
     """
     with open(path, newline="") as file:
         rows = list(csv.DictReader(file))
@@ -188,10 +191,11 @@ def verdict(path: Path) -> dict[str, object]:
             quarter = max(len(times) // 4, 1)
             first, last = series[:quarter], series[-quarter:]
             growth = last[:, 0].mean() / first[:, 0].mean() - 1
-            most = [int(half[:, 1].max()) for half in np.array_split(series, 2)] if len(series) > 1 else [0, 0]
+            halves = [half[:, 1] for half in np.array_split(series, 2)] if len(series) > 1 else [np.zeros(1)] * 2
+            fewest, most = ([int(which(half)) for half in halves] for which in (np.min, np.max))
             minutes = float(times[-1] - times[0]) / 60
             judged = minutes >= JUDGED_MINUTES
-            is_flat &= not judged or (growth <= MAX_GROWTH and most[1] - most[0] <= MAX_NEW_DESCRIPTORS)
+            is_flat &= not judged or (growth <= MAX_GROWTH and fewest[1] - fewest[0] <= MAX_NEW_DESCRIPTORS)
             parts.append(
                 {
                     "part": int(part),
@@ -201,8 +205,8 @@ def verdict(path: Path) -> dict[str, object]:
                     "mb_first_quarter": round(float(first[:, 0].mean()), 1),
                     "mb_last_quarter": round(float(last[:, 0].mean()), 1),
                     "growth": round(float(growth), 4),
-                    "most_descriptors_first_half": most[0],
-                    "most_descriptors_second_half": most[1],
+                    "fewest_descriptors_of_halves": fewest,
+                    "most_descriptors_of_halves": most,
                 }
             )
     return {"flat": bool(is_flat and any(part["judged"] for part in parts)), "parts": parts}

@@ -1,6 +1,7 @@
 """What to do with a trained model: ``python -m detector predict|export|report|weights ...``."""
 
 import argparse
+import gc
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -78,4 +79,5 @@ def with_licence(info: WeightsInfo, licence: str | None) -> WeightsInfo:
 
 
 if __name__ == "__main__":
+    gc.freeze()  # what is imported stays: Python would look through it once more at the end
     sys.exit(main())

@@ -42,8 +42,10 @@ def collapse(detector: Detector, dataloader: Iterable[Batch]) -> Collapsed:
     against the objects in the batches: it is not the one to publish. ``detector`` itself stays as it is; it may be a
     deployed one, and one of ``yolo26_*`` can load the weights of what comes out if it is not.
 
-    Raises ValueError if there is no dynamic layer or no image.
+    Raises ValueError if there is no dynamic layer or no image, or for an iterator, which is empty the second time.
     """
+    if iter(dataloader) is dataloader:
+        raise ValueError("dataloader can be gone through only once; give the DataLoader itself, or a list of batches")
     detector = deepcopy(detector).eval()
     if not dynamic_layers(detector):
         raise ValueError("the detector has no dynamic layer to collapse; was it built as one of dyn_*?")

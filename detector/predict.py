@@ -70,10 +70,7 @@ class Predictor:
         source: str = "",
         image_size: int | tuple[int, int] | None = None,
     ) -> None:
-        if getattr(model.head, branch, None) is None:
-            raise ValueError(
-                f"the detector has no branch {branch!r}; choose one2one or one2many, if it has not been deployed"
-            )
+        _check_branch(model, branch)
         self.model, self.info, self.branch, self.source = model.eval(), info, branch, source
         num_classes = getattr(model.head, branch).cls[0][-1].out_channels
         self.class_names = info.class_names or [f"class {label}" for label in range(num_classes)]
@@ -89,6 +86,7 @@ class Predictor:
         classes: Sequence[str | int] | None = None,
         iou_threshold: float = 0.7,
         batch_size: int = 8,
+        branch: BranchName | None = None,
     ) -> list[Detections]:
         """Find the objects of pictures, one ``Detections`` each.
 
@@ -101,6 +99,7 @@ class Predictor:
             classes: names or labels of the classes to look for, before anything is ranked; default: all.
             iou_threshold: of NMS, which the branch ``one2many`` needs.
             batch_size: so many pictures go through the network at a time, which changes nothing but time and memory.
+            branch: the one to answer, ``"one2one"`` or ``"one2many"``; default: the predictor's own.
 
         Raises ValueError for anything else.
         """
@@ -109,12 +108,14 @@ class Predictor:
                 f"score_threshold is {score_threshold}, batch_size {batch_size} and max_detections {max_detections}; "
                 "expected 0 to 1, and at least 1 each"
             )
+        branch = branch or self.branch
+        _check_branch(self.model, branch)
         images = [images] if isinstance(images, str | Path | np.ndarray | Tensor) else list(images)
         labels = None if classes is None else self.labels_of(classes)
         found: list[Detections] = []
         for start in range(0, len(images), batch_size):
             batch, places = self.prepare([as_array(image) for image in images[start : start + batch_size]])
-            answers = self.model.detect(batch, self.branch, score_threshold, max_detections, iou_threshold, labels)
+            answers = self.model.detect(batch, branch, score_threshold, max_detections, iou_threshold, labels)
             found += [self.detections(answer, place) for answer, place in zip(answers, places, strict=True)]
         return found
 
@@ -163,6 +164,11 @@ def load_detector(
     return Predictor(build_from(weights), weights.info, branch, f"{weights.path} ({weights.kind})", image_size)
 
 
+def _check_branch(model: Detector, branch: str) -> None:
+    if branch not in ("one2one", "one2many") or getattr(model.head, branch) is None:
+        raise ValueError(f"the detector has no branch {branch!r}; choose one2one or one2many, if it has not been deployed")
+
+
 def as_array(image: Image) -> np.ndarray:
     """Return a picture, see ``Predictor.__call__``, as an (H, W, 3) uint8 RGB array."""
     if isinstance(image, str | Path):
@@ -180,8 +186,9 @@ def as_array(image: Image) -> np.ndarray:
         image = (image >> 8).astype(np.uint8)  # as decoders do
     if image.ndim != 3 or image.shape[2] not in (1, 3, 4) or image.dtype != np.uint8 or not image.size:
         raise ValueError(
-            f"the picture is {dtype} of shape {shape}; expected a uint8 RGB array (height, width, 3), or a tensor "
-            "(3, height, width), uint8 or floating point in 0..1; several pictures go into a list"
+            f"the picture is {dtype} of shape {shape}; expected an array (height, width), (height, width, 3) or (height, "
+            "width, 4), RGB, uint8 or uint16, or a tensor (3, height, width), uint8 or floating point in 0..1; several "
+            "pictures go into a list"
         )
     return np.ascontiguousarray(image.repeat(3, axis=2) if image.shape[2] == 1 else image[..., :3])
 

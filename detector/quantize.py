@@ -1,5 +1,6 @@
 """int8 after training, by NNCF, for OpenVINO: needs ``pip install lightning-dyn-detector[int8]``."""
 
+import logging
 import os
 import tempfile
 from collections.abc import Sequence
@@ -33,6 +34,7 @@ def quantize(
     import nncf
     import openvino
 
+    nncf.set_log_level(logging.WARNING)  # it would name every layer that stays in float
     path, settings = Path(path), replace(settings or ExportSettings(), dynamic_form="experts")
     if path.suffix != ".xml" or not path.parent.is_dir():
         raise ValueError(f"{path}: expected a name ending in .xml, in a folder that is there")

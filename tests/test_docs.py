@@ -3,19 +3,74 @@
 from pathlib import Path
 from typing import Any
 
+import cv2
+import lightning as L
+import numpy as np
 import pytest
+import torch
+import torchvision
 
 import train
+from data import CocoDataModule
+from detector import DetectorModule
+from tests.detector.test_lightning_module import loader
 from tests.docs_commands import PAGES, check, examples, main
 from tests.file_logger import FileLogger
+from tests.resuming import TINY
+
+EXTRAS = ("nncf", "supervision")  # not of the test environment: an example that needs one is run up to there
 
 FOUND = [(page, kind, example) for page in PAGES for kind, example in examples(page)]
+PYTHON = [(page.name, example) for page, kind, example in FOUND if kind == "python"]
 
 
 def test_every_example_is_accepted(capsys: pytest.CaptureFixture) -> None:
     assert main() == 0, capsys.readouterr().out
     assert len(FOUND) > 30
     assert {kind for _, kind, _ in FOUND} == {"sh", "python", "yaml"}
+
+
+@pytest.fixture
+def names(tiny_arguments: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What examples suppose to be there: files in the working directory, which is set, and the names that are returned."""
+    monkeypatch.chdir(tmp_path)
+    module = DetectorModule("dyn_n", ["car", "bus", "cat"], [1, 2, 3], TINY)
+    quick = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
+    trainer = L.Trainer(**quick)
+    trainer.strategy.connect(module)
+    module.trainer = trainer
+    run, pictures = Path("runs/dyn_n"), Path("datasets/mine/train")
+    for folder in (run, pictures):
+        folder.mkdir(parents=True)
+    trainer.save_checkpoint(run / "best.ckpt")
+    picture = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    for path in ("picture.jpg", "a.jpg", *(pictures / f"{number}.jpg" for number in range(3))):
+        cv2.imwrite(str(path), picture)
+    data = CocoDataModule(**tiny_arguments | {"batch_size": 2})
+    data.setup("fit")
+    # An example may train for a hundred epochs: here two batches are enough.
+    short = {"max_epochs": 1, "limit_train_batches": 2, "limit_val_batches": 1, "default_root_dir": tmp_path}
+    monkeypatch.setattr(L, "Trainer", lambda _make=L.Trainer, **given: _make(**given | quick | short))
+    return {
+        "array": picture,
+        "tensor": torch.from_numpy(picture).movedim(2, 0),
+        "any_network": torchvision.models.resnet18(),
+        "model": module.model,
+        "dataloader": data.val_dataloader(),
+        "train_loader": loader(4, 2),
+        "val_loader": loader(2, 2),
+    }
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("page", "example"), PYTHON, ids=[f"{page}-{n}" for n, (page, _) in enumerate(PYTHON)])
+def test_python_examples_run(page: str, example: str, names: dict[str, Any]) -> None:
+    try:
+        exec(compile(example, page, "exec"), names)
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise
+        pytest.skip(f"{error.name} is not installed: {error}")
 
 
 @pytest.mark.parametrize(

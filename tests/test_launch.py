@@ -1,6 +1,8 @@
-"""Launchers other than Lightning's own."""
+"""Processes of a run that the command line starts: by Lightning and by torchrun."""
 
+import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -10,6 +12,34 @@ from typing import Any
 import torch
 
 ROOT = Path(__file__).parents[1]
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+def train_arguments(tiny_arguments: dict[str, Any], run: Path, **trainer: Any) -> list[str]:
+    """The command of a small run into the folder ``run``, without Python."""
+    tiny = {"width": 0.125, "depth": 0.33}
+    settings = tiny_arguments | {"batch_size": 2}
+    arguments = [str(ROOT / "train.py"), *(f"--data.{name}={value}" for name, value in settings.items())]
+    arguments += ["--model.variant=yolo26_n", f"--model.overrides={tiny}", "--model.nominal_batch=4", f"--run_dir={run}"]
+    return arguments + [f"--trainer.{name}={value}" for name, value in ({"accelerator": "cpu"} | trainer).items()]
+
+
+def test_two_processes_end_together(tiny_arguments: dict[str, Any], tmp_path: Path) -> None:
+    """By SIGTERM to the first, after saving; and when it is killed, without a word to the other."""
+    run = tmp_path / "run"
+    for epoch, signum, code in ((1, signal.SIGTERM, 128 + signal.SIGTERM), (2, signal.SIGKILL, -signal.SIGKILL)):
+        kill = {"class_path": "tests.resuming.Kill", "init_args": {"epoch": epoch, "batch": 0, "signum": int(signum)}}
+        trainer = {"devices": 2, "max_epochs": 1000, "limit_val_batches": 0, "callbacks": json.dumps([kill])}
+        arguments = train_arguments(tiny_arguments, run, **trainer)
+        arguments += [f"--ckpt_path={run / 'last.ckpt'}"] if epoch > 1 else []
+        command = [sys.executable, *arguments]
+        with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+            told = process.communicate(timeout=300)[0].decode()  # until the last process that could write has ended
+        assert process.returncode == code, told
+        assert "4 images a step = 2 a device x 2 processes on 1 nodes" in told
+    # One step after the first signal; the run that was killed went on from there, to the end of that epoch.
+    assert torch.load(run / "last.ckpt", weights_only=True)["global_step"] == 4
+    assert (run / "config-2.yaml").is_file()
 
 
 def test_torchrun_on_two_nodes(tiny_arguments: dict[str, Any], tmp_path: Path) -> None:
@@ -17,19 +47,14 @@ def test_torchrun_on_two_nodes(tiny_arguments: dict[str, Any], tmp_path: Path) -
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    tiny = {"width": 0.125, "depth": 0.33}
-    settings = tiny_arguments | {"batch_size": 2}
-    run = [str(ROOT / "train.py"), *(f"--data.{name}={value}" for name, value in settings.items())]
-    run += ["--model.variant=yolo26_n", f"--model.overrides={tiny}", "--model.nominal_batch=4", "--trainer.max_epochs=1"]
-    run += ["--trainer.accelerator=cpu", "--trainer.num_nodes=2", "--trainer.devices=1", f"--run_dir={tmp_path / 'run'}"]
+    run = train_arguments(tiny_arguments, tmp_path / "run", max_epochs=1, num_nodes=2, devices=1)
     agents = []
     for node in (0, 1):
         launcher = ["-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", f"--node-rank={node}"]
         launcher += ["--master-addr=127.0.0.1", f"--master-port={port}"]
         with open(tmp_path / f"log{node}", "w") as log:
-            environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
             command = [sys.executable, *launcher, *run]
-            agents.append(subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log, stderr=log))
+            agents.append(subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, stdout=log, stderr=log))
     codes = [agent.wait(600) for agent in agents]
     told = (tmp_path / "log0").read_text()
     assert codes == [0, 0], told

@@ -68,10 +68,10 @@ def random_pictures(number: int, seed: int) -> list[tuple]:
 
 @pytest.mark.parametrize("variant", ["yolo26_n", "dyn_n"])
 def test_unseen_pictures_are_understood(variant: str, tiny_arguments: dict[str, Any], tmp_path: Path) -> None:
-    """The gate. Measured: 0.85 to 0.97; with the labels of the training objects shuffled, 0.44 to 0.53."""
+    """The gate, at half the width. Measured: 0.85 to 0.96; with the training objects' labels shuffled, 0.27 to 0.33."""
     root = tmp_path / "random"
     write_coco(root, "train", random_pictures(96, seed=0), first_id=1)
     write_coco(root, "val", random_pictures(32, seed=1), first_id=1001)
     data = CocoDataModule(**{**tiny_arguments, "root": str(root), "batch_size": 16}, augment=STILL)
-    ap50 = learn(data, tmp_path, epochs=12, variant=variant, nominal_batch=16)
+    ap50 = learn(data, tmp_path, epochs=12, variant=variant, nominal_batch=16, overrides={"width": 0.125})
     assert min(ap50.values()) > 0.7, ap50

@@ -284,11 +284,25 @@ def test_bad_input_exits_with_one_clear_line(arguments: list[str], extra: list[s
     assert not Path("runs").exists()
 
 
-@pytest.mark.parametrize("option", ["--eval", "--ckpt_path"])
-def test_weights_are_neither_resumed_nor_evaluated(arguments: list[str], tmp_path: Path, option: str) -> None:
+def test_weights_are_not_resumed(arguments: list[str], tmp_path: Path) -> None:
     path = write_checkpoint(tmp_path / "official.pt", some_weights(), ["red", "green", "blue"])
     with pytest.raises(SystemExit, match=r"official\.pt is a file of the public reference.*--model\.weights"):
-        train.main([*arguments, option, str(path)])
+        train.main([*arguments, "--ckpt_path", str(path)])
+
+
+def test_weights_of_the_reference_are_evaluated(arguments: list[str], tmp_path: Path) -> None:
+    """With the classes in whatever order; the same detections as from those weights used in Python."""
+    path = write_checkpoint(tmp_path / "official.pt", some_weights(), ["blue", "red", "green"])
+    train.main([*arguments, "--model.variant", "yolo26_n", "--eval", str(path)])
+    rows = json.loads((tmp_path / "eval_val" / "predictions.json").read_text())
+    best = max((row for row in rows if row["image_id"] == 201), key=lambda row: row["score"])
+    predictor = load_detector(path, image_size=64)
+    (found,) = predictor(tmp_path / "tiny/images/val/picture_0.png", score_threshold=0.0, max_detections=1)
+    assert found.scores.item() == pytest.approx(best["score"], abs=1e-4)
+    assert {7: "red", 22: "green", 90: "blue"}[best["category_id"]] == found.names[0]
+    other = write_checkpoint(tmp_path / "other.pt", some_weights(), ["blue", "red", "grey"])
+    with pytest.raises(SystemExit, match=r"knows the classes .*'grey'.* but the data have"):
+        train.main([*arguments, "--model.variant", "yolo26_n", "--eval", str(other)])
 
 
 def test_missing_coco_tells_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,7 +108,8 @@ def test_a_temporary_folder_with_too_long_a_name_is_refused(
 
 
 SCRIPT = """
-import signal, sys, time, yaml
+import gc, signal, sys, time, yaml
+gc.disable()  # imports are faster
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what is in the background without it
 from data import CocoDataModule
 data = CocoDataModule(**yaml.safe_load(open(sys.argv[1])))

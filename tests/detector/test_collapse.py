@@ -91,3 +91,5 @@ def test_mistakes_are_refused() -> None:
         collapse(build_detector("yolo26_n", 2), batches())
     with pytest.raises(ValueError, match="no images"):
         collapse(build_detector("dyn_n", 2), [])
+    with pytest.raises(ValueError, match="only once"):
+        collapse(build_detector("dyn_n", 2), iter(batches()))

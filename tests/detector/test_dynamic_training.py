@@ -15,8 +15,10 @@ from tests.detector.test_lightning_module import NAMES, loader, trainer
 
 def upcycled(routing: str) -> DetectorModule:
     torch.manual_seed(0)
-    plain = build_detector("yolo26_n", len(NAMES))
-    module = DetectorModule("dyn_n", NAMES, overrides={"dynamic": {"routing": routing}}, nominal_batch=8, warmup_epochs=0.0)
+    half = {"width": 0.125}
+    plain = build_detector("yolo26_n", len(NAMES), **half)
+    overrides = half | {"dynamic": {"routing": routing}}
+    module = DetectorModule("dyn_n", NAMES, overrides=overrides, nominal_batch=8, warmup_epochs=0.0)
     module.model.load_state_dict(upcycle_state_dict(module.model, plain.state_dict()))
     return module
 

@@ -89,6 +89,22 @@ def test_classes_are_chosen_before_ranking(predictor: Predictor) -> None:
             predictor(image, classes=classes)
 
 
+def test_a_branch_can_be_asked_for(predictor: Predictor) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    other = Predictor(predictor.model, predictor.info, "one2many", image_size=predictor.image_size)
+    settings = {"score_threshold": 0.0, "max_detections": 20}
+    (own,), (asked,), (expected,) = (
+        predictor(image, **settings),
+        predictor(image, **settings, branch="one2many"),
+        other(image, **settings),
+    )
+    assert torch.equal(asked.boxes, expected.boxes)
+    assert not torch.equal(asked.boxes, own.boxes)
+    for wrong, one in (("both", predictor), ("one2many", predictor.deploy())):
+        with pytest.raises(ValueError, match=f"no branch '{wrong}'"):
+            one(image, branch=wrong)
+
+
 def test_detections_convert(predictor: Predictor) -> None:
     image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
     (found,) = predictor(image, score_threshold=0.0, max_detections=3)

@@ -94,8 +94,9 @@ def _from_torch_file(path: Path, content: Any) -> Weights:
 
 def _from_lightning(path: Path, content: dict[str, Any]) -> Weights:
     settings, about = (_expect(content.get(part) or {}, dict, part) for part in ("hyper_parameters", "weights_info"))
-    if "variant" not in settings or "class_names" not in settings:
-        raise ValueError("is a Lightning checkpoint, but not of DetectorModule: its hyper_parameters name no variant")
+    if missing := [name for name in ("variant", "class_names") if name not in settings]:
+        lack = " and no ".join(missing)
+        raise ValueError(f"is a Lightning checkpoint, but not of DetectorModule: its hyper_parameters have no {lack}")
     state_dict = {}
     for name, value in _expect(content.get("state_dict"), dict, "state_dict").items():
         if not str(name).startswith("model."):
@@ -115,6 +116,7 @@ def _from_lightning(path: Path, content: dict[str, Any]) -> Weights:
 
 
 def _from_safetensors(path: Path) -> Weights:
+    _check_header(path)
     try:
         with safe_open(path, framework="pt") as file:
             about = file.metadata() or {}
@@ -125,16 +127,47 @@ def _from_safetensors(path: Path) -> Weights:
         if is_reference_state_dict(state_dict):
             return _from_reference(path, state_dict)
         return _from_names(path, state_dict, "safetensors without our metadata")
-    if int(about["format_version"]) > FORMAT_VERSION:
+    if _from_json(about, "format_version") > FORMAT_VERSION:
         raise ValueError(f"has format version {about['format_version']}; this version reads {FORMAT_VERSION}: upgrade")
     if missing := sorted(metadata(WeightsInfo("")).keys() - about.keys()):
         raise ValueError(f"its metadata lack {', '.join(missing)}; write the file again")
-    plain = {name: json.loads(about[name]) for name in ("overrides", "class_names", "category_ids", "metrics")}
-    size = _size(json.loads(about["image_size"]))
+    plain = {name: _from_json(about, name) for name in ("overrides", "class_names", "category_ids", "metrics")}
+    size = _size(_from_json(about, "image_size"))
     info = WeightsInfo(
         about["variant"], image_size=size, licence=about.get("licence"), provenance=about["provenance"], **plain
     )
     return Weights(state_dict, info, path, "safetensors")
+
+
+def _check_header(path: Path) -> None:
+    """Raise ValueError for a field of a safetensors header that is of another type; its own reader does not say which."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        text = file.read(length) if length < path.stat().st_size else b""
+    try:
+        header = json.loads(text)
+    except ValueError:
+        return  # for its own reader to refuse
+    for name, entry in _expect(header, dict, "header").items():
+        fields = _expect(entry, dict, f"entry {name!r} of its header")
+        if name == "__metadata__":
+            for key, value in fields.items():
+                _expect(value, str, f"{key!r} in __metadata__")
+            continue
+        _expect(fields.get("dtype"), str, f"dtype of {name}")
+        for part, expected in (("shape", "a list of sizes"), ("data_offsets", "where it begins and ends")):
+            numbers = fields.get(part)
+            are_numbers = isinstance(numbers, list) and all(type(n) is int and 0 <= n < 2**63 for n in numbers)
+            if not are_numbers or (part == "data_offsets" and len(numbers) != 2):
+                raise ValueError(f"has {numbers!r:.80} as {part} of {name}; expected {expected}")
+
+
+def _from_json(about: Mapping[str, str], name: str) -> Any:
+    try:
+        value = json.loads(about[name])
+    except ValueError as error:
+        raise ValueError(f"has {about[name]!r:.80} as {name}, which is not JSON ({error})") from None
+    return _expect(value, int, name) if name == "format_version" else value
 
 
 def _from_reference(path: Path, content: Any) -> Weights:

@@ -16,6 +16,7 @@ import pytest
 
 from tests.processes import processes  # noqa: F401, a fixture
 
+LONG = ("test_resume", "test_launch", "test_learning", "test_train", "test_export")
 CATEGORIES = {7: "red", 22: "green", 90: "blue"}
 COLOURS = {7: (220, 40, 40), 22: (40, 220, 40), 90: (40, 40, 220)}  # RGB
 
@@ -39,6 +40,11 @@ VAL_PICTURES = [
 ]
 TRAIN_CROWD = (1, (7, 2, 34, 44, 28))  # picture number and object
 VAL_CROWD = (3, (7, 36, 2, 18, 30))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run files of long tests first: at the end, one process would work on the last and the other wait."""
+    items.sort(key=lambda item: item.path.stem not in LONG)
 
 
 def pytest_collection_finish() -> None:

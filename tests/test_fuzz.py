@@ -94,10 +94,9 @@ def refusal(read: Callable[[], Any], path: Path) -> str | None:
 
 
 def names(message: str, place: Place) -> bool:
-    """Tell whether a message has one of the fields on the way to the mistake: ``bbox``, or an entry's kind and number."""
-    words = [key for key in place if isinstance(key, str)]
-    singular = {"images": "image", "annotations": "annotation", "categories": "categor"}
-    return any(word in message or singular.get(word, word) in message for word in words)
+    """Tell whether a message has the field that was changed, or the kind of entry: ``bbox``, an annotation."""
+    word = [key for key in place if isinstance(key, str)][-1]
+    return {"images": "image", "annotations": "annotation", "categories": "categor"}.get(word, word) in message
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +116,7 @@ def test_annotations_with_one_field_changed(folder: Path, place: Place, value: A
     path = folder / "field.json"
     path.write_text(json.dumps(changed(COCO, place, value, remove)))
     message = refusal(lambda: read_coco(path, folder), path)
-    assert message is None or names(message, place), message
+    assert message is None or names(message.replace(str(path), ""), place), message
 
 
 @fuzzed
@@ -168,4 +167,10 @@ def test_safetensors_with_one_field_changed(folder: Path, data: st.DataObject) -
     text = json.dumps(changed(header, place, value, data.draw(st.booleans()))).encode()
     path = folder / "field.safetensors"
     path.write_bytes(struct.pack("<Q", len(text)) + text + content[8 + length :])
-    refusal(lambda: read_weights(path), path)
+    message = refusal(lambda: read_weights(path), path)
+    # A tensor may spoil the place of another, or leave a gap; without our metadata it is a file of another kind, that lacks
+    # weights; of a type that safetensors has not, the types that it has are listed.
+    named = message is None or names(message.replace(" ", "_"), place)
+    assert named or any(word in message for word in ("head.one2many", "not fully covered", "expected one of `BOOL`")), (
+        message
+    )

@@ -227,8 +227,8 @@ def _pictures(run: RunFolder, main: Findings, images: str | None) -> str:
     parts.append(f"<p>{keys(colours)}</p>")
     lost = 0
     for title, rows, boxes, owners, describe in (
-        ("Wrong detections, highest scores first", wrong, scene.det_boxes, scene.det_images, describe_false_positive),
-        ("Missed objects, largest of their class first", missed, scene.obj_boxes, scene.obj_images, describe_miss),
+        ("Wrong detections: the kinds in turn, highest scores first", wrong, scene.det_boxes, scene.det_images, describe_false_positive),
+        ("Missed objects: the kinds in turn, largest of their class first", missed, scene.obj_boxes, scene.obj_images, describe_miss),
     ):
         parts.append(f"<h3>{title}</h3>" + ("" if rows else "<p>None.</p>"))
         for row in rows:

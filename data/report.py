@@ -10,7 +10,7 @@ from data.images import read_image
 from detector.drawing import draw_boxes, fit_longer_side
 from detector.images import BadImageError
 from detector.page import keys, page, picture
-from detector.svg import COLOURS, bar, figure, text
+from detector.svg import COLOURS, bar, figure, shortened, text
 
 SPLIT_COLOURS = dict(zip(("train", "val", "test"), COLOURS))
 LEVELS = ("error", "warning", "note")
@@ -127,7 +127,7 @@ def _class_bars(splits: Splits) -> str:
     highest = max(max(int(count.max()) for count in counts.values()), 1)
     parts, line = [], 8 * len(splits) + 8
     for row, n in enumerate(order):
-        parts.append(text(-6, row * line + 10, names[n][:24], "end"))
+        parts.append(text(-6, row * line + 10, shortened(names[n], 150), "end"))
         for number, (split, count) in enumerate(counts.items()):
             # By logarithm: classes differ by orders of magnitude.
             wide = np.log1p(count[n]) / np.log1p(highest) * 380

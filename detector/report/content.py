@@ -26,8 +26,8 @@ from detector.svg import COLOURS, Line, bars, line_plot, matrix
 
 STYLE = """
 .top { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 330px), 1fr)); gap: 0 2.5em }
-.top h2 { margin-top: .8em } .top ul { padding-left: 1.2em; margin: .4em 0 } .top td, .top th { padding: .05em .5em }
-.top table { font-size: 14px } .top td:nth-child(2) { text-align: left; color: var(--muted); font-size: 13px }
+.top h2 { margin-top: .8em } .top ul { padding-left: 1.2em; margin: .4em 0 } .top td, .top th { padding: .05em .3em }
+.top table { font-size: 13.5px } .top td:nth-child(2) { text-align: left; color: var(--muted); font-size: 12px }
 .cards { display: flex; flex-wrap: wrap; gap: .7em; margin: .8em 0 0 } .wide { max-width: none }
 .card { background: var(--panel); border-radius: 8px; padding: .35em 1em }
 .card b { display: block; font-size: 1.65em; line-height: 1.2 }
@@ -105,7 +105,7 @@ def _cards(main: Findings) -> str:
 
 def _twelve(found: list[Findings]) -> str:
     rows = [[key, meaning, *(number(f.result.metrics[key]) for f in found)] for key, meaning in METRICS.items()]
-    return table(["pycocotools", "", *(f.branch for f in found)], rows)
+    return table(["", "of pycocotools", *(f.branch for f in found)], rows)
 
 
 def _wrong(main: Findings) -> str:

@@ -369,7 +369,17 @@ def evaluate(cli: DetectorCLI) -> None:
     judge = cli.trainer.validate if cli.config["split"] == "val" else cli.trainer.test
     with a_process_of_the_run(cli):
         judge(model, datamodule=cli.datamodule, verbose=False)
+    if cli.config["evaluation"]["predictions"]:
+        write_evaluation(cli)
     report(cli)
+
+
+@rank_zero_only
+def write_evaluation(cli: DetectorCLI) -> None:
+    """Write the resolved configuration beside the predictions: which checkpoint was judged, on what, at which input size."""
+    name = "evaluation.yaml" if cli.config["split"] == "val" else "evaluation_test.yaml"  # as predictions_test.json
+    cli.run_dir.mkdir(parents=True, exist_ok=True)
+    cli.parser.save(cli.config, cli.run_dir / name, overwrite=True)
 
 
 @rank_zero_only

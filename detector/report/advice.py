@@ -96,7 +96,7 @@ def _training(run: RunFolder) -> list[str]:
     if not epochs:
         return []
     best, last, said = int(np.argmax(values)), len(values) - 1, []
-    if values[best] - values[last] > 0.002 and not run.folder.name.startswith("eval_") and run.split == "val":
+    if values[best] - values[last] > 0.002 and not run.is_evaluation and run.split == "val":
         said.append(f"These numbers are of epoch {epochs[last]}; epoch {epochs[best]} was better (AP {values[best]:.3f}).")
         if (checkpoint := run.folder / "best.ckpt").is_file():
             command = shlex.join(

@@ -27,7 +27,8 @@ from detector.svg import COLOURS, Line, bars, line_plot, matrix
 STYLE = """
 .top { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 330px), 1fr)); gap: 0 2.5em }
 .top h2 { margin-top: .8em } .top ul { padding-left: 1.2em; margin: .4em 0 } .top td, .top th { padding: .05em .3em }
-.top table { font-size: 13.5px } .top td:nth-child(2) { text-align: left; color: var(--muted); font-size: 12px }
+.top table { font-size: 13.5px } .top td:nth-child(2) { color: var(--muted); font-size: 12px }
+.top th:nth-child(2), .top td:nth-child(2) { text-align: left }
 .cards { display: flex; flex-wrap: wrap; gap: .7em; margin: .8em 0 0 } .wide { max-width: none }
 .card { background: var(--panel); border-radius: 8px; padding: .35em 1em }
 .card b { display: block; font-size: 1.65em; line-height: 1.2 }
@@ -43,8 +44,8 @@ def report_page(run: RunFolder, found: list[Findings], images: str | None, speed
 
     ``speed`` is a section about the network, and ``notes`` are what could not be shown, and why.
     """
-    name = (run.config.get("model") or {}).get("variant") or "run"
-    parts = [_top(run, found, name, notes)]
+    head = heading(run)
+    parts = [_top(run, found, head, notes)]
     if found:
         main = found[0]
         parts += [
@@ -56,7 +57,15 @@ def report_page(run: RunFolder, found: list[Findings], images: str | None, speed
             _limits(found),
         ]
     parts += [training_sections(run), speed or "", _about(run)]
-    return page(f"{name}: report of {run.folder.resolve().name}", "".join(parts), STYLE)
+    return page(f"{head}: {run.folder.resolve().name}", "".join(parts), STYLE)
+
+
+def heading(run: RunFolder) -> str:
+    """Return what the page is about: a run, or an evaluation, of what, and on which split."""
+    name = (run.judged_with.get("model") or {}).get("variant") or "run"
+    if not run.is_evaluation:
+        return f"{name}: report of a run"
+    return f"{name}: evaluation of {run.evaluated.name if run.evaluated else 'a checkpoint'} on the {run.split} split"
 
 
 def number(value: float) -> str:
@@ -64,9 +73,11 @@ def number(value: float) -> str:
     return "none" if value < 0 else f"{value:.3f}"
 
 
-def _top(run: RunFolder, found: list[Findings], name: str, notes: list[str]) -> str:
-    data = run.config.get("data") or {}
+def _top(run: RunFolder, found: list[Findings], head: str, notes: list[str]) -> str:
+    data = run.judged_with.get("data") or {}
     facts = [f"folder {run.folder.resolve()}", f"data {data['root']}" if "root" in data else "", f"split {run.split}"]
+    if run.is_evaluation and run.evaluated is None:
+        facts.append("which checkpoint was evaluated is not recorded")
     if run.epochs:
         facts.append(f"{len(run.epochs)} epochs")
     if "image_size" in data:
@@ -78,11 +89,11 @@ def _top(run: RunFolder, found: list[Findings], name: str, notes: list[str]) -> 
     said = "".join(f"<li>{escape(sentence)}</li>" for sentence in advice(run, found))
     warned = "".join(f'<p class="warning wide">{escape(note)}</p>' for note in notes)
     todo = f"<div><h2>What to do</h2><ul>{said}</ul></div>" if said else ""
-    head = f'<h1>{escape(name)}: report of a run</h1><p class="muted wide">{line}</p>{warned}'
+    top = f'<h1>{escape(head)}</h1><p class="muted wide">{line}</p>{warned}'
     if not found:
-        return f'{head}<div class="top">{todo}</div>'
+        return f'{top}<div class="top">{todo}</div>'
     numbers = f"<div><h2>The twelve numbers</h2>{_twelve(found)}</div>"
-    return f'{head}{_cards(found[0])}<div class="top">{numbers}{todo}{_wrong(found[0])}</div>'
+    return f'{top}{_cards(found[0])}<div class="top">{numbers}{todo}{_wrong(found[0])}</div>'
 
 
 def _num_objects(main: Findings) -> int:
@@ -105,7 +116,7 @@ def _cards(main: Findings) -> str:
 
 def _twelve(found: list[Findings]) -> str:
     rows = [[key, meaning, *(number(f.result.metrics[key]) for f in found)] for key, meaning in METRICS.items()]
-    return table(["", "of pycocotools", *(f.branch for f in found)], rows)
+    return table(["", "pycocotools", *(f.branch for f in found)], rows)
 
 
 def _wrong(main: Findings) -> str:
@@ -227,8 +238,20 @@ def _pictures(run: RunFolder, main: Findings, images: str | None) -> str:
     parts.append(f"<p>{keys(colours)}</p>")
     lost = 0
     for title, rows, boxes, owners, describe in (
-        ("Wrong detections: the kinds in turn, highest scores first", wrong, scene.det_boxes, scene.det_images, describe_false_positive),
-        ("Missed objects: the kinds in turn, largest of their class first", missed, scene.obj_boxes, scene.obj_images, describe_miss),
+        (
+            "Wrong detections: the kinds in turn, highest scores first",
+            wrong,
+            scene.det_boxes,
+            scene.det_images,
+            describe_false_positive,
+        ),
+        (
+            "Missed objects: the kinds in turn, largest of their class first",
+            missed,
+            scene.obj_boxes,
+            scene.obj_images,
+            describe_miss,
+        ),
     ):
         parts.append(f"<h3>{title}</h3>" + ("" if rows else "<p>None.</p>"))
         for row in rows:

@@ -35,7 +35,8 @@ class DetectorModule(L.LightningModule):
     comes to. Use ``RampedEMA`` beside it for the averaged weights.
 
     Logged are ``train/...`` and ``val/...`` losses: ``<branch>/<box|cls|l1>``, and their ``total`` with the weights that the
-    branches have in that epoch, so that totals of different epochs do not compare.
+    branches have in that epoch, so that totals of different epochs do not compare. ``train/lr`` is the learning rate of the
+    first parameter group at the end of the epoch.
 
     Args:
         variant: a key of ``detector.VARIANTS``; by default that of ``weights``, and ``dyn_n`` without.
@@ -256,7 +257,11 @@ class DetectorModule(L.LightningModule):
         """Set the learning rate and momentum of this batch."""
         optimizer = self.optimizers(use_pl_optimizer=False)
         self.schedule.apply(optimizer, self.current_epoch, batch_idx, self.trainer.num_training_batches)
-        self.log("train/lr", optimizer.param_groups[0]["lr"], on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
+
+    def on_train_epoch_end(self) -> None:
+        """Log the learning rate of the first group, the one that the epoch ended with."""
+        lr = self.optimizers(use_pl_optimizer=False).param_groups[0]["lr"]
+        self.log("train/lr", lr, batch_size=1, sync_dist=True)
 
 
 def _architecture(

@@ -23,9 +23,9 @@ class EpochLog(L.Callback):
     """Appends one line an epoch to ``<trainer.default_root_dir>/train.log``, and prints it where there is no terminal.
 
     A line has the epoch, every ``train/...`` value that was logged (losses of both branches; the mean over the epoch if
-    it was logged so), the learning rate of the first parameter group, loss, AP and AP50 of the epoch's validation ("-"
-    if there was none), the seconds of training and of validation, and the images trained on per second, all processes
-    together. A header line comes first, and again after a resume. In long epochs without a progress bar, a line a minute
+    it was logged so), the learning rate of the first parameter group at the end of the epoch, loss, AP and AP50 of the
+    epoch's validation ("-" if there was none), the seconds of training and of validation, and the images trained on per
+    second, all processes together. A header line comes first, and again after a resume. In long epochs without a progress bar, a line a minute
     says how far training is.
     """
 
@@ -81,7 +81,7 @@ class EpochLog(L.Callback):
         for name, value in metrics.items():
             if name.startswith("train/") and name not in repeats:
                 values[name.removeprefix("train/")] = f"{float(value):.4g}"
-        values.pop("lr", None)  # its mean over the epoch, if the module logs it
+        values.pop("lr", None)  # of the epoch before, if the module logs it: its hook comes after this one
         values["lr"] = f"{trainer.optimizers[0].param_groups[0]['lr']:.3g}" if trainer.optimizers else "-"
         for name in VALIDATION_COLUMNS:
             values[name] = f"{float(metrics[name]):.4f}" if self._validated and name in metrics else "-"

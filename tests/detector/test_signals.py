@@ -45,7 +45,9 @@ class Validations(L.Callback):
         self.foretold: list[int] = []
         self.seen: list[int] = []
 
-    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int) -> None:
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int
+    ) -> None:
         if _validates_after(trainer, index + 1):
             self.foretold.append(trainer.global_step)
 

@@ -337,7 +337,7 @@ def fit(cli: DetectorCLI) -> None:
 
 @contextmanager
 def a_process_of_the_run(cli: DetectorCLI) -> Iterator[bool]:
-    """Tell the processes that Lightning starts what they must know; out of memory exits with advice. Yields whether it is one."""
+    """Tell the processes that Lightning starts what they must know; out of memory exits with advice. Yields if it is one."""
     is_child = RUN_DIR_VARIABLE in os.environ
     if is_child:
         end_with_parent(int(os.environ[PARENT_VARIABLE]))

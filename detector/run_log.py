@@ -25,8 +25,8 @@ class EpochLog(L.Callback):
     A line has the epoch, every ``train/...`` value that was logged (losses of both branches; the mean over the epoch if
     it was logged so), the learning rate of the first parameter group at the end of the epoch, loss, AP and AP50 of the
     epoch's validation ("-" if there was none), the seconds of training and of validation, and the images trained on per
-    second, all processes together. A header line comes first, and again after a resume. In long epochs without a progress bar, a line a minute
-    says how far training is.
+    second, all processes together. A header line comes first, and again after a resume. In long epochs without a
+    progress bar, a line a minute says how far training is.
     """
 
     def __init__(self, file_name: str = "train.log") -> None:

@@ -37,7 +37,8 @@ document.body.dataset.found = JSON.stringify({
   pictures: document.images.length,
   silent: [...document.querySelectorAll("svg")].filter(svg => !svg.getAttribute("aria-label")).length,
   cut: [...document.querySelectorAll("svg text")].filter(
-    text => outside(text.getBoundingClientRect(), text.ownerSVGElement.getBoundingClientRect())).map(text => text.textContent),
+    text => outside(text.getBoundingClientRect(), text.ownerSVGElement.getBoundingClientRect())
+  ).map(text => text.textContent),
   scrolling: [...document.querySelectorAll(".top .scroll")].filter(box => box.scrollWidth > box.clientWidth).length,
   ground: getComputedStyle(document.body).backgroundColor,
 })}</script>"""

@@ -5,8 +5,9 @@ one, folded), latency of a batch of 1 (median and 95th percentile, in millisecon
 throughput of a batch of 8 and peak memory, and writes ``benchmarks/results/inference.json``. Every round gives each model in
 each runtime its turn, in alternating order; memory is that of a process of its own. A machine that is a third slower an hour
 later still ranks models: comparisons (with the first model, with PyTorch) are made within each round, in which the turns of
-a runtime are neighbours, and given as the median of the rounds' ratios with the 95 % interval of that median. About 10 minutes
-on 2 cores; the machine must be quiet. int8 needs pictures to calibrate with: ``--int8 ../shared/datasets/bccd/train``.
+a runtime are neighbours, and given as the median of the rounds' ratios with the 95 % interval of that median. About 10
+minutes on 2 cores; the machine must be quiet. int8 needs pictures to calibrate with:
+``--int8 ../shared/datasets/bccd/train``.
 
 What is timed is the network with decoding to detections (B, 300, 6), from an array of floats to one; reading and resizing
 pictures, the same for all, are not.

@@ -7,7 +7,7 @@ import numpy as np
 
 from detector.coco_metrics import METRICS
 from detector.page import keys, page, picture, table
-from detector.report.advice import advice
+from detector.report.advice import advice, next_commands
 from detector.report.breakdown import Bin, by_ratio, by_size
 from detector.report.curves import ap_by_limit, class_curve, precision_recall
 from detector.report.findings import Findings
@@ -29,6 +29,7 @@ STYLE = """
 .top h2 { margin-top: .8em } .top ul { padding-left: 1.2em; margin: .4em 0 } .top td, .top th { padding: .05em .3em }
 .top table { font-size: 13.5px } .top td:nth-child(2) { color: var(--muted); font-size: 12px }
 .top th:nth-child(2), .top td:nth-child(2) { text-align: left }
+.top pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: .4em 0 }
 .cards { display: flex; flex-wrap: wrap; gap: .7em; margin: .8em 0 0 } .wide { max-width: none }
 .card { background: var(--panel); border-radius: 8px; padding: .35em 1em }
 .card b { display: block; font-size: 1.65em; line-height: 1.2 }
@@ -88,12 +89,22 @@ def _top(run: RunFolder, found: list[Findings], head: str, notes: list[str]) -> 
     line = escape(" · ".join(fact for fact in facts if fact))
     said = "".join(f"<li>{escape(sentence)}</li>" for sentence in advice(run, found))
     warned = "".join(f'<p class="warning wide">{escape(note)}</p>' for note in notes)
-    todo = f"<div><h2>What to do</h2><ul>{said}</ul></div>" if said else ""
+    todo = f"<div><h2>What to do</h2><ul>{said}</ul>{_next(run, found)}</div>" if said else ""
     top = f'<h1>{escape(head)}</h1><p class="muted wide">{line}</p>{warned}'
     if not found:
         return f'{top}<div class="top">{todo}</div>'
     numbers = f"<div><h2>The twelve numbers</h2>{_twelve(found)}</div>"
     return f'{top}{_cards(found[0])}<div class="top">{numbers}{todo}{_wrong(found[0])}</div>'
+
+
+def _next(run: RunFolder, found: list[Findings]) -> str:
+    if not (commands := next_commands(run, found)):
+        return ""
+    predict, export = map(escape, commands)
+    return (
+        f"<p>Next, with your own pictures, videos or folders:</p><pre>{predict}</pre>"
+        f'<p class="muted">For ONNX, OpenVINO and others: <code>{export}</code></p>'
+    )
 
 
 def _num_objects(main: Findings) -> int:

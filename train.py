@@ -41,6 +41,7 @@ from detector.run_log import EpochLog, PredictionSheet
 from detector.run_record import command_line, run_record, starts
 from detector.signals import SaveOnSignal, StoppedBySignal, end_with_parent
 from detector.weights import OWN_CHECKPOINT, read_weights
+from detector.wording import counted
 
 BASE_CONFIG = Path(__file__).parent / "configs" / "base.yaml"
 # Shown before an error; --help lists the options.
@@ -274,7 +275,7 @@ def check_resumable(path: str, hparams: dict[str, Any], max_epochs: int) -> None
         rank_zero_info(f"resuming {path} with other settings:\n{lines}")
     place = checkpoint.get("CocoDataModule") or {"epoch": checkpoint["epoch"] + 1, "samples": 0}
     if place["epoch"] >= max_epochs > 0:  # Lightning's own counts the epoch of a run that was stopped in the middle of it
-        rank_zero_info(f"{path} is from the end of a run of {max_epochs} epochs: nothing is left to train")
+        rank_zero_info(f"{path} is from the end of a run of {counted(max_epochs, 'epoch')}: nothing is left to train")
 
 
 @rank_zero_only

@@ -14,6 +14,7 @@ from detector.batch import Batch, Target
 from detector.drawing import draw_boxes, fit_longer_side, sheet
 from detector.head import RawOutput
 from detector.postprocess import Detection, decode
+from detector.wording import counted
 
 VALIDATION_COLUMNS = ("val/total", "val/AP", "val/AP50")
 SIGN_OF_LIFE_SECONDS = 60.0  # in a long epoch that no progress bar shows
@@ -52,7 +53,7 @@ class EpochLog(L.Callback):
         if trainer.progress_bar_callback is None and trainer.is_global_zero and now - self._spoke > SIGN_OF_LIFE_SECONDS:
             self._spoke = now
             speed = self._num_images * trainer.world_size / (now - self._epoch_started)
-            done = f"{batch_idx + 1} of {trainer.num_training_batches} batches"
+            done = f"{batch_idx + 1} of {counted(trainer.num_training_batches, 'batch', 'batches')}"
             print(f"epoch {trainer.current_epoch}: {done}, {speed:.1f} images/s", flush=True)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -163,7 +164,7 @@ def compare(image: Tensor, target: Target, detections: Detection, names: list[st
     scores = detections["scores"].float().cpu().numpy()
     guess = draw_boxes(guess, guess_boxes, detections["labels"].cpu().numpy(), names, scores)
     which = f"image {target['image_id']}: " if "image_id" in target else ""
-    captions = [f"{which}{len(truth_boxes)} objects", f"{len(guess_boxes)} detections"]
+    captions = [which + counted(len(truth_boxes), "object"), counted(len(guess_boxes), "detection")]
     return sheet([[truth, guess]], [captions], margin=4)
 
 

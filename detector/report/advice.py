@@ -67,12 +67,12 @@ def _commonest(main: Findings) -> list[str]:
     wrong = Counter(kind for kind in main.mistakes.kinds if kind)
     missed = Counter(kind for kind in main.mistakes.misses if kind)
     said = []
-    for counts, table, what in ((wrong, KINDS, "wrong detections"), (missed, MISSES, "missed objects")):
+    for counts, table, what in ((wrong, KINDS, "wrong detection"), (missed, MISSES, "missed object")):
         if counts and main.best is not None:
             kind, number = counts.most_common(1)[0]
             remedy = REMEDIES.get(kind, "")
             said.append(
-                f"{number} of {counts.total()} {what}: {table[kind]}"
+                f"{number} of {counted(counts.total(), what)}: {table[kind]}"
                 + (f". {remedy[:1].upper() + remedy[1:]}." if remedy else ".")
             )
     return said

@@ -23,6 +23,7 @@ from detector.report.pictures import (
 from detector.report.run_folder import RunFolder, picture_folder
 from detector.report.training import training_sections
 from detector.svg import COLOURS, Line, bars, line_plot, matrix
+from detector.wording import counted
 
 STYLE = """
 .top { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 330px), 1fr)); gap: 0 2.5em }
@@ -80,12 +81,13 @@ def _top(run: RunFolder, found: list[Findings], head: str, notes: list[str]) -> 
     if run.is_evaluation and run.evaluated is None:
         facts.append("which checkpoint was evaluated is not recorded")
     if run.epochs:
-        facts.append(f"{len(run.epochs)} epochs")
+        facts.append(counted(len(run.epochs), "epoch"))
     if "image_size" in data:
         facts.append(f"input {data['image_size']} px")
     if found:
         result = found[0].result
-        facts.append(f"{result.num_images} pictures, {_num_objects(found[0])} objects, {result.num_detections} detections")
+        facts.append(counted(result.num_images, "picture"))
+        facts[-1] += f", {counted(_num_objects(found[0]), 'object')}, {counted(result.num_detections, 'detection')}"
     line = escape(" · ".join(fact for fact in facts if fact))
     said = "".join(f"<li>{escape(sentence)}</li>" for sentence in advice(run, found))
     warned = "".join(f'<p class="warning wide">{escape(note)}</p>' for note in notes)
@@ -134,14 +136,14 @@ def _wrong(main: Findings) -> str:
     kinds, misses = Counter(k for k in main.mistakes.kinds if k), Counter(m for m in main.mistakes.misses if m)
     plots = []
     for counts, order, title, colour in (
-        (kinds, KINDS, "wrong detections", "var(--c1)"),
-        (misses, MISSES, "missed objects", "var(--c3)"),
+        (kinds, KINDS, "wrong detection", "var(--c1)"),
+        (misses, MISSES, "missed object", "var(--c3)"),
     ):
         total = max(counts.total(), 1)
         names = [kind for kind in order if counts[kind]]
         texts = [f"{counts[kind]} ({counts[kind] / total:.0%})" for kind in names]
         of = int(main.mistakes.shown.sum()) if order is KINDS else _num_objects(main)
-        plots.append(bars(f"{counts.total()} {title} of {of}", names, [counts[k] for k in names], texts, colour))
+        plots.append(bars(f"{counted(counts.total(), title)} of {of}", names, [counts[k] for k in names], texts, colour))
     told = f"At the score {main.threshold:.3f} and IoU {main.scene.iou}, branch {main.branch}."
     for title, table_, counts in (("Wrong", KINDS, kinds), ("Missed", MISSES, misses)):
         words = "; ".join(f"{kind}: {meaning}" for kind, meaning in table_.items() if counts[kind])
@@ -276,8 +278,9 @@ def _pictures(run: RunFolder, main: Findings, images: str | None) -> str:
                 drawn = draw_place(pixels, scene, found, boxes[row], int(owners[row]))
                 parts.append(picture(drawn, caption))
     if lost:
-        where = "no folder of pictures is known" if folder is None else f"they are not, or with other sizes, in {folder}"
-        parts.insert(1, f'<p class="warning">{lost} pictures could not be shown: {escape(where)}. Give it as --images.</p>')
+        where = "no folder of pictures is known" if folder is None else f"not there, broken, or of another size, in {folder}"
+        said = f"{counted(lost, 'picture')} could not be shown: {where}. Give the folder as --images."
+        parts.insert(1, f'<p class="warning">{escape(said)}</p>')
     return "".join(parts)
 
 

@@ -1,5 +1,6 @@
 """The page: what is in it, in which order."""
 
+import re
 from collections import Counter
 from html import escape
 
@@ -30,6 +31,7 @@ STYLE = """
 .top h2 { margin-top: .8em } .top ul { padding-left: 1.2em; margin: .4em 0 } .top td, .top th { padding: .05em .3em }
 .top table { font-size: 13.5px } .top td:nth-child(2) { color: var(--muted); font-size: 12px }
 .top th:nth-child(2), .top td:nth-child(2) { text-align: left }
+.top pre span, .top code span { white-space: nowrap }
 .top pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: .4em 0 }
 .cards { display: flex; flex-wrap: wrap; gap: .7em; margin: .8em 0 0 } .wide { max-width: none }
 .card { background: var(--panel); border-radius: 8px; padding: .35em 1em }
@@ -102,7 +104,8 @@ def _top(run: RunFolder, found: list[Findings], head: str, notes: list[str]) -> 
 def _next(run: RunFolder, found: list[Findings]) -> str:
     if not (commands := next_commands(run, found)):
         return ""
-    predict, export = map(escape, commands)
+    # A line may end at any hyphen otherwise, also between the two of an option.
+    predict, export = (re.sub(r"--\w+", r"<span>\g<0></span>", escape(command)) for command in commands)
     return (
         f"<p>Next, with your own pictures, videos or folders:</p><pre>{predict}</pre>"
         f'<p class="muted">For ONNX, OpenVINO and others: <code>{export}</code></p>'

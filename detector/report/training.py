@@ -32,7 +32,7 @@ def _losses(epochs: Epochs) -> str:
             *_line(epochs, "val/AP75", "AP75", COLOURS[1]),
             *_line(epochs, "val/one2many/AP", "AP one2many", COLOURS[3], dashed=True),
         ],
-        "learning rate of the first group, at the end of the epoch": _line(epochs, "train/lr", "", "var(--ink)"),
+        "learning rate of the first group": _line(epochs, "train/lr", "", "var(--ink)"),
         "total loss (the branches' weights change with the epoch)": _pair(epochs, "total"),
     }
     for branch in ("one2one", "one2many"):

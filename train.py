@@ -45,6 +45,7 @@ from detector.run_log import EpochLog, PredictionSheet
 from detector.run_record import command_line, run_record, starts
 from detector.signals import SaveOnSignal, StoppedBySignal, end_with_parent
 from detector.weights import OWN_CHECKPOINT, read_weights
+from detector.wording import counted
 
 # What is imported stays: collections need not look at it, nor worker processes, which are forked, copy it for that.
 gc.freeze()
@@ -283,7 +284,7 @@ def check_resumable(path: str, hparams: dict[str, Any], max_epochs: int) -> None
         rank_zero_info(f"resuming {path} with other settings:\n{lines}")
     place = checkpoint.get("CocoDataModule") or {"epoch": checkpoint["epoch"] + 1, "samples": 0}
     if place["epoch"] >= max_epochs > 0:  # Lightning's own counts the epoch of a run that was stopped in the middle of it
-        rank_zero_info(f"{path} is from the end of a run of {max_epochs} epochs: nothing is left to train")
+        rank_zero_info(f"{path} is from the end of a run of {counted(max_epochs, 'epoch')}: nothing is left to train")
 
 
 @rank_zero_only
@@ -393,7 +394,17 @@ def evaluate(cli: DetectorCLI) -> None:
     judge = cli.trainer.validate if cli.config["split"] == "val" else cli.trainer.test
     with a_process_of_the_run(cli):
         judge(model, datamodule=cli.datamodule, verbose=False)
+    if cli.config["evaluation"]["predictions"]:
+        write_evaluation(cli)
     report(cli)
+
+
+@rank_zero_only
+def write_evaluation(cli: DetectorCLI) -> None:
+    """Write the resolved configuration beside the predictions: which checkpoint was judged, on what, at which input size."""
+    name = "evaluation.yaml" if cli.config["split"] == "val" else "evaluation_test.yaml"  # as predictions_test.json
+    cli.run_dir.mkdir(parents=True, exist_ok=True)
+    cli.parser.save(cli.config, cli.run_dir / name, overwrite=True)
 
 
 @rank_zero_only

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
+from detector.wording import counted
+
 
 @dataclass(frozen=True)
 class Annotations:
@@ -82,8 +84,9 @@ class Annotations:
         crowds = int(self.crowds.sum())
         empty = int((np.diff(self.offsets) == 0).sum())
         return (
-            f"{self.name}: {len(self)} pictures, {empty} of them without objects, {len(self.ids) - crowds} objects, "
-            f"{crowds} crowds, {len(self.class_names)} classes; pictures in {self.folder}"
+            f"{self.name}: {counted(len(self), 'picture')}, {empty} of them without objects, "
+            f"{counted(len(self.ids) - crowds, 'object')}, {counted(crowds, 'crowd')}, "
+            f"{counted(len(self.class_names), 'class', 'classes')}; pictures in {self.folder}"
         )
 
 
@@ -162,9 +165,10 @@ def build_annotations(
     _warn(
         name,
         objects.ids[empty],
-        "have no area inside their picture; dropped from training, and missed in evaluation, as by pycocotools",
+        ("box has", "boxes have"),
+        "no area inside the picture; dropped from training, and missed in evaluation, as by pycocotools",
     )
-    _warn(name, objects.ids[outside], "stick out of their picture; clipped to it for training")
+    _warn(name, objects.ids[outside], ("box sticks", "boxes stick"), "out of the picture; clipped to it for training")
     ids = objects.ids
     if (ids <= 0).any():
         # pycocotools marks a found object by its annotation id and takes 0 for not found.
@@ -275,7 +279,7 @@ def repeated(values: Iterable[Any]) -> list[Any]:
     return list(twice)
 
 
-def _warn(name: str, ids: np.ndarray, what: str) -> None:
+def _warn(name: str, ids: np.ndarray, one_or_many: tuple[str, str], what: str) -> None:
     if len(ids):
         shown = ", ".join(map(str, ids[:5].tolist())) + (" ..." if len(ids) > 5 else "")
-        rank_zero_warn(f"{name}: {len(ids)} boxes {what} (annotation ids {shown})")
+        rank_zero_warn(f"{name}: {counted(len(ids), *one_or_many)} {what} (annotation ids {shown})")

@@ -16,6 +16,7 @@ from PIL import Image
 from data.annotations import Annotations, faulty_boxes
 from data.images import read_image
 from detector.images import UNREADABLE, BadImageError, exif_orientation, read_file
+from detector.wording import counted
 
 TINY = 8.0  # objects below so many pixels of the network input, as the square root of the area, are tiny
 MANY = 300  # objects in a picture: evaluation looks at no more detections
@@ -60,16 +61,16 @@ def _boxes(split: str, annotations: Annotations) -> Iterator[Finding]:
     order = np.lexsort(rows.T)
     same = np.zeros(len(rows), bool)
     same[order[1:]] = (rows[order[1:]] == rows[order[:-1]]).all(axis=1)
-    for mask, text, told in (
-        (empty, "boxes have no area inside their picture; not trained on, and missed in evaluation", True),
-        (outside, "boxes stick out of their picture; clipped for training", True),
-        (same, "boxes are duplicates: the same class and place in the same picture", False),
+    for mask, one, many, then, told in (
+        (empty, "box has", "boxes have", "no area inside the picture; not trained on, and missed in evaluation", True),
+        (outside, "box sticks", "boxes stick", "out of the picture; clipped for training", True),
+        (same, "box repeats", "boxes repeat", "another one: the same class and place in the same picture", False),
     ):
         if mask.any():
             found = np.flatnonzero(mask)[:8]
             examples = [f"annotation {annotations.ids[n]} in {_name(annotations, owners[n])}" for n in found]
             where = [(split, int(owners[n])) for n in found]
-            yield Finding("warning", split, f"{mask.sum()} {text}", examples, where, told)
+            yield Finding("warning", split, f"{counted(mask.sum(), one, many)} {then}", examples, where, told)
 
 
 def _numbers(split: str, annotations: Annotations, size: tuple[int, int]) -> Iterator[Finding]:
@@ -80,15 +81,17 @@ def _numbers(split: str, annotations: Annotations, size: tuple[int, int]) -> Ite
     yield Finding(
         "note",
         split,
-        f"{len(annotations)} pictures, {(counts == 0).sum()} without objects; {len(annotations.ids)} objects, "
-        f"{annotations.crowds.sum()} of them crowds; {counts.mean():.1f} a picture, at most {counts.max()}",
+        f"{counted(len(annotations), 'picture')}, {(counts == 0).sum()} without objects; "
+        f"{counted(len(annotations.ids), 'object')}, {counted(annotations.crowds.sum(), 'crowd')} among them; "
+        f"{counts.mean():.1f} a picture, at most {counts.max()}",
     )
     if counts.max() > MANY:
         crowded = np.flatnonzero(counts > MANY)
         yield Finding(
             "warning",
             split,
-            f"{len(crowded)} pictures have more than {MANY} objects; COCO evaluation looks at {MANY} detections at most",
+            f"{counted(len(crowded), 'picture has', 'pictures have')} more than {MANY} objects; "
+            f"COCO evaluation looks at {MANY} detections at most",
             [_name(annotations, n) for n in crowded[:8]],
             [(split, int(n)) for n in crowded[:8]],
         )
@@ -110,26 +113,29 @@ def _listed_twice(split: str, annotations: Annotations) -> Iterator[Finding]:
     names, counts = np.unique(annotations.file_names, return_counts=True)
     if (counts > 1).any():
         twice = [name.decode() for name in names[counts > 1][:8]]
-        yield Finding("warning", split, f"{(counts > 1).sum()} files are listed as more than one picture", twice)
+        yield Finding(
+            "warning", split, f"{counted((counts > 1).sum(), 'file is', 'files are')} listed as more than one picture", twice
+        )
 
 
 def _classes(splits: Splits) -> Iterator[Finding]:
     names = next(iter(splits.values())).class_names if splits else []
     counts = {split: class_counts(annotations) for split, annotations in splits.items()}
     if unused := [name for n, name in enumerate(names) if not any(count[n] for count in counts.values())]:
-        yield Finding("warning", "all", f"{len(unused)} of {len(names)} classes are never used", unused)
+        one, many = f"of {len(names)} classes is", f"of {len(names)} classes are"
+        yield Finding("warning", "all", f"{counted(len(unused), one, many)} never used", unused)
     if "train" not in counts:
         return
     train = counts["train"]
     for split, count in counts.items():
         if unlearnt := [name for name, here, there in zip(names, count, train) if here and not there]:
-            yield Finding(
-                "warning", split, f"{len(unlearnt)} classes are only here and not in train: never learnt", unlearnt
-            )
+            text = f"{counted(len(unlearnt), 'class is', 'classes are')} only here and not in train: never learnt"
+            yield Finding("warning", split, text, unlearnt)
         if split == "val" and (unjudged := [name for name, here, there in zip(names, count, train) if there and not here]):
-            yield Finding("warning", split, f"{len(unjudged)} classes of train are not in val: never measured", unjudged)
+            text = f"{counted(len(unjudged), 'class of train is', 'classes of train are')} not in val: never measured"
+            yield Finding("warning", split, text, unjudged)
     if few := [f"{name}: {count}" for name, count in zip(names, train) if 0 < count < FEW]:
-        yield Finding("warning", "train", f"{len(few)} classes have fewer than {FEW} objects", few)
+        yield Finding("warning", "train", f"{counted(len(few), 'class has', 'classes have')} fewer than {FEW} objects", few)
     used = [(int(count), name) for name, count in zip(names, train) if count]
     if used:
         (least, rare), (most, common) = min(used), max(used)
@@ -153,7 +159,8 @@ def _shared_paths(splits: Splits) -> Iterator[Finding]:
 
 def _leak(split: str, examples: list[str], where: list[Where], what: str) -> Iterator[Finding]:
     if where:
-        text = f"{len(where)} pictures are also in train (the same {what}): results look better than they are"
+        many = counted(len(where), "picture is", "pictures are")
+        text = f"{many} also in train (the same {what}): results look better than they are"
         yield Finding("warning", split, text, examples[:8], where[:8])
 
 
@@ -184,7 +191,7 @@ def check_files(splits: Splits) -> list[Finding]:
         copies = [group for group in numbers.values() if len({splits[split].file_names[n] for n in group}) > 1]
         if copies:
             examples = [" = ".join(_name(splits[split], n) for n in group[:3]) for group in copies[:8]]
-            text = f"{len(copies)} pictures are there more than once, under different names"
+            text = f"{counted(len(copies), 'picture is', 'pictures are')} there more than once, under different names"
             findings.append(Finding("warning", split, text, examples, [(split, group[0]) for group in copies[:8]]))
     for split in by_digest.keys() - {"train"}:
         shared = [digest for digest in by_digest[split] if digest in by_digest.get("train", {})]
@@ -226,17 +233,17 @@ def picture_kind(content: bytes) -> str:
 
 
 READ_AS = {
-    "greyscale": "become three equal channels",
-    "palette": "become RGB",
-    "CMYK": "become RGB",
-    "with transparency": "lose it: colours are taken as stored, also where nothing would be seen",
-    "16 bits a channel": "keep the upper 8; look whether they are dark (12 bits stored in 16, say)",
+    "greyscale": "three equal channels",
+    "palette": "RGB",
+    "CMYK": "RGB",
+    "with transparency": "the colours that are stored, also where nothing would be seen",
+    "16 bits a channel": "the upper 8 bits; look for dark ones (12 bits stored in 16, say)",
 }
 
 
 def _file_findings(split: str, annotations: Annotations, facts: list[FileFacts]) -> Iterator[Finding]:
     if bad := [n for n, fact in enumerate(facts) if fact.error]:
-        yield Finding("error", split, f"{len(bad)} pictures cannot be used", [facts[n].error or "" for n in bad])
+        yield Finding("error", split, f"{counted(len(bad), 'picture')} cannot be used", [facts[n].error or "" for n in bad])
     if turned := [n for n, fact in enumerate(facts) if fact.turned and not fact.error]:
         how = (
             "which is applied"
@@ -246,7 +253,7 @@ def _file_findings(split: str, annotations: Annotations, facts: list[FileFacts])
         yield Finding(
             "note" if annotations.upright else "warning",
             split,
-            f"{len(turned)} pictures carry an EXIF rotation, {how}; look whether their boxes fit",
+            f"{counted(len(turned), 'picture has', 'pictures have')} an EXIF rotation, {how}; look whether the boxes fit",
             [_name(annotations, n) for n in turned[:8]],
             [(split, n) for n in turned[:8]],
         )
@@ -254,9 +261,8 @@ def _file_findings(split: str, annotations: Annotations, facts: list[FileFacts])
         if found := [n for n, fact in enumerate(facts) if fact.kind == kind and not fact.error]:
             level = "warning" if kind == "16 bits a channel" else "note"
             where = [(split, n) for n in found[:8]]
-            yield Finding(
-                level, split, f"{len(found)} pictures ({kind}) {how}", [_name(annotations, n) for n in found[:8]], where
-            )
+            text = f"{counted(len(found), 'picture')} ({kind}) read as {how}"
+            yield Finding(level, split, text, [_name(annotations, n) for n in found[:8]], where)
 
 
 def _name(annotations: Annotations, n: int) -> str:

@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 
 from data.annotations import Annotations, Faults, Objects, build_annotations, repeated
+from detector.wording import counted
 
 COCO_DOWNLOAD = """\
     mkdir -p {root} && cd {root}
@@ -120,7 +121,7 @@ def _read_images(entries: list[_Image], faults: Faults) -> tuple[np.ndarray, np.
         return f"image {entries[n].id}" if entries[n].id is not None else f"entry {n} of 'images'"
 
     ids = _whole([entry.id for entry in entries], "id", who, faults)
-    _check_unique(ids, "image ids", faults)
+    _check_unique(ids, "image id", faults)
     sides = [_whole([getattr(e, key) for e in entries], key, who, faults, fallback=1) for key in ("height", "width")]
     sizes = np.stack(sides, axis=1)
     if len(bad := np.flatnonzero((sizes < 1).any(axis=1))):
@@ -140,7 +141,7 @@ def _read_objects(entries: list[_Annotation], faults: Faults, image_ids: np.ndar
         return f"annotation {entries[n].id}" if entries[n].id is not None else f"entry {n} of 'annotations'"
 
     ids = _whole([entry.id for entry in entries], "id", who, faults)
-    _check_unique(ids, "annotation ids", faults)
+    _check_unique(ids, "annotation id", faults)
     owners = _whole([entry.image_id for entry in entries], "image_id", who, faults, fallback=int(image_ids[0]))
     order = np.argsort(image_ids)
     positions, bad = _look_up(owners, image_ids[order])
@@ -224,7 +225,7 @@ def _is_number(value: Any) -> bool:
 def _check_unique(ids: np.ndarray, what: str, faults: Faults) -> None:
     if len(np.unique(ids)) < len(ids):
         twice = repeated(ids.tolist())
-        faults.add(f"{len(twice)} {what} are used twice, e.g. {twice[:3]}; make them unique")
+        faults.add(f"{counted(len(twice), f'{what} is', f'{what}s are')} used twice, e.g. {twice[:3]}; make them unique")
 
 
 def check_files_exist(names: list[str], folder: Path, faults: Faults) -> None:
@@ -241,7 +242,8 @@ def check_files_exist(names: list[str], folder: Path, faults: Faults) -> None:
         if base not in listings[parent]:
             missing.append(name)
     if missing:
+        some = f"of {len(names)} pictures {'is' if len(missing) == 1 else 'are'}"
         faults.add(
-            f"{len(missing)} of {len(names)} pictures are not in {folder}, e.g. {', '.join(missing[:3])}; "
+            f"{len(missing)} {some} not in {folder}, e.g. {', '.join(missing[:3])}; "
             "put them there, correct the folder's name, or remove them from the file"
         )

@@ -20,6 +20,7 @@ from data.shape_pictures import SHAPES
 from data.transforms import Augmentation, TrainPipeline
 from data.workers import Describable, WatchedDataset, WatchedLoader, check_temporary_folder, init_worker
 from data.yolo import read_yolo
+from detector.wording import counted
 
 Split = Literal["train", "val", "test"]
 CacheKind = Literal["none", "recent", "ram"]
@@ -205,10 +206,8 @@ class CocoDataModule(LightningDataModule):
     def teardown(self, stage: str) -> None:
         for split, paths in self.skipped.items():
             if paths:
-                warnings.warn(
-                    f"{split}: {len(paths)} pictures could not be decoded and were skipped, e.g. {', '.join(paths[:3])}",
-                    stacklevel=2,
-                )
+                some = counted(len(paths), "picture could not be decoded and was", "pictures could not be decoded and were")
+                warnings.warn(f"{split}: {some} skipped, e.g. {', '.join(paths[:3])}", stacklevel=2)
 
     def _split(self, split: Split) -> Pictures:
         if split not in self._pictures:
@@ -236,7 +235,8 @@ class CocoDataModule(LightningDataModule):
         pictures, place = self.annotations[split].sizes, self._place()
         if len(pictures) < place[0]:  # found by all processes alike; one alone would leave the others waiting
             raise ValueError(
-                f"{split} has {len(pictures)} pictures for {place[0]} processes; use as many trainer.devices at most"
+                f"{split} has {counted(len(pictures), 'picture')} for {place[0]} processes; use as many trainer.devices at "
+                "most"
             )
         order, sizes = np.arange(len(pictures)), np.tile(self.size, (len(pictures), 1))
         if self.rect:
@@ -285,8 +285,8 @@ def read_split(root: Path, split: str, names: Paths | None, folders: Paths | Non
     folders = [folders] if isinstance(folders, str) else folders
     if not names or len(folders) not in (1, len(names)):
         raise ValueError(
-            f"data.{split}_annotations has {len(names)} files and data.{split}_images {len(folders)} folders; give a folder "
-            "for each file, or one for all"
+            f"data.{split}_annotations has {counted(len(names), 'file')} and data.{split}_images "
+            f"{counted(len(folders), 'folder')}; give a folder for each file, or one for all"
         )
     folders = folders * len(names) if len(folders) == 1 else folders
     return join_annotations([read_coco(root / name, root / folder) for name, folder in zip(names, folders)])

@@ -84,7 +84,7 @@ class TrainDataset(Dataset[Sample]):
             candidate = (index + step) % len(self)
             if (picture := self._fitted(candidate, pool)) is not None:
                 return candidate, picture
-        raise ValueError(f"{self.pictures.annotations.folder}: none of its {len(self)} pictures can be decoded")
+        raise ValueError(f"{self.pictures.annotations.folder}: none of its pictures can be decoded, {len(self)} in all")
 
     def _fitted(self, index: int, pool: tuple[int, int]) -> Fitted | None:
         size = self.pipeline.size

@@ -20,6 +20,7 @@ from data.images import read_image, read_reduced
 from data.sampler import LANES
 from detector.images import BadImageError
 from detector.letterbox import fit_letterbox
+from detector.wording import counted
 
 BadImages = Literal["raise", "skip"]
 RESERVE = 0.8  # the share of the memory that is free which the cache may take
@@ -126,7 +127,7 @@ class RamCache:
     def check(self, processes: int) -> None:
         """Raise a ValueError unless there is memory for so many processes."""
         need, free = int(self.starts[-1]) * processes, min(available_memory(), shared_memory())
-        self.need = f"{need / 1e9:.1f} GB for {len(self.places)} pictures" + (
+        self.need = f"{need / 1e9:.1f} GB for {counted(len(self.places), 'picture')}" + (
             f" x {processes} processes" if processes > 1 else ""
         )
         if need > RESERVE * free:

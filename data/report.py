@@ -10,7 +10,8 @@ from data.images import read_image
 from detector.drawing import draw_boxes, fit_longer_side
 from detector.images import BadImageError
 from detector.page import keys, page, picture
-from detector.svg import COLOURS, bar, figure, text
+from detector.svg import COLOURS, bar, figure, shortened, text
+from detector.wording import counted
 
 SPLIT_COLOURS = dict(zip(("train", "val", "test"), COLOURS))
 LEVELS = ("error", "warning", "note")
@@ -30,7 +31,7 @@ def text_report(findings: list[Finding], splits: Splits) -> str:
 def verdict(findings: list[Finding]) -> str:
     """Say in one line how many errors and warnings there are."""
     errors, warnings = (sum(finding.level == level for finding in findings) for level in ("error", "warning"))
-    return f"{errors} errors, {warnings} warnings" + ("" if errors else ": training can start")
+    return f"{counted(errors, 'error')}, {counted(warnings, 'warning')}" + ("" if errors else ": training can start")
 
 
 def html_report(findings: list[Finding], splits: Splits, size: tuple[int, int], num_samples: int = 8) -> str:
@@ -70,7 +71,7 @@ def _picture(where: Where, splits: Splits, side: int = 320) -> str:
     boxes = clip_bboxes(annotations.bboxes[own], *image.shape[:2])  # crowds too: all that is on file
     image, boxes = fit_longer_side(image, boxes, side)
     drawn = draw_boxes(image, boxes, annotations.labels[own], annotations.class_names)
-    return picture(drawn, f"{name}, {len(boxes)} objects")
+    return picture(drawn, f"{name}, {counted(len(boxes), 'object')}")
 
 
 def _plots(splits: Splits, size: tuple[int, int]) -> list[str]:
@@ -127,7 +128,7 @@ def _class_bars(splits: Splits) -> str:
     highest = max(max(int(count.max()) for count in counts.values()), 1)
     parts, line = [], 8 * len(splits) + 8
     for row, n in enumerate(order):
-        parts.append(text(-6, row * line + 10, names[n][:24], "end"))
+        parts.append(text(-6, row * line + 10, shortened(names[n], 150), "end"))
         for number, (split, count) in enumerate(counts.items()):
             # By logarithm: classes differ by orders of magnitude.
             wide = np.log1p(count[n]) / np.log1p(highest) * 380

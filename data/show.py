@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 from data.datamodule import CocoDataModule
 from data.dataset import Sample
 from detector.drawing import draw_boxes, fit_longer_side, sheet
+from detector.wording import counted
 
 COLUMNS = 4
 SIDE = 400  # pixels of the longer side on the sheet
@@ -35,6 +36,6 @@ def draw_sheet(loader: DataLoader, class_names: list[str], num_pictures: int) ->
         image, boxes = fit_longer_side(sample.image, target["boxes"].numpy(), SIDE)
         drawn.append(draw_boxes(image, boxes, target["labels"].numpy(), class_names))
         height, width = sample.image.shape[:2]
-        captions.append(f"image {target['image_id']}: {len(boxes)} objects, {width} x {height}")
+        captions.append(f"image {target['image_id']}: {counted(len(boxes), 'object')}, {width} x {height}")
     rows = [drawn[i : i + COLUMNS] for i in range(0, len(drawn), COLUMNS)]
     return sheet(rows, [captions[i : i + COLUMNS] for i in range(0, len(drawn), COLUMNS)])

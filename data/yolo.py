@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from data.annotations import Annotations, Faults, Objects, build_annotations
 from data.images import stored_size
 from detector.images import BadImageError
+from detector.wording import counted
 
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp"}
 TOLERANCE = 0.01  # shares of the picture may leave 0..1 by this much, rounded as they often are
@@ -89,7 +90,7 @@ def _read_names(content: dict[str, Any], path: Path) -> list[str]:
     if len(set(names)) < len(names):
         raise ValueError(f"{path}: names lists one name twice: {names}; rename or merge the classes")
     if count is not None and count != len(names):
-        raise ValueError(f"{path}: nc is {count!r}, but there are {len(names)} names; make them agree")
+        raise ValueError(f"{path}: nc is {count!r}, but names has {len(names)}; make them agree")
     return names
 
 
@@ -128,7 +129,8 @@ def _find_pictures(value: Any, folder: Path, who: str) -> list[Path]:
         pictures.update(dict.fromkeys(found))
         listed += len(found)
     if listed > len(pictures):
-        rank_zero_warn(f"{who}: {listed - len(pictures)} pictures are listed more than once; each is taken once")
+        many = counted(listed - len(pictures), "picture is", "pictures are")
+        rank_zero_warn(f"{who}: {many} listed more than once; each is taken once")
     return list(pictures)
 
 
@@ -238,7 +240,9 @@ def _read_line(words: list[str], num_classes: int) -> tuple[float, ...]:
     except ValueError:
         raise ValueError(f"{shown!r} is not all numbers; expected class x y width height") from None
     if len(values) != 4 and (len(values) < 6 or len(values) % 2):
-        raise ValueError(f"{shown!r} has {len(words)} numbers; expected class x y width height, or class and a polygon")
+        raise ValueError(
+            f"{shown!r} has {counted(len(words), 'number')}; expected class x y width height, or class and a polygon"
+        )
     if label not in range(num_classes):
         raise ValueError(
             f"the class is {words[0]}; expected a whole number from 0 to {num_classes - 1}, as names lists them"

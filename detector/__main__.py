@@ -13,6 +13,7 @@ from detector.predict_command import add_predict_command
 from detector.report.command import add_report_command
 from detector.transfer import build_from
 from detector.weights import WeightsInfo, read_weights, save_weights
+from detector.wording import counted
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -59,7 +60,8 @@ def write_weights(options: argparse.Namespace) -> int:
     build_from(weights)  # what does not load is not passed on
     info = with_licence(weights.info, options.licence)
     save_weights(options.out, weights.state_dict, info, DTYPES[options.dtype])
-    print(f"{options.out}: {info.variant}, {weights.num_classes} classes, {options.dtype}, {info.provenance}")
+    classes = counted(weights.num_classes, "class", "classes")
+    print(f"{options.out}: {info.variant}, {classes}, {options.dtype}, {info.provenance}")
     if weights.info.licence is not None:
         print(
             f"licence: {info.licence}. These weights keep the licence of those they come from; converting changes nothing."

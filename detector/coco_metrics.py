@@ -16,6 +16,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from detector.whole_file import replacing
+from detector.wording import counted
 
 # pycocotools' order, with its default limits of 1, 10 and 100 detections an image: the numbers everybody reports.
 METRICS = {
@@ -208,8 +209,8 @@ def summary(coco: COCO, found: COCOeval, num_detections: int, seconds: float) ->
 def _check_image_ids(coco: COCO, image_ids: set[int]) -> None:
     if unknown := sorted(image_ids - coco.imgs.keys()):
         raise ValueError(
-            f"{len(unknown)} of {len(image_ids)} evaluated images are not in the ground truth, e.g. ids {unknown[:3]}; "
-            f"give the annotation file these images were read from"
+            f"{len(unknown)} of {len(image_ids)} evaluated images {'is' if len(unknown) == 1 else 'are'} not in the ground "
+            f"truth, e.g. ids {unknown[:3]}; give the annotation file these images were read from"
         )
 
 
@@ -284,7 +285,7 @@ def coco_table(results: Mapping[str, CocoResult]) -> str:
     columns = list(results)
     any_result = results[columns[0]]
     width = max([9, *(len(name) for name in any_result.per_class)])
-    lines = [f"{any_result.num_images} images".ljust(width) + "".join(f"{name:>10}" for name in columns)]
+    lines = [counted(any_result.num_images, "image").ljust(width) + "".join(f"{name:>10}" for name in columns)]
     for name, meaning in METRICS.items():
         numbers = "".join(_number(results[column].metrics[name]) for column in columns)
         lines.append(f"{name:<{width}}{numbers}   {meaning}")

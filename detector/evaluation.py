@@ -27,6 +27,7 @@ from detector.coco_metrics import (
 from detector.head import RawOutput
 from detector.letterbox import to_original
 from detector.postprocess import Detection, decode
+from detector.wording import counted
 
 BRANCHES = ("one2one", "one2many")
 
@@ -147,7 +148,9 @@ class CocoEvaluation(L.Callback):
             if self.predictions:
                 self._write_ground_truth(sorted(images), trainer)
             if len(images) < len(self._coco.imgs):
-                rank_zero_warn(f"the COCO numbers are of {len(images)} images, of {len(self._coco.imgs)} there are")
+                rank_zero_warn(
+                    f"the COCO numbers are of {counted(len(images), 'image')}, of {len(self._coco.imgs)} there are"
+                )
             return results
         except Exception as error:
             return error
@@ -234,5 +237,8 @@ def _finite(detections: np.ndarray, branch: str) -> np.ndarray:
     finite = np.isfinite(detections).all(axis=1)
     if finite.all():  # not to copy them for nothing
         return detections
-    rank_zero_warn(f"{(~finite).sum()} of {len(finite)} {branch} detections are not finite and were left out")
+    which = f"of {counted(len(finite), f'{branch} detection')}"
+    rank_zero_warn(
+        counted((~finite).sum(), f"{which} is not finite and was left out", f"{which} are not finite and were left out")
+    )
     return detections[finite]

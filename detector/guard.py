@@ -8,6 +8,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from detector.batch import Batch
+from detector.wording import counted
 
 
 class NonFiniteLoss(RuntimeError):
@@ -71,7 +72,7 @@ class NonFiniteGuard(L.Callback):
         self._skip(pl_module)
         if self._in_a_row >= self.max_skips:
             raise NonFiniteLoss(
-                f"{self._in_a_row} steps in a row had a loss or gradient that is not finite; in the last one "
+                f"{counted(self._in_a_row, 'step')} in a row had a loss or gradient that is not finite; in the last one "
                 f"{describe(seen)}. The checkpoints written before are whole. Resume from last.ckpt with a lower model.lr, "
                 "a longer model.warmup_epochs, or trainer.precision bf16-mixed or 32-true instead of 16-mixed, and look at "
                 "these pictures (python -m data show)"
@@ -80,7 +81,8 @@ class NonFiniteGuard(L.Callback):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Say how many steps were skipped."""
         if self.skipped:
-            rank_zero_warn(f"{self.skipped} optimizer steps were skipped, for a loss or gradient that was not finite")
+            many = counted(self.skipped, "optimizer step was", "optimizer steps were")
+            rank_zero_warn(f"{many} skipped, for a loss or gradient that was not finite")
 
     def _skip(self, module: L.LightningModule) -> None:
         self.skipped, self._in_a_row = self.skipped + 1, self._in_a_row + 1

@@ -10,6 +10,7 @@ from detector.head import BranchName
 from detector.model import Detector
 from detector.predict import Predictor, load_detector
 from detector.weights import WeightsInfo, metadata, save_weights
+from detector.wording import counted
 
 WEIGHTS_FILE = "model.safetensors"
 
@@ -79,7 +80,7 @@ def card_text(predictor: Predictor) -> str:
     classes = "\n".join(f"| {i} | {name} |" for i, name in zip(predictor.category_ids, predictor.class_names))
     numbers = "\n".join(f"| {name} | {value:.4f} |" for name, value in info.metrics.items())
     results = f"| | pycocotools |\n|---|---|\n{numbers}" if numbers else "None are recorded in the checkpoint."
-    return f"""# {info.variant}, {len(predictor.class_names)} classes
+    return f"""# {info.variant}, {counted(len(predictor.class_names), "class", "classes")}
 
 An object detector of lightning-dyn-detector: {info.variant}, network input {height} x {width} pixels (height x width).
 

@@ -21,6 +21,7 @@ from detector.postprocess import Detection
 from detector.schedule import Schedule
 from detector.transfer import load_into
 from detector.weights import Weights, read_weights
+from detector.wording import counted
 
 # Learning rate and initial learning rate of biases in the warm-up, where none is given
 DEFAULT_RATES = {"musgd": (0.01, 0.1), "sgd": (0.01, 0.1), "adamw": (0.001, 0.0)}
@@ -35,7 +36,8 @@ class DetectorModule(L.LightningModule):
     comes to. Use ``RampedEMA`` beside it for the averaged weights.
 
     Logged are ``train/...`` and ``val/...`` losses: ``<branch>/<box|cls|l1>``, and their ``total`` with the weights that the
-    branches have in that epoch, so that totals of different epochs do not compare.
+    branches have in that epoch, so that totals of different epochs do not compare. ``train/lr`` is the learning rate of the
+    first parameter group at the end of the epoch.
 
     Args:
         variant: a key of ``detector.VARIANTS``; by default that of ``weights``, and ``dyn_n`` without.
@@ -207,14 +209,14 @@ class DetectorModule(L.LightningModule):
         accumulated, batches = self.trainer.accumulate_grad_batches, self.trainer.num_training_batches
         steps = math.ceil(batches / accumulated)
         rank_zero_info(
-            f"{group_table(groups)}\n{hp.optimizer}: {images_a_step} images a step = {batch_size} a device x {processes} "
-            f"processes on {self.trainer.num_nodes} nodes x {accumulated} accumulated; {batches} batches and "
-            f"{steps} steps an epoch"
+            f"{group_table(groups)}\n{hp.optimizer}: {counted(images_a_step, 'image')} a step = {batch_size} a device x "
+            f"{counted(processes, 'process', 'processes')} on {counted(self.trainer.num_nodes, 'node')} x {accumulated} "
+            f"accumulated; {counted(batches, 'batch', 'batches')} and {counted(steps, 'step')} an epoch"
         )
         if accumulated > 1 and 0 < (total := self.schedule.max_epochs * steps) < FEW_STEPS:
             rank_zero_info(
-                f"the whole run has only {total} optimizer steps; on a small set a lower model.nominal_batch (now "
-                f"{hp.nominal_batch}, say 16) or more epochs make more"
+                f"the whole run has only {counted(total, 'optimizer step')}; on a small set a lower model.nominal_batch "
+                f"(now {hp.nominal_batch}, say 16) or more epochs make more"
             )
         return build_optimizer(hp.optimizer, groups, hp.momentum)
 
@@ -244,7 +246,7 @@ class DetectorModule(L.LightningModule):
         epochs = self.trainer.fit_loop.epoch_progress.current.started
         after = f", starting from: {self._origin['started_from']}" if self._origin["started_from"] else " from scratch"
         numbers = {k: float(v) for k, v in self.trainer.callback_metrics.items() if re.fullmatch(r"val/(\w+/)?A[PR]\w*", k)}
-        provenance = f"trained with lightning-dyn-detector for {epochs} epochs{after}"
+        provenance = f"trained with lightning-dyn-detector for {counted(epochs, 'epoch')}{after}"
         checkpoint["weights_info"] = {**self._origin, "provenance": provenance, "metrics": numbers}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -256,7 +258,11 @@ class DetectorModule(L.LightningModule):
         """Set the learning rate and momentum of this batch."""
         optimizer = self.optimizers(use_pl_optimizer=False)
         self.schedule.apply(optimizer, self.current_epoch, batch_idx, self.trainer.num_training_batches)
-        self.log("train/lr", optimizer.param_groups[0]["lr"], on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
+
+    def on_train_epoch_end(self) -> None:
+        """Log the learning rate of the first group, the one that the epoch ended with."""
+        lr = self.optimizers(use_pl_optimizer=False).param_groups[0]["lr"]
+        self.log("train/lr", lr, batch_size=1, sync_dist=True)
 
 
 def _architecture(

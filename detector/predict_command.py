@@ -13,6 +13,7 @@ from tqdm import tqdm
 from detector.predict import load_detector
 from detector.prediction_files import PredictionFiles
 from detector.sources import Frame, Sources, find_sources
+from detector.wording import counted
 
 
 def add_predict_command(commands: argparse._SubParsersAction) -> None:
@@ -63,7 +64,8 @@ def predict(options: argparse.Namespace) -> int:
                 counts.update(found.names)
                 bar.update()
     each = ", ".join(f"{name}: {number}" for name, number in counts.most_common())
-    print(f"{len(files.images)} pictures and frames, {counts.total()} objects{f' ({each})' * bool(each)}: {options.out}")
+    seen = counted(len(files.images), "picture or frame", "pictures and frames")
+    print(f"{seen}, {counted(counts.total(), 'object')}{f' ({each})' * bool(each)}: {options.out}")
     return report(sources)
 
 
@@ -78,9 +80,11 @@ def report(sources: Sources) -> int:
     """Say what was not looked at; return the exit status."""
     if sources.left_out:
         some = ", ".join(str(path) for path in sources.left_out[:3]) + (", ..." if len(sources.left_out) > 3 else "")
-        print(f"{len(sources.left_out)} other files in the folders were left out: {some}")
+        many = counted(len(sources.left_out), "other file in the folders was", "other files in the folders were")
+        print(f"{many} left out: {some}")
     if sources.unreadable:
-        print(f"{len(sources.unreadable)} inputs could not be read and were skipped:", file=sys.stderr)
+        many = counted(len(sources.unreadable), "input could not be read and was", "inputs could not be read and were")
+        print(f"{many} skipped:", file=sys.stderr)
         print(*(f"  {reason}" for reason in sources.unreadable), sep="\n", file=sys.stderr)
     return int(bool(sources.unreadable))
 

@@ -12,6 +12,7 @@ import numpy as np
 from detector.export import ExportSettings, export, save_openvino
 from detector.images import read_upright
 from detector.predict import Predictor
+from detector.wording import counted
 
 # In float: the decoding, which is arithmetic on pixels, the last convolutions, whose outputs are distances and logits, and
 # the routing of dynamic layers, which decides on kernels
@@ -53,6 +54,6 @@ def quantize(
             subset_size=len(pictures),
             ignored_scope=nncf.IgnoredScope(patterns=IN_FLOAT, validate=False),
         )
-        about |= {"precision": "int8", "calibration": f"{len(pictures)} pictures, NNCF {nncf.__version__}"}
+        about |= {"precision": "int8", "calibration": f"{counted(len(pictures), 'picture')}, NNCF {nncf.__version__}"}
         save_openvino(model, path, about)
     return about

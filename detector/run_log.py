@@ -14,6 +14,7 @@ from detector.batch import Batch, Target
 from detector.drawing import draw_boxes, fit_longer_side, sheet
 from detector.head import RawOutput
 from detector.postprocess import Detection, decode
+from detector.wording import counted
 
 VALIDATION_COLUMNS = ("val/total", "val/AP", "val/AP50")
 SIGN_OF_LIFE_SECONDS = 60.0  # in a long epoch that no progress bar shows
@@ -23,10 +24,10 @@ class EpochLog(L.Callback):
     """Appends one line an epoch to ``<trainer.default_root_dir>/train.log``, and prints it where there is no terminal.
 
     A line has the epoch, every ``train/...`` value that was logged (losses of both branches; the mean over the epoch if
-    it was logged so), the learning rate of the first parameter group, loss, AP and AP50 of the epoch's validation ("-"
-    if there was none), the seconds of training and of validation, and the images trained on per second, all processes
-    together. A header line comes first, and again after a resume. In long epochs without a progress bar, a line a minute
-    says how far training is.
+    it was logged so), the learning rate of the first parameter group at the end of the epoch, loss, AP and AP50 of the
+    epoch's validation ("-" if there was none), the seconds of training and of validation, and the images trained on per
+    second, all processes together. A header line comes first, and again after a resume. In long epochs without a
+    progress bar, a line a minute says how far training is.
     """
 
     def __init__(self, file_name: str = "train.log") -> None:
@@ -52,7 +53,7 @@ class EpochLog(L.Callback):
         if trainer.progress_bar_callback is None and trainer.is_global_zero and now - self._spoke > SIGN_OF_LIFE_SECONDS:
             self._spoke = now
             speed = self._num_images * trainer.world_size / (now - self._epoch_started)
-            done = f"{batch_idx + 1} of {trainer.num_training_batches} batches"
+            done = f"{batch_idx + 1} of {counted(trainer.num_training_batches, 'batch', 'batches')}"
             print(f"epoch {trainer.current_epoch}: {done}, {speed:.1f} images/s", flush=True)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -81,7 +82,7 @@ class EpochLog(L.Callback):
         for name, value in metrics.items():
             if name.startswith("train/") and name not in repeats:
                 values[name.removeprefix("train/")] = f"{float(value):.4g}"
-        values.pop("lr", None)  # its mean over the epoch, if the module logs it
+        values.pop("lr", None)  # of the epoch before, if the module logs it: its hook comes after this one
         values["lr"] = f"{trainer.optimizers[0].param_groups[0]['lr']:.3g}" if trainer.optimizers else "-"
         for name in VALIDATION_COLUMNS:
             values[name] = f"{float(metrics[name]):.4f}" if self._validated and name in metrics else "-"
@@ -163,7 +164,7 @@ def compare(image: Tensor, target: Target, detections: Detection, names: list[st
     scores = detections["scores"].float().cpu().numpy()
     guess = draw_boxes(guess, guess_boxes, detections["labels"].cpu().numpy(), names, scores)
     which = f"image {target['image_id']}: " if "image_id" in target else ""
-    captions = [f"{which}{len(truth_boxes)} objects", f"{len(guess_boxes)} detections"]
+    captions = [which + counted(len(truth_boxes), "object"), counted(len(guess_boxes), "detection")]
     return sheet([[truth, guess]], [captions], margin=4)
 
 

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from detector.images import BadImageError, read_upright
+from detector.wording import counted
 
 PICTURES = {".bmp", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 VIDEOS = {".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"}
@@ -137,4 +138,4 @@ def _video_frames(source: Source) -> Iterator[Frame]:
     finally:
         capture.release()
     if number == 0 or source.frames - number > source.rate:  # the header's count may be an estimate
-        raise BadImageError(f"{source.path}: ends after {number} of {source.frames} frames; restore the file")
+        raise BadImageError(f"{source.path}: ends after {number} of {counted(source.frames, 'frame')}; restore the file")

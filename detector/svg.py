@@ -1,6 +1,7 @@
 """Plots as SVG inside a page of ``detector.page``, whose colours they use. Every plot says in words what it shows."""
 
 import math
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -46,6 +47,24 @@ def text(x: float, y: float, content: str, anchor: str = "start", style: str = "
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{more}>{escape(content)}</text>'
 
 
+def text_width(content: str) -> float:
+    """Return how many pixels ``content`` takes at most, about: fonts differ, and a label that is cut off says nothing."""
+    return sum(4.5 if c in " .,:;'|!()ijlft" else 11.0 if c in "MWmw@%" or _is_wide(c) else 7.6 for c in content)
+
+
+def _is_wide(character: str) -> bool:
+    return unicodedata.east_asian_width(character) in "WF"
+
+
+def shortened(content: str, most: float) -> str:
+    """Return ``content``, or as much of it as fits into ``most`` pixels."""
+    if text_width(content) <= most:
+        return content
+    while content and text_width(content + "…") > most:
+        content = content[:-1]
+    return content + "…"
+
+
 def line_plot(
     title: str,
     lines: Sequence[Line],
@@ -63,7 +82,10 @@ def line_plot(
     def place(x: float, y: float) -> tuple[float, float]:
         return (x - low_x) / (high_x - low_x) * width, height - (y - low_y) / (high_y - low_y) * height
 
-    parts = [_axes(place, (low_x, high_x), (low_y, high_y), size), text(width, height + 30, x_label, "end")]
+    x_ticks, y_ticks = ticks(low_x, high_x, 6), ticks(low_y, high_y, 5)
+    left = 10 + max([36.0, *(text_width(_tick_text(tick)) for tick in y_ticks)])
+    right = max([14.0, *(place(tick, 0)[0] + text_width(_tick_text(tick)) / 2 - width for tick in x_ticks)])
+    parts = [_axes(place, x_ticks, y_ticks, size), text(width, height + 30, x_label, "end")]
     if mark is not None:
         x, _ = place(mark[0], 0)
         parts.append(f'<path d="M{x:.1f} 0V{height}" stroke="var(--ink)" stroke-dasharray="2 3"/>')
@@ -74,8 +96,10 @@ def line_plot(
     for n, line in enumerate(named):
         y = height + 48 + 15 * n
         dash = ' stroke-dasharray="4 3"' if line.dashed else ""
-        parts.append(f'<path d="M0 {y - 4}h16" stroke="{line.colour}" stroke-width="2.5"{dash}/>' + text(22, y, line.name))
-    return figure(title, "".join(parts), (-46, -10, width + 60, height + 50 + 15 * len(named)), _in_words(named))
+        parts.append(f'<path d="M0 {y - 4}h16" stroke="{line.colour}" stroke-width="2.5"{dash}/>')
+        parts.append(text(22, y, shortened(line.name, width + right - 22)))
+    view = (-left, -10, left + width + right, height + 50 + 15 * len(named))
+    return figure(title, "".join(parts), view, _in_words(named))
 
 
 def _curve(line: Line, place: Place) -> str:
@@ -92,18 +116,21 @@ def _curve(line: Line, place: Place) -> str:
     return f"<g><title>{escape(line.name)}</title>{''.join(drawn)}</g>"
 
 
-def _axes(place: Place, x_limits: tuple[float, float], y_limits: tuple[float, float], size: tuple[int, int]) -> str:
+def _axes(place: Place, x_ticks: list[float], y_ticks: list[float], size: tuple[int, int]) -> str:
     width, height = size
     parts = []
-    for tick in ticks(*y_limits, 5):
-        _, y = place(x_limits[0], tick)
-        parts.append(f'<path d="M0 {y:.1f}H{width}" stroke="var(--line)"/>' + text(-6, y + 4, f"{tick:.4g}", "end"))
-    for tick in ticks(*x_limits, 6):
-        x, _ = place(tick, y_limits[0])
-        parts.append(
-            f'<path d="M{x:.1f} {height}v4" stroke="var(--muted)"/>' + text(x, height + 16, f"{tick:.4g}", "middle")
-        )
+    for tick in y_ticks:
+        _, y = place(0, tick)
+        parts.append(f'<path d="M0 {y:.1f}H{width}" stroke="var(--line)"/>' + text(-6, y + 4, _tick_text(tick), "end"))
+    for tick in x_ticks:
+        x, _ = place(tick, 0)
+        parts.append(f'<path d="M{x:.1f} {height}v4" stroke="var(--muted)"/>')
+        parts.append(text(x, height + 16, _tick_text(tick), "middle"))
     return "".join(parts) + f'<path d="M0 {height}H{width}" stroke="var(--muted)"/>'
+
+
+def _tick_text(tick: float) -> str:
+    return f"{tick:.10g}"  # ticks are round numbers
 
 
 def _limits(values: Sequence[np.ndarray]) -> tuple[float, float]:
@@ -142,7 +169,7 @@ def matrix(title: str, counts: np.ndarray, names: Sequence[str], rows_are: str, 
     """
     number = len(names)
     cell = 46 if number <= 12 else max(9, 420 // number)
-    side, left = number * cell, 10 + 6.2 * max(len(_short(name)) for name in names)
+    side, left = number * cell, 10 + max(text_width(_short(name)) for name in [*names, rows_are])
     slanted = left * 0.75  # what names at 45 degrees need
     heads = [text(0, -slanted - 8, columns_are), text(-left, -8, rows_are)]
     frame = f'<rect x="0" y="0" width="{side}" height="{side}" fill="none" stroke="var(--line)"/>'
@@ -174,7 +201,7 @@ def _cells(counts: np.ndarray, names: Sequence[str], cell: int) -> list[str]:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 18 else name[:17] + "…"
+    return shortened(name, 130)
 
 
 def bars(
@@ -182,8 +209,8 @@ def bars(
 ) -> str:
     """Return horizontal bars, a name before and a text behind each."""
     highest = max([*values, 1e-9])
-    left = 10 + 6.2 * max((len(name) for name in names), default=0)
-    right = 14 + 6.2 * max((len(content) for content in texts), default=0)
+    left = 10 + max(map(text_width, names), default=0)
+    right = 8 + max(map(text_width, texts), default=0)
     parts = []
     for n, (name, value, content) in enumerate(zip(names, values, texts)):
         long = value / highest * width

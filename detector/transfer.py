@@ -11,6 +11,7 @@ from detector.blocks.dynamic import dynamic_layers
 from detector.exchange import upcycle_state_dict
 from detector.model import Detector, build_detector
 from detector.weights import CLASS_WIDTH, Weights
+from detector.wording import counted
 
 CLASS_TOWER = re.compile(r"head\.one2(one|many)\.cls\..+")
 LAST_CLASS_LAYER = re.compile(r"head\.one2(one|many)\.cls\.\d+\.4\.(weight|bias)")
@@ -64,7 +65,9 @@ def load_into(
     """
     own = detector.state_dict()
     given = _upcycled(detector, weights.state_dict)
-    report = LoadReport(f"{weights.path} ({weights.kind}; {weights.info.variant}, {weights.num_classes} classes)")
+    report = LoadReport(
+        f"{weights.path} ({weights.kind}; {weights.info.variant}, {counted(weights.num_classes, 'class', 'classes')})"
+    )
     pairs = _class_pairs(weights.info.class_names, class_names, weights.num_classes)
     if pairs and CLASS_WIDTH in given and own[CLASS_WIDTH].shape != given[CLASS_WIDTH].shape:
         pairs = []  # rows are of no use without the layers before them

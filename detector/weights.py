@@ -18,6 +18,7 @@ from detector.head import default_class_channels
 from detector.reference import is_reference_state_dict, is_state_dict, read_reference
 from detector.safe_load import load_torch_file
 from detector.whole_file import replacing
+from detector.wording import counted
 
 FORMAT_VERSION = 1  # of the metadata in our safetensors files
 OWN_CHECKPOINT = "checkpoint of ours"  # the kind of weights that come with all that it takes to resume or evaluate a run
@@ -267,7 +268,7 @@ def _check(weights: Weights) -> None:
     info, number = weights.info, weights.num_classes
     for name, values in (("class names", info.class_names), ("category ids", info.category_ids)):
         if values is not None and len(values) != number:
-            raise ValueError(f"has {len(values)} {name}, but weights for {number} classes")
+            raise ValueError(f"has {len(values)} {name}, but weights for {counted(number, 'class', 'classes')}")
     try:
         detector_config(info.variant, **info.overrides)  # an unknown variant is an error that lists those there are
     except (ValueError, TypeError) as error:

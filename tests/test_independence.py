@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SHARED_WITH_DATA = {"batch", "boxes", "drawing", "images", "letterbox", "page", "svg"}
+SHARED_WITH_DATA = {"batch", "boxes", "drawing", "images", "letterbox", "page", "svg", "wording"}
 SOURCES = [path for name in ("detector", "data", "benchmarks", "tests") for path in (ROOT / name).rglob("*.py")]
 
 

@@ -36,7 +36,7 @@ def test_two_processes_end_together(tiny_arguments: dict[str, Any], tmp_path: Pa
         with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
             told = process.communicate(timeout=300)[0].decode()  # until the last process that could write has ended
         assert process.returncode == code, told
-        assert "4 images a step = 2 a device x 2 processes on 1 nodes" in told
+        assert "4 images a step = 2 a device x 2 processes on 1 node x" in told
     # One step after the first signal; the run that was killed went on from there, to the end of that epoch.
     assert torch.load(run / "last.ckpt", weights_only=True)["global_step"] == 4
     assert (run / "config-2.yaml").is_file()

@@ -95,6 +95,11 @@ def test_train_evaluate_and_resume(
     assert f"<b>{float(final):.3f}</b>AP</div>" in page
     assert all(f'id="{part}"' in page for part in ("routing", "network", "speed"))
 
+    head, *lines = [line.split() for line in (run / "train.log").read_text().splitlines()]
+    rates = [float(row["train/lr"]) for row in csv.DictReader((run / "metrics.csv").open()) if row["train/lr"]]
+    assert rates == pytest.approx([float(line[head.index("lr")]) for line in lines], rel=0.005)
+    assert rates[0] != pytest.approx(rates[1], rel=0.005)
+
     checkpoint = torch.load(run / "last.ckpt", weights_only=True)
     assert checkpoint["hyper_parameters"]["class_names"] == ["red", "green", "blue"]
     assert checkpoint["hyper_parameters"]["category_ids"] == [7, 22, 90]
@@ -104,6 +109,10 @@ def test_train_evaluate_and_resume(
 
     # With the run's own config.yaml its run_dir is given, too, whose files must stay as they are.
     train.main([*arguments, "--run_dir", str(run), "--eval", str(run / "best.ckpt")])
+    recorded = yaml.safe_load((run / "eval_val" / "evaluation.yaml").read_text())
+    assert (recorded["eval"], recorded["data"]["image_size"]) == (str(run / "best.ckpt"), 64)
+    detector_command(["report", str(run / "eval_val"), "--no-speed"])
+    assert "<h1>dyn_n: evaluation of best.ckpt on the val split</h1>" in (run / "eval_val" / "report.html").read_text()
     written = run / "eval_val" / "predictions.json"
     rows = json.loads(written.read_text())
     assert {row["image_id"] for row in rows} <= {201, 202, 203, 204, 205}

@@ -2,17 +2,21 @@
 
 import shlex
 from collections import Counter
+from typing import Any
 
 import numpy as np
 
+from detector.config import VARIANTS
 from detector.report.findings import Findings
 from detector.report.matching import KINDS, MISSES
 from detector.report.run_folder import RunFolder, series
+from detector.wording import counted
 
 FEW_OBJECTS = 20  # AP of a class with fewer is a matter of luck
+MANY_DUPLICATES = 0.03  # of the detections that are shown, and 5 at least
+MANY_TINY = 0.3  # of the objects, below one cell of the finest feature map
 REMEDIES = {
     "loose": "boxes fit badly: check how tightly the annotations are drawn, train longer",
-    "duplicate": "one object, several boxes: if this is the NMS-free branch, compare the other or train longer",
     "class": "an object is given another class, or two: see the confusion matrix and the pictures, check the labels",
     "loose and class": "boxes and classes are unsure: more training, or more examples",
     "background": "found where nothing is annotated: look at the pictures below; some may be missing annotations",
@@ -26,10 +30,25 @@ def advice(run: RunFolder, found: list[Findings]) -> list[str]:
     said = []
     if found:
         main = found[0]
-        said += [*_threshold(main), *_commonest(main), *_weakest_class(main), *_small_objects(main)]
+        said += [*_threshold(main), *_commonest(main), *_duplicates(main, found[1:]), *_weakest_class(main)]
+        said += _small_in_the_input(run, main) or _small_objects(main)
         if len(found) > 1:
             said += _branches(main, found[1])
-    return said + _training(run)
+    return said + _other_input(run) + _training(run)
+
+
+def next_commands(run: RunFolder, found: list[Findings]) -> list[str]:
+    """Return how to use the checkpoint as it was judged: to predict, and to export. Empty if that makes no sense (yet)."""
+    if run.checkpoint is None or not found or found[0].best is None:
+        return []
+    start, main, checkpoint = ["python", "-m", "detector"], found[0], str(run.checkpoint)
+    trained, judged = _input_size(run.config), _input_size(run.judged_with)
+    size = ["--image_size", *map(str, judged)] if judged and judged != trained else []  # by default that of training
+    nms = main.branch == "one2many"
+    threshold = ["--score_threshold", f"{main.best.threshold:.3f}"]
+    predict = [*start, "predict", checkpoint, "PICTURES", *threshold, *(["--branch", main.branch] if nms else []), *size]
+    export = [*start, "export", checkpoint, *(["--branch", main.branch, "--output", "raw"] if nms else []), *size]
+    return [shlex.join(predict), shlex.join(export)]
 
 
 def _threshold(main: Findings) -> list[str]:
@@ -48,15 +67,37 @@ def _commonest(main: Findings) -> list[str]:
     wrong = Counter(kind for kind in main.mistakes.kinds if kind)
     missed = Counter(kind for kind in main.mistakes.misses if kind)
     said = []
-    for counts, table, what in ((wrong, KINDS, "wrong detections"), (missed, MISSES, "missed objects")):
+    for counts, table, what in ((wrong, KINDS, "wrong detection"), (missed, MISSES, "missed object")):
         if counts and main.best is not None:
             kind, number = counts.most_common(1)[0]
             remedy = REMEDIES.get(kind, "")
             said.append(
-                f"{number} of {counts.total()} {what}: {table[kind]}"
+                f"{number} of {counted(counts.total(), what)}: {table[kind]}"
                 + (f". {remedy[:1].upper() + remedy[1:]}." if remedy else ".")
             )
     return said
+
+
+def _duplicates(main: Findings, others: list[Findings]) -> list[str]:
+    number, shown = _num_duplicates(main)
+    if number < max(5, MANY_DUPLICATES * shown):
+        return []
+    said = f"{number} of the {shown} detections of {main.branch} ({number / shown:.1%}) are duplicates: one object, several"
+    said += " boxes. "
+    if main.branch == "one2many":
+        return [said + "A lower IoU threshold of NMS (--iou_threshold of predict) leaves fewer."]
+    if not others:
+        return [said + "Evaluate with evaluation.branch: both to see if one2many, with NMS, has fewer, or train longer."]
+    fewer, of = _num_duplicates(others[0])
+    compared = f"{others[0].branch}, with NMS, has {fewer} of {of} from the score {others[0].threshold:.3f} on"
+    if fewer / max(of, 1) < number / shown / 2:
+        return [f"{said}{compared}: predict with --branch {others[0].branch} if they are in the way, or train longer."]
+    return [f"{said}{compared}, not much less: train longer."]
+
+
+def _num_duplicates(found: Findings) -> tuple[int, int]:
+    """Return how many of the detections that are shown are duplicates, and how many are shown."""
+    return int((found.mistakes.kinds == "duplicate").sum()), int(found.mistakes.shown.sum())
 
 
 def _weakest_class(main: Findings) -> list[str]:
@@ -69,7 +110,61 @@ def _weakest_class(main: Findings) -> list[str]:
     values = list(main.result.per_class.values())
     k = min(known, key=values.__getitem__)
     few = ", too few to be sure" if objects[k] < FEW_OBJECTS else ""
-    return [f"The weakest class is {main.names[k]}: AP {values[k]:.3f} ({objects[k]} objects{few})."]
+    return [f"The weakest class is {main.names[k]}: AP {values[k]:.3f} ({counted(objects[k], 'object')}{few})."]
+
+
+def _input_size(config: dict[str, Any]) -> tuple[int, ...] | None:
+    """Return the network input's (height, width), or only its side if it is square."""
+    size = (config.get("data") or {}).get("image_size")
+    sides = tuple(dict.fromkeys(size)) if isinstance(size, list) else (size,)
+    return sides if all(isinstance(side, int) for side in sides) else None
+
+
+def _pixels(size: tuple[int, ...]) -> str:
+    return " x ".join(map(str, size)) + " px" + (" (height x width)" if len(size) > 1 else "")
+
+
+def _small_in_the_input(run: RunFolder, main: Findings) -> list[str]:
+    size, sides = _input_size(run.judged_with), sides_in_input(run, main)
+    if size is None or not len(sides):
+        return []
+    model = run.judged_with.get("model") or {}
+    variant, overrides = str(model.get("variant")), model.get("overrides") or {}
+    fine = variant.endswith("-p2") or overrides.get("min_level") == 2
+    cell = 4 if fine else 8  # pixels, of the finest feature map
+    median, tiny = float(np.median(sides)), float((sides < cell).mean())
+    if median >= 2 * cell and tiny < MANY_TINY:
+        return []
+    larger = tuple(64 * round(np.ceil(side * min(max(2 * cell / median, 1.25), 2) / 64)) for side in size)
+    finer = f"the variant {variant}-p2" if f"{variant}-p2" in VARIANTS else "model.overrides: {min_level: 2}"
+    return [
+        f"Objects are small in the network input of {_pixels(size)}: half of them have sides below {median:.1f} px, and "
+        f"{tiny:.0%} below {cell} px, a cell of the finest feature map. Train with a larger data.image_size, say "
+        f"{_pixels(larger)}" + ("." if fine else f", or with {finer}, whose cells are 4 px.")
+    ]
+
+
+def sides_in_input(run: RunFolder, main: Findings) -> np.ndarray:
+    """Return the square root of the box area of each object, crowds aside, in pixels of the letterboxed network input."""
+    size = _input_size(run.judged_with)
+    objects = np.flatnonzero(~main.scene.crowds)
+    pictures = [main.coco.imgs[image] for image in main.scene.obj_images[objects].tolist()]
+    if size is None or any(not picture.get(side) for picture in pictures for side in ("height", "width")):
+        return np.empty(0)
+    ratios = [min(size[0] / picture["height"], size[-1] / picture["width"]) for picture in pictures]
+    boxes = main.scene.obj_boxes[objects]
+    return np.sqrt((boxes[:, 2:] - boxes[:, :2]).clip(0).prod(axis=1)) * ratios
+
+
+def _other_input(run: RunFolder) -> list[str]:
+    trained, judged = _input_size(run.config), _input_size(run.judged_with)
+    if not trained or not judged or trained == judged:
+        return []
+    option = " ".join(map(str, judged))
+    return [
+        f"Evaluated with an input of {_pixels(judged)}, trained with {_pixels(trained)}: compare the numbers of both. "
+        f"predict and export take that of training unless told --image_size {option}."
+    ]
 
 
 def _small_objects(main: Findings) -> list[str]:
@@ -88,7 +183,8 @@ def _branches(main: Findings, other: Findings) -> list[str]:
     gap = other.result.metrics["AP"] - main.result.metrics["AP"]
     if gap < 0.01:
         return []
-    return [f"The branch {other.branch} is better by {gap:.3f} AP, at the cost of NMS if it is one2many."]
+    cost = ", at the cost of NMS" if other.branch == "one2many" else ""
+    return [f"The branch {other.branch} is better by {gap:.3f} AP{cost}."]
 
 
 def _training(run: RunFolder) -> list[str]:
@@ -96,7 +192,7 @@ def _training(run: RunFolder) -> list[str]:
     if not epochs:
         return []
     best, last, said = int(np.argmax(values)), len(values) - 1, []
-    if values[best] - values[last] > 0.002 and not run.folder.name.startswith("eval_") and run.split == "val":
+    if values[best] - values[last] > 0.002 and not run.is_evaluation and run.split == "val":
         said.append(f"These numbers are of epoch {epochs[last]}; epoch {epochs[best]} was better (AP {values[best]:.3f}).")
         if (checkpoint := run.folder / "best.ckpt").is_file():
             command = shlex.join(

@@ -1,5 +1,6 @@
 """The page: what is in it, in which order."""
 
+import re
 from collections import Counter
 from html import escape
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from detector.coco_metrics import METRICS
 from detector.page import keys, page, picture, table
-from detector.report.advice import advice
+from detector.report.advice import advice, next_commands
 from detector.report.breakdown import Bin, by_ratio, by_size
 from detector.report.curves import ap_by_limit, class_curve, precision_recall
 from detector.report.findings import Findings
@@ -23,11 +24,15 @@ from detector.report.pictures import (
 from detector.report.run_folder import RunFolder, picture_folder
 from detector.report.training import training_sections
 from detector.svg import COLOURS, Line, bars, line_plot, matrix
+from detector.wording import counted
 
 STYLE = """
 .top { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 330px), 1fr)); gap: 0 2.5em }
-.top h2 { margin-top: .8em } .top ul { padding-left: 1.2em; margin: .4em 0 } .top td, .top th { padding: .05em .5em }
-.top table { font-size: 14px } .top td:nth-child(2) { text-align: left; color: var(--muted); font-size: 13px }
+.top h2 { margin-top: .8em } .top ul { padding-left: 1.2em; margin: .4em 0 } .top td, .top th { padding: .05em .3em }
+.top table { font-size: 13.5px } .top td:nth-child(2) { color: var(--muted); font-size: 12px }
+.top th:nth-child(2), .top td:nth-child(2) { text-align: left }
+.top pre span, .top code span { white-space: nowrap }
+.top pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: .4em 0 }
 .cards { display: flex; flex-wrap: wrap; gap: .7em; margin: .8em 0 0 } .wide { max-width: none }
 .card { background: var(--panel); border-radius: 8px; padding: .35em 1em }
 .card b { display: block; font-size: 1.65em; line-height: 1.2 }
@@ -43,8 +48,8 @@ def report_page(run: RunFolder, found: list[Findings], images: str | None, speed
 
     ``speed`` is a section about the network, and ``notes`` are what could not be shown, and why.
     """
-    name = (run.config.get("model") or {}).get("variant") or "run"
-    parts = [_top(run, found, name, notes)]
+    head = heading(run)
+    parts = [_top(run, found, head, notes)]
     if found:
         main = found[0]
         parts += [
@@ -56,7 +61,15 @@ def report_page(run: RunFolder, found: list[Findings], images: str | None, speed
             _limits(found),
         ]
     parts += [training_sections(run), speed or "", _about(run)]
-    return page(f"{name}: report of {run.folder.resolve().name}", "".join(parts), STYLE)
+    return page(f"{head}: {run.folder.resolve().name}", "".join(parts), STYLE)
+
+
+def heading(run: RunFolder) -> str:
+    """Return what the page is about: a run, or an evaluation, of what, and on which split."""
+    name = (run.judged_with.get("model") or {}).get("variant") or "run"
+    if not run.is_evaluation:
+        return f"{name}: report of a run"
+    return f"{name}: evaluation of {run.evaluated.name if run.evaluated else 'a checkpoint'} on the {run.split} split"
 
 
 def number(value: float) -> str:
@@ -64,25 +77,39 @@ def number(value: float) -> str:
     return "none" if value < 0 else f"{value:.3f}"
 
 
-def _top(run: RunFolder, found: list[Findings], name: str, notes: list[str]) -> str:
-    data = run.config.get("data") or {}
+def _top(run: RunFolder, found: list[Findings], head: str, notes: list[str]) -> str:
+    data = run.judged_with.get("data") or {}
     facts = [f"folder {run.folder.resolve()}", f"data {data['root']}" if "root" in data else "", f"split {run.split}"]
+    if run.is_evaluation and run.evaluated is None:
+        facts.append("which checkpoint was evaluated is not recorded")
     if run.epochs:
-        facts.append(f"{len(run.epochs)} epochs")
+        facts.append(counted(len(run.epochs), "epoch"))
     if "image_size" in data:
         facts.append(f"input {data['image_size']} px")
     if found:
         result = found[0].result
-        facts.append(f"{result.num_images} pictures, {_num_objects(found[0])} objects, {result.num_detections} detections")
+        facts.append(counted(result.num_images, "picture"))
+        facts[-1] += f", {counted(_num_objects(found[0]), 'object')}, {counted(result.num_detections, 'detection')}"
     line = escape(" · ".join(fact for fact in facts if fact))
     said = "".join(f"<li>{escape(sentence)}</li>" for sentence in advice(run, found))
     warned = "".join(f'<p class="warning wide">{escape(note)}</p>' for note in notes)
-    todo = f"<div><h2>What to do</h2><ul>{said}</ul></div>" if said else ""
-    head = f'<h1>{escape(name)}: report of a run</h1><p class="muted wide">{line}</p>{warned}'
+    todo = f"<div><h2>What to do</h2><ul>{said}</ul>{_next(run, found)}</div>" if said else ""
+    top = f'<h1>{escape(head)}</h1><p class="muted wide">{line}</p>{warned}'
     if not found:
-        return f'{head}<div class="top">{todo}</div>'
+        return f'{top}<div class="top">{todo}</div>'
     numbers = f"<div><h2>The twelve numbers</h2>{_twelve(found)}</div>"
-    return f'{head}{_cards(found[0])}<div class="top">{numbers}{todo}{_wrong(found[0])}</div>'
+    return f'{top}{_cards(found[0])}<div class="top">{numbers}{todo}{_wrong(found[0])}</div>'
+
+
+def _next(run: RunFolder, found: list[Findings]) -> str:
+    if not (commands := next_commands(run, found)):
+        return ""
+    # A line may end at any hyphen otherwise, also between the two of an option.
+    predict, export = (re.sub(r"--\w+", r"<span>\g<0></span>", escape(command)) for command in commands)
+    return (
+        f"<p>Next, with your own pictures, videos or folders:</p><pre>{predict}</pre>"
+        f'<p class="muted">For ONNX, OpenVINO and others: <code>{export}</code></p>'
+    )
 
 
 def _num_objects(main: Findings) -> int:
@@ -105,21 +132,21 @@ def _cards(main: Findings) -> str:
 
 def _twelve(found: list[Findings]) -> str:
     rows = [[key, meaning, *(number(f.result.metrics[key]) for f in found)] for key, meaning in METRICS.items()]
-    return table(["pycocotools", "", *(f.branch for f in found)], rows)
+    return table(["", "pycocotools", *(f.branch for f in found)], rows)
 
 
 def _wrong(main: Findings) -> str:
     kinds, misses = Counter(k for k in main.mistakes.kinds if k), Counter(m for m in main.mistakes.misses if m)
     plots = []
     for counts, order, title, colour in (
-        (kinds, KINDS, "wrong detections", "var(--c1)"),
-        (misses, MISSES, "missed objects", "var(--c3)"),
+        (kinds, KINDS, "wrong detection", "var(--c1)"),
+        (misses, MISSES, "missed object", "var(--c3)"),
     ):
         total = max(counts.total(), 1)
         names = [kind for kind in order if counts[kind]]
         texts = [f"{counts[kind]} ({counts[kind] / total:.0%})" for kind in names]
         of = int(main.mistakes.shown.sum()) if order is KINDS else _num_objects(main)
-        plots.append(bars(f"{counts.total()} {title} of {of}", names, [counts[k] for k in names], texts, colour))
+        plots.append(bars(f"{counted(counts.total(), title)} of {of}", names, [counts[k] for k in names], texts, colour))
     told = f"At the score {main.threshold:.3f} and IoU {main.scene.iou}, branch {main.branch}."
     for title, table_, counts in (("Wrong", KINDS, kinds), ("Missed", MISSES, misses)):
         words = "; ".join(f"{kind}: {meaning}" for kind, meaning in table_.items() if counts[kind])
@@ -227,8 +254,20 @@ def _pictures(run: RunFolder, main: Findings, images: str | None) -> str:
     parts.append(f"<p>{keys(colours)}</p>")
     lost = 0
     for title, rows, boxes, owners, describe in (
-        ("Wrong detections, highest scores first", wrong, scene.det_boxes, scene.det_images, describe_false_positive),
-        ("Missed objects, largest of their class first", missed, scene.obj_boxes, scene.obj_images, describe_miss),
+        (
+            "Wrong detections: the kinds in turn, highest scores first",
+            wrong,
+            scene.det_boxes,
+            scene.det_images,
+            describe_false_positive,
+        ),
+        (
+            "Missed objects: the kinds in turn, largest of their class first",
+            missed,
+            scene.obj_boxes,
+            scene.obj_images,
+            describe_miss,
+        ),
     ):
         parts.append(f"<h3>{title}</h3>" + ("" if rows else "<p>None.</p>"))
         for row in rows:
@@ -242,8 +281,9 @@ def _pictures(run: RunFolder, main: Findings, images: str | None) -> str:
                 drawn = draw_place(pixels, scene, found, boxes[row], int(owners[row]))
                 parts.append(picture(drawn, caption))
     if lost:
-        where = "no folder of pictures is known" if folder is None else f"they are not, or with other sizes, in {folder}"
-        parts.insert(1, f'<p class="warning">{lost} pictures could not be shown: {escape(where)}. Give it as --images.</p>')
+        where = "no folder of pictures is known" if folder is None else f"not there, broken, or of another size, in {folder}"
+        said = f"{counted(lost, 'picture')} could not be shown: {where}. Give the folder as --images."
+        parts.insert(1, f'<p class="warning">{escape(said)}</p>')
     return "".join(parts)
 
 

@@ -54,8 +54,8 @@ def find(branch: str, predictions: Path, ground_truth: Path, threshold: float | 
     detections = read_predictions(predictions)
     if unknown := sorted({int(i) for i in detections[:, 0]} - coco.imgs.keys()):
         raise ValueError(
-            f"{predictions}: {len(unknown)} of its images, e.g. ids {unknown[:3]}, are not in {ground_truth}; give the "
-            f"annotation file that the run was evaluated with as --ground-truth"
+            f"{predictions}: {len(unknown)} of its images, e.g. ids {unknown[:3]}, {'is' if len(unknown) == 1 else 'are'} "
+            f"not in {ground_truth}; give the annotation file that the run was evaluated with as --ground-truth"
         )
     if len(detections) and not {int(i) for i in detections[:, 6]} & coco.cats.keys():
         raise ValueError(

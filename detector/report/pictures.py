@@ -1,5 +1,7 @@
 """The worst mistakes as pictures: the place around each, with what should have been found and what was."""
 
+from collections import Counter
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,7 @@ import cv2
 import numpy as np
 
 from detector.drawing import Colour, fit_longer_side
+from detector.images import BadImageError, decode_image, exif_orientation, read_file, turn
 from detector.report.matching import KINDS, MISSES, Mistakes, Scene, box_ious
 
 TRUTH, WRONG, OTHER = (60, 200, 90), (235, 60, 50), (70, 150, 245)  # RGB
@@ -14,14 +17,14 @@ MAX_PER_IMAGE = 2  # or one bad picture would fill the page
 
 
 def worst_false_positives(scene: Scene, found: Mistakes, number: int) -> list[int]:
-    """Return the wrong detections with the highest scores, at most MAX_PER_IMAGE of a picture."""
+    """Return wrong detections of every kind in turn, of each those with the highest scores."""
     wrong = np.flatnonzero(found.kinds != "")
     order = wrong[np.argsort(-scene.scores[wrong], kind="stable")]
-    return _few_of_each(order, scene.det_images, number)
+    return _in_turns(order, found.kinds, scene.det_images, number)
 
 
 def worst_misses(scene: Scene, found: Mistakes, number: int) -> list[int]:
-    """Return the missed objects that are largest in their class: nobody expects to overlook these.
+    """Return missed objects of every kind in turn, of each those that are largest in their class: these stand out.
 
     Largest is by rank in the class, so that classes of small objects are among them.
     """
@@ -31,18 +34,23 @@ def worst_misses(scene: Scene, found: Mistakes, number: int) -> list[int]:
         own = np.flatnonzero((scene.obj_classes == label) & ~scene.crowds)
         ranks[own[np.argsort(scene.areas[own], kind="stable")]] = (np.arange(len(own)) + 1) / max(len(own), 1)
     order = missed[np.lexsort((-scene.areas[missed], -ranks[missed]))]
-    return _few_of_each(order, scene.obj_images, number)
+    return _in_turns(order, found.misses, scene.obj_images, number)
 
 
-def _few_of_each(order: np.ndarray, images: np.ndarray, number: int) -> list[int]:
+def _in_turns(order: np.ndarray, kinds: np.ndarray, images: np.ndarray, number: int) -> list[int]:
+    """Return ``number`` rows: the kinds take turns, each in the given order, at most MAX_PER_IMAGE of a picture.
+
+    The first of a kind is there whatever its picture, so that none is left out.
+    """
+    by_kind = [order[kinds[order] == kind].tolist() for kind in dict.fromkeys(kinds[order])]
     chosen: list[int] = []
-    seen: dict[int, int] = {}
-    for row in order.tolist():
-        image = int(images[row])
-        if seen.get(image, 0) < MAX_PER_IMAGE and len(chosen) < number:
-            seen[image] = seen.get(image, 0) + 1
-            chosen.append(row)
-    return chosen
+    seen: Counter[int] = Counter()
+    for turn_number, rows in enumerate(zip_longest(*by_kind)):
+        for row in rows:
+            if row is not None and (turn_number == 0 or seen[images[row]] < MAX_PER_IMAGE):
+                seen[images[row]] += 1
+                chosen.append(row)
+    return chosen[:number]
 
 
 def describe_false_positive(scene: Scene, found: Mistakes, row: int, names: list[str]) -> str:
@@ -104,10 +112,13 @@ def read_picture(folder: Path, image: dict[str, Any], upright: bool) -> np.ndarr
 
     A rotation in the EXIF data is applied if the run's boxes were ``upright``, or if only then the size is that on file.
     """
-    path = folder / str(image.get("file_name", ""))
-    size = (image.get("height"), image.get("width"))
-    for flags in (cv2.IMREAD_COLOR if upright else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION, cv2.IMREAD_COLOR):
-        pixels = cv2.imread(str(path), flags) if path.is_file() else None
-        if pixels is not None and (None in size or pixels.shape[:2] == size):
-            return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-    return None
+    try:
+        content = read_file(folder / str(image.get("file_name", "")))
+    except BadImageError:
+        return None
+    stored, size = decode_image(content), (image.get("height"), image.get("width"))
+    if stored is None:
+        return None
+    turned = turn(stored, exif_orientation(content))
+    ways = (turned,) if upright else (stored, turned)
+    return next((pixels for pixels in ways if None in size or pixels.shape[:2] == size), None)

@@ -27,10 +27,13 @@ class RunFolder:
     config: dict[str, Any]
     config_text: str
     config_name: str  # of a resumed run the newest, config-2.yaml
+    is_evaluation: bool  # by train.py --eval
+    evaluated: Path | None  # the checkpoint that it was given, if that is recorded
+    judged_with: dict[str, Any]  # the configuration behind the predictions: of the evaluation if recorded, or of the run
     epochs: Epochs
     log: list[dict[str, str]]  # rows of train.log, an epoch each
     versions: dict[str, Any]
-    checkpoint: Path | None
+    checkpoint: Path | None  # the one that was evaluated, or else the best
     routing: Path | None
 
 
@@ -45,24 +48,32 @@ def read_run(folder: Path, ground_truth: Path | None = None) -> RunFolder:
     run = folder.parent if folder.name.startswith("eval_") and not (folder / "config.yaml").is_file() else folder
     split = "val" if (folder / "predictions.json").is_file() or not (folder / "predictions_test.json").is_file() else "test"
     config, text, name = _config(run)
-    predictions = _predictions(folder, split, config)
+    evaluated, judged_with = _evaluation(folder, split)
+    judged_with = judged_with or config
+    predictions = _predictions(folder, split, judged_with)
     epochs = _epochs(run)
     if not predictions and not epochs:
         raise ValueError(
             f"{folder}: has neither predictions.json nor metrics.csv with an epoch in it; give the folder of a run"
         )
+    checkpoints = [run / "best.ckpt", run / "last.ckpt"]
+    if evaluated is not None:  # the run may have been moved since
+        checkpoints = [run / evaluated.name, evaluated.resolve(), *checkpoints]
     return RunFolder(
         folder=folder,
         split=split,
         predictions=predictions,
-        ground_truth=ground_truth or _ground_truth(folder, split, config),
+        ground_truth=ground_truth or _ground_truth(folder, split, judged_with),
         config=config,
         config_text=text,
         config_name=name,
+        is_evaluation=run != folder or evaluated is not None,
+        evaluated=evaluated,
+        judged_with=judged_with,
         epochs=epochs,
         log=_log(run),
         versions=_versions(run, text),
-        checkpoint=next((path for name in ("best.ckpt", "last.ckpt") if (path := run / name).is_file()), None),
+        checkpoint=next((path for path in checkpoints if path.is_file()), None),
         routing=path if (path := folder / "routing.png").is_file() else None,
     )
 
@@ -70,16 +81,28 @@ def read_run(folder: Path, ground_truth: Path | None = None) -> RunFolder:
 def _config(run: Path) -> tuple[dict[str, Any], str, str]:
     if not (written := starts(run, "config", ".yaml")):
         return {}, "", "config.yaml"
-    path = written[-1]
-    text = path.read_text(encoding="utf-8")
+    text = written[-1].read_text(encoding="utf-8")
+    return _known(_yaml(written[-1], text)), text, written[-1].name
+
+
+def _evaluation(folder: Path, split: str) -> tuple[Path | None, dict[str, Any]]:
+    """Return the checkpoint and the configuration that train.py --eval has recorded, if it has."""
+    path = folder / ("evaluation.yaml" if split == "val" else "evaluation_test.yaml")
+    content = _yaml(path, path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return Path(content["eval"]) if isinstance(content.get("eval"), str) else None, _known(content)
+
+
+def _yaml(path: Path, text: str) -> dict[str, Any]:
     try:
         content = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: is not YAML ({error}); restore it, or move it away to do without") from None
-    sections = content.items() if isinstance(content, dict) else ()
-    # What the page asks for is in sections, and a null there, or something else of the reader's making, is as good as none.
-    known = {key: value for key, value in sections if isinstance(value, dict)}
-    return known, text, path.name
+    return content if isinstance(content, dict) else {}
+
+
+def _known(content: dict[str, Any]) -> dict[str, Any]:
+    """Return the sections: a null in place of one, or something else of the reader's making, is as good as none."""
+    return {key: value for key, value in content.items() if isinstance(value, dict)}
 
 
 def _predictions(folder: Path, split: str, config: dict[str, Any]) -> dict[str, Path]:
@@ -105,7 +128,7 @@ def picture_folder(run: RunFolder, info: dict[str, Any]) -> Path | None:
     """Return where the evaluated pictures were when the run was made, by ``info`` of its ground truth or else its config."""
     if isinstance(info.get("pictures"), str):
         return Path(info["pictures"])
-    data = run.config.get("data") or {}
+    data = run.judged_with.get("data") or {}
     named = data.get(f"{run.split}_images")
     return Path(str(data.get("root") or ""), named) if isinstance(named, str) else None
 

@@ -11,6 +11,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from detector.predict import load_detector
+from detector.wording import counted
 
 RUNS, WARM_UP, MOST_SECONDS = 20, 3, 10.0
 
@@ -54,5 +55,5 @@ def measure(checkpoint: Path, branch: str = "one2one") -> Speed:
         p95_ms=float(np.percentile(times, 95)) * 1000,
         branch=branch,
         licence=predictor.info.licence or "not stated",
-        machine=f"{platform.machine()} CPU, {torch.get_num_threads()} threads, PyTorch {torch.__version__}",
+        machine=f"{platform.machine()} CPU, {counted(torch.get_num_threads(), 'thread')}, PyTorch {torch.__version__}",
     )

@@ -42,9 +42,9 @@ def check(config: list[str], capsys: pytest.CaptureFixture) -> Callable[..., tup
 def test_a_sound_set_has_no_errors(check: Callable) -> None:
     status, report = check()
     assert status == 0
-    assert report.splitlines()[-2] == "0 errors, 1 warnings: training can start"
+    assert report.splitlines()[-2] == "0 errors, 1 warning: training can start"
     assert "train: 3 classes have fewer than 10 objects (red: 4; green: 4; blue: 4)" in report
-    assert "8 pictures, 1 without objects; 13 objects, 1 of them crowds; 1.6 a picture, at most 3" in report
+    assert "8 pictures, 1 without objects; 13 objects, 1 crowd among them; 1.6 a picture, at most 3" in report
     assert "class balance: 4 x" in report
 
 
@@ -58,10 +58,10 @@ def test_doubtful_boxes_are_counted(check: Callable, edit_json: Edit) -> None:
     edit_json("train", faulty_boxes)
     status, report = check("--quick")
     assert status == 0
-    assert "train: 1 boxes have no area inside their picture" in report
+    assert "train: 1 box has no area inside the picture" in report
     assert "(annotation 1010 in picture_0.png)" in report
-    assert "train: 1 boxes stick out of their picture; clipped for training (annotation 1011 in picture_0.png)" in report
-    assert "train: 1 boxes are duplicates" in report
+    assert "train: 1 box sticks out of the picture; clipped for training (annotation 1011 in picture_0.png)" in report
+    assert "train: 1 box repeats another one" in report
 
 
 def test_errors_of_all_splits_are_reported_and_stop(check: Callable, edit_json: Edit, tiny_coco: Path) -> None:
@@ -70,7 +70,7 @@ def test_errors_of_all_splits_are_reported_and_stop(check: Callable, edit_json: 
     status, report = check()
     assert status == 1
     assert "annotation 1010 refers to category_id 8" in report
-    assert "1 of 5 pictures are not in" in report
+    assert "1 of 5 pictures is not in" in report
     assert report.splitlines()[-2] == "2 errors, 0 warnings"
 
 
@@ -91,11 +91,11 @@ def test_files_are_decoded(check: Callable, tiny_coco: Path) -> None:
     assert "train: 2 pictures cannot be used" in report
     assert "picture_0.png: is not a whole picture" in report
     assert "picture_1.png: the picture is 64 x 48" in report
-    assert "val: 1 pictures are also in train (the same content)" in report
-    assert "train: 1 pictures (16 bits a channel) keep the upper 8" in report
-    assert "train: 1 pictures (with transparency) lose it" in report
-    assert "train: 1 pictures (CMYK) become RGB (picture_5.png)" in report
-    assert "train: 1 pictures carry an EXIF rotation" in report
+    assert "val: 1 picture is also in train (the same content)" in report
+    assert "train: 1 picture (16 bits a channel) read as the upper 8 bits" in report
+    assert "train: 1 picture (with transparency) read as the colours that are stored" in report
+    assert "train: 1 picture (CMYK) read as RGB (picture_5.png)" in report
+    assert "train: 1 picture has an EXIF rotation" in report
 
 
 def test_classes_and_pictures_are_compared_between_splits(tiny_coco: Path, edit_json: Edit) -> None:
@@ -108,10 +108,10 @@ def test_classes_and_pictures_are_compared_between_splits(tiny_coco: Path, edit_
     train = read_coco(tiny_coco / "annotations/train.json", tiny_coco / "images/train")
     val = read_coco(tiny_coco / "annotations/val.json", tiny_coco / "images/val")
     lines = [finding.line() for finding in check_annotations({"train": train, "val": val}, (640, 640))]
-    assert "all: 1 of 4 classes are never used (unused)" in lines
-    assert "val: 1 classes are only here and not in train: never learnt (blue)" in lines
+    assert "all: 1 of 4 classes is never used (unused)" in lines
+    assert "val: 1 class is only here and not in train: never learnt (blue)" in lines
     lines = [finding.line() for finding in check_annotations({"train": val, "val": train}, (640, 640))]
-    assert "val: 1 classes of train are not in val: never measured (blue)" in lines
+    assert "val: 1 class of train is not in val: never measured (blue)" in lines
     found = check_annotations({"train": train, "val": train}, (640, 640))
     leaks = [finding for finding in found if "also in train (the same file)" in finding.text]
     assert [(leak.split, leak.level) for leak in leaks] == [("val", "warning")]

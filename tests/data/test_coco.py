@@ -100,7 +100,7 @@ def test_boxes_without_area_are_dropped_from_training_and_counted(
     tiny_coco: Path, edit_json: Edit, bbox: list[float]
 ) -> None:
     path = edit_json("train", lambda content: content["annotations"][0].update(bbox=bbox))
-    with pytest.warns(UserWarning, match=r"train\.json: 1 boxes have no area .*annotation ids 1010\)") as caught:
+    with pytest.warns(UserWarning, match=r"train\.json: 1 box has no area .*annotation ids 1010\)") as caught:
         annotations = read(tiny_coco)
     assert len(caught) == 1
     assert str(path) in str(caught[0].message)
@@ -111,7 +111,7 @@ def test_boxes_without_area_are_dropped_from_training_and_counted(
 
 def test_boxes_that_stick_out_are_clipped_for_training_and_counted(tiny_coco: Path, edit_json: Edit) -> None:
     edit_json("train", lambda content: content["annotations"][0].update(bbox=[-5, 8, 80, 16]))
-    with pytest.warns(UserWarning, match="1 boxes stick out of their picture"):
+    with pytest.warns(UserWarning, match="1 box sticks out of the picture"):
         annotations = read(tiny_coco)
     assert annotations.objects(0)[0][0].tolist() == [0, 8, 64, 24]
     assert annotations.ground_truth()["annotations"][0]["bbox"] == [-5, 8, 80, 16]
@@ -150,8 +150,8 @@ FAULTS = {
     "id too large": (lambda c: c["annotations"][2].update(id=2**70), "whole number of at most 63 bits"),
     "unknown image": (lambda c: c["annotations"][2].update(image_id=999), "annotation 1012 refers to image_id 999"),
     "unknown category": (lambda c: c["annotations"][2].update(category_id=8), "annotation 1012 .*category_id 8"),
-    "annotation id twice": (lambda c: c["annotations"][2].update(id=1010), r"1 annotation ids .* \[1010\]"),
-    "image id twice": (lambda c: c["images"][2].update(id=101), r"1 image ids are used twice, e\.g\. \[101\]"),
+    "annotation id twice": (lambda c: c["annotations"][2].update(id=1010), r"1 annotation id is used twice.* \[1010\]"),
+    "image id twice": (lambda c: c["images"][2].update(id=101), r"1 image id is used twice, e\.g\. \[101\]"),
     "no width": (lambda c: c["images"][2].pop("width"), "image 103 has width None"),
     "zero height": (lambda c: c["images"][2].update(height=0), "image 103 has the height and width"),
     "no file name": (lambda c: c["images"][2].pop("file_name"), "image 103 has the file_name None"),
@@ -193,7 +193,7 @@ def test_all_faults_are_named_at_once(tiny_coco: Path, edit_json: Edit) -> None:
 
 def test_numbers_of_more_than_64_bits_are_numbers(tiny_coco: Path, edit_json: Edit) -> None:
     edit_json("train", lambda c: c["annotations"][2].update(bbox=[1, 2, 10**30, 4]))
-    with pytest.warns(UserWarning, match=r"1 boxes stick out .*1012"):
+    with pytest.warns(UserWarning, match=r"1 box sticks out .*1012"):
         read(tiny_coco)
 
 

@@ -125,7 +125,7 @@ def test_label_faults_name_file_and_line(tiny_yolo: Path, fault: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"nc": 4}, "nc is 4, but there are 3 names"),
+        ({"nc": 4}, "nc is 4, but names has 3"),
         ({"names": None, "nc": None}, "names is None"),
         ({"names": {1: "a", 2: "b", 3: "c"}}, r"keys \[1, 2, 3\]; expected 0 to 2"),
         ({"names": ["a", "a", "b"]}, "one name twice"),

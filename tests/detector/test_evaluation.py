@@ -283,7 +283,7 @@ def test_detections_that_are_not_numbers_are_left_out_with_a_warning(tmp_path: P
     truth = coco_dict([1], [thing(1, CAT, [10, 10, 20, 20])])
     broken: Answer = [([float("nan"), 10.0, 30.0, 30.0], 0.9, 0)]
     trainer = quiet_trainer(tmp_path, CocoEvaluation())
-    with pytest.warns(UserWarning, match="1 of 1 one2one detections are not finite"):
+    with pytest.warns(UserWarning, match="1 of 1 one2one detection is not finite"):
         trainer.validate(RoteDetector({1: broken}), RoteData([1], {"val": truth}), verbose=False)
     assert trainer.callback_metrics["val/AP"] == 0
 

@@ -87,7 +87,7 @@ def test_a_checkpoint_knows_where_it_comes_from_and_loads_without_it(tmp_path: P
         assert all(torch.equal(value, average[f"model.{name}"]) for name, value in model.state_dict().items())
     assert (predictor.class_names, predictor.category_ids, predictor.image_size) == (NAMES, [7, 9], (64, 64))
     assert predictor.info.licence == "AGPL-3.0"
-    assert predictor.info.provenance == "trained with lightning-dyn-detector for 1 epochs, starting from: found"
+    assert predictor.info.provenance == "trained with lightning-dyn-detector for 1 epoch, starting from: found"
 
 
 def test_what_is_not_given_is_taken_from_the_weights(weights: Path, tmp_path: Path) -> None:

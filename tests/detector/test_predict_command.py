@@ -94,7 +94,7 @@ def test_unreadable_files_are_named_and_the_rest_is_done(
     out = tmp_path / "out"
     assert main(["predict", checkpoint, str(media), "lost.png", *SETTINGS, "--out", str(out)]) == 1
     printed = capsys.readouterr()
-    assert "1 other files in the folders were left out" in printed.out
+    assert "1 other file in the folders was left out" in printed.out
     assert "2 inputs could not be read and were skipped" in printed.err
     assert "bad.jpg: is not a whole picture" in printed.err
     assert "lost.png: there is no such file" in printed.err

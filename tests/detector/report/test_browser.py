@@ -24,28 +24,49 @@ OPTIONS = (
     "--disable-sync",
     "--enable-logging=stderr",
     "--blink-settings=preferredColorScheme=0",  # dark
-    "--window-size=500,900",
     "--dump-dom",
 )
 # Added to a copy of the page: says in the page what is wrong with it.
 PROBE = """<script>window.onload = () => { const root = document.documentElement;
 document.querySelectorAll("details").forEach(details => details.open = true);
+const outside = (inner, outer) => inner.left < outer.left - 1 || inner.right > outer.right + 1
+  || inner.top < outer.top - 1 || inner.bottom > outer.bottom + 1;
 document.body.dataset.found = JSON.stringify({
   wide: root.scrollWidth - root.clientWidth,
   broken: [...document.images].filter(image => !image.complete || !image.naturalWidth).length,
   pictures: document.images.length,
   silent: [...document.querySelectorAll("svg")].filter(svg => !svg.getAttribute("aria-label")).length,
+  cut: [...document.querySelectorAll("svg text")].filter(
+    text => outside(text.getBoundingClientRect(), text.ownerSVGElement.getBoundingClientRect())
+  ).map(text => text.textContent),
+  scrolling: [...document.querySelectorAll(".top .scroll")].filter(box => box.scrollWidth > box.clientWidth).length,
   ground: getComputedStyle(document.body).backgroundColor,
 })}</script>"""
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
-def test_the_page_in_a_narrow_dark_browser(tmp_path: Path) -> None:
+@pytest.fixture
+def wordy_run(tmp_path: Path) -> Path:
+    """A run whose numbers and names need room."""
     run = make_run(tmp_path / "run")
-    main(["report", str(run)])
+    truth = json.loads((run / "ground_truth.json").read_text())
+    for category, name in zip(
+        truth["categories"], ("WWWWWWWWWWWWWWWWWWWWWWWWWWW", "a dog whose name is longer than most of them" * 2)
+    ):
+        category["name"] = name
+    (run / "ground_truth.json").write_text(json.dumps(truth))
+    rows = [f"{epoch},{10 * epoch + 9},{0.0001 - epoch * 1e-6:.7f},{1234567.8 + epoch},,,,,,\n" for epoch in range(2, 1200)]
+    with (run / "metrics.csv").open("a") as file:
+        file.writelines(rows)
+    return run
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
+@pytest.mark.parametrize("width", [500, 800, 1300])
+def test_the_page_in_a_dark_browser(wordy_run: Path, tmp_path: Path, width: int) -> None:
+    main(["report", str(wordy_run)])
     probed = tmp_path / "probed.html"
-    probed.write_text((run / "report.html").read_text().replace("</body>", PROBE + "</body>"))
-    options = [*OPTIONS, f"--user-data-dir={tmp_path / 'browser'}"]
+    probed.write_text((wordy_run / "report.html").read_text().replace("</body>", PROBE + "</body>"))
+    options = [*OPTIONS, f"--window-size={width},900", f"--user-data-dir={tmp_path / 'browser'}"]
     done = subprocess.run([CHROMIUM, *options, probed.as_uri()], capture_output=True, text=True, timeout=60, check=True)
     assert "CONSOLE" not in done.stderr
     found = json.loads(unescape(re.search(r'<body data-found="([^"]*)"', done.stdout)[1]))
@@ -54,5 +75,7 @@ def test_the_page_in_a_narrow_dark_browser(tmp_path: Path) -> None:
         "broken": 0,
         "pictures": 24,
         "silent": 0,
+        "cut": [],
+        "scrolling": 0,
         "ground": "rgb(22, 24, 28)",
     }

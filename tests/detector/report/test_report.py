@@ -80,7 +80,9 @@ def test_an_evaluation_is_known_from_within_its_folder(run: Path, monkeypatch: p
     for path in run.glob("*.json"):
         path.rename(run / "eval_val" / path.name)
     monkeypatch.chdir(run / "eval_val")
-    assert "dyn_n: report of eval_val" in report(Path("."))
+    page = report(Path("."))
+    assert "dyn_n: evaluation of a checkpoint on the val split: eval_val</title>" in page
+    assert 'id="training"' in page  # of the run
 
 
 def test_the_network_is_measured_where_there_is_a_checkpoint(run: Path) -> None:
@@ -124,16 +126,39 @@ def test_a_run_of_before_ground_truth_was_recorded(run: Path, tmp_path: Path) ->
     assert 'id="classes"' in report(run)
 
 
-def test_an_evaluation_takes_what_it_lacks_from_its_run(run: Path) -> None:
+def evaluation_of(run: Path) -> Path:
+    """Make the run's predictions those of an evaluation."""
     inner = run / "eval_val"
     inner.mkdir()
     for path in run.glob("*.json"):
         if path.name != "run.json":
             path.rename(inner / path.name)
-    page = report(inner)
-    assert "dyn_n: report of a run" in page
+    return inner
+
+
+def test_an_evaluation_takes_what_it_lacks_from_its_run(run: Path) -> None:
+    page = report(evaluation_of(run))
+    assert "<h1>dyn_n: evaluation of a checkpoint on the val split</h1>" in page
+    assert "which checkpoint was evaluated is not recorded" in page
     assert 'id="training"' in page
     assert 'id="classes"' in page
+
+
+def test_an_evaluation_says_of_what_it_is(run: Path) -> None:
+    inner = evaluation_of(run)
+    (inner / "evaluation.yaml").write_text(
+        "eval: somewhere/last.ckpt\nmodel: {variant: dyn_n}\ndata: {image_size: 96}\nevaluation: {branch: one2many}\n"
+    )
+    page = report(inner)
+    assert "<h1>dyn_n: evaluation of last.ckpt on the val split</h1>" in page
+    assert "not recorded" not in page
+    assert "input 96 px" in page
+    assert "branch one2many" in page  # so predictions.json is not that of one2one
+    assert "branch one2one" not in page
+    for path in inner.glob("*.json"):
+        path.rename(inner / path.name.replace("predictions", "predictions_test").replace("truth", "truth_test"))
+    (inner / "evaluation.yaml").rename(inner / "evaluation_test.yaml")
+    assert "evaluation of last.ckpt on the test split" in report(inner)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,151 @@
+"""Every rule says its numbers, and keeps silent where it does not apply."""
+
+import argparse
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from detector.__main__ import main
+from detector.coco_metrics import write_predictions
+from detector.export_command import add_export_command
+from detector.predict_command import add_predict_command
+from detector.report.advice import advice, next_commands
+from detector.report.command import judge_run
+from detector.report.run_folder import read_run
+from tests.detector.report.runs import write_run
+from tests.detector.report.scenes import Row, rows, truth
+
+IMAGES = tuple(range(1, 11))
+CATS = [(image, 1, [0, 0, 20, 20]) for image in IMAGES]
+ONCE = [(image, 1, [0, 0, 20, 20], 0.9) for image in IMAGES]
+AGAIN = [(image, 1, [1, 0, 20, 20], 0.9) for image in IMAGES]  # IoU 380 / 420
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Write a run with detections of one branch or two; its pictures are 100 x 100."""
+
+    def write(main_branch: list[Row], other: list[Row] | None = None, replace: tuple[str, str] = ("", "")) -> Path:
+        run = write_run(tmp_path / "run", truth(*CATS, images=IMAGES), rows(*main_branch), None)
+        if other is not None:
+            write_predictions(run / "predictions_one2many.json", rows(*other))
+        config = (run / "config.yaml").read_text()
+        assert replace[0] in config
+        (run / "config.yaml").write_text(config.replace(*replace))
+        (run / "best.ckpt").touch()
+        return run
+
+    return write
+
+
+def said(folder: Path, word: str) -> list[str]:
+    run = read_run(folder)
+    return [sentence for sentence in advice(run, judge_run(run)[0]) if word in sentence]
+
+
+def commands(folder: Path) -> list[str]:
+    run = read_run(folder)
+    return next_commands(run, judge_run(run)[0])
+
+
+def test_duplicates_of_one_branch(write: Write) -> None:
+    (sentence,) = said(write(ONCE + AGAIN[:5]), "duplicates")
+    assert "5 of the 15 detections of one2one (33.3%) are duplicates" in sentence
+    assert "evaluation.branch: both" in sentence
+
+
+def test_few_duplicates_are_not_worth_a_word(write: Write) -> None:
+    assert said(write(ONCE + AGAIN[:4]), "duplicates") == []
+
+
+@pytest.mark.parametrize(
+    ("other", "end"),
+    [
+        (
+            ONCE,
+            "has 0 of 10 from the score 0.900 on: predict with --branch one2many if they are in the way, or train longer.",
+        ),
+        (ONCE + AGAIN[:5], "has 5 of 15 from the score 0.900 on, not much less: train longer."),
+    ],
+)
+def test_duplicates_of_both_branches(write: Write, other: list[Row], end: str) -> None:
+    (sentence,) = said(write(ONCE + AGAIN, other), "duplicates")
+    assert "10 of the 20 detections of one2one (50.0%)" in sentence
+    assert sentence.endswith(f"one2many, with NMS, {end}")
+
+
+def test_duplicates_in_spite_of_nms(write: Write) -> None:
+    (sentence,) = said(write(ONCE + AGAIN, replace=("branch: both", "branch: one2many")), "duplicates")
+    assert "10 of the 20 detections of one2many" in sentence
+    assert "--iou_threshold" in sentence
+
+
+@pytest.mark.parametrize(
+    ("replace", "expected"),
+    [
+        (
+            ("", ""),
+            ["input of 64 px: half of them have sides below 12.8 px, and 0% below 8 px", "say 128 px", "{min_level: 2}"],
+        ),
+        (("variant: dyn_n", "variant: yolo26_n"), ["or with the variant yolo26_n-p2, whose cells are 4 px"]),
+        (("variant: dyn_n", "variant: yolo26_n-p2"), []),  # 12.8 px are three of its cells
+        (("image_size: 64", "image_size: 80"), []),
+        (("image_size: 64", "image_size: [32, 128]"), ["32 x 128 px (height x width)", "below 6.4 px, and 100% below 8 px"]),
+        (
+            ("variant: dyn_n}\ndata: {root: somewhere, image_size: 64", "variant: yolo26_n-p2}\ndata: {image_size: 32"),
+            ["4 px"],
+        ),
+        (("image_size: 64, ", ""), []),
+    ],
+)
+def test_objects_that_are_small_in_the_input(write: Write, replace: tuple[str, str], expected: list[str]) -> None:
+    found = said(write(ONCE, replace=replace), "network input")
+    assert len(found) == bool(expected)
+    for part in expected:
+        assert part in found[0]
+
+
+def test_another_input_than_that_of_training(write: Write) -> None:
+    run = write(ONCE)
+    assert said(run, "Evaluated with") == []
+    (run / "evaluation.yaml").write_text("eval: best.ckpt\ndata: {image_size: [96, 128]}\nmodel: {variant: dyn_n}\n")
+    (sentence,) = said(run, "Evaluated with")
+    assert "input of 96 x 128 px (height x width), trained with 64 px" in sentence
+    assert "unless told --image_size 96 128." in sentence
+    assert all(command.endswith(" --image_size 96 128") for command in commands(run))
+
+
+def test_the_next_command(write: Write) -> None:
+    run = write(ONCE)
+    predict, export = commands(run)
+    assert predict == f"python -m detector predict {run}/best.ckpt PICTURES --score_threshold 0.900"
+    assert export == f"python -m detector export {run}/best.ckpt"
+    main(["report", str(run), "--no-speed", "--threshold", "0.5"])
+    todo = re.search(r"<h2>What to do</h2>(.*?)</div>", (run / "report.html").read_text())[1]
+    todo = re.sub("</?span>", "", todo)
+    assert f"<pre>{predict}</pre>" in todo
+    assert todo.endswith(f"<code>{export}</code></p>")
+
+
+def test_the_next_commands_are_ones_that_there_are(write: Write) -> None:
+    run = write(ONCE, replace=("branch: both", "branch: one2many"))
+    (run / "evaluation.yaml").write_text("eval: best.ckpt\ndata: {image_size: 96}\nevaluation: {branch: one2many}\n")
+    parser = argparse.ArgumentParser()
+    subparsers = parser.add_subparsers()
+    add_predict_command(subparsers)
+    add_export_command(subparsers)
+    predict, export = (parser.parse_args(shlex.split(command)[3:]) for command in commands(run))
+    assert (predict.branch, predict.score_threshold, predict.image_size) == ("one2many", 0.9, [96])
+    assert (export.branch, export.output, export.image_size) == ("one2many", "raw", [96])
+
+
+def test_nothing_to_use_yet(write: Write) -> None:
+    run = write([(1, 1, [70, 70, 20, 20], 0.9)])  # nothing is right
+    assert commands(run) == []
+    (run / "best.ckpt").unlink()
+    write_predictions(run / "predictions.json", rows(*ONCE))
+    assert commands(run) == []

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,21 @@ from detector.whole_file import replacing
 from detector.wording import counted
 
 FORMAT_VERSION = 1  # of the metadata in our safetensors files
+# Bytes of a number, by safetensors' name of its type
+DTYPES = {
+    "F64": 8,
+    "F32": 4,
+    "F16": 2,
+    "BF16": 2,
+    "I64": 8,
+    "I32": 4,
+    "I16": 2,
+    "I8": 1,
+    "U64": 8,
+    "U32": 4,
+    "U16": 2,
+    "U8": 1,
+}
 OWN_CHECKPOINT = "checkpoint of ours"  # the kind of weights that come with all that it takes to resume or evaluate a run
 CLASS_WIDTH = "head.one2many.cls.0.1.norm.weight"  # as many values as the class towers are wide
 
@@ -155,12 +171,16 @@ def _check_header(path: Path) -> None:
             for key, value in fields.items():
                 _expect(value, str, f"{key!r} in __metadata__")
             continue
-        _expect(fields.get("dtype"), str, f"dtype of {name}")
-        for part, expected in (("shape", "a list of sizes"), ("data_offsets", "where it begins and ends")):
+        if not isinstance(dtype := fields.get("dtype"), str) or dtype not in DTYPES:
+            raise ValueError(f"has {dtype!r:.80} as dtype of {name}; expected one of {', '.join(DTYPES)}")
+        for part in ("shape", "data_offsets"):
             numbers = fields.get(part)
-            are_numbers = isinstance(numbers, list) and all(type(n) is int and 0 <= n < 2**63 for n in numbers)
-            if not are_numbers or (part == "data_offsets" and len(numbers) != 2):
-                raise ValueError(f"has {numbers!r:.80} as {part} of {name}; expected {expected}")
+            if not isinstance(numbers, list) or not all(type(n) is int and 0 <= n < 2**63 for n in numbers):
+                raise ValueError(f"has {numbers!r:.80} as {part} of {name}; expected a list of numbers from 0 on")
+        shape, ends = fields["shape"], fields["data_offsets"]
+        if len(ends) != 2 or ends[1] - ends[0] != math.prod(shape) * DTYPES[dtype]:
+            size = f"dtype {dtype} and shape {shape!s:.80}"
+            raise ValueError(f"has {ends!s:.80} as data_offsets of {name}, which do not fit its {size}")
 
 
 def _from_json(about: Mapping[str, str], name: str) -> Any:

@@ -56,7 +56,9 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(autouse=True)
 def told() -> None:
     """Let Lightning's logger speak, whatever the test before did to it: ``python -m data`` quietens it."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.INFO)
+    logger = logging.getLogger("lightning.pytorch")
+    logger.setLevel(logging.INFO)
+    logger.propagate = True  # to pytest
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ line: ``--model.lr 0.02``. ``--ckpt_path`` resumes, ``--eval CKPT`` only evaluat
 
 import gc
 
-gc.disable()  # a third of the time that the imports below take; see the end of them
+gc.disable()  # imports are faster without; on again at their end
 
 import json
 import logging
@@ -47,8 +47,6 @@ from detector.signals import SaveOnSignal, StoppedBySignal, end_with_parent
 from detector.weights import OWN_CHECKPOINT, read_weights
 from detector.wording import counted
 
-# What is imported stays: collections need not look at it, nor worker processes, which are forked, copy it for that.
-gc.freeze()
 gc.enable()
 
 BASE_CONFIG = Path(__file__).parent / "configs" / "base.yaml"
@@ -105,6 +103,8 @@ class DetectorCLI(LightningCLI):
             path = self.config[option]
             if path and not Path(path).is_file():
                 raise ValueError(f"--{option} {path} is not a file; a run has <run>/last.ckpt and <run>/best.ckpt")
+        if self.config["eval"]:
+            self.config["ckpt_path"] = None  # the config.yaml of a resumed run has one
         data = self.config["data"]
         may_have_test = data["test_annotations"] is not None or data["root"].endswith((".yaml", ".yml"))
         if self.config["eval"] and self.config["split"] == "test" and not may_have_test:
@@ -190,20 +190,24 @@ def settle_network(config: Any) -> None:
 
     A run that is resumed or evaluated does not need the weights that it started from: they are in the checkpoint.
     """
-    model, path = config["model"], config["ckpt_path"] or config["eval"]
+    model, path = config["model"], config["eval"] or config["ckpt_path"]
     if path is not None:
         model["weights"] = None
         weights = read_weights(path)
         saved = weights.info
-        model["variant"] = model["variant"] or saved.variant
         if weights.kind != OWN_CHECKPOINT:
-            if config["ckpt_path"]:
+            if not config["eval"]:
                 raise ValueError(
                     f"{path} is a {weights.kind}, with nothing to resume a training by; start from it with --model.weights"
                 )
             model["weights"] = path  # evaluated are weights that a network is built with
+        elif config["eval"]:
+            if model["variant"] not in (None, saved.variant):
+                rank_zero_info(f"{path} is a {saved.variant}: model.variant {model['variant']} is not used")
+            model["variant"], model["overrides"] = saved.variant, saved.overrides
         elif "class_channels" in saved.overrides:  # taken over from the weights when the run began
             model["overrides"] = {"class_channels": saved.overrides["class_channels"]} | (model["overrides"] or {})
+        model["variant"] = model["variant"] or saved.variant
     elif model["variant"] is None:
         model["variant"] = "dyn_n" if model["weights"] is None else read_weights(model["weights"]).info.variant
 
@@ -246,14 +250,14 @@ def choose_run_dir(config: Any) -> Path:
     if inherited := os.environ.get(RUN_DIR_VARIABLE):
         return Path(inherited)
     if config["eval"]:
-        run = Path(config["eval"]).parent
+        weights = Path(config["eval"])
+        run, own = weights.parent, weights.suffix == ".ckpt"
         folder = Path(config["run_dir"] or run)
         # The run's own config.yaml names its folder, and an older one's may name that of another run: those files must stay.
-        return (
-            run / f"eval_{config['split']}"
-            if folder.resolve() == run.resolve() or starts(folder, "run", ".json")
-            else folder
-        )
+        if folder.resolve() == run.resolve() or starts(folder, "run", ".json"):
+            # Other weights may lie beside each other.
+            return run / (f"eval_{config['split']}" if own else f"eval_{config['split']}_{weights.stem}")
+        return folder
     own = Path(config["ckpt_path"]).parent if config["ckpt_path"] else None
     folder = wanted = wanted_run_dir(config)
     number = 2
@@ -312,11 +316,17 @@ def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def check_classes(path: str, model: DetectorModule) -> None:
     """Refuse to evaluate weights on data with other classes than their own; ``model`` has those of the data.
 
-    Files of the public reference know names but no ids; there the names, in any order, must be the same.
+    A checkpoint is used as it is and must have them in the same order; other weights are put into ``model`` by their names,
+    and files of the public reference know no ids.
     """
-    names, ids = read_weights(path).info.class_names or [], read_weights(path).info.category_ids
-    known = dict(zip(ids, names)) if ids else sorted(names)
-    wanted = dict(zip(model.category_ids, model.class_names)) if ids else sorted(model.class_names)
+    weights = read_weights(path)
+    names, ids = weights.info.class_names, weights.info.category_ids
+    if names is None:
+        raise ValueError(f"{path} does not name its classes, so that nobody knows whether they are those of the data")
+    known = list(zip(ids, names)) if ids else names
+    wanted = list(zip(model.category_ids, model.class_names)) if ids else model.class_names
+    if weights.kind != OWN_CHECKPOINT:
+        known, wanted = sorted(known), sorted(wanted)
     if known != wanted:
         raise ValueError(
             f"{path} knows the classes {known}, but the data have {wanted}; evaluate on data with the same classes"
@@ -378,6 +388,9 @@ def a_process_of_the_run(cli: DetectorCLI) -> Iterator[bool]:
 def out_of_memory(config: Any) -> str:
     """Say what was tried and what needs less."""
     data, trainer = config["data"], config["trainer"]
+    if config["eval"]:
+        size = data["val_batch_size"] or data["batch_size"]
+        return f"out of memory with data.val_batch_size {size} at data.image_size {data['image_size']}: give a smaller one"
     return (
         f"out of memory with data.batch_size {data['batch_size']} (a device) at data.image_size {data['image_size']} in "
         f"{trainer['precision']}. Halve data.batch_size: model.nominal_batch keeps the images of an optimizer step as they "
@@ -404,6 +417,7 @@ def write_evaluation(cli: DetectorCLI) -> None:
     """Write the resolved configuration beside the predictions: which checkpoint was judged, on what, at which input size."""
     name = "evaluation.yaml" if cli.config["split"] == "val" else "evaluation_test.yaml"  # as predictions_test.json
     cli.run_dir.mkdir(parents=True, exist_ok=True)
+    cli.config["eval"] = str(Path(cli.config["eval"]).resolve())  # the report may be made from elsewhere
     cli.parser.save(cli.config, cli.run_dir / name, overwrite=True)
 
 
@@ -442,6 +456,7 @@ def quieten() -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Parse ``args`` (by default the command line) and train or evaluate; mistakes in them exit with a message."""
+    gc.freeze()  # what is imported stays: collections need not look at it, nor forked workers copy it for that
     quieten()
     torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it
     try:

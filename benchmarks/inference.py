@@ -14,6 +14,7 @@ pictures, the same for all, are not.
 
 import argparse
 import json
+import math
 import platform
 import resource
 import subprocess
@@ -127,13 +128,16 @@ def time_all(runs: dict[str, Run], rounds: int) -> dict[str, list[list[float]]]:
 
 
 def ratio(turns: list[list[float]], others: list[list[float]]) -> list[float]:
-    """Return the median over the rounds of ``turns`` / ``others``, and the ends of its 95 % interval.
+    """Return the median over the rounds of ``turns`` / ``others`` and, from 6 rounds on, the ends of its 95 % interval.
 
-    The interval is that of order statistics: the median lies between them unless a fair coin falls nearly always alike.
+    The interval is the narrowest of order statistics that has at least 95 % if rounds are independent: the median is outside
+    of it if nearly all of n fair coins fall alike.
     """
     ratios = sorted(median(turn) / median(other) for turn, other in zip(turns, others))
-    lowest = max(int(len(ratios) / 2 - 0.98 * len(ratios) ** 0.5), 0)  # 1.96 standard deviations of the number of heads
-    return [float(np.median(ratios)), ratios[lowest], ratios[-1 - lowest]]
+    n, left_out = len(ratios), 0
+    while 2 * sum(math.comb(n, k) for k in range(left_out + 1)) <= 0.05 * 2**n:
+        left_out += 1
+    return [float(np.median(ratios)), *([ratios[left_out - 1], ratios[n - left_out]] if left_out else [])]
 
 
 def peak_memory(model: str, runtime: str, path: Path, size: int) -> float:
@@ -199,7 +203,7 @@ def table(rows: dict[str, dict[str, Any]], unit: float) -> str:
     lines.append(f"\n{'in the same round:':<32}{'time / first model':>26}{'times as fast as PyTorch':>30}")
     for label, row in rows.items():
         compared = [row.get(key) for key in ("of_first_model", "faster_than_pytorch")]
-        shown = ["" if c is None else f"{c[0]:.3f} ({c[1]:.3f} to {c[2]:.3f})" for c in compared]
+        shown = ["" if c is None else f"{c[0]:.3f}" + (f" ({c[1]:.3f} to {c[2]:.3f})" if c[1:] else "") for c in compared]
         lines.append(f"{label:<32}{shown[0]:>26}{shown[1]:>30}")
     return "\n".join(lines)
 

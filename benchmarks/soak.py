@@ -21,7 +21,7 @@ SAMPLE_SECONDS = 10
 WARM_UP_SECONDS = 300  # left out of the verdict: allocators and caches fill, workers of the first validation start
 JUDGED_MINUTES = 15  # shorter parts are reported and not judged
 STOPS = [(1 / 3, signal.SIGTERM), (2 / 3, signal.SIGKILL), (1.0, signal.SIGTERM)]  # share of the time, and how
-# A leak of 1 MB an epoch, or of a descriptor an hour, would exceed these.
+# A leak of 1 MB an epoch would exceed the first; one of eight descriptors an hour, so one in a half of a part, the second.
 MAX_GROWTH, MAX_NEW_DESCRIPTORS = 0.03, 0
 
 

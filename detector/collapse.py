@@ -1,6 +1,6 @@
 """Dynamic layers made plain again, for hardware that needs constant weights; and what that costs."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -44,7 +44,7 @@ def collapse(detector: Detector, dataloader: Iterable[Batch]) -> Collapsed:
 
     Raises ValueError if there is no dynamic layer or no image, or for an iterator, which is empty the second time.
     """
-    if iter(dataloader) is dataloader:
+    if isinstance(dataloader, Iterator):
         raise ValueError("dataloader can be gone through only once; give the DataLoader itself, or a list of batches")
     detector = deepcopy(detector).eval()
     if not dynamic_layers(detector):

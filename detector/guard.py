@@ -56,11 +56,12 @@ class NonFiniteGuard(L.Callback):
         """Judge the step, and take away its gradients if it is bad."""
         seen, self._seen = self._seen, []
         terms = [value for of_batch, _ in seen for value in of_batch.values()]
-        # One word from the device on most steps: asking for each would make it wait twice.
-        has_scaler = trainer.scaler is not None and trainer.scaler.get_scale() >= 1
-        bad = not _finite(terms + ([] if has_scaler else _gradient_norms(pl_module)))
+        # One word from the device on most steps: asking for each, or for the scale, would make it wait twice.
+        bad = not _finite(terms + _gradient_norms(pl_module))
         if bad and not _finite(terms):
             warnings.warn(f"{describe(seen)}; this step is skipped", stacklevel=2)
+        elif bad and trainer.scaler is not None and trainer.scaler.get_scale() >= 1:
+            bad = False
         elif bad and trainer.is_global_zero:  # gradients are those of all processes
             warnings.warn(f"the gradient of {_first_bad(pl_module)} is not finite; this step is skipped", stacklevel=2)
         if trainer.world_size > 1:  # what is wrong on one process need not show in what the others got of its gradients

@@ -35,7 +35,6 @@ def quantize(
     import nncf
     import openvino
 
-    nncf.set_log_level(logging.WARNING)  # it would name every layer that stays in float
     path, settings = Path(path), replace(settings or ExportSettings(), dynamic_form="experts")
     if path.suffix != ".xml" or not path.parent.is_dir():
         raise ValueError(f"{path}: expected a name ending in .xml, in a folder that is there")
@@ -47,13 +46,18 @@ def quantize(
             images = [read_upright(picture)] * (settings.batch_size or 1)
             return predictor.prepare(images)[0].float().cpu().numpy()
 
-        model = nncf.quantize(
-            model,
-            nncf.Dataset(pictures, inputs),
-            preset=nncf.QuantizationPreset.MIXED,  # zero points for activations: SiLU's are not symmetric (docs/export.md)
-            subset_size=len(pictures),
-            ignored_scope=nncf.IgnoredScope(patterns=IN_FLOAT, validate=False),
-        )
+        level = logging.getLogger("nncf").level
+        nncf.set_log_level(logging.WARNING)  # it would name every layer that stays in float
+        try:
+            model = nncf.quantize(
+                model,
+                nncf.Dataset(pictures, inputs),
+                preset=nncf.QuantizationPreset.MIXED,  # zero points: SiLU is not symmetric
+                subset_size=len(pictures),
+                ignored_scope=nncf.IgnoredScope(patterns=IN_FLOAT, validate=False),
+            )
+        finally:
+            nncf.set_log_level(level)
         about |= {"precision": "int8", "calibration": f"{counted(len(pictures), 'picture')}, NNCF {nncf.__version__}"}
         save_openvino(model, path, about)
     return about

@@ -123,8 +123,11 @@ def _validates_after(trainer: L.Trainer, done: int) -> bool:
     """Whether a validation follows the ``done``-th batch of the epoch."""
     if trainer.val_check_batch is None:  # by time: a resumed run has it when its own time has come
         return False
-    if trainer.check_val_every_n_epoch is None:  # batches are counted through all epochs
+    every = trainer.check_val_every_n_epoch
+    if every is None:  # batches are counted through all epochs
         done = trainer.fit_loop.total_batch_idx + 1
+    elif (trainer.current_epoch + 1) % every:
+        return False
     return done % trainer.val_check_batch == 0
 
 

@@ -33,8 +33,13 @@ def test_two_processes_end_together(tiny_arguments: dict[str, Any], tmp_path: Pa
         arguments = train_arguments(tiny_arguments, run, **trainer)
         arguments += [f"--ckpt_path={run / 'last.ckpt'}"] if epoch > 1 else []
         command = [sys.executable, *arguments]
-        with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "start_new_session": True}
+        process = subprocess.Popen(command, env=ENVIRONMENT, **pipes)
+        try:
             told = process.communicate(timeout=300)[0].decode()  # until the last process that could write has ended
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
         assert process.returncode == code, told
         assert "4 images a step = 2 a device x 2 processes on 1 node x" in told
     # One step after the first signal; the run that was killed went on from there, to the end of that epoch.

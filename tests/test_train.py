@@ -107,10 +107,13 @@ def test_train_evaluate_and_resume(
     score = best_score(best)
     assert best_score(checkpoint) == score  # or else resuming would forget which was the best
 
-    # With the run's own config.yaml its run_dir is given, too, whose files must stay as they are.
-    train.main([*arguments, "--run_dir", str(run), "--eval", str(run / "best.ckpt")])
+    # With the run's own config.yaml its run_dir is given, too, whose files must stay as they are. What is judged is what is
+    # in the checkpoint, whatever the configuration says.
+    train.main([*arguments, "--run_dir", str(run), "--eval", str(run / "best.ckpt"), "--model.variant", "yolo26_n"])
+    assert "is a dyn_n: model.variant yolo26_n is not used" in caplog.text
+    assert yaml.safe_load((run / "eval_val" / "evaluation.yaml").read_text())["model"]["variant"] == "dyn_n"
     recorded = yaml.safe_load((run / "eval_val" / "evaluation.yaml").read_text())
-    assert (recorded["eval"], recorded["data"]["image_size"]) == (str(run / "best.ckpt"), 64)
+    assert (recorded["eval"], recorded["data"]["image_size"]) == (str((run / "best.ckpt").resolve()), 64)
     detector_command(["report", str(run / "eval_val"), "--no-speed"])
     assert "<h1>dyn_n: evaluation of best.ckpt on the val split</h1>" in (run / "eval_val" / "report.html").read_text()
     written = run / "eval_val" / "predictions.json"
@@ -119,6 +122,12 @@ def test_train_evaluate_and_resume(
     assert {row["category_id"] for row in rows} <= {7, 22, 90}
     assert offline_ap(tiny_coco / "annotations" / "val.json", written) == pytest.approx(score.item(), abs=1e-7)
     assert score > 0
+
+    for name in ("class_names", "category_ids"):
+        best["hyper_parameters"][name].reverse()
+    torch.save(best, "other_order.ckpt")
+    with pytest.raises(SystemExit, match=r"knows the classes .*'blue'.* but the data have"):
+        train.main([*arguments, "--eval", "other_order.ckpt"])
 
     record = json.loads((run / "run.json").read_text())
     assert record["packages"]["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
@@ -141,6 +150,9 @@ def test_train_evaluate_and_resume(
     assert epochs == ["epoch", "0", "1", "epoch", "2"]
     train.main([*arguments, "--ckpt_path", str(run / "last.ckpt"), "--trainer.max_epochs", "3"])
     assert "is from the end of a run of 3 epochs: nothing is left to train" in caplog.text
+
+    train.main(["--config", str(run / "config-2.yaml"), "--eval", str(run / "best.ckpt"), "--run_dir", "judged"])
+    assert Path("judged/predictions.json").is_file()  # though that configuration says what to resume from
 
     for extra, message in (
         (["--model.variant", "yolo26_n"], "variant: dyn_n in the checkpoint, yolo26_n here"),
@@ -303,7 +315,7 @@ def test_weights_of_the_reference_are_evaluated(arguments: list[str], tmp_path: 
     """With the classes in whatever order; the same detections as from those weights used in Python."""
     path = write_checkpoint(tmp_path / "official.pt", some_weights(), ["blue", "red", "green"])
     train.main([*arguments, "--model.variant", "yolo26_n", "--eval", str(path)])
-    rows = json.loads((tmp_path / "eval_val" / "predictions.json").read_text())
+    rows = json.loads((tmp_path / "eval_val_official" / "predictions.json").read_text())
     best = max((row for row in rows if row["image_id"] == 201), key=lambda row: row["score"])
     predictor = load_detector(path, image_size=64)
     (found,) = predictor(tmp_path / "tiny/images/val/picture_0.png", score_threshold=0.0, max_detections=1)

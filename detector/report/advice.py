@@ -45,7 +45,8 @@ def next_commands(run: RunFolder, found: list[Findings]) -> list[str]:
     trained, judged = _input_size(run.config), _input_size(run.judged_with)
     size = ["--image_size", *map(str, judged)] if judged and judged != trained else []  # by default that of training
     nms = main.branch == "one2many"
-    threshold = ["--score_threshold", f"{main.best.threshold:.3f}"]
+    below = np.floor(main.best.threshold * 1e4) / 1e4  # rounded up it would leave out detections that are to be shown
+    threshold = ["--score_threshold", f"{below:.4g}"]
     predict = [*start, "predict", checkpoint, "PICTURES", *threshold, *(["--branch", main.branch] if nms else []), *size]
     export = [*start, "export", checkpoint, *(["--branch", main.branch, "--output", "raw"] if nms else []), *size]
     return [shlex.join(predict), shlex.join(export)]
@@ -145,7 +146,10 @@ def _small_in_the_input(run: RunFolder, main: Findings) -> list[str]:
 
 
 def sides_in_input(run: RunFolder, main: Findings) -> np.ndarray:
-    """Return the square root of the box area of each object, crowds aside, in pixels of the letterboxed network input."""
+    """Return the square root of the box area of each object that has one, in pixels of the letterboxed network input.
+
+    Crowds are left out.
+    """
     size = _input_size(run.judged_with)
     objects = np.flatnonzero(~main.scene.crowds)
     pictures = [main.coco.imgs[image] for image in main.scene.obj_images[objects].tolist()]
@@ -153,7 +157,8 @@ def sides_in_input(run: RunFolder, main: Findings) -> np.ndarray:
         return np.empty(0)
     ratios = [min(size[0] / picture["height"], size[-1] / picture["width"]) for picture in pictures]
     boxes = main.scene.obj_boxes[objects]
-    return np.sqrt((boxes[:, 2:] - boxes[:, :2]).clip(0).prod(axis=1)) * ratios
+    sides = np.sqrt((boxes[:, 2:] - boxes[:, :2]).clip(0).prod(axis=1)) * ratios
+    return sides[sides > 0]  # boxes without area are in the ground truth all the same
 
 
 def _other_input(run: RunFolder) -> list[str]:

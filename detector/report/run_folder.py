@@ -57,8 +57,10 @@ def read_run(folder: Path, ground_truth: Path | None = None) -> RunFolder:
             f"{folder}: has neither predictions.json nor metrics.csv with an epoch in it; give the folder of a run"
         )
     checkpoints = [run / "best.ckpt", run / "last.ckpt"]
-    if evaluated is not None:  # the run may have been moved since
-        checkpoints = [run / evaluated.name, evaluated.resolve(), *checkpoints]
+    if evaluated is not None:
+        path = evaluated.resolve()
+        moved = [run / path.name] if path.parent.name == run.name else []  # the run may have been moved since
+        checkpoints = [path, *moved]
     return RunFolder(
         folder=folder,
         split=split,

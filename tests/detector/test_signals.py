@@ -2,6 +2,7 @@
 
 import os
 import select
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import lightning as L
 import pytest
 from lightning.pytorch.demos.boring_classes import BoringModel
 
-from detector.signals import _validates_after, end_with_parent
+from detector.signals import SaveOnSignal, StoppedBySignal, _validates_after, end_with_parent
 from tests.detector.test_lightning_module import trainer
 
 
@@ -56,7 +57,7 @@ class Validations(L.Callback):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("every", "interval", "after"), [(1, 2, [2, 4, 6, 8]), (None, 3, [3, 6])])
+@pytest.mark.parametrize(("every", "interval", "after"), [(1, 2, [2, 4, 6, 8]), (2, 2, [6, 8]), (None, 3, [3, 6])])
 def test_validations_are_foretold(every: int | None, interval: int, after: list[int], tmp_path: Path) -> None:
     """A signal must not stop a run between a step and its validation; with None, batches count through all epochs."""
     callback = Validations()
@@ -71,3 +72,25 @@ def test_validations_are_foretold(every: int | None, interval: int, after: list[
     )
     fitted.fit(BoringModel())
     assert callback.foretold == callback.seen == after
+
+
+class KillAtStart(L.Callback):
+    """Sends SIGTERM to this process when the training begins."""
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_run_that_is_stopped_just_after_resuming_goes_on_from_where_it_would_have(tmp_path: Path) -> None:
+    """Its own last.ckpt is not there yet, or is that of another run."""
+    first = trainer(tmp_path, limit_train_batches=2, limit_val_batches=0)
+    first.fit(BoringModel())
+    first.save_checkpoint(start := tmp_path / "start.ckpt")
+    (last := tmp_path / "last.ckpt").write_text("of another run")
+    again = trainer(tmp_path, max_epochs=2, limit_val_batches=0, callbacks=[SaveOnSignal(last), KillAtStart()])
+    with pytest.raises(StoppedBySignal, match=r"it goes on from .*start\.ckpt") as stop:
+        again.fit(BoringModel(), ckpt_path=start)
+    assert stop.value.checkpoint == start
+    assert again.global_step == 2
+    assert last.read_text() == "of another run"

@@ -12,7 +12,7 @@ from detector.__main__ import main
 from detector.coco_metrics import write_predictions
 from detector.export_command import add_export_command
 from detector.predict_command import add_predict_command
-from detector.report.advice import advice, next_commands
+from detector.report.advice import advice, next_commands, sides_in_input
 from detector.report.command import judge_run
 from detector.report.run_folder import read_run
 from tests.detector.report.runs import write_run
@@ -109,10 +109,20 @@ def test_objects_that_are_small_in_the_input(write: Write, replace: tuple[str, s
         assert part in found[0]
 
 
+def test_boxes_without_area_are_no_small_objects(tmp_path: Path) -> None:
+    """They are in the ground truth, most of the objects here."""
+    flat = [(image, 1, [5, 5, 0, 20]) for image in (*IMAGES, *IMAGES)]
+    run = write_run(tmp_path / "run", truth(*CATS, *flat, images=IMAGES), rows(*ONCE), None)
+    assert sides_in_input(read_run(run), judge_run(read_run(run))[0][0]) == pytest.approx(12.8)
+    said(run, "network input")
+
+
 def test_another_input_than_that_of_training(write: Write) -> None:
     run = write(ONCE)
     assert said(run, "Evaluated with") == []
-    (run / "evaluation.yaml").write_text("eval: best.ckpt\ndata: {image_size: [96, 128]}\nmodel: {variant: dyn_n}\n")
+    (run / "evaluation.yaml").write_text(
+        f"eval: {run}/best.ckpt\ndata: {{image_size: [96, 128]}}\nmodel: {{variant: dyn_n}}\n"
+    )
     (sentence,) = said(run, "Evaluated with")
     assert "input of 96 x 128 px (height x width), trained with 64 px" in sentence
     assert "unless told --image_size 96 128." in sentence
@@ -122,7 +132,7 @@ def test_another_input_than_that_of_training(write: Write) -> None:
 def test_the_next_command(write: Write) -> None:
     run = write(ONCE)
     predict, export = commands(run)
-    assert predict == f"python -m detector predict {run}/best.ckpt PICTURES --score_threshold 0.900"
+    assert predict == f"python -m detector predict {run}/best.ckpt PICTURES --score_threshold 0.9"
     assert export == f"python -m detector export {run}/best.ckpt"
     main(["report", str(run), "--no-speed", "--threshold", "0.5"])
     todo = re.search(r"<h2>What to do</h2>(.*?)</div>", (run / "report.html").read_text())[1]
@@ -133,7 +143,9 @@ def test_the_next_command(write: Write) -> None:
 
 def test_the_next_commands_are_ones_that_there_are(write: Write) -> None:
     run = write(ONCE, replace=("branch: both", "branch: one2many"))
-    (run / "evaluation.yaml").write_text("eval: best.ckpt\ndata: {image_size: 96}\nevaluation: {branch: one2many}\n")
+    (run / "evaluation.yaml").write_text(
+        f"eval: {run}/best.ckpt\ndata: {{image_size: 96}}\nevaluation: {{branch: one2many}}\n"
+    )
     parser = argparse.ArgumentParser()
     subparsers = parser.add_subparsers()
     add_predict_command(subparsers)

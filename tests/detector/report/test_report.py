@@ -126,6 +126,20 @@ def test_a_run_of_before_ground_truth_was_recorded(run: Path, tmp_path: Path) ->
     assert 'id="classes"' in report(run)
 
 
+def test_the_checkpoint_of_an_evaluation_is_the_one_that_was_evaluated(run: Path, tmp_path: Path) -> None:
+    """Not another one that is called the same; a run that has been moved takes its own along."""
+    inner, other = evaluation_of(run), tmp_path / "other" / "best.ckpt"
+    other.parent.mkdir()
+    for path in (other, run / "best.ckpt"):
+        path.touch()
+    (inner / "evaluation.yaml").write_text(f"eval: {other}\n")
+    assert read_run(inner).checkpoint == other
+    other.unlink()
+    assert read_run(inner).checkpoint is None
+    (inner / "evaluation.yaml").write_text(f"eval: /before/{run.name}/best.ckpt\n")
+    assert read_run(inner).checkpoint == run.resolve() / "best.ckpt"
+
+
 def evaluation_of(run: Path) -> Path:
     """Make the run's predictions those of an evaluation."""
     inner = run / "eval_val"

@@ -456,7 +456,6 @@ def quieten() -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Parse ``args`` (by default the command line) and train or evaluate; mistakes in them exit with a message."""
-    gc.freeze()  # what is imported stays: collections need not look at it, nor forked workers copy it for that
     quieten()
     torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it
     try:
@@ -470,4 +469,5 @@ def main(args: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    gc.freeze()  # what is imported stays: collections need not look at it, nor forked workers copy it for that
     main()

@@ -119,6 +119,12 @@ class DetectorCLI(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         """Check what only shows once model and data are there."""
+        started = int(os.environ.get("WORLD_SIZE", 1)) if "TORCHELASTIC_RUN_ID" in os.environ else self.trainer.world_size
+        if started != self.trainer.world_size:  # each would train by itself, into the same folder
+            raise ValueError(
+                f"torchrun has started {counted(started, 'process', 'processes')}, but trainer.devices x trainer.num_nodes "
+                f"is {self.trainer.world_size}: give --trainer.devices (and --trainer.num_nodes) as torchrun was given them"
+            )
         largest = self.model.model.strides[-1]
         if any(side % largest for side in self.datamodule.size):
             raise ValueError(
@@ -410,6 +416,12 @@ def evaluate(cli: DetectorCLI) -> None:
     if cli.config["evaluation"]["predictions"]:
         write_evaluation(cli)
     report(cli)
+    trained, judged = read_weights(cli.config["eval"]).info.image_size, tuple(cli.datamodule.size)
+    if trained not in (None, judged):
+        rank_zero_info(
+            f"these numbers are of an input of {judged} (height, width), but the weights were trained with {trained}: AP "
+            f"may be far lower for it; for that of the training add --data.image_size '{list(trained)}'"
+        )
 
 
 @rank_zero_only
@@ -417,6 +429,7 @@ def write_evaluation(cli: DetectorCLI) -> None:
     """Write the resolved configuration beside the predictions: which checkpoint was judged, on what, at which input size."""
     name = "evaluation.yaml" if cli.config["split"] == "val" else "evaluation_test.yaml"  # as predictions_test.json
     cli.run_dir.mkdir(parents=True, exist_ok=True)
+    (cli.run_dir / "report.html").unlink(missing_ok=True)  # of the evaluation that this one replaces
     cli.config["eval"] = str(Path(cli.config["eval"]).resolve())  # the report may be made from elsewhere
     cli.parser.save(cli.config, cli.run_dir / name, overwrite=True)
 

@@ -48,4 +48,5 @@ def judge(arguments: list[str], checkpoint: Path, truth: Path, split: str = "val
 def write(name: str, content: object) -> None:
     """Write ``benchmarks/results/<name>.json``."""
     RESULTS.mkdir(exist_ok=True)
+    print(f"written to {RESULTS / name}.json")
     (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")

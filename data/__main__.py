@@ -23,6 +23,8 @@ from data.show import write_sheets
 BASE_CONFIG = Path(__file__).parents[1] / "configs" / "base.yaml"
 OUT = Path("runs/data")
 
+SMALLEST_MULTIPLE = 32  # that every detector needs of an input side; those with a P6 level 64
+
 
 def parse(args: list[str]) -> tuple[argparse.Namespace, ArgumentParser, Namespace]:
     """Return our own options, and parser and arguments of CocoDataModule."""
@@ -73,6 +75,10 @@ def check(options: argparse.Namespace, config: Namespace) -> int:
     size = config.data.image_size
     size = (size, size) if isinstance(size, int) else tuple(size)
     splits, findings = read_what_is_there(config.data)
+    if any(side % SMALLEST_MULTIPLE for side in size):
+        findings.append(
+            Finding("error", "all", f"data.image_size is {size}; training needs multiples of {SMALLEST_MULTIPLE}")
+        )
     findings += check_annotations(splits, size)
     if not options.quick:
         findings += check_files(splits)

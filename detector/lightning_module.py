@@ -216,7 +216,12 @@ class DetectorModule(L.LightningModule):
         if accumulated > 1 and 0 < (total := self.schedule.max_epochs * steps) < FEW_STEPS:
             rank_zero_info(
                 f"the whole run has only {counted(total, 'optimizer step')}; on a small set a lower model.nominal_batch "
-                f"(now {hp.nominal_batch}, say 16) or more epochs make more"
+                f"(now {hp.nominal_batch}{', say 16' if hp.nominal_batch > 16 else ''}) or more epochs make more"
+            )
+        if images_a_step > hp.nominal_batch:
+            rank_zero_info(
+                f"{images_a_step} images a step are more than model.nominal_batch ({hp.nominal_batch}): there are fewer "
+                "steps, with more weight decay; a lower data.batch_size keeps them as they were"
             )
         return build_optimizer(hp.optimizer, groups, hp.momentum)
 

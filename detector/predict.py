@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import PIL.Image
+import PIL.ImageOps
 import torch
 from torch import Tensor
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     import supervision
 
 DEFAULT_SIZE = (640, 640)  # where the file does not know what its weights were trained at
-Image = str | Path | np.ndarray | Tensor
+Image = str | Path | np.ndarray | Tensor | PIL.Image.Image
 
 
 @dataclass(frozen=True)
@@ -91,9 +93,9 @@ class Predictor:
         """Find the objects of pictures, one ``Detections`` each.
 
         Args:
-            images: pictures, of any sizes. A picture is a file, turned as its EXIF data say; an array (H, W), (H, W, 3) or
-                (H, W, 4), RGB, uint8 or uint16; or a tensor (3, H, W), uint8 or floating point in 0..1. Transparency is
-                left out.
+            images: pictures, of any sizes. A picture is a file or PIL's, turned as its EXIF data say; an array (H, W),
+                (H, W, 3) or (H, W, 4), RGB, uint8 or uint16; or a tensor (3, H, W), uint8 or floating point in 0..1.
+                Transparency is left out.
             score_threshold: scores must exceed it.
             max_detections: at most so many objects a picture, the best.
             classes: names or labels of the classes to look for, before anything is ranked; default: all.
@@ -110,7 +112,7 @@ class Predictor:
             )
         branch = branch or self.branch
         _check_branch(self.model, branch)
-        images = [images] if isinstance(images, str | Path | np.ndarray | Tensor) else list(images)
+        images = [images] if isinstance(images, Image) else list(images)
         labels = None if classes is None else self.labels_of(classes)
         found: list[Detections] = []
         for start in range(0, len(images), batch_size):
@@ -127,12 +129,17 @@ class Predictor:
         return network_input(batch, weight.dtype), list(places)
 
     def detections(self, found: Detection, place: Letterbox) -> Detections:
-        """Return what was ``found`` on the network input in pixels of the picture, with the classes' names and ids."""
+        """Return what was ``found`` on the network input in pixels of the picture, with the classes' names and ids.
+
+        Boxes without area, which a network that has learnt little may give, are left out.
+        """
+        has_area = (found["boxes"][:, 2:] > found["boxes"][:, :2]).all(dim=1)
+        found = {name: value[has_area].cpu() for name, value in found.items()}
         labels = found["labels"].tolist()
         return Detections(
-            boxes=to_original(found["boxes"].cpu(), place),
-            scores=found["scores"].cpu(),
-            labels=found["labels"].cpu(),
+            boxes=to_original(found["boxes"], place),
+            scores=found["scores"],
+            labels=found["labels"],
             names=[self.class_names[label] for label in labels],
             category_ids=[self.category_ids[label] for label in labels],
         )
@@ -172,7 +179,11 @@ def _check_branch(model: Detector, branch: str) -> None:
 def as_array(image: Image) -> np.ndarray:
     """Return a picture, see ``Predictor.__call__``, as an (H, W, 3) uint8 RGB array."""
     if isinstance(image, str | Path):
+        if Path(image).is_dir():
+            raise ValueError(f"{image} is a folder; give pictures, or use python -m detector predict, which takes folders")
         return read_upright(Path(image))
+    if isinstance(image, PIL.Image.Image):
+        image = np.asarray(PIL.ImageOps.exif_transpose(image).convert("RGB"))
     if not isinstance(image, np.ndarray | Tensor):
         raise ValueError(
             f"a picture is a {type(image).__name__}; expected a path, an array (numpy.asarray makes one) or a tensor"

@@ -1,5 +1,6 @@
 """What the documentation says can be typed, can be typed."""
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,15 @@ import torchvision
 
 import train
 from data import CocoDataModule
-from detector import DetectorModule
+from detector import DetectorModule, Predictor
+from detector.export import export
+from detector.weights import WeightsInfo
 from tests.detector.test_lightning_module import loader
 from tests.docs_commands import PAGES, check, examples, main
 from tests.file_logger import FileLogger
 from tests.resuming import TINY
 
-EXTRAS = ("nncf", "supervision")  # not of the test environment: an example that needs one is run up to there
+EXTRAS = ("nncf", "openvino", "supervision")  # not of the test environment: an example that needs one is run up to there
 
 FOUND = [(page, kind, example) for page in PAGES for kind, example in examples(page)]
 PYTHON = [(page.name, example) for page, kind, example in FOUND if kind == "python"]
@@ -46,6 +49,8 @@ def names(tiny_arguments: dict[str, Any], tmp_path: Path, monkeypatch: pytest.Mo
     picture = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
     for path in ("picture.jpg", "a.jpg", *(pictures / f"{number}.jpg" for number in range(3))):
         cv2.imwrite(str(path), picture)
+    if importlib.util.find_spec("openvino"):
+        export(Predictor(module.model, WeightsInfo("dyn_n")), "best.xml", "openvino")
     data = CocoDataModule(**tiny_arguments | {"batch_size": 2})
     data.setup("fit")
     # An example may train for a hundred epochs: here two batches are enough.

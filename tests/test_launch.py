@@ -9,7 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
+
+import train
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -45,6 +48,19 @@ def test_two_processes_end_together(tiny_arguments: dict[str, Any], tmp_path: Pa
     # One step after the first signal; the run that was killed went on from there, to the end of that epoch.
     assert torch.load(run / "last.ckpt", weights_only=True)["global_step"] == 4
     assert (run / "config-2.yaml").is_file()
+
+
+def test_torchrun_without_devices_is_refused(
+    tiny_arguments: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a CPU Lightning takes one device by itself: both processes would train into the same folder."""
+    facts = {"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}
+    for name, value in (facts | {"GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}).items():
+        monkeypatch.setenv(name, value)
+    arguments = train_arguments(tiny_arguments, tmp_path / "run", devices=1)[1:]
+    with pytest.raises(SystemExit, match=r"torchrun has started 2 processes, but .* is 1: give --trainer\.devices"):
+        train.main(arguments)
+    assert not (tmp_path / "run").exists()
 
 
 def test_torchrun_on_two_nodes(tiny_arguments: dict[str, Any], tmp_path: Path) -> None:

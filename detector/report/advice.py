@@ -41,14 +41,24 @@ def next_commands(run: RunFolder, found: list[Findings]) -> list[str]:
     """Return how to use the checkpoint as it was judged: to predict, and to export. Empty if that makes no sense (yet)."""
     if run.checkpoint is None or not found or found[0].best is None:
         return []
-    start, main, checkpoint = ["python", "-m", "detector"], found[0], str(run.checkpoint)
-    trained, judged = _input_size(run.config), _input_size(run.judged_with)
+    start, main, checkpoint = ["python", "-m", "detector"], found[0], run.checkpoint
+    if _later_than_the_best(run) and (last := run.folder / "last.ckpt").is_file():
+        checkpoint = last  # whose numbers, and threshold, these are
+    trained, judged = _trained_size(run), _input_size(run.judged_with)
     size = ["--image_size", *map(str, judged)] if judged and judged != trained else []  # by default that of training
     nms = main.branch == "one2many"
     below = np.floor(main.best.threshold * 1e4) / 1e4  # rounded up it would leave out detections that are to be shown
     threshold = ["--score_threshold", f"{below:.4g}"]
-    predict = [*start, "predict", checkpoint, "PICTURES", *threshold, *(["--branch", main.branch] if nms else []), *size]
-    export = [*start, "export", checkpoint, *(["--branch", main.branch, "--output", "raw"] if nms else []), *size]
+    predict = [
+        *start,
+        "predict",
+        str(checkpoint),
+        "PICTURES",
+        *threshold,
+        *(["--branch", main.branch] if nms else []),
+        *size,
+    ]
+    export = [*start, "export", str(checkpoint), *(["--branch", main.branch, "--output", "raw"] if nms else []), *size]
     return [shlex.join(predict), shlex.join(export)]
 
 
@@ -121,6 +131,23 @@ def _input_size(config: dict[str, Any]) -> tuple[int, ...] | None:
     return sides if all(isinstance(side, int) for side in sides) else None
 
 
+def _trained_size(run: RunFolder) -> tuple[int, ...] | None:
+    """Return the input of the training as ``_input_size`` does: a resumed run's configuration may have another."""
+    return _input_size(run.config) if run.trained_size is None else tuple(dict.fromkeys(run.trained_size))
+
+
+def _setting(size: tuple[int, ...]) -> str:
+    """Return what ``data.image_size`` takes."""
+    return str(size[0] if len(size) == 1 else list(size))
+
+
+def _later_than_the_best(run: RunFolder) -> bool:
+    """Whether the numbers are of a run's last epoch, and another one was better."""
+    _, values = series(run.epochs, "val/AP")
+    is_last = not run.is_evaluation and run.split == "val" and bool(values)
+    return is_last and max(values) - values[-1] > 0.002
+
+
 def _pixels(size: tuple[int, ...]) -> str:
     return " x ".join(map(str, size)) + " px" + (" (height x width)" if len(size) > 1 else "")
 
@@ -162,12 +189,13 @@ def sides_in_input(run: RunFolder, main: Findings) -> np.ndarray:
 
 
 def _other_input(run: RunFolder) -> list[str]:
-    trained, judged = _input_size(run.config), _input_size(run.judged_with)
+    trained, judged = _trained_size(run), _input_size(run.judged_with)
     if not trained or not judged or trained == judged:
         return []
     option = " ".join(map(str, judged))
     return [
-        f"Evaluated with an input of {_pixels(judged)}, trained with {_pixels(trained)}: compare the numbers of both. "
+        f"Evaluated with an input of {_pixels(judged)}, trained with {_pixels(trained)}: AP may be far lower for it; "
+        f"compare with --data.image_size {_setting(trained)}. "
         f"predict and export take that of training unless told --image_size {option}."
     ]
 
@@ -197,12 +225,13 @@ def _training(run: RunFolder) -> list[str]:
     if not epochs:
         return []
     best, last, said = int(np.argmax(values)), len(values) - 1, []
-    if values[best] - values[last] > 0.002 and not run.is_evaluation and run.split == "val":
+    if _later_than_the_best(run):
         said.append(f"These numbers are of epoch {epochs[last]}; epoch {epochs[best]} was better (AP {values[best]:.3f}).")
         if (checkpoint := run.folder / "best.ckpt").is_file():
-            command = shlex.join(
-                ["python", "train.py", "--config", str(run.folder / run.config_name), "--eval", str(checkpoint)]
-            )
+            trained, now = _trained_size(run), _input_size(run.config)
+            size = ["--data.image_size", _setting(trained)] if trained and trained != now else []
+            config = str(run.folder / run.config_name)
+            command = shlex.join(["python", "train.py", "--config", config, "--eval", str(checkpoint), *size])
             said.append(f"For the numbers of best.ckpt: {command}, and a report on eval_val.")
     planned = (run.config.get("trainer") or {}).get("max_epochs")
     reached = max(run.epochs)

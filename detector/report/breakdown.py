@@ -36,7 +36,7 @@ def by_ratio(scene: Scene, mistakes: Mistakes) -> list[Bin]:
 
 
 def _sides(boxes: np.ndarray) -> np.ndarray:
-    return boxes[:, 2:] - boxes[:, :2]
+    return (boxes[:, 2:] - boxes[:, :2]).clip(0)  # a network that has learnt little may give the right side before the left
 
 
 def _ratio(boxes: np.ndarray) -> np.ndarray:

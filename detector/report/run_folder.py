@@ -11,6 +11,7 @@ import yaml
 
 from detector.coco_metrics import read_json
 from detector.run_record import starts
+from detector.weights import read_weights
 
 BRANCHES = ("one2one", "one2many")
 Epochs = dict[int, dict[str, float]]  # epoch -> name -> value
@@ -34,6 +35,7 @@ class RunFolder:
     log: list[dict[str, str]]  # rows of train.log, an epoch each
     versions: dict[str, Any]
     checkpoint: Path | None  # the one that was evaluated, or else the best
+    trained_size: tuple[int, int] | None  # height and width of the input that ``checkpoint`` was trained with
     routing: Path | None
 
 
@@ -61,6 +63,7 @@ def read_run(folder: Path, ground_truth: Path | None = None) -> RunFolder:
         path = evaluated.resolve()
         moved = [run / path.name] if path.parent.name == run.name else []  # the run may have been moved since
         checkpoints = [path, *moved]
+    checkpoint = next((path for path in checkpoints if path.is_file()), None)
     return RunFolder(
         folder=folder,
         split=split,
@@ -75,9 +78,17 @@ def read_run(folder: Path, ground_truth: Path | None = None) -> RunFolder:
         epochs=epochs,
         log=_log(run),
         versions=_versions(run, text),
-        checkpoint=next((path for path in checkpoints if path.is_file()), None),
+        checkpoint=checkpoint,
+        trained_size=_trained_size(checkpoint),
         routing=path if (path := folder / "routing.png").is_file() else None,
     )
+
+
+def _trained_size(checkpoint: Path | None) -> tuple[int, int] | None:
+    try:
+        return None if checkpoint is None else read_weights(checkpoint).info.image_size
+    except ValueError:  # half a file, of a run that was killed, say
+        return None
 
 
 def _config(run: Path) -> tuple[dict[str, Any], str, str]:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 
@@ -103,6 +104,29 @@ def test_a_branch_can_be_asked_for(predictor: Predictor) -> None:
     for wrong, one in (("both", predictor), ("one2many", predictor.deploy())):
         with pytest.raises(ValueError, match=f"no branch '{wrong}'"):
             one(image, branch=wrong)
+
+
+def test_boxes_without_area_are_left_out(predictor: Predictor) -> None:
+    """A network that has learnt little may give the right side before the left."""
+    boxes = torch.tensor([[0.0, 0, 10, 10], [10, 0, 5, 10], [0, 10, 10, 5], [3, 3, 3, 9]])
+    found = {"boxes": boxes, "scores": torch.tensor([0.1, 0.9, 0.8, 0.7]), "labels": torch.zeros(4, dtype=torch.long)}
+    _, (place,) = predictor.prepare([np.zeros((64, 96, 3), np.uint8)])
+    left = predictor.detections(found, place)
+    assert left.scores.tolist() == pytest.approx([0.1])
+    assert len(left.names) == len(left.boxes) == 1
+
+
+def test_pictures_of_pil_and_folders(predictor: Predictor, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    picture = PIL.Image.fromarray(np.rot90(pixels).copy())
+    picture.getexif()[0x0112] = 6  # to be turned clockwise
+    settings = {"score_threshold": 0.0, "max_detections": 5}
+    (expected,), (found,) = predictor(pixels, **settings), predictor(picture, **settings)
+    assert torch.equal(found.boxes, expected.boxes)
+    (grey,) = predictor([picture.convert("L")], **settings)
+    assert len(grey) == 5
+    with pytest.raises(ValueError, match="is a folder; give pictures"):
+        predictor(tmp_path)
 
 
 def test_detections_convert(predictor: Predictor) -> None:

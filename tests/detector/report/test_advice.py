@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from detector import DetectorModule
 from detector.__main__ import main
 from detector.coco_metrics import write_predictions
 from detector.export_command import add_export_command
@@ -15,8 +16,10 @@ from detector.predict_command import add_predict_command
 from detector.report.advice import advice, next_commands, sides_in_input
 from detector.report.command import judge_run
 from detector.report.run_folder import read_run
+from detector.weights import WeightsInfo, save_weights
 from tests.detector.report.runs import write_run
 from tests.detector.report.scenes import Row, rows, truth
+from tests.resuming import TINY
 
 IMAGES = tuple(range(1, 11))
 CATS = [(image, 1, [0, 0, 20, 20]) for image in IMAGES]
@@ -127,6 +130,27 @@ def test_another_input_than_that_of_training(write: Write) -> None:
     assert "input of 96 x 128 px (height x width), trained with 64 px" in sentence
     assert "unless told --image_size 96 128." in sentence
     assert all(command.endswith(" --image_size 96 128") for command in commands(run))
+
+
+def test_the_input_of_the_training_is_that_in_the_checkpoint(write: Write) -> None:
+    """The configuration of a run that was resumed, or of an evaluation of other weights, may have another."""
+    run = write(ONCE)
+    module = DetectorModule("dyn_n", ["cat", "dog"], overrides=TINY, image_size=[96, 128])
+    save_weights(run / "w.safetensors", module.model.state_dict(), WeightsInfo("dyn_n", TINY, image_size=(96, 128)))
+    (run / "evaluation.yaml").write_text(f"eval: {run}/w.safetensors\ndata: {{image_size: 64}}\n")
+    (sentence,) = said(run, "Evaluated with")
+    assert "input of 64 px, trained with 96 x 128 px" in sentence
+    assert "compare with --data.image_size [96, 128]." in sentence
+
+
+def test_numbers_of_the_last_epoch_come_with_its_checkpoint(write: Write) -> None:
+    """The threshold is that of these predictions, not of the best epoch's."""
+    run = write(ONCE)
+    (run / "last.ckpt").touch()
+    (run / "metrics.csv").write_text("epoch,val/AP\n0,0.5\n1,0.4\n")
+    assert all(f"{run}/last.ckpt" in command for command in commands(run))
+    (run / "metrics.csv").write_text("epoch,val/AP\n0,0.4\n1,0.5\n")
+    assert all(f"{run}/best.ckpt" in command for command in commands(run))
 
 
 def test_the_next_command(write: Write) -> None:

@@ -1,7 +1,8 @@
 """An hour of training on two processes with two workers each, killed twice and resumed: does memory or a descriptor leak?
 
 ``python -m benchmarks.soak --root datasets/bccd --out /tmp/soak`` writes ``samples.csv`` (every 10 s, a line for each
-process), the output of the training, and at the end ``verdict.json``. Linux only: it reads ``/proc``.
+process; descriptors are counted every second), the output of the training, and at the end ``verdict.json``. ``--no_stops``
+lets it run in one part. Linux only: it reads ``/proc``.
 """
 
 import argparse
@@ -32,7 +33,8 @@ class Sample:
     pid: int
     role: str  # rank0, rank1, worker0 (of rank 0), ...
     resident_mb: float
-    descriptors: int
+    fewest_descriptors: int  # in the seconds since the sample before
+    most_descriptors: int
     threads: int
 
 
@@ -54,6 +56,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=62)
     parser.add_argument("--image_size", type=int, default=64)
     parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--no_stops", action="store_true", help="stop only at the end")
     parser.add_argument("--judge", action="store_true", help="only judge what --out has already, and print it")
     args = parser.parse_args()
     if args.judge:
@@ -65,11 +68,11 @@ def main() -> None:
         parser.error(f"{run} is there already: remove it, or choose another --out")
     train = command(args.root, run, args.image_size, args.batch_size)
     started = time.monotonic()
-    stops = []
+    stops, planned = [], STOPS[-1:] if args.no_stops else STOPS
     with open(args.out / "samples.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, list(Sample.__dataclass_fields__))
         writer.writeheader()
-        for part, (share, signum) in enumerate(STOPS):
+        for part, (share, signum) in enumerate(planned):
             resume = ["--ckpt_path", str(run / "last.ckpt")] if part else []
             with open(args.out / f"train-{part}.log", "w") as log:
                 process = subprocess.Popen([*train, *resume], stdout=log, stderr=subprocess.STDOUT)
@@ -80,7 +83,7 @@ def main() -> None:
     found |= verdict(args.out / "samples.csv") | {"epochs": epochs(run)}
     (args.out / "verdict.json").write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found, indent=1))
-    expected = [-signum if signum == signal.SIGKILL else 128 + signum for _, signum in STOPS]
+    expected = [-signum if signum == signal.SIGKILL else 128 + signum for _, signum in planned]
     ended_well = [s["exit_code"] for s in stops] == expected and not any(s["processes_left"] for s in stops)
     sys.exit(0 if found["flat"] and ended_well else 1)
 
@@ -88,12 +91,17 @@ def main() -> None:
 def watch(process: subprocess.Popen, part: int, started: float, until: float, writer: csv.DictWriter, file) -> None:
     """Write down what all processes of the run hold, until the time is over."""
     while time.monotonic() < until:
-        time.sleep(SAMPLE_SECONDS)
+        counts: dict[int, list[int]] = {}
+        for _ in range(SAMPLE_SECONDS):
+            time.sleep(1)
+            for pid in family(process.pid):
+                if (number := count_descriptors(pid)) is not None:
+                    counts.setdefault(pid, []).append(number)
         if process.poll() is not None:
             raise RuntimeError(f"the training has ended by itself with code {process.returncode}: see train-{part}.log")
         now = time.monotonic() - started
         for pid, role in family(process.pid).items():
-            if sample := measure(now, part, pid, role):
+            if sample := measure(now, part, pid, role, counts.get(pid, [])):
                 writer.writerow(asdict(sample))
         file.flush()
 
@@ -151,15 +159,25 @@ def rank_of(pid: int) -> str:
     return next((entry[11:].decode() for entry in environment if entry.startswith(b"LOCAL_RANK=")), "0")
 
 
-def measure(seconds: float, part: int, pid: int, role: str) -> Sample | None:
-    """Return what a process holds, or None if it is gone."""
+def count_descriptors(pid: int) -> int | None:
+    """Return how many descriptors a process has open, or None if it is gone."""
+    try:
+        return len(os.listdir(f"/proc/{pid}/fd"))
+    except OSError:
+        return None
+
+
+def measure(seconds: float, part: int, pid: int, role: str, descriptors: list[int]) -> Sample | None:
+    """Return what a process holds, or None if it is gone or new; ``descriptors`` are the counts since the sample before."""
+    if not descriptors:
+        return None
     try:
         status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":" in line)
-        descriptors = len(os.listdir(f"/proc/{pid}/fd"))
         resident = int(status["VmRSS"].split()[0]) / 1024
     except (OSError, KeyError):  # a zombie has no memory
         return None
-    return Sample(round(seconds, 1), part, pid, role, round(resident, 1), descriptors, int(status["Threads"]))
+    fewest, most = min(descriptors), max(descriptors)
+    return Sample(round(seconds, 1), part, pid, role, round(resident, 1), fewest, most, int(status["Threads"]))
 
 
 def is_alive(pid: int) -> bool:
@@ -184,15 +202,15 @@ def verdict(path: Path) -> dict[str, object]:
         late = [row for row in of_part if float(row["seconds"]) > start]
         for role in sorted({row["role"] for row in late}):
             times = np.unique([float(row["seconds"]) for row in late if row["role"] == role])
-            series = np.zeros((len(times), 2))  # memory and descriptors of all processes of the role together
+            series = np.zeros((len(times), 3))  # memory and descriptors of all processes of the role together
             for row in [row for row in late if row["role"] == role]:
                 place = np.searchsorted(times, float(row["seconds"]))
-                series[place] += float(row["resident_mb"]), int(row["descriptors"])
+                series[place] += [float(row[k]) for k in ("resident_mb", "fewest_descriptors", "most_descriptors")]
             quarter = max(len(times) // 4, 1)
             first, last = series[:quarter], series[-quarter:]
             growth = last[:, 0].mean() / first[:, 0].mean() - 1
-            halves = [half[:, 1] for half in np.array_split(series, 2)] if len(series) > 1 else [np.zeros(1)] * 2
-            fewest, most = ([int(which(half)) for half in halves] for which in (np.min, np.max))
+            halves = np.array_split(series, 2) if len(series) > 1 else [np.zeros((1, 3))] * 2
+            fewest, most = [int(half[:, 1].min()) for half in halves], [int(half[:, 2].max()) for half in halves]
             minutes = float(times[-1] - times[0]) / 60
             judged = minutes >= JUDGED_MINUTES
             is_flat &= not judged or (growth <= MAX_GROWTH and fewest[1] - fewest[0] <= MAX_NEW_DESCRIPTORS)

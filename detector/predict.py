@@ -131,17 +131,17 @@ class Predictor:
     def detections(self, found: Detection, place: Letterbox) -> Detections:
         """Return what was ``found`` on the network input in pixels of the picture, with the classes' names and ids.
 
-        Boxes without area, which a network that has learnt little may give, are left out.
+        Boxes without area in the picture, which a network that has learnt little may give, are left out.
         """
-        has_area = (found["boxes"][:, 2:] > found["boxes"][:, :2]).all(dim=1)
-        found = {name: value[has_area].cpu() for name, value in found.items()}
-        labels = found["labels"].tolist()
+        boxes = to_original(found["boxes"].cpu(), place)
+        has_area = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+        labels = found["labels"].cpu()[has_area]
         return Detections(
-            boxes=to_original(found["boxes"], place),
-            scores=found["scores"],
-            labels=found["labels"],
-            names=[self.class_names[label] for label in labels],
-            category_ids=[self.category_ids[label] for label in labels],
+            boxes=boxes[has_area],
+            scores=found["scores"].cpu()[has_area],
+            labels=labels,
+            names=[self.class_names[label] for label in labels.tolist()],
+            category_ids=[self.category_ids[label] for label in labels.tolist()],
         )
 
     def labels_of(self, classes: Sequence[str | int]) -> list[int]:

@@ -27,7 +27,8 @@ def detect(session: onnxruntime.InferenceSession, image: np.ndarray, threshold: 
     canvas, scale, shift = letterbox(image, json.loads(about["image_size"]))
     (rows,) = session.run(["detections"], {"images": canvas.transpose(2, 0, 1)[None].astype(np.float32) / 255})[0]
     names, limit = json.loads(about["names"]), np.array([image.shape[1], image.shape[0]] * 2)
-    return [(names[int(row[5])], row[4], ((row[:4] - shift) / scale).clip(0, limit)) for row in rows if row[4] > threshold]
+    found = [(row, ((row[:4] - shift) / scale).clip(0, limit)) for row in rows if row[4] > threshold]
+    return [(names[int(row[5])], row[4], box) for row, box in found if (box[2:] > box[:2]).all()]
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ gc.disable()  # imports are faster without; on again at their end
 import json
 import logging
 import os
-import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -24,7 +23,6 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the netwo
 
 import torch
 import yaml
-from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -41,8 +39,10 @@ from detector.data_wait import DataWait
 from detector.evaluation import CocoEvaluation
 from detector.guard import NonFiniteGuard, NonFiniteLoss
 from detector.routing import RoutingLog
+from detector.run_checks import check_classes, check_resumable, report_differences
+from detector.run_dir import PARENT_VARIABLE, RUN_DIR_VARIABLE, choose_run_dir, continue_slurm_job
 from detector.run_log import EpochLog, PredictionSheet
-from detector.run_record import command_line, run_record, starts
+from detector.run_record import run_record, starts
 from detector.signals import SaveOnSignal, StoppedBySignal, end_with_parent
 from detector.weights import OWN_CHECKPOINT, read_weights
 from detector.wording import counted
@@ -52,11 +52,6 @@ gc.enable()
 BASE_CONFIG = Path(__file__).parent / "configs" / "base.yaml"
 # Shown before an error; --help lists the options.
 USAGE = "python train.py [--help] [--config FILE ...] [--GROUP.OPTION VALUE ...]"
-# What the processes that Lightning starts must know of their parent: where it writes, and its number.
-RUN_DIR_VARIABLE, PARENT_VARIABLE = "DETECTOR_RUN_DIR", "DETECTOR_PARENT"
-# Resuming with others makes no sense: other weights, or others that are trained.
-MAY_DIFFER = ("run_dir", "ckpt_path", "eval", "config", "model.weights")  # without a word, when a run is resumed
-FIXED_BY_CHECKPOINT = ("variant", "overrides", "class_names", "category_ids", "optimizer", "freeze", "lr_ratios")
 
 
 class DetectorCLI(LightningCLI):
@@ -223,55 +218,6 @@ def on_cuda(accelerator: str) -> bool:
     return accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
 
 
-def continue_slurm_job(config: Any) -> bool:
-    """Resume the run of a SLURM job that was queued again, which starts with the command it had the first time.
-
-    Tell whether there is one.
-    """
-    job = SLURMEnvironment.job_id()
-    if job is None or int(os.environ.get("SLURM_RESTART_COUNT", 0)) == 0 or config["eval"]:
-        return False
-    wanted = wanted_run_dir(config)
-    own = re.compile(re.escape(wanted.name) + r"(-\d+)?")  # as choose_run_dir numbers them
-    for run in [folder for folder in wanted.parent.glob("*") if own.fullmatch(folder.name)]:
-        records = [json.loads(path.read_text()) for path in starts(run, "run", ".json")]
-        # A job may train more than one thing, but each by a command of its own.
-        same = [r["environment"].get("SLURM_JOB_ID") == str(job) and r["command"] == command_line() for r in records]
-        if any(same) and (last := run / "last.ckpt").is_file():
-            config["ckpt_path"], config["run_dir"] = str(last), str(run)
-            rank_zero_info(f"SLURM has started job {job} again: going on from {last}")
-            return True
-    return False
-
-
-def wanted_run_dir(config: Any) -> Path:
-    """Return the folder that the run would have if it were free: the given one, or that of its checkpoint."""
-    if config["ckpt_path"] and not config["run_dir"]:
-        return Path(config["ckpt_path"]).parent
-    return Path(config["run_dir"] or config["trainer"]["default_root_dir"] or Path("runs") / config["model"]["variant"])
-
-
-def choose_run_dir(config: Any) -> Path:
-    """Return the folder to write to: never one in use, unless it is that of the run that is resumed."""
-    if inherited := os.environ.get(RUN_DIR_VARIABLE):
-        return Path(inherited)
-    if config["eval"]:
-        weights = Path(config["eval"])
-        run, own = weights.parent, weights.suffix == ".ckpt"
-        folder = Path(config["run_dir"] or run)
-        # The run's own config.yaml names its folder, and an older one's may name that of another run: those files must stay.
-        if folder.resolve() == run.resolve() or starts(folder, "run", ".json"):
-            # Other weights may lie beside each other.
-            return run / (f"eval_{config['split']}" if own else f"eval_{config['split']}_{weights.stem}")
-        return folder
-    own = Path(config["ckpt_path"]).parent if config["ckpt_path"] else None
-    folder = wanted = wanted_run_dir(config)
-    number = 2
-    while folder.exists() and any(folder.iterdir()) and (own is None or folder.resolve() != own.resolve()):
-        folder, number = wanted.with_name(f"{wanted.name}-{number}"), number + 1
-    return folder
-
-
 def checkpoints(run_dir: Path, trainer: dict[str, Any]) -> list[ModelCheckpoint]:
     """Return what writes ``last.ckpt`` after every epoch and, if there is a validation to judge by, ``best.ckpt``."""
     if trainer["enable_checkpointing"] is False:
@@ -280,63 +226,6 @@ def checkpoints(run_dir: Path, trainer: dict[str, Any]) -> list[ModelCheckpoint]
     best = ModelCheckpoint(run_dir, "best", monitor="val/AP", mode="max", enable_version_counter=False)
     # The best one first: the last one then holds what the best one knows, which a resumed run goes by.
     return [last] if trainer["limit_val_batches"] == 0 else [best, last]
-
-
-def check_resumable(path: str, hparams: dict[str, Any], max_epochs: int) -> None:
-    """Refuse to resume another network or other classes, and say which other settings of the model differ."""
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    saved = checkpoint.get("hyper_parameters", {})
-    differing = {name: (saved.get(name), value) for name, value in hparams.items() if saved.get(name) != value}
-    lines = "\n".join(f"    {name}: {old} in the checkpoint, {new} here" for name, (old, new) in differing.items())
-    if any(name in differing for name in FIXED_BY_CHECKPOINT):
-        raise ValueError(f"{path} cannot be resumed with this configuration; set the model as it was:\n{lines}")
-    if differing:
-        rank_zero_info(f"resuming {path} with other settings:\n{lines}")
-    place = checkpoint.get("CocoDataModule") or {"epoch": checkpoint["epoch"] + 1, "samples": 0}
-    if place["epoch"] >= max_epochs > 0:  # Lightning's own counts the epoch of a run that was stopped in the middle of it
-        rank_zero_info(f"{path} is from the end of a run of {counted(max_epochs, 'epoch')}: nothing is left to train")
-
-
-@rank_zero_only
-def report_differences(run_dir: Path, config: dict[str, Any]) -> None:
-    """Say which settings are not those of the run's last start; ``config`` has those of this one."""
-    written = starts(run_dir, "config", ".yaml")
-    if not written:
-        rank_zero_info(f"{run_dir} has no config.yaml: whether settings of data and trainer differ is not known")
-        return
-    before, now = flatten(yaml.safe_load(written[-1].read_text())), flatten(config)
-    names = [name for name in sorted(before | now) if before.get(name) != now.get(name) and name not in MAY_DIFFER]
-    if names:
-        lines = "\n".join(f"    {name}: {before.get(name)} before, {now.get(name)} now" for name in names)
-        rank_zero_info(f"settings that differ from {written[-1]}:\n{lines}")
-
-
-def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings as one level, ``{"data.augment.mosaic": 0.5}``."""
-    flat: dict[str, Any] = {}
-    for name, value in config.items():
-        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat
-
-
-def check_classes(path: str, model: DetectorModule) -> None:
-    """Refuse to evaluate weights on data with other classes than their own; ``model`` has those of the data.
-
-    A checkpoint is used as it is and must have them in the same order; other weights are put into ``model`` by their names,
-    and files of the public reference know no ids.
-    """
-    weights = read_weights(path)
-    names, ids = weights.info.class_names, weights.info.category_ids
-    if names is None:
-        raise ValueError(f"{path} does not name its classes, so that nobody knows whether they are those of the data")
-    known = list(zip(ids, names)) if ids else names
-    wanted = list(zip(model.category_ids, model.class_names)) if ids else model.class_names
-    if weights.kind != OWN_CHECKPOINT:
-        known, wanted = sorted(known), sorted(wanted)
-    if known != wanted:
-        raise ValueError(
-            f"{path} knows the classes {known}, but the data have {wanted}; evaluate on data with the same classes"
-        )
 
 
 @rank_zero_only

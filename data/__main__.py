@@ -22,7 +22,6 @@ from data.show import write_sheets
 
 BASE_CONFIG = Path(__file__).parents[1] / "configs" / "base.yaml"
 OUT = Path("runs/data")
-
 SMALLEST_MULTIPLE = 32  # that every detector needs of an input side; those with a P6 level 64
 
 

@@ -31,21 +31,25 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from data import CocoDataModule
 from detector import DetectorModule
-from detector.batch_size import cuda_batch_size
-from detector.callbacks import RampedEMA
-from detector.checkpoint_io import AtomicCheckpointIO
-from detector.coco_metrics import coco_table
-from detector.data_wait import DataWait
-from detector.evaluation import CocoEvaluation
-from detector.guard import NonFiniteGuard, NonFiniteLoss
-from detector.routing import RoutingLog
-from detector.run_checks import check_classes, check_resumable, report_differences
-from detector.run_dir import PARENT_VARIABLE, RUN_DIR_VARIABLE, choose_run_dir, continue_slurm_job
-from detector.run_log import EpochLog, PredictionSheet
-from detector.run_record import run_record, starts
-from detector.signals import SaveOnSignal, StoppedBySignal, end_with_parent
-from detector.weights import OWN_CHECKPOINT, read_weights
-from detector.wording import counted
+from detector.callbacks.coco_evaluation import CocoEvaluation
+from detector.callbacks.data_wait import DataWait
+from detector.callbacks.ema import RampedEMA
+from detector.callbacks.epoch_log import EpochLog
+from detector.callbacks.non_finite_guard import NonFiniteGuard, NonFiniteLoss
+from detector.callbacks.prediction_sheet import PredictionSheet
+from detector.callbacks.routing_log import RoutingLog
+from detector.callbacks.save_on_signal import SaveOnSignal, StoppedBySignal
+from detector.evaluation.coco_eval import coco_table
+from detector.runs.checkpoint_io import AtomicCheckpointIO
+from detector.runs.checks import check_classes, check_resumable, report_differences
+from detector.runs.folder import choose_run_dir, starts
+from detector.runs.launch import PARENT_VARIABLE, RUN_DIR_VARIABLE, end_with_parent
+from detector.runs.record import run_record
+from detector.runs.slurm import continue_slurm_job
+from detector.text import counted
+from detector.training.batch_size import cuda_batch_size
+from detector.weights.files import read_weights
+from detector.weights.info import OWN_CHECKPOINT
 
 gc.enable()
 
@@ -130,7 +134,7 @@ class DetectorCLI(LightningCLI):
             check_resumable(path, dict(self.model.hparams), self.trainer.max_epochs)
             report_differences(Path(path).parent, yaml.safe_load(self.parser.dump(self.config)))
         if path := self.config["eval"]:
-            check_classes(path, self.model)
+            check_classes(path, self.model.class_names, self.model.category_ids)
         elif (share := self.config["auto_batch_size"]) is not None:
             self._choose_batch_size(share)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import mean
 
 from benchmarks.runs import judge, train, write
-from detector.evaluation import BRANCHES
+from detector.callbacks.coco_evaluation import BRANCHES
 
 CONFIGS = ["configs/data/bccd.yaml", "configs/bccd_scratch.yaml"]
 # AP of the public reference (release 8.4.190) with these settings, three seeds; from the issue that set the goal

@@ -13,9 +13,9 @@ import lightning as L
 
 from data import Augmentation, CocoDataModule
 from detector import DetectorModule
-from detector.callbacks import RampedEMA
-from detector.coco_metrics import coco_table
-from detector.evaluation import CocoEvaluation
+from detector.callbacks.coco_evaluation import CocoEvaluation
+from detector.callbacks.ema import RampedEMA
+from detector.evaluation.coco_eval import coco_table
 
 STILL = Augmentation(mosaic=0.0, scale=0.0, translate=0.0, fliplr=0.0, hsv=(0.0, 0.0, 0.0))
 

@@ -22,9 +22,9 @@ import torch
 
 from benchmarks.yard import median, yard
 from data import Augmentation, CocoDataModule
+from data.cache import Fitted
 from data.images import read_image
 from data.mosaic import Source, map_objects, render
-from data.pictures import Fitted
 from data.sampler import Key
 
 RESULTS = Path(__file__).parent / "results" / "data.json"

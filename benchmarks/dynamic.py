@@ -20,9 +20,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.runs import write
 from benchmarks.train_step import Case, Step
 from benchmarks.yard import median, milliseconds, yard
-from detector.blocks.dynamic import dynamic_layers
-from detector.exchange import PLACES
-from detector.model import Detector, build_detector
+from detector.dynamic.conv2d import dynamic_layers
+from detector.dynamic.convert import PLACES
+from detector.network.model import Detector, build_detector
 
 PLAIN = "plain"
 NETWORKS: dict[str, dict[str, Any] | None] = {PLAIN: None} | {

@@ -13,7 +13,8 @@ import time
 import numpy as np
 
 from benchmarks.runs import write
-from detector.coco_metrics import Backend, evaluate, load_ground_truth
+from detector.evaluation.coco_eval import Backend, evaluate
+from detector.evaluation.coco_files import load_ground_truth
 
 BACKENDS: tuple[Backend, ...] = ("pycocotools", "faster-coco-eval")
 CLASSES, OBJECTS_AN_IMAGE = 80, 7.3  # as in COCO

@@ -19,11 +19,13 @@ from torch import Tensor
 
 from benchmarks.reference_checkpoint import read_picture
 from benchmarks.runs import write
-from detector.coco_metrics import detection_rows, evaluate, load_ground_truth
-from detector.export import ExportGraph, ExportSettings, export
-from detector.letterbox import to_original
-from detector.predict import Predictor, load_detector
-from detector.quantize import quantize
+from detector.evaluation.coco_eval import evaluate
+from detector.evaluation.coco_files import detection_rows, load_ground_truth
+from detector.export.formats import export
+from detector.export.graph import ExportGraph, ExportSettings
+from detector.export.int8 import quantize
+from detector.imaging.letterbox import to_original
+from detector.predict.predictor import Predictor, load_detector
 
 Run = Callable[[Tensor], list[np.ndarray]]
 SCORE_THRESHOLD = 0.001

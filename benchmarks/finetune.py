@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import mean
 
 from benchmarks.runs import judge, train, write
-from detector.evaluation import BRANCHES
+from detector.callbacks.coco_evaluation import BRANCHES
 
 EPOCHS, SOURCE_EPOCHS = 30, 8  # of configs/finetune.yaml and configs/demo.yaml
 ARMS = {"scratch": [], "fine-tuned": [], "fine-tuned, backbone frozen": ["--model.freeze", '["backbone"]']}

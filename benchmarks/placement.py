@@ -25,8 +25,8 @@ from statistics import mean, stdev
 from typing import Any
 
 from benchmarks.runs import judge, train, write
-from detector.evaluation import BRANCHES
-from detector.exchange import PLACES
+from detector.callbacks.coco_evaluation import BRANCHES
+from detector.dynamic.convert import PLACES
 
 EPOCHS, SEEDS, SPLITS = 20, range(5), ("val", "test")
 T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}  # two-sided quantile of Student's t by degrees of freedom

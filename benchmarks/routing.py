@@ -13,9 +13,9 @@ import torch
 from data import CocoDataModule
 from detector import load_detector
 from detector.batch import network_input
-from detector.blocks.dynamic import dynamic_layers, record_routing
-from detector.collapse import collapse
-from detector.routing import RoutingStatistics, expert_distance
+from detector.dynamic.conv2d import dynamic_layers
+from detector.dynamic.convert import collapse
+from detector.dynamic.routing import RoutingStatistics, expert_distance, record_routing
 
 
 def main() -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from detector.coco_metrics import evaluate, load_ground_truth
-from detector.evaluation import BRANCHES
+from detector.callbacks.coco_evaluation import BRANCHES
+from detector.evaluation.coco_eval import evaluate
+from detector.evaluation.coco_files import load_ground_truth
 
 RESULTS = Path(__file__).parent / "results"
 

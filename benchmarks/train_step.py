@@ -18,11 +18,12 @@ from torch import Tensor
 
 from benchmarks.yard import median, milliseconds, yard
 from detector.batch import Target
-from detector.callbacks import update_average
-from detector.loss import DetectionLoss
-from detector.model import Detector, build_detector
-from detector.optim import MuSGD, orthogonalise, parameter_groups
-from detector.postprocess import decode
+from detector.callbacks.ema import update_average
+from detector.network.decode import decode
+from detector.network.model import Detector, build_detector
+from detector.training.loss import DetectionLoss
+from detector.training.musgd import MuSGD, orthogonalise
+from detector.training.optimizer import parameter_groups
 
 RESULTS = Path(__file__).parent / "results" / "train_step.json"
 PARTS = ("forward", "loss", "backward", "optimizer", "ema")

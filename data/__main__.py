@@ -14,11 +14,11 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from data.annotations import check_same_classes
-from data.check import Finding, Splits, check_annotations, check_files
+from data.check.findings import Finding, Splits, check_annotations, check_files
+from data.check.report import html_report, text_report
+from data.check.sheets import write_sheets
 from data.datamodule import CocoDataModule, read_split, read_splits
-from data.report import html_report, text_report
-from data.shape_pictures import SHAPES
-from data.show import write_sheets
+from data.shapes.draw import SHAPES
 
 BASE_CONFIG = Path(__file__).parents[1] / "configs" / "base.yaml"
 OUT = Path("runs/data")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
-from detector.wording import counted
+from detector.text import counted
 
 
 @dataclass(frozen=True)

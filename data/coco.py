@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from data.annotations import Annotations, Faults, Objects, build_annotations, repeated
-from detector.wording import counted
+from detector.text import counted
 
 COCO_DOWNLOAD = """\
     mkdir -p {root} && cd {root}

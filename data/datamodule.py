@@ -11,16 +11,16 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch.utils.data import DataLoader, Sampler
 
 from data.annotations import Annotations, check_same_classes, join_annotations
-from data.check import check_annotations
+from data.cache import BadImages, Pictures, PoolCache, RamCache
+from data.check.findings import check_annotations
 from data.coco import check_root, read_coco
 from data.dataset import EvalDataset, TrainDataset, collate
-from data.pictures import BadImages, Pictures, PoolCache, RamCache
 from data.sampler import LANES, EpochOrder, EpochSampler, ShardSampler, rectangles, side_step, training_sizes
-from data.shape_pictures import SHAPES
+from data.shapes.draw import SHAPES
 from data.transforms import Augmentation, TrainPipeline
 from data.workers import Describable, WatchedDataset, WatchedLoader, check_temporary_folder, init_worker
 from data.yolo import read_yolo
-from detector.wording import counted
+from detector.text import counted
 
 Split = Literal["train", "val", "test"]
 CacheKind = Literal["none", "recent", "ram"]
@@ -267,7 +267,7 @@ def read_splits(root: Path, files: Files) -> dict[str, Annotations]:
             )
         return read_yolo(root)
     if root == SHAPES:
-        from data.shapes import draw_shapes  # not above: `python -m data.shapes` would import itself
+        from data.shapes.write import draw_shapes  # not above: `python -m data.shapes` would import itself
 
         draw_shapes(SHAPES)  # does nothing if the set is there
     check_root(root, is_coco=files["train"][0] == COCO_TRAIN or root.name == "coco")

@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from data.cache import Fitted, Pictures, PoolCache, RamCache
 from data.mosaic import Source
-from data.pictures import Fitted, Pictures, PoolCache, RamCache
 from data.sampler import EpochOrder, Key
 from data.transforms import TrainPipeline
 from detector.batch import Batch, Target
-from detector.letterbox import GREY, letterbox, to_canvas
+from detector.imaging.letterbox import GREY, letterbox, to_canvas
 
 
 class Sample(NamedTuple):

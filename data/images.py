@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from detector.images import (
+from detector.imaging.read import (
     JPEG_START,
     UNREADABLE,
     BadImageError,

@@ -8,7 +8,7 @@ import albumentations as A
 import cv2
 import numpy as np
 
-from detector.letterbox import GREY
+from detector.imaging.letterbox import GREY
 
 MIN_SIDE = 2.0  # a box must be wider and taller than this many pixels to stay
 MIN_VISIBLE = 0.1  # and keep more than this share of its area inside
@@ -60,7 +60,7 @@ def place_mosaic(shapes: list[tuple[int, int]], centre: tuple[int, int], size: t
 
 
 def place_letterbox(shape: tuple[int, int], size: tuple[int, int]) -> Place:
-    """Place one picture of ``shape`` (height, width) centred on a canvas of ``size``, as ``detector.letterbox`` does."""
+    """Place one picture of ``shape`` (height, width) centred on a canvas of ``size``, as ``letterbox`` does."""
     left, top = (size[1] - shape[1]) // 2, (size[0] - shape[0]) // 2
     return Place(left, top, (left, top, left + shape[1], top + shape[0]))
 

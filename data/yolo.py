@@ -11,8 +11,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from data.annotations import Annotations, Faults, Objects, build_annotations
 from data.images import stored_size
-from detector.images import BadImageError
-from detector.wording import counted
+from detector.imaging.read import BadImageError
+from detector.text import counted
 
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp"}
 TOLERANCE = 0.01  # shares of the picture may leave 0..1 by this much, rounded as they often are

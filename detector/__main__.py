@@ -3,19 +3,11 @@
 import argparse
 import gc
 import sys
-from dataclasses import replace
-from pathlib import Path
 
-import torch
-
-from detector.export_command import add_export_command
-from detector.predict_command import add_predict_command
-from detector.report.command import add_report_command
-from detector.transfer import build_from
-from detector.weights import WeightsInfo, read_weights, save_weights
-from detector.wording import counted
-
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+from detector.commands.export import add_export_command
+from detector.commands.predict import add_predict_command
+from detector.commands.report import add_report_command
+from detector.commands.weights import add_weights_command
 
 
 def main(args: list[str] | None = None) -> int:
@@ -31,53 +23,6 @@ def main(args: list[str] | None = None) -> int:
         return options.run(options)
     except ValueError as error:
         sys.exit(f"error: {error}")
-
-
-def add_weights_command(commands: argparse._SubParsersAction) -> None:
-    """Add ``weights``."""
-    parser = commands.add_parser(
-        "weights",
-        help="write the weights of a checkpoint as .safetensors",
-        description="Write the (averaged) weights of a checkpoint, or of a .pt of the public reference, as .safetensors.",
-    )
-    parser.add_argument("checkpoint", type=Path, help="a checkpoint of ours, a .safetensors, or a .pt of the reference")
-    parser.add_argument("out", type=Path, help="file to write, ending in .safetensors")
-    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="precision of the values; default %(default)s")
-    parser.add_argument("--licence", help="licence of weights that have none yet, e.g. Apache-2.0")
-    parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
-    parser.set_defaults(run=write_weights)
-
-
-def write_weights(options: argparse.Namespace) -> int:
-    """Convert ``options.checkpoint`` into ``options.out`` and say what it holds and under which licence. Returns 0."""
-    if options.out.suffix != ".safetensors":
-        raise ValueError(f"{options.out}: the name must end in .safetensors, by which the file is known when it is read")
-    if options.out.exists() and not options.overwrite:
-        raise ValueError(f"{options.out} is there already; choose another name or give --overwrite")
-    if not options.out.parent.is_dir():
-        raise ValueError(f"{options.out.parent}: no such folder; make it first")
-    weights = read_weights(options.checkpoint)
-    build_from(weights)  # what does not load is not passed on
-    info = with_licence(weights.info, options.licence)
-    save_weights(options.out, weights.state_dict, info, DTYPES[options.dtype])
-    classes = counted(weights.num_classes, "class", "classes")
-    print(f"{options.out}: {info.variant}, {classes}, {options.dtype}, {info.provenance}")
-    if weights.info.licence is not None:
-        print(
-            f"licence: {info.licence}. These weights keep the licence of those they come from; converting changes nothing."
-        )
-    else:
-        print(f"licence: {info.licence or 'not stated; yours to choose, with --licence'}")
-    return 0
-
-
-def with_licence(info: WeightsInfo, licence: str | None) -> WeightsInfo:
-    """Return ``info`` under ``licence``; a licence that is there stays, and another one is refused."""
-    if licence is None or licence == info.licence:
-        return info
-    if info.licence is not None:
-        raise ValueError(f"these weights are under {info.licence}, which stays; leave out --licence {licence}")
-    return replace(info, licence=licence)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy
 
 FORKSERVER = "forkserver"  # "fork" would inherit threads, "spawn" takes seconds a process
-multiprocessing.set_forkserver_preload(["detector", "detector.evaluation", "data", "lightning.pytorch"])
+multiprocessing.set_forkserver_preload(["detector", "detector.callbacks.coco_evaluation", "data", "lightning.pytorch"])
 
 Processes = Callable[[int], dict[str, Any]]
 

@@ -18,11 +18,11 @@ from torch.multiprocessing import ProcessRaisedException
 from data import CocoDataModule
 from data.transforms import Augmentation
 from detector import DetectorModule
-from detector.callbacks import RampedEMA
-from detector.checkpoint_io import AtomicCheckpointIO
-from detector.evaluation import CocoEvaluation
-from detector.guard import NonFiniteGuard
-from detector.signals import SaveOnSignal, StoppedBySignal
+from detector.callbacks.coco_evaluation import CocoEvaluation
+from detector.callbacks.ema import RampedEMA
+from detector.callbacks.non_finite_guard import NonFiniteGuard
+from detector.callbacks.save_on_signal import SaveOnSignal, StoppedBySignal
+from detector.runs.checkpoint_io import AtomicCheckpointIO
 
 TINY = {"width": 0.125, "depth": 0.33}  # of a variant
 

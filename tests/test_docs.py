@@ -14,9 +14,9 @@ import torchvision
 import train
 from data import CocoDataModule
 from detector import DetectorModule, Predictor
-from detector.export import export
-from detector.weights import WeightsInfo
-from tests.detector.test_lightning_module import loader
+from detector.export.formats import export
+from detector.weights.info import WeightsInfo
+from tests.detector.training.test_module import loader
 from tests.docs_commands import PAGES, check, examples, main
 from tests.file_logger import FileLogger
 from tests.resuming import TINY

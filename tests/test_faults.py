@@ -15,10 +15,10 @@ import train
 from data import CocoDataModule
 from detector import DetectorModule, build_detector
 from detector.batch import Batch
-from detector.callbacks import RampedEMA
-from detector.evaluation import CocoEvaluation
-from tests.detector.test_lightning_module import trainer as plain_trainer
-from tests.detector.test_model import OURS, summary
+from detector.callbacks.coco_evaluation import CocoEvaluation
+from detector.callbacks.ema import RampedEMA
+from tests.detector.network.test_model import OURS, summary
+from tests.detector.training.test_module import trainer as plain_trainer
 from tests.processes import Processes
 
 VARIANTS = ["yolo26_n", "dyn_n"]

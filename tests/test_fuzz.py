@@ -15,7 +15,9 @@ import pytest
 import torch
 
 from data.coco import read_coco
-from detector.weights import CLASS_WIDTH, WeightsInfo, read_weights, save_weights
+from detector.weights.files import read_weights, save_weights
+from detector.weights.infer import CLASS_WIDTH
+from detector.weights.info import WeightsInfo
 
 pytest.importorskip("hypothesis")
 from hypothesis import HealthCheck, given, settings

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SHARED_WITH_DATA = {"batch", "boxes", "drawing", "images", "letterbox", "page", "svg", "wording"}
 SOURCES = [path for name in ("detector", "data", "benchmarks", "tests") for path in (ROOT / name).rglob("*.py")]
 
 
@@ -27,13 +26,6 @@ def imported(path: Path) -> set[str]:
 def test_the_library_stands_alone() -> None:
     for path in (ROOT / "detector").rglob("*.py"):
         assert not imported(path) & {"data", "train", "benchmarks", "tests", "albumentations"}, path
-
-
-def test_the_data_package_takes_few_files_of_the_library() -> None:
-    for path in (ROOT / "data").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("detector"):
-                assert node.module.partition(".")[2] in SHARED_WITH_DATA, path
 
 
 def test_nothing_imports_agpl_packages() -> None:

@@ -10,8 +10,8 @@ from torch import nn
 
 from data import Augmentation, CocoDataModule
 from detector import DetectorModule
-from detector.callbacks import RampedEMA
-from detector.evaluation import CocoEvaluation
+from detector.callbacks.coco_evaluation import CocoEvaluation
+from detector.callbacks.ema import RampedEMA
 from tests.conftest import CATEGORIES, write_coco
 
 STILL = Augmentation(mosaic=0.0, scale=0.0, translate=0.0, fliplr=0.0, hsv=(0.0, 0.0, 0.0))

@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from detector.export import export
-from detector.letterbox import letterbox
+from detector.export.formats import export
+from detector.imaging.letterbox import letterbox
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
@@ -28,7 +28,7 @@ def test_letterbox(shape: tuple[int, int]) -> None:
 
 
 def test_detections(tmp_path: Path) -> None:
-    from tests.detector.test_export import lively
+    from tests.detector.export.test_formats import lively
 
     predictor = lively("yolo26_n")
     export(predictor, tmp_path / "a.onnx", "onnx")

@@ -5,6 +5,7 @@ import tomllib
 from pathlib import Path
 
 import yaml
+from setuptools import find_packages
 
 ROOT = Path(__file__).parents[1]
 
@@ -19,9 +20,10 @@ def test_environment_mirrors_pyproject() -> None:
 
 
 def test_only_the_library_is_packaged() -> None:
-    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
-    found = {str(p.parent.relative_to(ROOT)).replace("/", ".") for p in (ROOT / "detector").rglob("__init__.py")}
-    assert set(packages) == found
+    find = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]
+    packages = find_packages(str(ROOT), include=find["include"])
+    folders = {str(path.parent.relative_to(ROOT)).replace("/", ".") for path in (ROOT / "detector").rglob("*.py")}
+    assert set(packages) == folders
 
 
 def test_every_file_the_readme_names_exists() -> None:

@@ -1,1 +1,1 @@
-"""``python -m detector report RUN``: one HTML page about a run."""
+"""The report of a run: one HTML page."""

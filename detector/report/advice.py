@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from detector.config import VARIANTS
+from detector.network.config import VARIANTS
 from detector.report.findings import Findings
 from detector.report.matching import KINDS, MISSES
 from detector.report.run_folder import RunFolder, series
-from detector.wording import counted
+from detector.text import counted
 
 FEW_OBJECTS = 20  # AP of a class with fewer is a matter of luck
 MANY_DUPLICATES = 0.03  # of the detections that are shown, and 5 at least

@@ -6,13 +6,13 @@ from html import escape
 
 import numpy as np
 
-from detector.coco_metrics import METRICS
-from detector.page import keys, page, picture, table
+from detector.evaluation.coco_eval import METRICS
 from detector.report.advice import advice, next_commands
 from detector.report.breakdown import Bin, by_ratio, by_size
 from detector.report.curves import ap_by_limit, class_curve, precision_recall
 from detector.report.findings import Findings
 from detector.report.matching import KINDS, MISSES, confusion_matrix
+from detector.report.page import keys, page, picture, table
 from detector.report.pictures import (
     describe_false_positive,
     describe_miss,
@@ -22,9 +22,9 @@ from detector.report.pictures import (
     worst_misses,
 )
 from detector.report.run_folder import RunFolder, picture_folder
+from detector.report.svg import COLOURS, Line, bars, line_plot, matrix
 from detector.report.training import training_sections
-from detector.svg import COLOURS, Line, bars, line_plot, matrix
-from detector.wording import counted
+from detector.text import counted
 
 STYLE = """
 .top { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 330px), 1fr)); gap: 0 2.5em }

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from pycocotools.cocoeval import COCOeval
 
-from detector.coco_metrics import LIMITS, mean_ap
+from detector.evaluation.coco_eval import LIMITS, mean_ap
 from detector.report.matching import Scene
 
 

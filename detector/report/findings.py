@@ -7,15 +7,8 @@ from pathlib import Path
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from detector.coco_metrics import (
-    LIMITS,
-    CocoResult,
-    judge,
-    load_ground_truth,
-    read_predictions,
-    summary,
-    unique_names,
-)
+from detector.evaluation.coco_eval import LIMITS, CocoResult, judge, summary, unique_names
+from detector.evaluation.coco_files import load_ground_truth, read_predictions
 from detector.report.curves import Point, ThresholdCurve, class_curve
 from detector.report.matching import Mistakes, Scene, mistakes, scene
 

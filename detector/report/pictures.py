@@ -8,8 +8,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from detector.drawing import Colour, fit_longer_side
-from detector.images import BadImageError, decode_image, exif_orientation, read_file, turn
+from detector.imaging.draw import Colour, fit_longer_side
+from detector.imaging.read import BadImageError, decode_image, exif_orientation, read_file, turn
 from detector.report.matching import KINDS, MISSES, Mistakes, Scene, box_ious
 
 TRUTH, WRONG, OTHER = (60, 200, 90), (235, 60, 50), (70, 150, 245)  # RGB

@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
-from detector.coco_metrics import read_json
-from detector.run_record import starts
-from detector.weights import read_weights
+from detector.files import read_json
+from detector.runs.folder import starts
+from detector.weights.files import read_weights
 
 BRANCHES = ("one2one", "one2many")
 Epochs = dict[int, dict[str, float]]  # epoch -> name -> value

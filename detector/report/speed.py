@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from detector.predict import load_detector
-from detector.wording import counted
+from detector.predict.predictor import load_detector
+from detector.text import counted
 
 RUNS, WARM_UP, MOST_SECONDS = 20, 3, 10.0
 

@@ -6,10 +6,10 @@ from html import escape
 
 import numpy as np
 
-from detector.page import table
+from detector.report.page import table
 from detector.report.run_folder import Epochs, RunFolder, series
 from detector.report.speed import Speed
-from detector.svg import COLOURS, Line, line_plot
+from detector.report.svg import COLOURS, Line, line_plot
 
 TERMS = ("box", "cls", "l1")
 

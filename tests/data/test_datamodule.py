@@ -23,7 +23,7 @@ from torch import Tensor
 from data import Augmentation, CocoDataModule
 from data.sampler import Key
 from detector.batch import Batch
-from detector.letterbox import to_original
+from detector.imaging.letterbox import to_original
 from tests.conftest import write_coco
 
 PLAIN = Augmentation(mosaic=0, hsv=(0, 0, 0))

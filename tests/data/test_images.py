@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from data import Augmentation, CocoDataModule
-from data.check import picture_kind
+from data.check.findings import picture_kind
 from data.images import read_image, read_reduced, stored_size
-from detector.images import BadImageError, exif_orientation
+from detector.imaging.read import BadImageError, exif_orientation
 
 EXIF_TURNED = bytes.fromhex("ffe100224578696600004d4d002a00000008000101120003000000010006000000000000")
 

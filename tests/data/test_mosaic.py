@@ -19,7 +19,7 @@ from data.mosaic import (
     whole_pixels,
 )
 from data.transforms import Augmentation, TrainPipeline
-from detector.letterbox import letterbox
+from detector.imaging.letterbox import letterbox
 
 SIZES = [(64, 64), (48, 96)]
 MAPS = [

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from detector.batch import Batch
-from detector.letterbox import fit_letterbox, to_canvas
+from detector.imaging.letterbox import fit_letterbox, to_canvas
 
 CATEGORY_IDS = [7, 22, 90]
 CLASS_NAMES = ["cat", "dog", "bird"]

@@ -7,9 +7,10 @@ import torch
 
 from detector import build_detector, load_detector
 from detector.__main__ import main
-from detector.weights import WeightsInfo, save_weights
+from detector.weights.files import save_weights
+from detector.weights.info import WeightsInfo
 from tests.detector.reference_files import some_weights, write_checkpoint
-from tests.detector.test_reference import outputs
+from tests.detector.weights.test_reference import outputs
 
 
 @pytest.fixture

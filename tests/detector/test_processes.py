@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from detector import build_detector
-from detector.blocks.dynamic import DynamicConv2d
-from detector.optim import parameter_groups
-from tests.detector.test_lightning_module import Rectangles, Steps, assert_same, collate, module, trainer
+from detector.dynamic.conv2d import DynamicConv2d
+from detector.training.optimizer import parameter_groups
+from tests.detector.training.test_module import Rectangles, Steps, assert_same, collate, module, trainer
 from tests.processes import Processes
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from detector.coco_metrics import load_ground_truth, write_ground_truth, write_predictions
+from detector.evaluation.coco_files import load_ground_truth, write_ground_truth, write_predictions
 from tests.detector.report.scenes import random_case
 
 CONFIG = """# lightning.pytorch==2.6.6

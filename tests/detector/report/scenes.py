@@ -6,7 +6,8 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from detector.coco_metrics import judge, load_ground_truth
+from detector.evaluation.coco_eval import judge
+from detector.evaluation.coco_files import load_ground_truth
 from detector.report.matching import Scene, scene
 
 CATEGORIES = {1: "cat", 5: "dog"}

@@ -10,13 +10,14 @@ import pytest
 
 from detector import DetectorModule
 from detector.__main__ import main
-from detector.coco_metrics import write_predictions
-from detector.export_command import add_export_command
-from detector.predict_command import add_predict_command
+from detector.commands.export import add_export_command
+from detector.commands.predict import add_predict_command
+from detector.commands.report import judge_run
+from detector.evaluation.coco_files import write_predictions
 from detector.report.advice import advice, next_commands, sides_in_input
-from detector.report.command import judge_run
 from detector.report.run_folder import read_run
-from detector.weights import WeightsInfo, save_weights
+from detector.weights.files import save_weights
+from detector.weights.info import WeightsInfo
 from tests.detector.report.runs import write_run
 from tests.detector.report.scenes import Row, rows, truth
 from tests.resuming import TINY

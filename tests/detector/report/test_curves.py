@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from detector.coco_metrics import class_ap
+from detector.evaluation.coco_eval import class_ap
 from detector.report.curves import ap_by_limit, class_curve, precision_recall, threshold_curve
 from tests.detector.report.scenes import judged, random_case, rows, truth
 

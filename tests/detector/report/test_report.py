@@ -10,7 +10,8 @@ import torch
 
 from detector import DetectorModule
 from detector.__main__ import main
-from detector.coco_metrics import METRICS, evaluate, load_ground_truth, read_predictions
+from detector.evaluation.coco_eval import METRICS, evaluate
+from detector.evaluation.coco_files import load_ground_truth, read_predictions
 from detector.report.run_folder import read_run
 from tests.detector.report.runs import METRICS as METRICS_FILE
 from tests.detector.report.runs import make_run, write_run

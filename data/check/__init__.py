@@ -1,0 +1,1 @@
+"""Check a data set before training: findings, report, sample sheets."""

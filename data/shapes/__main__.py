@@ -1,0 +1,5 @@
+"""``python -m data.shapes``: draw the embedded data set."""
+
+from data.shapes.write import main
+
+main()

@@ -1,0 +1,130 @@
+"""The embedded data set: COCO-format pictures of shapes, drawn by `draw_shapes` on first use."""
+
+import argparse
+import json
+import logging
+import shutil
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import cv2
+
+from data.shapes.draw import CLASSES, SHAPES, SPLITS, draw_picture
+
+VERSION = 3  # raise it whenever pictures or annotations change: sets drawn by older code are then drawn anew
+MARKER = "drawn_by_data_shapes.json"  # inside the set: what it was drawn from
+STALE_SECONDS = 86400  # a temporary folder this old belongs to a drawing that was killed
+JPEG_QUALITY = 90
+
+logger = logging.getLogger(__name__)
+
+
+def write_split(folder: Path, split: str, num_images: int, seed: int) -> None:
+    """Draw ``num_images`` pictures into ``folder/split/`` and describe them in ``folder/annotations/split.json``."""
+    (folder / split).mkdir()
+    images, annotations = [], []
+    for index in range(num_images):
+        picture = draw_picture(seed, split, index)
+        height, width = picture.image.shape[:2]
+        name = f"{index + 1:06d}.jpg"
+        _, jpeg = cv2.imencode(".jpg", picture.image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+        (folder / split / name).write_bytes(jpeg.tobytes())
+        images.append({"id": index + 1, "file_name": name, "width": width, "height": height})
+        for (x1, y1, x2, y2), label in zip(picture.boxes.tolist(), picture.labels):
+            entry = {"id": len(annotations) + 1, "image_id": index + 1, "category_id": label + 1, "iscrowd": 0}
+            annotations.append(entry | {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1)})
+    categories = [{"id": label + 1, "name": name, "supercategory": "shape"} for label, name in enumerate(CLASSES)]
+    info = {"description": f"pictures of shapes, drawn by data/shapes/write.py version {VERSION} with seed {seed}"}
+    content = {"info": info, "images": images, "annotations": annotations, "categories": categories}
+    (folder / "annotations").mkdir(exist_ok=True)
+    (folder / "annotations" / f"{split}.json").write_text(json.dumps(content))
+
+
+def is_complete(root: Path, recipe: dict[str, int]) -> bool:
+    """Whether ``root`` holds the set that ``recipe`` describes; the marker is written last, and moves in with the rest."""
+    try:
+        return json.loads((root / MARKER).read_text()) == recipe
+    except (OSError, ValueError):
+        return False
+
+
+def check_replaceable(root: Path) -> None:
+    """Refuse to touch a folder with contents that this module has not drawn."""
+    if root.exists() and not (root / MARKER).is_file() and (not root.is_dir() or any(root.iterdir())):
+        raise ValueError(
+            f"{root}: the shapes are drawn into a new or empty folder, or in place of a set with a {MARKER}, and this is "
+            "neither; give another root, or move away what is there"
+        )
+
+
+def move_into_place(drawn: Path, root: Path, aside: Path, recipe: dict[str, int]) -> None:
+    """Make ``drawn`` the new ``root``, and what was there ``aside``. If another process was faster, its set stays."""
+    if is_complete(root, recipe):
+        return
+    check_replaceable(root)  # again: somebody may have filled it meanwhile
+    with suppress(FileNotFoundError):
+        root.rename(aside)
+    try:
+        drawn.rename(root)
+    except OSError:
+        if not is_complete(root, recipe):
+            raise
+
+
+def remove_stale(parent: Path, prefix: str) -> None:
+    """Remove what killed drawings have left behind; younger folders may belong to a drawing that is going on."""
+    for folder in parent.glob(f"{prefix}*"):
+        with suppress(OSError):
+            if time.time() - folder.stat().st_mtime > STALE_SECONDS:
+                shutil.rmtree(folder)
+
+
+def draw_shapes(root: Path, num_train: int = 1000, num_val: int = 200, seed: int = 0) -> Path:
+    """Draw the data set into ``root`` unless the same set is already there, and return ``root``.
+
+    A set drawn from other numbers, or by another version of this module, is replaced. The set appears in one piece: an
+    interrupted drawing leaves ``root`` as it was, and processes that draw at the same time do not disturb each other.
+    Raises ValueError when ``root`` has other contents, which are never touched, and for a number out of range.
+    """
+    if num_train < 1 or num_val < 1 or seed < 0:
+        raise ValueError(
+            f"num_train={num_train}, num_val={num_val}, seed={seed}: expected at least 1, at least 1 and at least 0"
+        )
+    recipe = {"version": VERSION, "num_train": num_train, "num_val": num_val, "seed": seed}
+    target = Path(root).resolve()  # a symbolic link stays; the folder it points to is filled
+    if is_complete(target, recipe):
+        return root
+    check_replaceable(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{target.name}-drawing-"
+    remove_stale(target.parent, prefix)
+    instead = ", in place of an older set" if (target / MARKER).is_file() else ""
+    logger.info("drawing %d pictures of shapes into %s%s", num_train + num_val, root, instead)
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=target.parent, ignore_cleanup_errors=True) as temporary:
+        drawn = Path(temporary, "drawn")
+        drawn.mkdir()
+        for split, num_images in zip(SPLITS, (num_train, num_val)):
+            write_split(drawn, split, num_images, seed)
+        (drawn / MARKER).write_text(json.dumps(recipe))
+        move_into_place(drawn, target, Path(temporary, "old"), recipe)
+    return root
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m data.shapes", description="Draw the embedded data set of shapes.")
+    parser.add_argument("--root", type=Path, default=SHAPES, help="folder to fill (%(default)s)")
+    parser.add_argument("--num-train", type=int, default=1000, help="pictures to train on (%(default)s)")
+    parser.add_argument("--num-val", type=int, default=200, help="pictures to validate on (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="another seed gives other pictures (%(default)s)")
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    args = parser.parse_args()
+    try:
+        print(draw_shapes(args.root, args.num_train, args.num_val, args.seed))
+    except ValueError as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()

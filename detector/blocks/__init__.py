@@ -1,1 +1,0 @@
-"""Building blocks of the network. They import torch only."""

@@ -1,0 +1,23 @@
+"""Callbacks of a training: averaged weights, COCO evaluation, logs, guards. One a file."""
+
+from detector.callbacks.coco_evaluation import CocoEvaluation
+from detector.callbacks.data_wait import DataWait
+from detector.callbacks.ema import RampedEMA
+from detector.callbacks.epoch_log import EpochLog
+from detector.callbacks.non_finite_guard import NonFiniteGuard, NonFiniteLoss
+from detector.callbacks.prediction_sheet import PredictionSheet
+from detector.callbacks.routing_log import RoutingLog
+from detector.callbacks.save_on_signal import SaveOnSignal, StoppedBySignal
+
+__all__ = [
+    "CocoEvaluation",
+    "DataWait",
+    "EpochLog",
+    "NonFiniteGuard",
+    "NonFiniteLoss",
+    "PredictionSheet",
+    "RampedEMA",
+    "RoutingLog",
+    "SaveOnSignal",
+    "StoppedBySignal",
+]

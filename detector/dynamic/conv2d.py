@@ -1,0 +1,226 @@
+"""Dynamic convolution: a kernel mixed anew for every image from several experts."""
+
+import math
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Routing = Literal["sigmoid", "softmax"]
+UPCYCLE_SPREAD = 0.5  # standard deviation of an upcycled router's biases, so that experts count, and learn, unequally
+
+
+class DynamicConv2d(nn.Module):
+    """Drop-in for ``nn.Conv2d`` that mixes its kernel anew for every image (ParameterNet, arXiv:2306.14525).
+
+    The ``num_experts`` kernels (and biases) are mixed by routing weights computed from the globally pooled input, and the
+    image is convolved once with the mixture (CondConv, arXiv:1904.04971). Equal to timm's ``CondConv2d`` behind a router.
+
+    Shape: (B, in_channels, H, W) -> (B, out_channels, H', W') as for ``nn.Conv2d``.
+
+    routing:
+        ``"sigmoid"``, the layer's published code: sigmoid(Linear(pool(x))), each weight in 0..1 on its own;
+        ``"softmax"``, the paper's equation 5: softmax(MLP(pool(x))), the weights of an image sum to 1.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        num_experts: int = 4,
+        routing: Routing = "sigmoid",
+    ) -> None:
+        super().__init__()
+        if in_channels % groups or out_channels % groups:
+            raise ValueError(f"{in_channels} input and {out_channels} output channels must be divisible by groups={groups}")
+        if num_experts < 1:
+            raise ValueError(f"num_experts is {num_experts}; it must be at least 1")
+        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
+        self.kernel_size, self.stride = _pair(kernel_size), _pair(stride)
+        self.padding, self.dilation = _pair(padding), _pair(dilation)
+        self.num_experts, self.routing = num_experts, routing
+        self.kernel_shape = (out_channels, in_channels // groups, *self.kernel_size)
+        # Flat, (E, numel of a kernel): a 5-D parameter would make `to(memory_format=channels_last)` fail.
+        self.weight = nn.Parameter(torch.empty(num_experts, math.prod(self.kernel_shape)))
+        self.bias = nn.Parameter(torch.empty(num_experts, out_channels)) if bias else None
+        self.register_parameter("shift", None)  # (O,), a bias that is added unmixed; see fold
+        self.router = _router(in_channels, num_experts, routing)
+        self.reset_parameters()
+
+    @classmethod
+    def like(cls, conv: nn.Conv2d, num_experts: int = 4, routing: Routing = "sigmoid") -> Self:
+        """Return a freshly initialised dynamic layer in the place of ``conv``: same shapes, device, precision and mode.
+
+        Raises ValueError for a subclass of ``nn.Conv2d``, whose forward may differ, and for padding other than with zeros
+        on both sides alike.
+        """
+        padding = _symmetric_padding(conv)
+        if type(conv) is not nn.Conv2d or padding is None:
+            raise ValueError(
+                f"{conv} cannot be made dynamic: expected a plain nn.Conv2d that pads with zeros, equally on both sides, "
+                f"this is a {type(conv).__name__} with padding={conv.padding!r}, padding_mode={conv.padding_mode!r}"
+            )
+        shape = (conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, padding, conv.dilation, conv.groups)
+        layer = cls(*shape, bias=conv.bias is not None, num_experts=num_experts, routing=routing).to(conv.weight)
+        return layer.requires_grad_(conv.weight.requires_grad).train(conv.training)
+
+    def reset_parameters(self) -> None:
+        """Give every expert the initial distribution of an ``nn.Conv2d`` of its shape."""
+        fan_in = math.prod(self.kernel_shape[1:])
+        # kaiming_uniform(a=sqrt(5)) over the fan-in of one kernel, not of the flat row
+        nn.init.uniform_(self.weight, -(fan_in**-0.5), fan_in**-0.5)
+        if self.bias is not None:
+            nn.init.uniform_(self.bias, -(fan_in**-0.5), fan_in**-0.5)
+
+    def mixture(self, x: Tensor) -> Tensor:
+        """Return (B, E), how much each expert counts in each image, in 0..1; in the weights' precision, also in autocast."""
+        with _without_autocast(x.device.type):  # routing decides the kernel
+            return self.shares(self.router(x.mean(dim=(2, 3), dtype=self.weight.dtype)))
+
+    def shares(self, logits: Tensor) -> Tensor:
+        """Turn the router's output (B, E) into the mixture (B, E)."""
+        return logits.sigmoid() if self.routing == "sigmoid" else logits.softmax(dim=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mixture = self.mixture(x)
+        with _without_autocast(x.device.type):
+            kernels, biases = self.mix(mixture)
+        return self._convolve(x, kernels, biases)
+
+    def mix(self, mixture: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the kernels (B, O, I / groups, k, k) and biases (B, O), or None, that ``mixture`` (B, E) makes."""
+        return (mixture @ self.weight).view(-1, *self.kernel_shape), self.mix_biases(mixture)
+
+    def mix_biases(self, mixture: Tensor) -> Tensor | None:
+        """Return the biases (B, O), or None, that ``mixture`` (B, E) makes."""
+        biases = None if self.bias is None else mixture @ self.bias
+        if self.shift is not None:
+            biases = self.shift.expand(mixture.shape[0], -1) if biases is None else biases + self.shift
+        return biases
+
+    def _convolve(self, x: Tensor, kernels: Tensor, biases: Tensor | None) -> Tensor:
+        """Convolve image b with ``kernels[b]``, in whichever of three equal ways is fastest for the shape."""
+        batch, _, height, width = x.shape
+        if batch == 1:
+            bias = None if biases is None else biases.view(-1)  # not [0], which exported graphs would copy
+            kernel = kernels.view(self.kernel_shape)
+            return F.conv2d(x, kernel, bias, self.stride, self.padding, self.dilation, self.groups)
+        if self._pointwise:
+            return _matrix_products(x, kernels.flatten(2), biases)
+        # One convolution: the images become channel groups of a single image.
+        layout = torch.channels_last if _by_pixel(x) else torch.contiguous_format
+        x = x.reshape(1, batch * self.in_channels, height, width)
+        bias = None if biases is None else biases.flatten()
+        y = F.conv2d(x, kernels.flatten(0, 1), bias, self.stride, self.padding, self.dilation, batch * self.groups)
+        return y.view(batch, self.out_channels, *y.shape[2:]).contiguous(memory_format=layout)
+
+    @torch.no_grad()
+    def fold(self, scale: Tensor, shift: Tensor) -> None:
+        """Multiply output channel o by ``scale[o]`` and add ``shift[o]``, in place: what is left of a BatchNorm.
+
+        The scale goes into every expert. The shift stays unmixed: sigmoid routing does not sum to 1.
+        """
+        self.weight.copy_((self.weight.view(self.num_experts, self.out_channels, -1) * scale[:, None]).flatten(1))
+        if self.bias is not None:
+            self.bias.mul_(scale)
+        before = 0 if self.shift is None else self.shift * scale
+        self.shift = nn.Parameter((before + shift).detach(), requires_grad=self.weight.requires_grad)
+
+    @torch.no_grad()
+    def upcycle(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        """Start from a trained plain convolution, ``weight`` (O, I / groups, k, k) and ``bias`` (O,): the same function.
+
+        All experts become that kernel over what the shares of an image sum to, which is made constant: with softmax it is 1;
+        with sigmoid, experts 2 i and 2 i + 1 get opposite logits, for sigmoid(-z) = 1 - sigmoid(z), and one left over 1/2.
+        Equal experts part because their shares, and so their gradients, differ; with a silent router they never would.
+        """
+        if tuple(weight.shape) != self.kernel_shape or (bias is None) != (self.bias is None):
+            raise ValueError(
+                f"a kernel {tuple(weight.shape)} {'without' if bias is None else 'with'} bias cannot be upcycled "
+                f"into this layer; expected {self.kernel_shape} {'without' if self.bias is None else 'with'} bias"
+            )
+        last = self.router[-1] if isinstance(self.router, nn.Sequential) else self.router
+        nn.init.normal_(last.bias, std=UPCYCLE_SPREAD)
+        total = 1.0
+        if self.routing == "sigmoid":
+            total, paired = self.num_experts / 2, self.num_experts // 2 * 2
+            for p in (last.weight, last.bias):
+                p[1:paired:2] = -p[:paired:2]
+                p[paired:] = 0
+        self.weight.copy_((weight.flatten() / total).expand_as(self.weight))
+        if bias is not None:
+            self.bias.copy_((bias / total).expand_as(self.bias))
+        self.shift = None  # of a normalisation that was folded in before
+
+    @property
+    def _pointwise(self) -> bool:
+        steps = (self.kernel_size, self.stride, self.padding, (self.groups, self.groups))
+        return steps == ((1, 1), (1, 1), (0, 0), (1, 1))
+
+    def extra_repr(self) -> str:
+        """Describe the layer the way ``nn.Conv2d`` does."""
+        return (
+            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, "
+            f"padding={self.padding}, groups={self.groups}, num_experts={self.num_experts}, routing={self.routing!r}"
+        )
+
+
+def dynamic_layers(module: nn.Module) -> dict[str, DynamicConv2d]:
+    """Return the dynamic layers of ``module`` by name, in the order of its definition."""
+    return {name: layer for name, layer in module.named_modules() if isinstance(layer, DynamicConv2d)}
+
+
+def _matrix_products(x: Tensor, kernels: Tensor, biases: Tensor | None) -> Tensor:
+    """Convolve x (B, I, H, W) with 1x1 ``kernels`` (B, O, I), each image with its own; keeps the memory layout."""
+    batch, _, height, width = x.shape
+    if _by_pixel(x):
+        pixels = x.permute(0, 2, 3, 1).flatten(1, 2)  # (B, H * W, I)
+        y = pixels @ kernels.mT if biases is None else torch.baddbmm(biases[:, None], pixels, kernels.mT)
+        return y.view(batch, height, width, -1).permute(0, 3, 1, 2)
+    pixels = x.flatten(2)  # (B, I, H * W)
+    y = kernels @ pixels if biases is None else torch.baddbmm(biases[:, :, None], kernels, pixels)
+    return y.view(batch, -1, height, width)
+
+
+def _by_pixel(x: Tensor) -> bool:
+    """Whether x lies in memory pixel by pixel: channels_last, or some of its channels, which are not contiguous."""
+    return x.stride(1) == 1
+
+
+def _symmetric_padding(conv: nn.Conv2d) -> tuple[int, int] | None:
+    """Return the zeros that ``conv`` pads each side with, or None if it pads in another way."""
+    if conv.padding_mode != "zeros":
+        return None
+    if conv.padding == "valid":
+        return (0, 0)
+    if conv.padding == "same":
+        total = [d * (k - 1) for d, k in zip(conv.dilation, conv.kernel_size)]
+        return None if any(t % 2 for t in total) else (total[0] // 2, total[1] // 2)
+    return tuple(conv.padding)
+
+
+def _without_autocast(device_type: str) -> AbstractContextManager:
+    # Entering a context costs as much as mixing a small kernel. The meta device, on which costs are counted, has none.
+    if device_type != "meta" and torch.is_autocast_enabled(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return nullcontext()
+
+
+def _router(in_channels: int, num_experts: int, routing: Routing) -> nn.Module:
+    if routing == "sigmoid":
+        return nn.Linear(in_channels, num_experts)
+    if routing == "softmax":
+        return nn.Sequential(nn.Linear(in_channels, in_channels), nn.ReLU(inplace=True), nn.Linear(in_channels, num_experts))
+    raise ValueError(f"unknown routing {routing!r}; choose 'sigmoid' or 'softmax'")
+
+
+def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else tuple(value)

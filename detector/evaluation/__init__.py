@@ -1,0 +1,1 @@
+"""COCO evaluation without a trainer."""

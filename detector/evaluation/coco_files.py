@@ -1,0 +1,111 @@
+"""Read and write COCO annotation and results files."""
+
+import contextlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pycocotools.coco import COCO
+
+from detector.files import read_json, replacing
+
+IMAGE_KEYS = ("id", "file_name", "height", "width")
+DETECTION_KEYS = ("image_id", "category_id", "bbox", "score")
+
+
+def load_ground_truth(source: str | Path | Mapping[str, Any]) -> COCO:
+    """Return ``source``, a COCO annotation file or its content, as a pycocotools object; ``source`` is not changed.
+
+    Only what boxes need is kept, and where the pictures are, if it is said. A missing ``iscrowd`` is 0 and a missing
+    ``area`` is width times height; an area that is given counts as it stands, 0 too. Annotations
+    are numbered afresh: to pycocotools the id 0 means "not matched", and of two annotations with one id it sees the last
+    twice.
+    """
+    name = str(source) if isinstance(source, str | Path) else "the ground truth"
+    content = read_json(Path(source), dict, "a COCO annotation file") if isinstance(source, str | Path) else source
+    if missing := [k for k in ("images", "annotations", "categories") if not isinstance(content.get(k), list)]:
+        raise ValueError(f"{name} has no list of {', '.join(missing)}; give a COCO annotation file or its content")
+    coco = COCO()
+    coco.dataset = {
+        "info": content["info"] if isinstance(content.get("info"), dict) else {},
+        "images": [{key: image[key] for key in IMAGE_KEYS if key in image} for image in content["images"]],
+        "categories": [{"id": c["id"], "name": str(c.get("name", c["id"]))} for c in content["categories"]],
+        "annotations": [_annotation(name, i, a) for i, a in enumerate(content["annotations"], start=1)],
+    }
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco.createIndex()
+    return coco
+
+
+def _annotation(name: str, number: int, annotation: Mapping[str, Any]) -> dict[str, Any]:
+    if absent := [key for key in ("image_id", "category_id", "bbox") if key not in annotation]:
+        raise ValueError(f"{name}: annotation {annotation.get('id')} has no {', '.join(absent)}; add or remove it")
+    x, y, width, height = annotation["bbox"]
+    return {
+        "id": number,
+        "image_id": annotation["image_id"],
+        "category_id": annotation["category_id"],
+        "bbox": [x, y, width, height],
+        "area": annotation.get("area", width * height),
+        "iscrowd": annotation.get("iscrowd", 0),
+    }
+
+
+def detection_rows(image_id: int, boxes: np.ndarray, scores: np.ndarray, category_ids: np.ndarray) -> np.ndarray:
+    """Return (N, 7) float64, image_id x y width height score category_id, rounded as it is written to a file.
+
+    ``boxes`` (N, 4) are x1 y1 x2 y2 in pixels of the original picture, kept to 0.001 px; ``scores`` (N,) to 0.000001.
+    Evaluating the rounded values makes the result that of the file, bit for bit.
+    """
+    rows = np.empty((len(boxes), 7))
+    rows[:, 0] = image_id
+    rows[:, 1:5] = boxes
+    rows[:, 3:5] -= rows[:, 1:3]
+    rows[:, 1:5] = rows[:, 1:5].round(3)
+    rows[:, 5] = scores.astype(np.float64).round(6)
+    rows[:, 6] = category_ids
+    return rows
+
+
+def write_predictions(path: Path, detections: np.ndarray) -> None:
+    """Write ``detections`` (N, 7), see :func:`detection_rows`, in the COCO results format. A file there is replaced."""
+    entries = map(_entry, detections.tolist())
+    first = next(entries, None)
+    rest = (",\n" + entry for entry in entries)
+    with replacing(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
+        file.writelines(["[]\n"] if first is None else chain(["[\n", first], rest, ["\n]\n"]))
+
+
+def _entry(row: list[float]) -> str:
+    image_id, *bbox, score, category_id = row
+    return json.dumps(dict(zip(DETECTION_KEYS, (int(image_id), int(category_id), bbox, score))))
+
+
+def read_predictions(path: Path) -> np.ndarray:
+    """Read a COCO results file into (N, 7) rows, see :func:`detection_rows`. Raises ValueError for other files."""
+    entries = read_json(path, list, "a COCO results file, as predictions.json of a run")
+    rows = np.empty((len(entries), 7))
+    for row, entry in zip(rows, entries):
+        if not isinstance(entry, dict) or any(key not in entry for key in DETECTION_KEYS):
+            raise ValueError(f"{path}: has the entry {str(entry)[:80]}; expected a dict with {', '.join(DETECTION_KEYS)}")
+        row[:] = (entry["image_id"], *entry["bbox"], entry["score"], entry["category_id"])
+    return rows
+
+
+def write_ground_truth(path: Path, coco: COCO, image_ids: Sequence[int]) -> None:
+    """Write the part of ``coco`` that an evaluation of ``image_ids`` went by, as a COCO annotation file."""
+    chosen = set(image_ids)
+    content = {
+        **coco.dataset,
+        "images": [image for image in coco.dataset["images"] if image["id"] in chosen],
+        "annotations": [dict(a) for a in coco.dataset["annotations"] if a["image_id"] in chosen],
+    }
+    for annotation in content["annotations"]:
+        annotation.pop("ignore", None)  # pycocotools notes it down while it evaluates
+        annotation.pop("_ignore", None)
+    with replacing(path) as unfinished:
+        unfinished.write_text(json.dumps(content) + "\n", encoding="utf-8")

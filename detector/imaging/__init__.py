@@ -1,0 +1,1 @@
+"""Read, letterbox and draw images."""

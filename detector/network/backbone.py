@@ -1,0 +1,54 @@
+"""The backbone: image -> one feature map per level."""
+
+from torch import Tensor, nn
+
+from detector.network.blocks import SPPF, AttentionStage, ConvNormAct, CSPStage
+from detector.network.config import DetectorConfig
+
+
+class Backbone(nn.Module):
+    """A stride-2 stem, then per level a stride-2 convolution and a CSP stage; pooling and attention on the coarsest.
+
+    Shape: (B, 3, H, W) in 0..1 -> list of (B, channels[i], H / strides[i], W / strides[i]), finest first, from the level
+    ``config.min_level`` to ``config.max_level``. H and W are multiples of the largest stride.
+    """
+
+    def __init__(self, config: DetectorConfig) -> None:
+        super().__init__()
+        ch = config.channels
+        self.levels = range(config.min_level, config.max_level + 1)
+        self.max_level = config.max_level
+        early = "c3k" if config.deep_early_stages else "bottleneck"
+        p5 = 1024 if config.max_level == 5 else 768
+        # level: channels of the stride-2 convolution, of the stage, inner blocks, expansion (all channels nominal)
+        rows = {
+            2: (128, 256, early, 0.25),
+            3: (256, 512, early, 0.25),
+            4: (512, 512, "c3k", 0.5),
+            5: (p5, p5, "c3k", 0.5),
+            6: (1024, 1024, "c3k", 0.5),
+        }
+        self.stem = ConvNormAct(3, ch(64), 3, stride=2)
+        channels = {1: ch(64)}
+        for level in range(2, config.max_level + 1):
+            down, out, inner, expansion = rows[level]
+            self.add_module(f"down_p{level}", ConvNormAct(channels[level - 1], ch(down), 3, stride=2))
+            stage = CSPStage(ch(down), ch(out), config.repeats(2), inner, expansion)
+            self.add_module(f"stage_p{level}", stage)
+            channels[level] = ch(out)
+        top = channels[config.max_level]
+        self.sppf = SPPF(top, residual=config.max_level == 5)
+        self.attention = AttentionStage(top, config.repeats(2))
+        self.channels = [channels[level] for level in self.levels]
+        self.strides = [2**level for level in self.levels]
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        features = []
+        x = self.stem(images)
+        for level in range(2, self.max_level + 1):
+            x = self.get_submodule(f"stage_p{level}")(self.get_submodule(f"down_p{level}")(x))
+            if level == self.max_level:
+                x = self.attention(self.sppf(x))
+            if level in self.levels:
+                features.append(x)
+        return features

@@ -1,0 +1,176 @@
+"""The blocks of the network: convolutions, attention, and the CSP stages that are made of them."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from detector.dynamic.conv2d import DynamicConv2d
+
+
+class ConvNormAct(nn.Module):
+    """Convolution without bias and with "same" padding, BatchNorm, and SiLU unless ``act=False``.
+
+    Shape: (B, in_channels, H, W) -> (B, out_channels, H / stride, W / stride).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 1,
+        stride: int = 1,
+        groups: int = 1,
+        act: bool = True,
+    ) -> None:
+        super().__init__()
+        padding = kernel_size // 2
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False)
+        self.norm = nn.BatchNorm2d(out_channels, eps=1e-3, momentum=0.03)
+        self.act = nn.SiLU(inplace=True) if act else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.norm(self.conv(x)))
+
+    @torch.no_grad()
+    def fuse(self) -> None:
+        """Fold the normalisation into the convolution, in place, for inference. Does nothing the second time."""
+        if isinstance(self.norm, nn.Identity):
+            return
+        if isinstance(self.conv, DynamicConv2d):
+            scale = self.norm.weight / (self.norm.running_var + self.norm.eps).sqrt()
+            self.conv.fold(scale, self.norm.bias - self.norm.running_mean * scale)
+        else:
+            self.conv = fuse_conv_bn_eval(self.conv.eval(), self.norm.eval())
+        self.norm = nn.Identity()
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention whose keys have half the size of its values. (B, channels, H, W) -> same."""
+
+    def __init__(self, channels: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.value_dim = channels // num_heads
+        self.key_dim = self.value_dim // 2
+        self.qkv = ConvNormAct(channels, channels + 2 * self.key_dim * num_heads, act=False)
+        self.proj = ConvNormAct(channels, channels, act=False)
+        self.position = ConvNormAct(channels, channels, 3, groups=channels, act=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, channels, height, width = x.shape
+        qkv = self.qkv(x).view(batch, self.num_heads, 2 * self.key_dim + self.value_dim, height * width)
+        q, k, v = qkv.split((self.key_dim, self.key_dim, self.value_dim), dim=2)  # (B, heads, dim, H * W)
+        weights = ((q * self.key_dim**-0.5).transpose(2, 3) @ k).softmax(dim=-1)  # (B, heads, H * W, H * W)
+        attended = (v @ weights.transpose(2, 3)).view(batch, channels, height, width)
+        return self.proj(attended + self.position(v.reshape(batch, channels, height, width)))
+
+
+class PSABlock(nn.Module):
+    """Attention, then a feed-forward layer, each with a residual. (B, channels, H, W) -> same."""
+
+    def __init__(self, channels: int, num_heads: int) -> None:
+        super().__init__()
+        self.attention = Attention(channels, num_heads)
+        self.feed_forward = nn.Sequential(
+            ConvNormAct(channels, 2 * channels), ConvNormAct(2 * channels, channels, act=False)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attention(x)
+        return x + self.feed_forward(x)
+
+
+class Bottleneck(nn.Module):
+    """Two 3x3 convolutions; adds its input where the channels allow. (B, in_channels, H, W) -> (B, out_channels, H, W)."""
+
+    def __init__(self, in_channels: int, out_channels: int, expansion: float = 0.5) -> None:
+        super().__init__()
+        hidden = int(out_channels * expansion)
+        self.conv1 = ConvNormAct(in_channels, hidden, 3)
+        self.conv2 = ConvNormAct(hidden, out_channels, 3)
+        self.residual = in_channels == out_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv2(self.conv1(x))
+        return x + y if self.residual else y
+
+
+class C3k(nn.Module):
+    """Two parallel 1x1 branches, one followed by bottlenecks, merged. (B, channels, H, W) -> same."""
+
+    def __init__(self, channels: int, num_blocks: int = 2) -> None:
+        super().__init__()
+        hidden = channels // 2
+        self.main = ConvNormAct(channels, hidden)
+        self.blocks = nn.Sequential(*(Bottleneck(hidden, hidden, expansion=1.0) for _ in range(num_blocks)))
+        self.side = ConvNormAct(channels, hidden)
+        self.merge = ConvNormAct(2 * hidden, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.merge(torch.cat((self.blocks(self.main(x)), self.side(x)), dim=1))
+
+
+class CSPStage(nn.Module):
+    """Split into two halves, a chain of inner blocks on the second, everything on the way merged (C3k2 in the spec).
+
+    Shape: (B, in_channels, H, W) -> (B, out_channels, H, W). ``inner`` says what the chain is made of: ``"bottleneck"``,
+    ``"c3k"``, or ``"attention"`` (a bottleneck followed by self-attention).
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, num_blocks: int, inner: str = "c3k", expansion: float = 0.5
+    ) -> None:
+        super().__init__()
+        hidden = int(out_channels * expansion)
+        self.split = ConvNormAct(in_channels, 2 * hidden)
+        self.blocks = nn.ModuleList(_inner_block(inner, hidden) for _ in range(num_blocks))
+        self.merge = ConvNormAct((2 + num_blocks) * hidden, out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = list(self.split(x).chunk(2, dim=1))
+        for block in self.blocks:
+            parts.append(block(parts[-1]))
+        return self.merge(torch.cat(parts, dim=1))
+
+
+class AttentionStage(nn.Module):
+    """Split into two halves, a chain of attention blocks on the second, merged (C2PSA). (B, channels, H, W) -> same."""
+
+    def __init__(self, channels: int, num_blocks: int) -> None:
+        super().__init__()
+        hidden = channels // 2
+        self.split = ConvNormAct(channels, 2 * hidden)
+        self.blocks = nn.Sequential(*(PSABlock(hidden, max(hidden // 64, 1)) for _ in range(num_blocks)))
+        self.merge = ConvNormAct(2 * hidden, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        passed, attended = self.split(x).chunk(2, dim=1)
+        return self.merge(torch.cat((passed, self.blocks(attended)), dim=1))
+
+
+class SPPF(nn.Module):
+    """Spatial pyramid pooling: three chained 5x5 max-pools see 5, 9 and 13 cells. (B, channels, H, W) -> same."""
+
+    def __init__(self, channels: int, residual: bool = True) -> None:
+        super().__init__()
+        hidden = channels // 2
+        self.reduce = ConvNormAct(channels, hidden, act=False)
+        self.merge = ConvNormAct(4 * hidden, channels)
+        self.residual = residual
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = [self.reduce(x)]
+        for _ in range(3):
+            parts.append(F.max_pool2d(parts[-1], kernel_size=5, stride=1, padding=2))
+        y = self.merge(torch.cat(parts, dim=1))
+        return x + y if self.residual else y
+
+
+def _inner_block(inner: str, channels: int) -> nn.Module:
+    if inner == "bottleneck":
+        return Bottleneck(channels, channels)
+    if inner == "c3k":
+        return C3k(channels)
+    assert inner == "attention", inner
+    return nn.Sequential(Bottleneck(channels, channels), PSABlock(channels, max(channels // 64, 1)))

@@ -1,0 +1,95 @@
+"""The head: two branches with the same structure, one trained for NMS, one for detection without it."""
+
+import math
+from copy import deepcopy
+from typing import Literal, TypedDict
+
+import torch
+from torch import Tensor, nn
+
+from detector.network.blocks import ConvNormAct
+
+BranchName = Literal["one2one", "one2many"]
+
+
+class BranchOutput(TypedDict):
+    """Raw predictions of one branch, A anchors: levels finest first, cells row by row."""
+
+    boxes: Tensor  # (B, 4, A) distances left, top, right, bottom from the anchor point, in cells, unbounded
+    scores: Tensor  # (B, C, A) logits
+
+
+class RawOutput(TypedDict, total=False):
+    """What ``Detector.forward`` returns. After ``Detector.deploy`` one of the branches is missing."""
+
+    one2many: BranchOutput
+    one2one: BranchOutput
+    points: Tensor  # (A, 2) anchor points x y, in cells of their level
+    strides: Tensor  # (A,) pixels per cell
+
+
+class Branch(nn.Module):
+    """Boxes and class scores from every level. List of (B, in_channels[i], H_i, W_i) -> BranchOutput."""
+
+    def __init__(
+        self, in_channels: list[int], strides: list[int], num_classes: int, class_channels: int | None = None
+    ) -> None:
+        super().__init__()
+        box_channels = max(16, in_channels[0] // 4)
+        class_channels = class_channels or default_class_channels(in_channels[0], num_classes)
+        self.box = nn.ModuleList(_box_tower(c, box_channels) for c in in_channels)
+        self.cls = nn.ModuleList(_class_tower(c, class_channels, num_classes) for c in in_channels)
+        for box, cls, stride in zip(self.box, self.cls, strides):
+            nn.init.constant_(box[-1].bias, 2.0)
+            # As if 5 objects of 640 / stride squared cells were to be found, spread over the classes
+            nn.init.constant_(cls[-1].bias, math.log(5 / num_classes / (640 / stride) ** 2))
+
+    def forward(self, features: list[Tensor]) -> BranchOutput:
+        boxes = torch.cat([tower(x).flatten(2) for tower, x in zip(self.box, features)], dim=2)
+        scores = torch.cat([tower(x).flatten(2) for tower, x in zip(self.cls, features)], dim=2)
+        return {"boxes": boxes, "scores": scores}
+
+
+class Head(nn.Module):
+    """The one-to-many branch trains the features; the one-to-one branch learns from them without moving them.
+
+    Consistent dual assignments, YOLOv10 (arXiv:2405.14458). A branch that is None, as after ``Detector.deploy``, is left
+    out of the output; if that is the one-to-many branch, training moves the features with the other.
+    """
+
+    def __init__(
+        self, in_channels: list[int], strides: list[int], num_classes: int, class_channels: int | None = None
+    ) -> None:
+        super().__init__()
+        self.one2many: Branch | None = Branch(in_channels, strides, num_classes, class_channels)
+        self.one2one: Branch | None = deepcopy(self.one2many)
+
+    def forward(self, features: list[Tensor]) -> dict[str, BranchOutput]:
+        outputs = {}
+        if self.one2many is not None:
+            outputs["one2many"] = self.one2many(features)
+        if self.one2one is not None:
+            alone = self.one2many is None  # then nothing else trains the features
+            outputs["one2one"] = self.one2one(features if alone else [x.detach() for x in features])
+        return outputs
+
+
+def default_class_channels(finest_channels: int, num_classes: int) -> int:
+    """Return the width of the class towers where the finest level has ``finest_channels``."""
+    return max(finest_channels, min(num_classes, 100))
+
+
+def _box_tower(in_channels: int, channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        ConvNormAct(in_channels, channels, 3), ConvNormAct(channels, channels, 3), nn.Conv2d(channels, 4, 1)
+    )
+
+
+def _class_tower(in_channels: int, channels: int, num_classes: int) -> nn.Sequential:
+    return nn.Sequential(
+        ConvNormAct(in_channels, in_channels, 3, groups=in_channels),
+        ConvNormAct(in_channels, channels),
+        ConvNormAct(channels, channels, 3, groups=channels),
+        ConvNormAct(channels, channels),
+        nn.Conv2d(channels, num_classes, 1),
+    )

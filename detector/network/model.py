@@ -1,0 +1,78 @@
+"""The whole network, and the one place where its parts are wired."""
+
+from copy import deepcopy
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from detector.dynamic.convert import make_dynamic
+from detector.network.backbone import Backbone
+from detector.network.blocks import ConvNormAct
+from detector.network.boxes import anchor_points
+from detector.network.config import detector_config
+from detector.network.decode import Detection, decode
+from detector.network.head import BranchName, Head, RawOutput
+from detector.network.neck import Neck
+
+
+class Detector(nn.Module):
+    """Images in, raw outputs of both branches out, in training and evaluation alike."""
+
+    def __init__(self, backbone: Backbone, neck: Neck, head: Head) -> None:
+        super().__init__()
+        self.backbone, self.neck, self.head = backbone, neck, head
+        self.strides = backbone.strides
+
+    def forward(self, images: Tensor) -> RawOutput:
+        """Return the raw outputs for ``images`` (B, 3, H, W), RGB in 0..1, H and W multiples of the largest stride."""
+        height, width = images.shape[-2:]
+        if height % self.strides[-1] or width % self.strides[-1]:
+            raise ValueError(f"images are {height} x {width} pixels; both must be multiples of {self.strides[-1]}")
+        features = self.neck(self.backbone(images))
+        points, strides = anchor_points([tuple(f.shape[-2:]) for f in features], self.strides, like=features[0])
+        return {**self.head(features), "points": points, "strides": strides}
+
+    @torch.no_grad()
+    def detect(
+        self,
+        images: Tensor,
+        branch: BranchName = "one2one",
+        score_threshold: float = 0.25,
+        max_detections: int = 300,
+        iou_threshold: float = 0.7,
+        classes: list[int] | None = None,
+    ) -> list[Detection]:
+        """Find objects in ``images`` (B, 3, H, W), RGB in 0..1: per image ``boxes`` xyxy, ``scores`` and ``labels``.
+
+        The arguments are those of ``detector.network.decode.decode``. Call ``eval()`` first, as for any network.
+        """
+        return decode(self(images), branch, score_threshold, max_detections, iou_threshold, classes)
+
+    def deploy(self, branch: BranchName = "one2one") -> Self:
+        """Return a copy for inference: only ``branch``, normalisation folded into the convolutions, no gradients."""
+        model = deepcopy(self).eval().requires_grad_(False)
+        if getattr(model.head, branch) is None:
+            raise ValueError(f"this detector has no branch {branch!r}: it was deployed with the other one")
+        setattr(model.head, "one2many" if branch == "one2one" else "one2one", None)
+        for module in model.modules():
+            if isinstance(module, ConvNormAct):
+                module.fuse()
+        return model.requires_grad_(False)
+
+
+def build_detector(variant: str, num_classes: int, **overrides: Any) -> Detector:
+    """Build an untrained detector, e.g. ``build_detector("dyn_n", 80, dynamic=DynamicConfig(num_experts=8))``.
+
+    ``variant`` is a key of ``VARIANTS``; ``overrides`` are fields of ``DetectorConfig``. Raises ValueError for an unknown
+    variant or a class count below 1, TypeError for an unknown field.
+    """
+    if num_classes < 1:
+        raise ValueError(f"num_classes is {num_classes}; a detector needs at least one class")
+    config = detector_config(variant, **overrides)
+    backbone = Backbone(config)
+    neck = Neck(backbone.channels, config)
+    detector = Detector(backbone, neck, Head(neck.channels, backbone.strides, num_classes, config.class_channels))
+    if config.dynamic is not None:
+        make_dynamic(detector, config.dynamic.where, config.dynamic.num_experts, config.dynamic.routing)
+    return detector

@@ -1,0 +1,109 @@
+"""Sharing detectors on the Hugging Face Hub; needs ``pip install lightning-dyn-detector[hub]``."""
+
+import json
+from pathlib import Path
+from typing import Any, Self
+
+from huggingface_hub import ModelCard, ModelCardData, ModelHubMixin, hf_hub_download
+
+from detector.network.head import BranchName
+from detector.network.model import Detector
+from detector.predict.predictor import Predictor, load_detector
+from detector.text import counted
+from detector.weights.files import metadata, save_weights
+from detector.weights.info import WeightsInfo
+
+WEIGHTS_FILE = "model.safetensors"
+
+
+class HubPredictor(Predictor, ModelHubMixin):
+    """A Predictor that can be pushed to the Hub and loaded from there, with a model card filled from its run.
+
+    ``HubPredictor.from_file("best.ckpt").push_to_hub("me/cells")``, then ``HubPredictor.from_pretrained("me/cells")``.
+    Both ends use safetensors; ``save_pretrained`` and ``from_pretrained`` work on folders, too, without a network.
+    """
+
+    def __init__(self, model: Detector, info: WeightsInfo, branch: BranchName = "one2one", source: str = "") -> None:
+        # The mixin fills arguments from config.json by their names, so there is none called image_size here.
+        super().__init__(model, info, branch, source)
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Self:
+        """Take any file that ``load_detector`` takes."""
+        found = load_detector(path)
+        return cls(found.model, found.info, found.branch, found.source)
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        save_weights(save_directory / WEIGHTS_FILE, self.model.state_dict(), self.info)
+        # For people, and the Hub's count of downloads; loading reads what is in the weights file.
+        (save_directory / "config.json").write_text(json.dumps(metadata(self.info), indent=1) + "\n")
+
+    @classmethod
+    def _from_pretrained(
+        cls,
+        *,
+        model_id: str,
+        revision: str | None,
+        cache_dir: str | Path | None,
+        force_download: bool,
+        local_files_only: bool,
+        token: str | bool | None,
+    ) -> Self:
+        if Path(model_id).is_dir():
+            return cls.from_file(Path(model_id) / WEIGHTS_FILE)
+        path = hf_hub_download(
+            model_id,
+            WEIGHTS_FILE,
+            revision=revision,
+            cache_dir=cache_dir,
+            force_download=force_download,
+            local_files_only=local_files_only,
+            token=token,
+        )
+        return cls.from_file(path)
+
+    def generate_model_card(self, **_: Any) -> ModelCard:
+        """Return the card: what the weights are, what they are worth, where they come from, and how to use them."""
+        info = self.info
+        data = ModelCardData(
+            license=info.licence.split()[0].lower() if info.licence else None,
+            library_name="lightning-dyn-detector",
+            pipeline_tag="object-detection",
+            tags=["object-detection", "pytorch-lightning", info.variant],
+        )
+        return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{card_text(self)}")
+
+
+def card_text(predictor: Predictor) -> str:
+    """Return the model card in Markdown, without its header."""
+    info = predictor.info
+    height, width = predictor.image_size
+    classes = "\n".join(f"| {i} | {name} |" for i, name in zip(predictor.category_ids, predictor.class_names))
+    numbers = "\n".join(f"| {name} | {value:.4f} |" for name, value in info.metrics.items())
+    results = f"| | pycocotools |\n|---|---|\n{numbers}" if numbers else "None are recorded in the checkpoint."
+    return f"""# {info.variant}, {counted(len(predictor.class_names), "class", "classes")}
+
+An object detector of lightning-dyn-detector: {info.variant}, network input {height} x {width} pixels (height x width).
+
+- Where it comes from: {info.provenance}
+- Licence of the weights: {info.licence or "not stated by who trained them"}
+
+## Results on the validation set
+
+{results}
+
+## Classes
+
+| id | name |
+|---|---|
+{classes}
+
+## Use
+
+```python
+from detector.predict.hub import HubPredictor
+
+predictor = HubPredictor.from_pretrained("this/repository")
+(found,) = predictor("picture.jpg")
+```
+"""

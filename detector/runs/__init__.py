@@ -1,0 +1,1 @@
+"""Run folders: file names, records, checks, checkpoints."""

@@ -1,0 +1,87 @@
+"""What a run was made with: enough to make it again, or to see why another one differs."""
+
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = (
+    *("torch", "torchvision", "lightning", "jsonargparse", "numpy", "timm"),
+    *("albumentations", "opencv-python-headless", "pycocotools", "faster-coco-eval"),
+)
+# What decides on devices, threads, launching and determinism; not the rest, which may hold secrets.
+VARIABLES = re.compile(
+    r"(?!SLURM_JWT)(CUDA|CUBLAS|NVIDIA|NCCL|GLOO|OMP|MKL|KMP|OPENBLAS|TORCH|PYTORCH|PL|SLURM|MASTER|PYTHON)\w*"
+    r"|(LOCAL_|NODE_|GROUP_)?RANK|(LOCAL_)?WORLD_SIZE"
+)
+
+
+def run_record() -> dict[str, Any]:
+    """Return command, versions, state of the code, machine and environment of this process, as JSON takes them."""
+    return {
+        "command": command_line(),
+        "folder": os.getcwd(),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "git": git_state(Path(__file__).parent),
+        "machine": {
+            "host": platform.node(),
+            "system": platform.platform(),
+            "cpus": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "cuda": torch.version.cuda,
+            "gpus": gpus(),
+        },
+        "environment": {name: value for name, value in sorted(os.environ.items()) if VARIABLES.fullmatch(name)},
+    }
+
+
+def command_line() -> str:
+    """Return the command that this process was started with."""
+    return shlex.join([sys.executable, *sys.argv])
+
+
+def gpus() -> list[str]:
+    """Return the names of the GPUs by NVIDIA's own program: asking torch would start CUDA, after which none may fork."""
+    count = torch.cuda.device_count()
+    if not count:
+        return []
+    try:
+        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ["unknown"] * count
+    return [line.partition(" (UUID")[0] for line in done.stdout.splitlines()]  # all of the machine: "GPU 0: NVIDIA A100"
+
+
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """Return commit, branch and changed files of the repository that has the code in ``folder``; None if there is none.
+
+    Code that lies within a repository without being part of it, as packages in a project's .venv do, has none.
+    """
+    commit = _git(folder, "rev-parse", "HEAD")
+    if commit is None or not _git(folder, "ls-files"):
+        return None
+    changed = _git(folder, "status", "--porcelain") or ""
+    return {"commit": commit, "branch": _git(folder, "rev-parse", "--abbrev-ref", "HEAD"), "changed": changed.splitlines()}
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):  # no git here
+        return None
+    return done.stdout.rstrip() if done.returncode == 0 else None
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,1 @@
+"""Train the network: assignment, loss, optimizer, LightningModule."""

@@ -1,0 +1,293 @@
+"""The LightningModule: steps, optimizer and logging. The maths is elsewhere."""
+
+import math
+import re
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+
+from detector.batch import Batch, network_input
+from detector.network.decode import Detection
+from detector.network.head import RawOutput
+from detector.network.model import build_detector
+from detector.text import counted
+from detector.training.loss import DetectionLoss, one_to_many_weight
+from detector.training.optimizer import OptimizerName, build_optimizer, group_table, parameter_groups
+from detector.training.parts import freeze_parts, innermost_parts
+from detector.training.schedule import Schedule
+from detector.weights.files import read_weights
+from detector.weights.info import Weights
+from detector.weights.load import load_into
+
+# Learning rate and initial learning rate of biases in the warm-up, where none is given
+DEFAULT_RATES = {"musgd": (0.01, 0.1), "sgd": (0.01, 0.1), "adamw": (0.001, 0.0)}
+FEW_STEPS = 1000  # of the optimizer, in a whole run
+
+
+class DetectorModule(L.LightningModule):
+    """Trains and evaluates a Detector with any dataloader that yields ``detector.batch.Batch``.
+
+    The gradient of a batch is that of its loss times its number of images. Batches are accumulated, by summing, until about
+    ``nominal_batch`` images, over all processes, make one optimizer step, and the weight decay is scaled with what that
+    comes to. Use ``RampedEMA`` beside it for the averaged weights.
+
+    Logged are ``train/...`` and ``val/...`` losses: ``<branch>/<box|cls|l1>``, and their ``total`` with the weights that the
+    branches have in that epoch, so that totals of different epochs do not compare. ``train/lr`` is the learning rate of the
+    first parameter group at the end of the epoch.
+
+    Args:
+        variant: a key of ``detector.VARIANTS``; by default that of ``weights``, and ``dyn_n`` without.
+        class_names: names of the classes 0..C-1; they travel in the checkpoint.
+        category_ids: the id of each class in the annotation file; 0..C-1 if not given.
+        overrides: fields of ``DetectorConfig`` that differ from the variant, e.g. ``{"dynamic": {"num_experts": 8}}``.
+        weights: file to start from, see ``detector.weights.files.read_weights``. It is read here and now, and not kept: a
+            checkpoint is loaded or resumed without it.
+        image_size: (height, width) of the network input, or one side; it only travels in the checkpoint.
+        freeze: parts that stay as they are, normalisation statistics included: names of modules, or patterns over them, as
+            ``["backbone"]`` or ``["backbone.stage_p[23]"]``.
+        optimizer: ``musgd``, ``sgd`` or ``adamw``.
+        lr: learning rate; by default 0.01, with adamw 0.001.
+        final_lr_ratio: learning rate at the end, as a share of ``lr``.
+        lr_decay: ``linear`` or ``cosine``, per epoch.
+        class_lr_ratio: learning rate of the class branches as a multiple of ``lr``.
+        lr_ratios: learning rates of parts, named as in ``freeze``, as multiples of what they would be without.
+        momentum: of the optimizer, the first beta of adamw.
+        weight_decay: at ``nominal_batch`` images a step.
+        warmup_epochs: length of the warm-up, may be a fraction.
+        warmup_momentum: momentum at the first step.
+        warmup_bias_lr: learning rate of biases at the first step; by default 0.1, with adamw 0.
+        nominal_batch: images that make one optimizer step; see above. A Trainer's own ``accumulate_grad_batches`` above 1
+            wins; 1 here steps after every batch.
+        clip_norm: gradients are clipped to this norm; 0 turns it off. A Trainer's own ``gradient_clip_val`` wins.
+        box_gain: weight of the CIoU term.
+        class_gain: weight of the class term.
+        l1_gain: weight of the L1 term.
+        channels_last: memory layout of images and network; faster on CPUs and on GPUs with tensor cores.
+        compile: compile the network (not the loss) with ``torch.compile``.
+    """
+
+    def __init__(
+        self,
+        variant: str | None = None,
+        class_names: list[str] | None = None,
+        category_ids: list[int] | None = None,
+        overrides: dict[str, Any] | None = None,
+        weights: str | Path | None = None,
+        image_size: int | tuple[int, int] | None = None,
+        freeze: list[str] | None = None,
+        optimizer: OptimizerName = "musgd",
+        lr: float | None = None,
+        final_lr_ratio: float = 0.01,
+        lr_decay: Literal["linear", "cosine"] = "linear",
+        class_lr_ratio: float = 3.0,
+        lr_ratios: dict[str, float] | None = None,
+        momentum: float = 0.9,
+        weight_decay: float = 5e-4,
+        warmup_epochs: float = 3.0,
+        warmup_momentum: float = 0.8,
+        warmup_bias_lr: float | None = None,
+        nominal_batch: int = 64,
+        clip_norm: float = 10.0,
+        box_gain: float = 7.5,
+        class_gain: float = 0.5,
+        l1_gain: float = 1.5,
+        channels_last: bool = True,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        if not class_names:
+            raise ValueError("class_names is empty; give the names of the classes 0..C-1, e.g. data.class_names")
+        self.class_names = list(class_names)
+        self.category_ids = list(range(len(class_names))) if category_ids is None else list(category_ids)
+        if len(self.category_ids) != len(self.class_names):
+            raise ValueError(f"{len(self.class_names)} class_names but {len(self.category_ids)} category_ids; give as many")
+        if optimizer not in DEFAULT_RATES:
+            raise ValueError(f"unknown optimizer {optimizer!r}; choose one of {', '.join(DEFAULT_RATES)}")
+        if wrong := {part: ratio for part, ratio in (lr_ratios or {}).items() if not ratio > 0}:
+            raise ValueError(f"lr_ratios has {wrong}; a ratio must be above 0, and what must not learn goes into freeze")
+        start = None if weights is None else read_weights(weights)
+        variant, overrides = _architecture(variant, overrides, start, len(self.class_names))
+        image_size = None if image_size is None else [image_size] * 2 if isinstance(image_size, int) else list(image_size)
+        self.save_hyperparameters(ignore=["weights"])
+        self.model = build_detector(variant, len(self.class_names), **(overrides or {}))
+        self._origin = {"licence": None, "started_from": None}  # travels in the checkpoint
+        if start is not None:
+            rank_zero_info(load_into(self.model, start, self.class_names))
+            if image_size and start.info.image_size and image_size != list(start.info.image_size):
+                rank_zero_info(
+                    f"these weights were trained at {list(start.info.image_size)} px (height, width), not {image_size}"
+                )
+            if start.info.licence:
+                rank_zero_info(f"licence of these weights: {start.info.licence}; what is trained from them will say so, too")
+            self._origin = {"licence": start.info.licence, "started_from": start.info.provenance}
+        self._frozen = freeze_parts(self.model, freeze or [])
+        self.train()  # all but the frozen parts
+        innermost_parts(self.model, lr_ratios or {})  # a part that is not there is an error now, not when training starts
+        if channels_last:
+            self.model.to(memory_format=torch.channels_last)
+        self.loss = DetectionLoss(box_gain, class_gain, l1_gain)
+        self.latest_terms: dict[str, Tensor] = {}  # of the loss, for NonFiniteGuard
+        self.step_skipped = False  # what it did to the last optimizer step, for RampedEMA
+        self._accumulated = 1  # what was worked out for the Trainer, as opposed to what its user gave it
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode, except that frozen parts stay in evaluation mode."""
+        super().train(mode)
+        for name in self._frozen:
+            self.model.get_submodule(name).training = False
+        return self
+
+    def forward(self, images: Tensor) -> RawOutput:
+        """Return the raw outputs for ``images`` (B, 3, H, W), uint8 in 0..255 or floating point in 0..1."""
+        return self.model(self._prepare(images))
+
+    def _prepare(self, images: Tensor) -> Tensor:
+        layout = torch.channels_last if self.hparams.channels_last else torch.contiguous_format
+        return network_input(images, self.dtype).contiguous(memory_format=layout)
+
+    def _losses(self, outputs: RawOutput, batch: Batch) -> dict[str, Tensor]:
+        share = one_to_many_weight(self.current_epoch, self.trainer.max_epochs)
+        size = batch["images"].shape[-2:]
+        # Not so in validation: processes may have different numbers of batches there.
+        return self.loss(outputs, batch["targets"], size, share, all_processes=self.training)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the loss whose gradient, averaged over processes, is that of the mean loss times the global batch."""
+        terms = self._losses(self(batch["images"]), batch)
+        self.latest_terms = {name: term.detach() for name, term in terms.items()}
+        num_images, processes = len(batch["targets"]), self.trainer.world_size
+        # Each process has its share of the loss over all of them, and logging averages: shares are to be summed.
+        logged = {f"train/{name}": term * processes for name, term in self.latest_terms.items()}
+        self.log_dict(logged, on_step=False, on_epoch=True, batch_size=num_images, sync_dist=True)
+        self.log("loss", logged["train/total"], on_step=True, on_epoch=False, prog_bar=True, logger=False)
+        # DDP averages over processes and Lightning over accumulated batches; both are to be sums.
+        return terms["total"] * (num_images * processes * processes * self.trainer.accumulate_grad_batches)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> RawOutput:
+        """Log the loss and return the raw outputs of both branches, for the callbacks that judge them."""
+        outputs = self(batch["images"])
+        logged = {f"val/{name}": term for name, term in self._losses(outputs, batch).items()}
+        self.log_dict(logged, batch_size=len(batch["targets"]), sync_dist=True)
+        return outputs
+
+    def test_step(self, batch: Batch, batch_idx: int) -> RawOutput:
+        """Return the raw outputs of both branches, for the callbacks that judge them."""
+        return self(batch["images"])
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[Detection]:
+        """Return the detections of the NMS-free branch, in pixels of the network input."""
+        return self.model.detect(self._prepare(batch["images"]))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Work out the accumulation and build the optimizer over its parameter groups."""
+        hp = self.hparams
+        self.trainer.fit_loop.setup_data()  # the batch size is the dataloader's
+        batch_size, processes = _batch_size(self.trainer.train_dataloader), self.trainer.world_size
+        step_batch = batch_size * processes
+        if self.trainer.accumulate_grad_batches in (1, self._accumulated):
+            self._accumulated = max(round(hp.nominal_batch / step_batch), 1)
+            self.trainer.accumulate_grad_batches = self._accumulated
+        images_a_step = step_batch * self.trainer.accumulate_grad_batches
+        default_lr, default_bias_lr = DEFAULT_RATES[hp.optimizer]
+        lr = default_lr if hp.lr is None else hp.lr
+        decay = hp.weight_decay * images_a_step / hp.nominal_batch
+        groups = parameter_groups(self.model, lr, decay, hp.optimizer == "musgd", hp.class_lr_ratio, hp.lr_ratios)
+        self._settings = [{name: value for name, value in group.items() if name != "params"} for group in groups]
+        self.schedule = Schedule(
+            max_epochs=-1 if self.trainer.max_epochs is None else self.trainer.max_epochs,
+            final_ratio=hp.final_lr_ratio,
+            decay=hp.lr_decay,
+            momentum=hp.momentum,
+            warmup_epochs=hp.warmup_epochs,
+            warmup_momentum=hp.warmup_momentum,
+            warmup_bias_lr=default_bias_lr if hp.warmup_bias_lr is None else hp.warmup_bias_lr,
+        )
+        accumulated, batches = self.trainer.accumulate_grad_batches, self.trainer.num_training_batches
+        steps = math.ceil(batches / accumulated)
+        rank_zero_info(
+            f"{group_table(groups)}\n{hp.optimizer}: {counted(images_a_step, 'image')} a step = {batch_size} a device x "
+            f"{counted(processes, 'process', 'processes')} on {counted(self.trainer.num_nodes, 'node')} x {accumulated} "
+            f"accumulated; {counted(batches, 'batch', 'batches')} and {counted(steps, 'step')} an epoch"
+        )
+        if accumulated > 1 and 0 < (total := self.schedule.max_epochs * steps) < FEW_STEPS:
+            rank_zero_info(
+                f"the whole run has only {counted(total, 'optimizer step')}; on a small set a lower model.nominal_batch "
+                f"(now {hp.nominal_batch}{', say 16' if hp.nominal_batch > 16 else ''}) or more epochs make more"
+            )
+        if images_a_step > hp.nominal_batch:
+            rank_zero_info(
+                f"{images_a_step} images a step are more than model.nominal_batch ({hp.nominal_batch}): there are fewer "
+                "steps, with more weight decay; a lower data.batch_size keeps them as they were"
+            )
+        return build_optimizer(hp.optimizer, groups, hp.momentum)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip to the Trainer's ``gradient_clip_val`` or else to ``clip_norm``."""
+        if gradient_clip_val is None:
+            gradient_clip_val = self.hparams.clip_norm or None
+        self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def on_fit_start(self) -> None:
+        """Compile the network if asked to: its state_dict keeps its names."""
+        if self.hparams.compile:
+            self.model.compile()
+
+    def on_train_start(self) -> None:
+        """Put this run's settings in force: resuming has restored those of the checkpoint, with the optimizer's state."""
+        for group, settings in zip(self.optimizers(use_pl_optimizer=False).param_groups, self._settings, strict=True):
+            group.update(settings)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note where the weights come from, under whose licence, and what they were worth in the last evaluation."""
+        epochs = self.trainer.fit_loop.epoch_progress.current.started
+        after = f", starting from: {self._origin['started_from']}" if self._origin["started_from"] else " from scratch"
+        numbers = {k: float(v) for k, v in self.trainer.callback_metrics.items() if re.fullmatch(r"val/(\w+/)?A[PR]\w*", k)}
+        provenance = f"trained with lightning-dyn-detector for {counted(epochs, 'epoch')}{after}"
+        checkpoint["weights_info"] = {**self._origin, "provenance": provenance, "metrics": numbers}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Remember where the weights come from."""
+        about = checkpoint.get("weights_info", {})
+        self._origin = {name: about.get(name) for name in ("licence", "started_from")}
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Set the learning rate and momentum of this batch."""
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        self.schedule.apply(optimizer, self.current_epoch, batch_idx, self.trainer.num_training_batches)
+
+    def on_train_epoch_end(self) -> None:
+        """Log the learning rate of the first group, the one that the epoch ended with."""
+        lr = self.optimizers(use_pl_optimizer=False).param_groups[0]["lr"]
+        self.log("train/lr", lr, batch_size=1, sync_dist=True)
+
+
+def _architecture(
+    variant: str | None, overrides: dict[str, Any] | None, start: Weights | None, num_classes: int
+) -> tuple[str, dict[str, Any] | None]:
+    """Return variant and overrides, as plain values for the checkpoint; what is not given is taken from ``start``."""
+    if variant is None:
+        variant = "dyn_n" if start is None else start.info.variant
+    own = {key: asdict(value) if is_dataclass(value) else value for key, value in (overrides or {}).items()}
+    if start is not None:
+        own = start.overrides_for(variant, num_classes) | own
+    return variant, own or None
+
+
+def _batch_size(loader: Any) -> int:
+    size = getattr(loader, "batch_size", None) or getattr(getattr(loader, "batch_sampler", None), "batch_size", None)
+    if not size:
+        raise ValueError(
+            f"the training dataloader ({type(loader).__name__}) has no batch_size, which nominal_batch is divided by; "
+            "give the DataLoader or its batch sampler a batch_size attribute"
+        )
+    return int(size)

@@ -1,0 +1,166 @@
+"""What is said of the experts, against values worked out by hand and by running each image alone."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import cv2
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.loggers import CSVLogger
+from torch import nn
+from torch.utils.data import DataLoader
+
+from detector.callbacks.routing_log import RoutingLog, routing_map
+from detector.dynamic.conv2d import DynamicConv2d, dynamic_layers
+from detector.dynamic.routing import RoutingStatistics, expert_distance, warnings_for
+from tests.detector.training.test_module import Rectangles, collate, loader, module, trainer
+from tests.processes import Processes
+
+
+def target(*labels: int) -> dict[str, torch.Tensor]:
+    return {"boxes": torch.zeros(len(labels), 4), "labels": torch.tensor(labels, dtype=torch.int64)}
+
+
+def test_statistics_worked_out_by_hand() -> None:
+    statistics = RoutingStatistics({"a": 2, "b": 1}, num_classes=3)
+    assert statistics.results() == {}
+    statistics.add({"a": torch.tensor([[0.2, 0.8], [0.4, 0.6]]), "b": torch.ones(2, 1)}, [target(0, 0), target(0, 2)])
+    statistics.add({"a": torch.tensor([[0.6, 0.4]]), "b": torch.ones(1, 1)}, [target()])
+    a, b = statistics.results().values()
+    torch.testing.assert_close(a.mean, torch.tensor([0.4, 0.6]))
+    torch.testing.assert_close(a.std, torch.full((2,), (0.08 / 3) ** 0.5))
+    nan = float("nan")
+    torch.testing.assert_close(a.by_class, torch.tensor([[0.3, 0.7], [nan, nan], [0.4, 0.6]]), equal_nan=True)
+    assert a.entropy == pytest.approx(0.97095, abs=1e-5)
+    assert (b.entropy, b.variation) == (1.0, 0.0)
+
+
+def test_one_expert_that_does_everything_is_named() -> None:
+    statistics = RoutingStatistics({"fine": 2, "idle": 4, "single": 1}, num_classes=1)
+    mixtures = {
+        "fine": torch.tensor([[0.5, 0.1]]),
+        "idle": torch.tensor([[0.01, 0.9, 0.01, 0.01]]),
+        "single": torch.ones(1, 1),
+    }
+    statistics.add(mixtures, [target(0)])
+    assert warnings_for(statistics.results()) == ["idle: expert 1 has 97% of the mixture, the others are idle"]
+
+
+def test_distance_of_experts() -> None:
+    assert expert_distance(torch.ones(3, 8)) == 0
+    assert expert_distance(torch.eye(4)) == pytest.approx(2**0.5)
+    assert expert_distance(torch.ones(1, 8)) == float("inf")
+
+
+def expected_mixtures(network: torch.nn.Module, num_images: int) -> dict[str, torch.Tensor]:
+    seen: dict[str, list[torch.Tensor]] = {}
+    for name, layer in dynamic_layers(network).items():
+        layer.register_forward_pre_hook(
+            lambda layer, inputs, name=name: seen.setdefault(name, []).append(layer.mixture(inputs[0]))
+        )
+    pictures = Rectangles(num_images)
+    with torch.no_grad():
+        for i in range(num_images):
+            network.eval()(pictures[i][0][None] / 255)
+    return {f"model.{name}": torch.cat(rows) for name, rows in seen.items()}
+
+
+def test_validation_logs_and_draws(tmp_path: Path) -> None:
+    net, log = module(), RoutingLog()
+    judge = trainer(tmp_path, callbacks=[log], logger=CSVLogger(tmp_path, "", ""))
+    judge.validate(net, loader(5, 2), verbose=False)
+    expected = expected_mixtures(module().model, 5)
+    assert list(log.results) == list(expected)
+    for name, mixtures in expected.items():
+        torch.testing.assert_close(log.results[name].mean, mixtures.mean(dim=0), rtol=0, atol=1e-5)
+        torch.testing.assert_close(log.results[name].std, mixtures.std(dim=0, correction=0), rtol=0, atol=1e-4)
+        reds = mixtures[[0, 4]]  # of Rectangles: 2 is empty
+        torch.testing.assert_close(log.results[name].by_class[0], reds.mean(dim=0), rtol=0, atol=1e-5)
+    layer = "backbone.stage_p2.blocks.0.conv1"
+    row = next(r for r in csv.DictReader((tmp_path / "metrics.csv").open()) if r.get(f"routing/{layer}/entropy"))
+    mean = expected[f"model.{layer}.conv"][:, 0].mean().item()
+    assert float(row[f"routing/{layer}/expert0"]) == pytest.approx(mean, abs=1e-5)
+    assert cv2.imread(str(tmp_path / "routing.png")).shape[0] > 200
+    assert not any(layer.router._forward_hooks for layer in dynamic_layers(net).values())
+
+
+class Tiny(L.LightningModule):
+    """Two dynamic layers, the first of which is used twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        twice = DynamicConv2d(3, 3, 1)
+        self.model = nn.Sequential(twice, twice, DynamicConv2d(3, 2, 3))
+        self.class_names = ["red", "green"]
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.model(batch["images"] / 255)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_compiled_networks_and_layers_that_run_twice(compiled: bool, tmp_path: Path) -> None:
+    tiny, log = Tiny(), RoutingLog()
+    x = torch.stack([Rectangles(4)[i][0] for i in range(4)]) / 255
+    with torch.no_grad():
+        first, last = tiny.model[0], tiny.model[2]
+        expected = (first.mixture(x) + first.mixture(first(x))) / 2, last.mixture(first(first(x)))
+    if compiled:
+        tiny.model.compile(backend="eager")
+        tiny.model.eval()(x[:2])  # compiled before anybody listens
+    trainer(tmp_path, callbacks=[log]).validate(tiny, loader(4, 2), verbose=False)
+    for routing, mixtures in zip(log.results.values(), expected, strict=True):
+        torch.testing.assert_close(routing.mean, mixtures.mean(dim=0), rtol=0, atol=1e-5)
+
+
+def test_a_plain_network_logs_nothing(tmp_path: Path) -> None:
+    trainer(tmp_path, callbacks=[RoutingLog()]).validate(module(variant="yolo26_n"), loader(2, 2), verbose=False)
+    assert not (tmp_path / "routing.png").exists()
+
+
+def test_collapsed_and_identical_experts_are_warned_of(tmp_path: Path) -> None:
+    net = module(lr=0.0, warmup_epochs=0, warmup_bias_lr=0.0)
+    first, second = list(dynamic_layers(net).values())[:2]
+    with torch.no_grad():
+        first.router.bias.copy_(torch.tensor([-9.0, 9.0, -9.0, -9.0]))
+        second.weight.copy_(second.weight[:1].expand_as(second.weight))
+    with pytest.warns(UserWarning, match="expert") as caught:
+        trainer(tmp_path, callbacks=[RoutingLog()], max_epochs=2).fit(net, loader(4, 4), loader(4, 4))
+    said = [str(w.message) for w in caught if "expert" in str(w.message)]
+    assert len(said) == 2
+    assert "conv1.conv: expert 1 has 100% of the mixture" in said[0]
+    assert "conv2.conv: its experts are alike (distance 0.000" in said[1]
+
+
+def test_a_map_without_any_object_has_the_upper_part_only() -> None:
+    statistics = RoutingStatistics({"a": 2}, num_classes=2)
+    statistics.add({"a": torch.tensor([[0.2, 0.8]])}, [target()])
+    upper = routing_map(statistics.results(), ["x", "y"])
+    statistics.add({"a": torch.tensor([[0.2, 0.8]])}, [target(1)])
+    assert routing_map(statistics.results(), ["x", "y"]).shape[0] > upper.shape[0] > 0
+
+
+class Rank(L.Callback):
+    """Keeps what the log of the first process holds."""
+
+    def __init__(self, path: Path, log: RoutingLog) -> None:
+        self.path, self.routing = path, log
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.is_global_zero:
+            torch.save({name: r.mean for name, r in self.routing.results.items()}, self.path)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_two_processes_count_together(tmp_path: Path, processes: Processes) -> None:
+    def run(**many: Any) -> dict[str, torch.Tensor]:
+        path, log = tmp_path / "means.pt", RoutingLog()
+        judge = trainer(tmp_path, callbacks=[log, Rank(path, log)], use_distributed_sampler=True, **many)
+        judge.validate(module(), DataLoader(Rectangles(4), batch_size=2, collate_fn=collate), verbose=False)
+        return torch.load(path, weights_only=True)
+
+    one, two = run(), run(**processes(2))
+    for name, mean in one.items():
+        torch.testing.assert_close(two[name], mean, rtol=0, atol=1e-6)

@@ -1,0 +1,122 @@
+"""``python -m detector predict``: pictures and videos in, pictures, videos, JSON, CSV and crops out."""
+
+import csv
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from pycocotools.coco import COCO
+
+from detector import build_detector, load_detector
+from detector.__main__ import main
+from detector.imaging.read import read_upright
+from detector.weights.files import save_weights
+from detector.weights.info import WeightsInfo
+from tests.detector.predict.test_sources import write_video
+
+SETTINGS = ["--score_threshold", "0", "--max_detections", "4"]
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> str:
+    torch.manual_seed(0)
+    info = WeightsInfo("yolo26_n", class_names=["cat", "a/b: ö"], category_ids=[7, 9], image_size=(64, 96), licence="MIT")
+    save_weights(tmp_path / "w.safetensors", build_detector("yolo26_n", 2).state_dict(), info)
+    return str(tmp_path / "w.safetensors")
+
+
+@pytest.fixture
+def media(tmp_path: Path) -> Path:
+    folder = tmp_path / "media"
+    (folder / "deep").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for number, name in enumerate(("b.jpg", "deep/c.png", "d.bmp")):
+        cv2.imwrite(str(folder / name), rng.integers(0, 256, (40 + number, 60, 3), np.uint8))
+    write_video(folder / "a.avi", frames=3, size=(49, 65))
+    return folder
+
+
+def test_everything_is_written(checkpoint: str, media: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    out = tmp_path / "out"
+    extras = ["--csv", "--crops", "--batch_size", "4", "--out", str(out)]
+    assert main(["predict", checkpoint, str(media), *SETTINGS, *extras]) == 0
+    assert "6 pictures and frames, 24 objects" in capsys.readouterr().out
+    pictures = {str(p.relative_to(out / "pictures")) for p in (out / "pictures").rglob("*") if p.is_file()}
+    assert pictures == {"a.mp4", "b.jpg", "deep/c.png", "d.png"}
+    assert read_upright(out / "pictures/b.jpg").shape == (40, 60, 3)
+    video = cv2.VideoCapture(str(out / "pictures/a.mp4"))
+    assert [video.read()[0] for _ in range(4)] == [True, True, True, False]
+    rows = list(csv.DictReader((out / "predictions.csv").open(encoding="utf-8")))
+    assert [row["frame"] for row in rows[:13:4]] == ["0", "1", "2", ""]
+    assert len(list((out / "crops").rglob("*.png"))) == len(rows) == 24
+    assert {path.name for path in (out / "crops").iterdir()} <= {"cat", "a_b_ ö"}
+
+
+def test_predictions_are_a_coco_file(checkpoint: str, media: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert main(["predict", checkpoint, str(media), *SETTINGS, "--no_pictures", "--out", str(out)]) == 0
+    assert [path.name for path in out.iterdir()] == ["predictions.json"]
+    coco = COCO(str(out / "predictions.json"))
+    assert {i: c["name"] for i, c in coco.cats.items()} == {7: "cat", 9: "a/b: ö"}
+    picture = next(image for image in coco.imgs.values() if image["file_name"].endswith("c.png"))
+    assert (picture["height"], picture["width"], "frame" in picture) == (41, 60, False)
+    entries = coco.imgToAnns[picture["id"]]
+    (expected,) = load_detector(checkpoint)(media / "deep/c.png", score_threshold=0, max_detections=4)
+    x1, y1, w, h = torch.tensor([entry["bbox"] for entry in entries]).T
+    torch.testing.assert_close(torch.stack((x1, y1, x1 + w, y1 + h), dim=1), expected.boxes, atol=1e-3, rtol=0)
+    torch.testing.assert_close(torch.tensor([e["score"] for e in entries]), expected.scores, atol=1e-5, rtol=0)
+    assert [entry["category_id"] for entry in entries] == expected.category_ids
+    seconds = [image["seconds"] for image in coco.imgs.values() if image["file_name"].endswith("a.avi")]
+    assert seconds == [0.0, 0.1, 0.2]
+    assert json.loads((out / "predictions.json").read_text())["info"]["licence_of_weights"] == "MIT"
+
+
+def test_classes_size_and_branch(checkpoint: str, media: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    choice = ["--classes", "cat", "--image_size", "96", "64", "--branch", "one2many", "--no_pictures", "--out", str(out)]
+    assert main(["predict", checkpoint, str(media / "b.jpg"), *SETTINGS, *choice]) == 0
+    entries = json.loads((out / "predictions.json").read_text())["annotations"]
+    (expected,) = load_detector(checkpoint, "one2many", (96, 64))(
+        media / "b.jpg", score_threshold=0, max_detections=4, classes=["cat"]
+    )
+    assert len(entries) == len(expected) == 4
+    assert {entry["category_id"] for entry in entries} == {7}
+    np.testing.assert_allclose([entry["score"] for entry in entries], expected.scores, atol=1e-5)
+
+
+def test_unreadable_files_are_named_and_the_rest_is_done(
+    checkpoint: str, media: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (media / "bad.jpg").write_text("no picture")
+    (media / "notes.txt").touch()
+    out = tmp_path / "out"
+    assert main(["predict", checkpoint, str(media), "lost.png", *SETTINGS, "--out", str(out)]) == 1
+    printed = capsys.readouterr()
+    assert "1 other file in the folders was left out" in printed.out
+    assert "2 inputs could not be read and were skipped" in printed.err
+    assert "bad.jpg: is not a whole picture" in printed.err
+    assert "lost.png: there is no such file" in printed.err
+    assert len(json.loads((out / "predictions.json").read_text())["images"]) == 6
+
+
+def test_mistakes_exit_before_anything_is_written(checkpoint: str, media: Path, tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("mine")
+    new = ["--out", str(tmp_path / "new")]
+    for arguments, message in (
+        (["--out", str(tmp_path / "full")], "is there already"),
+        ([*new, "--classes", "cow"], r"no class \['cow'\]; choose some of: cat"),
+        ([*new, "--image_size", "100"], "multiples of 32"),
+        ([*new, "--image_size", "64", "64", "3"], "3 values"),
+        ([*new, "--score_threshold", "25"], "score_threshold is 25"),
+        ([*new, "--batch_size", "0"], "batch_size 0"),
+        ([*new, "--device", "abacus"], "abacus cannot be used"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            main(["predict", checkpoint, str(media), *arguments])
+    assert not (tmp_path / "new").exists()
+    assert main(["predict", checkpoint, str(media / "b.jpg"), "--out", str(tmp_path / "full"), "--overwrite"]) == 0
+    assert (tmp_path / "full" / "mine.txt").read_text() == "mine"

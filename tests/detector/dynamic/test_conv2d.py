@@ -1,0 +1,215 @@
+"""DynamicConv2d against slow and foreign ways of computing the same."""
+
+from fractions import Fraction
+
+import pytest
+import torch
+import torch.nn.functional as F
+from timm.layers import CondConv2d, Conv2dSame
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from detector.dynamic.conv2d import DynamicConv2d
+from detector.dynamic.routing import record_routing
+from detector.network.blocks import ConvNormAct
+
+CASES = [
+    {"kernel_size": 3, "padding": 1},
+    {"kernel_size": 3, "padding": 1, "groups": 4},
+    {"kernel_size": 3, "padding": 1, "stride": 2},
+    {"kernel_size": 3, "padding": 2, "dilation": 2, "bias": False},
+    {"kernel_size": 1},
+    {"kernel_size": 1, "bias": False},
+    {"kernel_size": 1, "stride": 2},
+    {"kernel_size": 1, "groups": 4},
+    {"kernel_size": (1, 3), "padding": (0, 1), "groups": 2},
+]
+
+
+@pytest.mark.parametrize("routing", ["sigmoid", "softmax"])
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_equals_one_convolution_per_image(case: dict, batch: int, routing: str) -> None:
+    torch.manual_seed(0)
+    conv = DynamicConv2d(8, 12, num_experts=3, routing=routing, **case).double()
+    x = torch.randn(batch, 8, 6, 7, dtype=torch.float64, requires_grad=True)
+    plain = nn.Conv2d(8, 12, **case).double()
+    expected = []
+    for image, shares in zip(x, conv.mixture(x)):
+        kernel = sum(share * flat for share, flat in zip(shares, conv.weight)).view(plain.weight.shape)
+        bias = None if conv.bias is None else sum(share * b for share, b in zip(shares, conv.bias))
+        expected.append(F.conv2d(image[None], kernel, bias, plain.stride, plain.padding, plain.dilation, plain.groups))
+    expected = torch.cat(expected)
+    got = conv(x)
+    assert got.shape == plain(x).shape
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-10)
+    direction = torch.randn_like(expected)
+    inputs = [x, *conv.parameters()]
+    for a, b in zip(torch.autograd.grad(got, inputs, direction), torch.autograd.grad(expected, inputs, direction)):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+def test_equals_timm(groups: int) -> None:
+    torch.manual_seed(0)
+    ours = DynamicConv2d(8, 12, 3, padding=1, groups=groups, num_experts=3)
+    theirs = CondConv2d(8, 12, 3, padding=1, groups=groups, bias=True, num_experts=3)
+    theirs.load_state_dict({"weight": ours.weight, "bias": ours.bias})
+    x = torch.randn(4, 8, 6, 6)
+    torch.testing.assert_close(ours(x), theirs(x, ours.mixture(x)), rtol=0, atol=1e-5)
+
+
+def test_routings() -> None:
+    x = torch.randn(5, 8, 4, 4)
+    sigmoid, softmax = (DynamicConv2d(8, 8, 3, num_experts=4, routing=r).mixture(x) for r in ("sigmoid", "softmax"))
+    torch.testing.assert_close(softmax.sum(dim=1), torch.ones(5))
+    assert ((sigmoid > 0) & (sigmoid < 1)).all()
+    with pytest.raises(ValueError, match="unknown routing 'top1'"):
+        DynamicConv2d(8, 8, 3, routing="top1")
+    with pytest.raises(ValueError, match="num_experts is 0"):
+        DynamicConv2d(8, 8, 3, num_experts=0)
+
+
+def test_experts_start_like_plain_convolutions_and_differ() -> None:
+    torch.manual_seed(0)
+    conv, plain = DynamicConv2d(16, 32, 3, num_experts=4), nn.Conv2d(16, 32, 3)
+    for expert in conv.weight:
+        assert expert.std().item() == pytest.approx(plain.weight.std().item(), rel=0.05)
+        assert expert.abs().max() <= (16 * 9) ** -0.5
+    assert not torch.equal(conv.weight[0], conv.weight[1])
+
+
+def test_layout_and_precision_are_kept() -> None:
+    conv = DynamicConv2d(8, 8, 3, padding=1)
+    x = torch.randn(2, 8, 6, 6).contiguous(memory_format=torch.channels_last)
+    assert conv(x).is_contiguous(memory_format=torch.channels_last)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = conv(x)
+        assert conv.mixture(x.bfloat16()).dtype == torch.float32
+    assert y.dtype == torch.bfloat16
+    torch.testing.assert_close(y.float(), conv(x), rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_folding_the_normalisation_changes_nothing(bias: bool) -> None:
+    torch.manual_seed(0)
+    block = ConvNormAct(8, 12, 3).double()
+    block.conv = DynamicConv2d(8, 12, 3, padding=1, bias=bias, routing="sigmoid").double()
+    block.norm.weight.data.uniform_(0.5, 2)
+    block.norm.bias.data.uniform_(-1, 1)
+    for _ in range(3):
+        block(torch.randn(4, 8, 6, 6, dtype=torch.float64))
+    block.eval()
+    x = torch.randn(3, 8, 6, 6, dtype=torch.float64)
+    expected = block(x)
+    block.fuse()
+    block.fuse()  # the second time does nothing
+    torch.testing.assert_close(block(x), expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_layout_changes_nothing(case: dict, layout: torch.memory_format) -> None:
+    """Forward and backward, in both layouts, and the answer has that of the question."""
+    torch.manual_seed(0)
+    conv = DynamicConv2d(8, 12, num_experts=3, **case)
+    x = torch.randn(3, 8, 6, 7)
+    expected = torch.cat([conv(image[None]) for image in x])  # batch 1: the plain convolution
+    direction = torch.randn_like(expected)
+    gradients = torch.autograd.grad(expected, list(conv.parameters()), direction)
+    got = conv(x.contiguous(memory_format=layout))
+    assert got.is_contiguous(memory_format=layout)
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-4)
+    for a, b in zip(torch.autograd.grad(got, list(conv.parameters()), direction), gradients):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_some_channels_keep_the_layout_too(case: dict, batch: int) -> None:
+    """CSP blocks give a layer half of the channels: neither contiguous nor contiguous as channels_last."""
+    torch.manual_seed(0)
+    conv = DynamicConv2d(8, 12, num_experts=3, **case)
+    half = torch.randn(batch, 16, 6, 7).contiguous(memory_format=torch.channels_last).chunk(2, dim=1)[1]
+    got = conv(half)
+    assert got.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(got, conv(half.contiguous()), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(16, 16, 3, 8, 8), (8, 32, 3, 5, 9), (32, 8, 1, 6, 6), (24, 40, 5, 7, 3)])
+@pytest.mark.parametrize("num_experts", [1, 4, 6])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_costs_are_those_of_the_paper(shape: tuple[int, ...], num_experts: int, batch: int) -> None:
+    """ParameterNet, section 3.2, against what is there and what is computed: exactly equal, biases left out."""
+    c_in, c_out, k, height, width = shape
+    plain = nn.Conv2d(c_in, c_out, k, padding=k // 2, bias=False)
+    conv = DynamicConv2d(c_in, c_out, k, padding=k // 2, bias=False, num_experts=num_experts, routing="softmax")
+    x = torch.randn(batch, c_in, height, width)
+
+    def parameters(module: nn.Module) -> int:
+        return sum(p.numel() for name, p in module.named_parameters() if not name.endswith("bias"))
+
+    def multiply_adds(module: nn.Module) -> int:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            module(x)
+        return counter.get_total_flops() // 2
+
+    area = Fraction(height * width)
+    expected = Fraction(c_in, c_out * k**2) + Fraction(num_experts, c_out * k**2) + num_experts
+    assert Fraction(parameters(conv), parameters(plain)) == expected
+    expected = (Fraction(c_in, c_out * k**2) + Fraction(num_experts, c_out * k**2) + num_experts) / area + 1
+    assert Fraction(multiply_adds(conv), multiply_adds(plain)) == expected
+
+
+@pytest.mark.parametrize("routing", ["sigmoid", "softmax"])
+@pytest.mark.parametrize("num_experts", [1, 3, 4])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_an_upcycled_layer_computes_the_same(case: dict, num_experts: int, routing: str) -> None:
+    torch.manual_seed(0)
+    plain = nn.Conv2d(8, 12, **case)
+    conv = DynamicConv2d.like(plain, num_experts, routing)
+    conv.fold(torch.ones(12), torch.ones(12))  # what was there before must not be left
+    conv.upcycle(plain.weight, plain.bias)
+    x = torch.randn(3, 8, 6, 7)
+    y = conv(x)
+    torch.testing.assert_close(y, plain(x), rtol=0, atol=1e-5)
+    (y * torch.randn_like(y)).sum().backward()
+    if num_experts > 1:  # any two experts differ, in themselves or in what they learn
+        assert torch.pdist(torch.cat((conv.weight, conv.weight.grad), dim=1)).min() > 1e-4
+
+
+def test_upcycling_refuses_another_shape() -> None:
+    conv = DynamicConv2d(8, 12, 3)
+    with pytest.raises(ValueError, match=r"kernel \(12, 8, 1, 1\) with bias .* expected \(12, 8, 3, 3\) with bias"):
+        conv.upcycle(torch.zeros(12, 8, 1, 1), torch.zeros(12))
+    with pytest.raises(ValueError, match="without bias"):
+        conv.upcycle(torch.zeros(12, 8, 3, 3))
+
+
+def test_a_convolution_is_followed_in_device_precision_mode_and_freezing() -> None:
+    plain = nn.Conv2d(8, 12, 3, padding="same", dilation=2, bias=False).half().eval().requires_grad_(False)
+    conv = DynamicConv2d.like(plain)
+    assert (conv.padding, conv.weight.dtype, conv.bias, conv.training) == ((2, 2), torch.float16, None, False)
+    assert not any(p.requires_grad for p in conv.parameters())
+    assert DynamicConv2d.like(nn.Conv2d(8, 12, 3, padding="valid", device="meta")).weight.is_meta
+
+
+@pytest.mark.parametrize(
+    "conv",
+    [nn.Conv2d(3, 8, 3, padding=1, padding_mode="reflect"), nn.Conv2d(3, 8, 2, padding="same"), Conv2dSame(3, 8, 3, 2)],
+    ids=["reflect", "uneven", "subclass"],
+)
+def test_other_convolutions_are_refused(conv: nn.Conv2d) -> None:
+    with pytest.raises(ValueError, match=r"cannot be made dynamic: expected a plain nn\.Conv2d"):
+        DynamicConv2d.like(conv)
+
+
+def test_routing_is_recorded_within_the_context_only() -> None:
+    net = nn.Sequential(DynamicConv2d(3, 8, 3), DynamicConv2d(8, 8, 1, routing="softmax"))
+    x = torch.randn(2, 3, 6, 6)
+    with record_routing(net) as records:
+        net(x)
+        net(x[:1])
+    net(x)
+    assert {name: [len(part) for part in parts] for name, parts in records.items()} == {"0": [2, 1], "1": [2, 1]}
+    torch.testing.assert_close(records["0"][0], net[0].mixture(x))

@@ -1,0 +1,217 @@
+"""Exported files against PyTorch, in the runtimes that users have."""
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from detector import build_detector
+from detector.__main__ import main
+from detector.dynamic.conv2d import DynamicConv2d
+from detector.dynamic.experts import ExpertsConv2d
+from detector.export.formats import export
+from detector.export.graph import MAX_DETECTIONS, ExportGraph, ExportSettings
+from detector.predict.predictor import Predictor
+from detector.weights.files import save_weights
+from detector.weights.info import WeightsInfo
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+openvino = pytest.importorskip("openvino")
+
+SIZE = (64, 96)
+INFO = {"class_names": ["cat", "Kühe", "dog"], "category_ids": [7, 9, 90], "image_size": SIZE, "licence": "MIT"}
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    return lively("dyn_n")
+
+
+def lively(variant: str) -> Predictor:
+    """An untrained detector whose outputs depend on the picture, so that no two scores are equal."""
+    torch.manual_seed(0)
+    detector = build_detector(variant, 3)
+    for norm in (m for m in detector.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+        norm.momentum = None  # the statistics of the pass below
+    with torch.no_grad():
+        for branch in (detector.head.one2one, detector.head.one2many):
+            for box, cls in zip(branch.box, branch.cls):
+                box[-1].weight.mul_(0.1)  # untrained features are large, and their rounding errors, too
+                cls[-1].weight.mul_(0.15)
+                cls[-1].bias.zero_()
+        for layer in (m for m in detector.modules() if isinstance(m, DynamicConv2d)):
+            layer.router.weight.mul_(3)
+        detector(pictures(8, contrast=1))
+    return Predictor(detector.eval(), WeightsInfo(variant, **INFO))
+
+
+def pictures(number: int, size: tuple[int, int] = SIZE, contrast: float = 0.4) -> Tensor:
+    """Coarse noise, (number, 3, H, W) in 0..1, of growing contrast."""
+    strength = torch.linspace(contrast / 2, contrast, number)[:, None, None, None]
+    coarse = strength * torch.rand(number, 3, size[0] // 8, size[1] // 8)
+    return torch.nn.functional.interpolate(coarse, size, mode="bilinear").clamp(0, 1)
+
+
+def run_onnx(path: Path, images: Tensor) -> list[np.ndarray]:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return session.run(None, {"images": images.numpy()})
+
+
+def run_openvino(path: Path, images: Tensor) -> list[np.ndarray]:
+    # float32 by order: on some processors its default is bfloat16
+    model = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return list(model(images.numpy()).values())
+
+
+def expected(predictor: Predictor, images: Tensor, output: str) -> list[Tensor]:
+    """What plain PyTorch computes: the raw output by the graph, detections by ``Detector.detect``."""
+    if output == "raw":
+        graph = ExportGraph(predictor.model, predictor.branch, ExportSettings("raw"), SIZE)
+        # images one by one: the form for batch 1
+        return [torch.cat(parts) for parts in zip(*(graph(image[None]) for image in images))]
+    found = predictor.model.detect(images, score_threshold=0.0)
+    rows = torch.zeros(len(images), MAX_DETECTIONS, 6)
+    for row, one in zip(rows, found):
+        row[: len(one["scores"])] = torch.cat((one["boxes"], one["scores"][:, None], one["labels"][:, None]), dim=1)
+    return [rows]
+
+
+def assert_same(predictor: Predictor, images: Tensor, found: list[Any], output: str) -> None:
+    """Boxes within 0.01 px, scores within 1e-4; of detections, the order of equal scores is free."""
+    truth = expected(predictor, images, output)
+    found = [torch.as_tensor(part) for part in found]
+    if output == "raw":
+        torch.testing.assert_close(found[0], truth[0], atol=0.01, rtol=0)
+        torch.testing.assert_close(found[1], truth[1], atol=1e-4, rtol=0)
+        return
+    for ours, theirs in zip(truth[0], found[0], strict=True):
+        torch.testing.assert_close(theirs[:, 4], ours[:, 4], atol=1e-4, rtol=0)
+        for row in ours[:200]:  # the last ones may fall to either side of the limit
+            gap = (theirs - row).abs()
+            assert ((gap[:, :4].amax(dim=1) < 0.01) & (gap[:, 4] < 1e-4) & (gap[:, 5] == 0)).any(), row
+
+
+def test_the_pictures_tell_detectors_apart(predictor: Predictor) -> None:
+    (detections,) = expected(predictor, pictures(2), "end2end")
+    assert (detections[0] - detections[1]).abs()[:, 4].max() > 0.001
+    assert detections[detections[..., 4] > 0][:, 4].std() > 0.001
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_all_experts_then_mixing_equals_mixing_first(groups: int) -> None:
+    torch.manual_seed(0)
+    layer = DynamicConv2d(8, 12, 3, stride=2, padding=1, groups=groups, num_experts=3)
+    layer.fold(torch.rand(12), torch.rand(12))
+    x = torch.randn(2, 8, 9, 7)
+    torch.testing.assert_close(ExpertsConv2d(layer)(x), layer(x), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("output", ["end2end", "raw"])
+def test_batch_of_one(predictor: Predictor, output: str, tmp_path: Path) -> None:
+    about = export(predictor, tmp_path / "a.onnx", "onnx", ExportSettings(output))
+    images = pictures(1)
+    for run in (run_onnx, run_openvino):
+        assert_same(predictor, images, run(tmp_path / "a.onnx", images), output)
+    session = onnxruntime.InferenceSession(tmp_path / "a.onnx", providers=["CPUExecutionProvider"])
+    assert session.get_modelmeta().custom_metadata_map == about
+    assert json.loads(about["names"]) == predictor.class_names
+    assert (json.loads(about["category_ids"]), json.loads(about["image_size"])) == ([7, 9, 90], [64, 96])
+    assert (about["output"], about["licence"], about["dynamic_convolution"]) == (output, "MIT", "mix")
+    with pytest.raises(Exception, match=r"[Ii]nvalid dimensions"):
+        run_onnx(tmp_path / "a.onnx", pictures(1, (96, 96)))
+
+
+@pytest.mark.parametrize("output", ["end2end", "raw"])
+def test_any_batch_and_size(predictor: Predictor, output: str, tmp_path: Path) -> None:
+    export(predictor, tmp_path / "a.onnx", "onnx", ExportSettings(output, batch_size=None, dynamic_size=True))
+    model = onnx.load(tmp_path / "a.onnx")
+    sizes = {p.name: [d.dim_param or d.dim_value for d in p.type.tensor_type.shape.dim] for p in model.graph.output}
+    assert sizes in (
+        {"detections": ["batch", 300, 6]},
+        {"boxes": ["batch", "anchors", 4], "scores": ["batch", "anchors", 3]},
+    )
+    for batch, size in ((1, SIZE), (2, SIZE), (5, (128, 160))):
+        images = pictures(batch, size)
+        for run in (run_onnx, run_openvino):
+            assert_same(predictor, images, run(tmp_path / "a.onnx", images), output)
+    with pytest.raises(Exception, match=r"dimensions must match|Concat|incompatible"):
+        run_onnx(tmp_path / "a.onnx", pictures(1, (80, 96)))  # 80 is no multiple of 32
+
+
+def test_openvino_files(predictor: Predictor, tmp_path: Path) -> None:
+    about = export(predictor, tmp_path / "a.xml", "openvino", ExportSettings(batch_size=None))
+    images = pictures(2)
+    assert_same(predictor, images, run_openvino(tmp_path / "a.xml", images), "end2end")
+    info = openvino.Core().read_model(tmp_path / "a.xml").get_rt_info("model_info")
+    assert {name: info[name] for name in about} == about
+    assert not list(tmp_path.glob("*/"))
+
+
+def test_torchscript(predictor: Predictor, tmp_path: Path) -> None:
+    about = export(predictor, tmp_path / "a.torchscript", "torchscript", ExportSettings("raw", batch_size=2))
+    files = {"metadata.json": ""}
+    images = pictures(2)
+    assert_same(predictor, images, torch.jit.load(tmp_path / "a.torchscript", _extra_files=files)(images), "raw")
+    assert json.loads(files["metadata.json"]) == about
+
+
+def test_torch_export_takes_any_batch(predictor: Predictor, tmp_path: Path) -> None:
+    about = export(predictor, tmp_path / "a.pt2", "torch-export", ExportSettings(batch_size=None))
+    files = {"metadata.json": ""}
+    program = torch.export.load(tmp_path / "a.pt2", extra_files=files).module()
+    for batch in (2, 5):
+        images = pictures(batch)
+        assert_same(predictor, images, [program(images)], "end2end")
+    assert json.loads(files["metadata.json"]) == about
+
+
+def test_half_precision(predictor: Predictor, tmp_path: Path) -> None:
+    images = pictures(1)
+    truth = expected(predictor, images, "raw")
+    export(predictor, tmp_path / "a.onnx", "onnx", ExportSettings("raw", half=True))
+    num_parameters = sum(p.numel() for p in predictor.model.deploy().parameters())
+    assert num_parameters * 2 < (tmp_path / "a.onnx").stat().st_size < num_parameters * 3
+    export(predictor, tmp_path / "b.xml", "openvino", ExportSettings("raw", half=True))
+    for found in (run_onnx(tmp_path / "a.onnx", images), run_openvino(tmp_path / "b.xml", images)):
+        assert found[0].dtype == np.float32
+        assert np.abs(found[0] - truth[0].numpy()).max() < 1
+        assert 0 < np.abs(found[1] - truth[1].numpy()).max() < 0.02
+
+
+def test_mistakes_exit_with_a_message(tmp_path: Path) -> None:
+    weights = tmp_path / "w.safetensors"
+    save_weights(weights, build_detector("yolo26_n", 3).state_dict(), WeightsInfo("yolo26_n", **INFO))
+    (tmp_path / "w.onnx").write_text("mine")
+    out = ["--out", str(tmp_path / "new.onnx")]
+    for arguments, message in (
+        ([], r"w\.onnx is there already"),
+        (["--out", str(tmp_path / "a.xml")], r"must end in \.onnx"),
+        (["--out", str(tmp_path / "lost" / "a.onnx")], "no such folder"),
+        ([*out, "--branch", "one2many"], "needs NMS"),
+        ([*out, "--batch_size", "0"], "batch_size is 0"),
+        ([*out, "--batch_size", "2", "--dynamic", "batch"], "leave out --batch_size"),
+        ([*out, "--batch_size", "2", "--dynamic_form", "mix"], "batch size 1 only"),
+        ([*out, "--image_size", "100"], "multiples of 32"),
+        (["--format", "torchscript", "--dynamic", "batch"], "are traced"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            main(["export", str(weights), *arguments])
+    assert (tmp_path / "w.onnx").read_text() == "mine"
+    assert not (tmp_path / "new.onnx").exists()
+
+
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("the network was used"))
+    weights = tmp_path / "w.safetensors"
+    predictor = lively("yolo26_n")
+    save_weights(weights, predictor.model.state_dict(), predictor.info)
+    assert main(["export", str(weights), "--format", "openvino", "--dynamic", "size", "--image_size", "64"]) == 0
+    assert "  image_size: [64, 64]" in capsys.readouterr().out
+    images = pictures(1, (96, 64))
+    assert_same(predictor, images, run_openvino(tmp_path / "w.xml", images), "end2end")

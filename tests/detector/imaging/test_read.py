@@ -1,0 +1,46 @@
+"""Picture files of every kind come upright and in RGB; broken ones are named."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from detector.imaging.read import BadImageError, is_cut_jpeg, read_upright, turn
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_are_turned_as_pillow_does(orientation: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (3, 5, 3), dtype=np.uint8)
+    picture = Image.fromarray(pixels)
+    picture.getexif()[0x0112] = orientation
+    np.testing.assert_array_equal(turn(pixels, orientation), np.asarray(ImageOps.exif_transpose(picture)))
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_files_are_turned_upright(tmp_path: Path, suffix: str) -> None:
+    pixels = np.zeros((20, 30, 3), np.uint8)
+    pixels[:10, :, 0] = 255  # red above
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(pixels).save(path, exif=exif, quality=98)
+    found = read_upright(path)
+    assert found.shape == (30, 20, 3)
+    assert found[15, 15, 0] > 240 > 20 > found[15, 5, 0]  # red on the right
+
+
+def test_a_jpeg_without_its_end_is_bad(tmp_path: Path) -> None:
+    path = tmp_path / "picture.jpg"
+    cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 255, (30, 50, 3), dtype=np.uint8))
+    whole = path.read_bytes()
+    assert not is_cut_jpeg(whole + b"a trailer, as some phones write")
+    thumbnail = b"\xff\xe1" + (2 + len(whole)).to_bytes(2, "big") + whole
+    assert not is_cut_jpeg(whole[:2] + thumbnail + whole[2:])
+    assert is_cut_jpeg(whole[:2] + thumbnail + whole[2:-50])
+    path.write_bytes(whole[:-50])
+    with pytest.raises(BadImageError, match=r"picture\.jpg: is not a whole picture"):
+        read_upright(path)
+    with pytest.raises(BadImageError, match=r"lost\.jpg: cannot be read"):
+        read_upright(tmp_path / "lost.jpg")

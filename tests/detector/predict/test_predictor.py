@@ -1,0 +1,179 @@
+"""Predictor: pictures in any form give the same answer, in their own pixels."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+
+from detector import build_detector
+from detector.imaging.letterbox import letterbox, to_original
+from detector.predict.predictor import Predictor, as_array
+from detector.weights.info import WeightsInfo
+
+
+@pytest.fixture
+def predictor() -> Predictor:
+    torch.manual_seed(0)
+    info = WeightsInfo("yolo26_n", class_names=["cat", "dog"], category_ids=[7, 9], image_size=(64, 96))
+    return Predictor(build_detector("yolo26_n", 2).eval(), info)
+
+
+def test_every_form_of_a_picture_gives_the_same(predictor: Predictor, tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (50, 120, 3), np.uint8)
+    cv2.imwrite(str(tmp_path / "a.png"), image[..., ::-1])
+    tensor = torch.from_numpy(image).permute(2, 0, 1)
+    forms = [tmp_path / "a.png", str(tmp_path / "a.png"), image, tensor, tensor / 255]
+    answers = predictor(forms, score_threshold=0.0, max_detections=5)
+    canvas, place = letterbox(image, (64, 96))
+    batch = torch.from_numpy(canvas).permute(2, 0, 1)[None] / 255
+    (expected,) = predictor.model.detect(batch, score_threshold=0.0, max_detections=5)
+    for found in answers:
+        assert len(found) == 5
+        torch.testing.assert_close(found.boxes, to_original(expected["boxes"], place), atol=1e-3, rtol=0)
+        torch.testing.assert_close(found.scores, expected["scores"])
+        assert found.names == [["cat", "dog"][label] for label in found.labels.tolist()]
+        assert found.category_ids == [[7, 9][label] for label in found.labels.tolist()]
+    (alone,) = predictor(image, score_threshold=1.0)
+    assert (len(alone), alone.boxes.shape, alone.names) == (0, (0, 4), [])
+
+
+def test_what_is_not_a_picture_is_refused(predictor: Predictor, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("no picture")
+    for image, message in (
+        (tmp_path / "a.txt", r"a\.txt: is not a whole picture"),
+        (np.zeros((4, 4, 2), np.uint8), r"shape \(4, 4, 2\)"),
+        (np.zeros((0, 4, 3), np.uint8), r"shape \(0, 4, 3\)"),
+        (torch.full((3, 4, 4), 255.0), "values up to 255"),
+        (torch.zeros(4, 4), r"shape \(4, 4\)"),
+        (np.zeros((4, 4, 3)), "float64"),
+        (torch.zeros(1, 3, 4, 4), r"\(1, 3, 4, 4\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            predictor(image)
+
+
+def test_batches_give_the_same_as_one_by_one(predictor: Predictor) -> None:
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (*shape, 3), np.uint8) for shape in ((50, 120), (64, 96), (200, 30), (9, 9), (64, 65))]
+    alone = [predictor(image, score_threshold=0.0, max_detections=20)[0] for image in images]
+    assert predictor([]) == []
+    for size in (2, 5, 8):
+        together = predictor(images, score_threshold=0.0, max_detections=20, batch_size=size)
+        for a, b in zip(alone, together, strict=True):
+            torch.testing.assert_close(a.boxes, b.boxes, atol=1e-3, rtol=0)
+            torch.testing.assert_close(a.scores, b.scores, atol=1e-6, rtol=0)
+            assert a.names == b.names
+
+
+def test_grey_alpha_and_16_bits(predictor: Predictor) -> None:
+    grey = np.random.default_rng(0).integers(0, 256, (50, 70), np.uint8)
+    rgb = np.stack([grey] * 3, axis=2)
+    for form in (grey, grey[..., None], np.dstack([rgb, 255 - grey]), rgb.astype(np.uint16) * 257):
+        np.testing.assert_array_equal(as_array(form), rgb)
+    np.testing.assert_array_equal(as_array(torch.from_numpy(grey)[None]), rgb)
+
+
+def test_classes_are_chosen_before_ranking(predictor: Predictor) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    (both,) = predictor(image, score_threshold=0.0, max_detections=3)
+    for name in ("cat", "dog"):
+        (one,) = predictor(image, score_threshold=0.0, max_detections=3, classes=[name])
+        assert one.names == [name] * 3
+        (other,) = predictor(image, score_threshold=0.0, max_detections=3, classes=[predictor.labels_of([name])[0]])
+        assert torch.equal(one.boxes, other.boxes)
+    assert len(both) == 3
+    for classes in (["cow"], [2], []):
+        with pytest.raises(ValueError, match=r"no class .*choose some of: cat, dog"):
+            predictor(image, classes=classes)
+
+
+def test_a_branch_can_be_asked_for(predictor: Predictor) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    other = Predictor(predictor.model, predictor.info, "one2many", image_size=predictor.image_size)
+    settings = {"score_threshold": 0.0, "max_detections": 20}
+    (own,), (asked,), (expected,) = (
+        predictor(image, **settings),
+        predictor(image, **settings, branch="one2many"),
+        other(image, **settings),
+    )
+    assert torch.equal(asked.boxes, expected.boxes)
+    assert not torch.equal(asked.boxes, own.boxes)
+    for wrong, one in (("both", predictor), ("one2many", predictor.deploy())):
+        with pytest.raises(ValueError, match=f"no branch '{wrong}'"):
+            one(image, branch=wrong)
+
+
+def test_boxes_without_area_are_left_out(predictor: Predictor) -> None:
+    """A network that has learnt little may give the right side before the left."""
+    boxes = torch.tensor([[0.0, 0, 10, 10], [10, 0, 5, 10], [0, 10, 10, 5], [3, 3, 3, 9]])
+    found = {"boxes": boxes, "scores": torch.tensor([0.1, 0.9, 0.8, 0.7]), "labels": torch.zeros(4, dtype=torch.long)}
+    _, (place,) = predictor.prepare([np.zeros((64, 96, 3), np.uint8)])
+    left = predictor.detections(found, place)
+    assert left.scores.tolist() == pytest.approx([0.1])
+    assert len(left.names) == len(left.boxes) == 1
+
+
+def test_pictures_of_pil_and_folders(predictor: Predictor, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    picture = PIL.Image.fromarray(np.rot90(pixels).copy())
+    picture.getexif()[0x0112] = 6  # to be turned clockwise
+    settings = {"score_threshold": 0.0, "max_detections": 5}
+    (expected,), (found,) = predictor(pixels, **settings), predictor(picture, **settings)
+    assert torch.equal(found.boxes, expected.boxes)
+    (grey,) = predictor([picture.convert("L")], **settings)
+    assert len(grey) == 5
+    with pytest.raises(ValueError, match="is a folder; give pictures"):
+        predictor(tmp_path)
+
+
+def test_detections_convert(predictor: Predictor) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    (found,) = predictor(image, score_threshold=0.0, max_detections=3)
+    assert found.to_torchvision() == {"boxes": found.boxes, "scores": found.scores, "labels": found.labels}
+    pytest.importorskip("supervision")
+    for detections in (found, predictor(image, score_threshold=1.0)[0]):
+        converted = detections.to_supervision()
+        np.testing.assert_array_equal(converted.xyxy, detections.boxes)
+        np.testing.assert_array_equal(converted.class_id, detections.labels)
+        assert converted["class_name"].tolist() == detections.names
+        assert len(converted) == len(detections)
+
+
+def test_a_deployed_predictor_answers_alike(predictor: Predictor) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    (before,), (after,) = (p(image, score_threshold=0.0, max_detections=20) for p in (predictor, predictor.deploy()))
+    torch.testing.assert_close(before.boxes, after.boxes, atol=1e-2, rtol=0)
+    torch.testing.assert_close(before.scores, after.scores, atol=1e-5, rtol=0)
+
+
+def test_branches() -> None:
+    model = build_detector("yolo26_n", 2)
+    assert Predictor(model.deploy("one2many"), WeightsInfo("yolo26_n"), "one2many").category_ids == [0, 1]
+    for detector, branch in ((model, "one2two"), (model.deploy("one2many"), "one2one")):
+        with pytest.raises(ValueError, match=f"no branch '{branch}'"):
+            Predictor(detector, WeightsInfo("yolo26_n"), branch)
+
+
+def test_classes_without_names_get_numbers() -> None:
+    predictor = Predictor(build_detector("yolo26_n", 2), WeightsInfo("yolo26_n"))
+    assert (predictor.class_names, predictor.category_ids) == (["class 0", "class 1"], [0, 1])
+    assert predictor.image_size == (640, 640)
+
+
+def test_a_detector_fresh_from_training_predicts_and_stays_as_it_is() -> None:
+    model = build_detector("yolo26_n", 2).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    Predictor(model, WeightsInfo("yolo26_n", image_size=(64, 64)))(torch.rand(3, 64, 64))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_the_input_size_can_be_chosen() -> None:
+    model, info = build_detector("yolo26_n", 2), WeightsInfo("yolo26_n", image_size=(64, 64))
+    assert Predictor(model, info, image_size=96).image_size == (96, 96)
+    assert Predictor(model, info, image_size=(64, 96)).image_size == (64, 96)
+    for size in (100, (64, 65), 16):
+        with pytest.raises(ValueError, match="multiples of 32"):
+            Predictor(model, info, image_size=size)

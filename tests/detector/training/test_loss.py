@@ -1,0 +1,230 @@
+"""Loss and assignment against the golden cases, and where they might break."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from detector import build_detector
+from detector.network.boxes import anchor_points, complete_iou
+from detector.training.assigner import Objects, assign
+from detector.training.loss import DetectionLoss, flatten_targets, one_to_many_weight
+from tests.golden_values import hashed, load
+
+CASES = load("loss")
+BRANCHES = ("one2many", "one2one")
+
+
+def golden_inputs(case: dict) -> tuple[dict, list[dict]]:
+    """Return the raw outputs, leaves that take gradients, and the targets of a golden case."""
+    (height, width), strides, batch = case["size"], case["strides"], len(case["gts"])
+    num_anchors = sum(height * width // s**2 for s in strides)
+    outputs = {}
+    for branch in BRANCHES:
+        boxes = 6 * hashed(f"{case['name']}.{branch}.boxes", [batch, 4, num_anchors]) + 1.5
+        scores = 6 * hashed(f"{case['name']}.{branch}.scores", [batch, case["nc"], num_anchors]) - 2
+        outputs[branch] = {"boxes": boxes.requires_grad_(), "scores": scores.requires_grad_()}
+    shapes = [(height // s, width // s) for s in strides]
+    outputs["points"], outputs["strides"] = anchor_points(shapes, strides, like=torch.empty(0))
+    targets = []
+    for rows in case["gts"]:
+        rows = torch.tensor(rows).view(-1, 5)
+        centres, sides = (rows[:, 1:] * torch.tensor([width, height, width, height])).chunk(2, dim=1)
+        targets.append({"boxes": torch.cat((centres - sides / 2, centres + sides / 2), dim=1), "labels": rows[:, 0].long()})
+    return outputs, targets
+
+
+def golden_loss(case: dict, outputs: dict, targets: list[dict]) -> dict[str, Tensor]:
+    gains = case["gains"]
+    loss = DetectionLoss(gains["box"], gains["cls"], gains["l1"])
+    return loss(outputs, targets, tuple(case["size"]), case["weight_one2many"])
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c['name']}-{c['nc']}")
+def test_total_parts_and_gradients(case: dict) -> None:
+    outputs, targets = golden_inputs(case)
+    terms = golden_loss(case, outputs, targets)
+    batch = len(targets)
+    assert (terms["total"] * batch).item() == pytest.approx(case["total"], rel=1e-5)
+    for branch in BRANCHES:
+        for part, value in case["parts_times_batch"][branch].items():
+            assert (terms[f"{branch}/{part}"] * batch).item() == pytest.approx(value, rel=1e-5, abs=1e-7)
+    (terms["total"] * batch).backward()
+    for branch in BRANCHES:
+        golden = case["grad"][branch]
+        boxes, scores = outputs[branch]["boxes"].grad, outputs[branch]["scores"].grad.flatten()
+        if case["assign"][branch]:
+            image, anchor, _ = torch.tensor(case["assign"][branch]).T
+            expected = torch.tensor(golden["boxes_at_positives"])
+            tolerance = 1e-5 * expected.abs().max().item()
+            torch.testing.assert_close(boxes[image, :, anchor], expected, rtol=0, atol=tolerance)
+        assert boxes.abs().sum().item() == pytest.approx(golden["boxes_abs_sum"], rel=1e-5, abs=1e-7)
+        expected = torch.tensor(golden["scores"]["value"])
+        tolerance = 1e-5 * expected.abs().max().item()
+        torch.testing.assert_close(scores[golden["scores"]["index"]], expected, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c['name']}-{c['nc']}")
+@pytest.mark.parametrize("branch", BRANCHES)
+def test_positives(case: dict, branch: str) -> None:
+    outputs, targets = golden_inputs(case)
+    objects = flatten_targets(targets)
+    one2one = branch == "one2one"
+    points, strides = outputs["points"], outputs["strides"]
+    left_top, right_bottom = outputs[branch]["boxes"].detach().transpose(1, 2).chunk(2, dim=2)
+    boxes = torch.cat((points - left_top, points + right_bottom), dim=2) * strides[:, None]
+    matches = assign(
+        outputs[branch]["scores"],
+        boxes,
+        points * strides[:, None],
+        objects,
+        7 if one2one else 10,
+        case["strides"][1],
+        one2one,
+    )
+    first = [int((objects.image < i).sum()) for i in range(len(targets))]
+    triples = zip(matches.image.tolist(), matches.anchor.tolist(), matches.object.tolist(), matches.weight.tolist())
+    got = {(i, a, o - first[i]): w for i, a, o, w in triples}
+    for differing in set(got) ^ {tuple(triple) for triple in case["assign"][branch]}:
+        assert got.get(differing, 0.0) == 0.0  # one whose target score is 0 may be absent or present
+
+
+def slow_assign(scores: Tensor, boxes: Tensor, points: Tensor, objects: Objects, top_k: int, min_side: float) -> set:
+    """One-to-many assignment, object by object and anchor by anchor."""
+    found = set()
+    for image in range(len(boxes)):
+        mine = [n for n in range(len(objects.boxes)) if objects.image[n] == image]
+        metric, overlap = {}, {}
+        for n in mine:
+            x1, y1, x2, y2 = objects.boxes[n].tolist()
+            half_w, half_h = max(x2 - x1, min_side) / 2, max(y2 - y1, min_side) / 2
+            for a, (x, y) in enumerate(points.tolist()):
+                if abs(x - (x1 + x2) / 2) < half_w and abs(y - (y1 + y2) / 2) < half_h:
+                    overlap[n, a] = complete_iou(boxes[image, a], objects.boxes[n]).clamp(min=0).item()
+                    metric[n, a] = scores[image, objects.labels[n], a].sigmoid().item() ** 0.5 * overlap[n, a] ** 6
+        taken: dict[int, list[int]] = {}
+        for n in mine:
+            ranked = sorted((a for m, a in metric if m == n and metric[m, a] > 0), key=lambda a: -metric[n, a])
+            for a in ranked[:top_k]:
+                taken.setdefault(a, []).append(n)
+        for a, takers in taken.items():
+            owner = (
+                takers[0] if len(takers) == 1 else max((n for n in mine if (n, a) in overlap), key=lambda n: overlap[n, a])
+            )
+            found.add((image, a, owner))
+    return found
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_assignment_equals_a_slow_loop_on_crowded_images(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    points, strides = anchor_points([(8, 8), (4, 4), (2, 2)], [8, 16, 32], like=torch.empty(0))
+    pixels = points * strides[:, None]
+    corner = torch.rand(14, 2, generator=generator) * 40
+    objects = Objects(
+        torch.cat((corner, corner + 2 + torch.rand(14, 2, generator=generator) * 24), dim=1),
+        torch.randint(3, (14,), generator=generator),
+        torch.tensor([0] * 9 + [2] * 5),
+    )
+    scores = torch.randn(3, 3, len(points), generator=generator)
+    boxes = torch.cat((pixels - 8, pixels + 8), dim=1) + torch.randn(3, len(points), 4, generator=generator) * 3
+    matches = assign(scores, boxes, pixels, objects, top_k=5, min_side=16.0, one_per_object=False)
+    got = set(zip(matches.image.tolist(), matches.anchor.tolist(), matches.object.tolist()))
+    assert got == slow_assign(scores, boxes, pixels, objects, top_k=5, min_side=16.0)
+    assert len(got) > 14
+
+
+def test_share_of_the_branches_is_a_function_of_the_epoch() -> None:
+    assert [one_to_many_weight(e, 5) for e in range(6)] == pytest.approx([0.8, 0.625, 0.45, 0.275, 0.1, 0.1])
+    assert one_to_many_weight(0, 1) == pytest.approx(0.8)
+    assert one_to_many_weight(1000, -1) == pytest.approx(0.8)
+
+
+def made_up_outputs(dtype: torch.dtype, box_scale: float = 1.0, score_scale: float = 1.0) -> dict:
+    torch.manual_seed(0)
+    points, strides = anchor_points([(8, 8), (4, 4), (2, 2)], [8, 16, 32], like=torch.empty(0, dtype=dtype))
+    outputs = {"points": points, "strides": strides}
+    for branch in BRANCHES:
+        boxes, scores = torch.randn(2, 4, 84) * box_scale, torch.randn(2, 3, 84) * score_scale
+        outputs[branch] = {"boxes": boxes.to(dtype).requires_grad_(), "scores": scores.to(dtype).requires_grad_()}
+    return outputs
+
+
+TARGETS = {
+    "empty": torch.zeros(0, 4),
+    "one_pixel": torch.tensor([[10.0, 10, 11, 11], [63, 63, 64, 64]]),
+    "no_area": torch.tensor([[10.0, 10, 10, 11]]),
+    "whole_image": torch.tensor([[0.0, 0, 64, 64]]),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("box_scale", "score_scale"), [(1.0, 1.0), (1e4, 1e4), (0.0, 0.0)])
+@pytest.mark.parametrize("kind", TARGETS)
+def test_finite_loss_and_gradients(dtype: torch.dtype, box_scale: float, score_scale: float, kind: str) -> None:
+    outputs = made_up_outputs(dtype, box_scale, score_scale)
+    boxes = TARGETS[kind]
+    empty = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
+    target = {"boxes": boxes, "labels": torch.zeros(len(boxes), dtype=torch.int64)}
+    with torch.autocast("cpu", torch.bfloat16):
+        terms = DetectionLoss()(outputs, [empty, target], (64, 64), 0.8)
+    assert all(term.dtype == torch.float32 and term.isfinite() for term in terms.values())
+    assert terms["total"] > 0
+    terms["total"].backward()
+    for branch in BRANCHES:
+        assert outputs[branch]["boxes"].grad.isfinite().all()
+        assert outputs[branch]["scores"].grad.isfinite().all()
+
+
+@pytest.mark.parametrize("branch", BRANCHES)
+def test_every_object_from_one_pixel_up_has_a_candidate(branch: str) -> None:
+    """Perfect boxes everywhere: each tiny object must get an anchor, wherever it lies."""
+    points, strides = anchor_points([(8, 8), (4, 4), (2, 2)], [8, 16, 32], like=torch.empty(0))
+    pixels = points * strides[:, None]
+    for corner in torch.rand(40, 2, generator=torch.Generator().manual_seed(1)) * 62:
+        box = torch.cat((corner, corner + 1))[None]
+        objects = Objects(box, torch.tensor([0]), torch.tensor([0]))
+        boxes = box.expand(1, len(points), 4)
+        matches = assign(torch.zeros(1, 1, len(points)), boxes, pixels, objects, 10, 16.0, branch == "one2one")
+        assert len(matches.weight) >= 1
+        assert matches.weight.max() == pytest.approx(1.0, rel=1e-4)
+
+
+def test_the_same_offset_in_pixels_costs_the_same_l1_on_every_level() -> None:
+    costs = []
+    for stride in (8, 16, 32):
+        points, strides = anchor_points([(128 // s, 128 // s) for s in (8, 16, 32)], [8, 16, 32], like=torch.empty(0))
+        anchor = int(((strides == stride) & (points == 1.5).all(dim=1)).nonzero()[0])
+        centre = 1.5 * stride
+        box = torch.tensor([[centre - 20, centre - 20, centre + 20, centre + 20]])
+        distances = torch.full((1, 4, len(points)), -1.0)
+        distances[0, :, anchor] = (20 + 3) / stride  # 3 pixels too far on each side
+        raw = {"boxes": distances, "scores": torch.zeros(1, 1, len(points))}
+        outputs = {"one2one": raw, "points": points, "strides": strides}
+        target = {"boxes": box, "labels": torch.tensor([0])}
+        terms = DetectionLoss(l1_gain=1.0)(outputs, [target], (128, 128), 0.0)
+        weight = complete_iou(torch.tensor([[-23.0, -23, 23, 23]]), torch.tensor([[-20.0, -20, 20, 20]])).item()
+        costs.append(terms["one2one/l1"].item() / weight)  # the only positive's target score is its overlap
+    assert costs == pytest.approx([3 / 128] * 3, rel=1e-4)
+
+
+@pytest.mark.parametrize("variant", ["yolo26_n", "dyn_n"])
+@pytest.mark.parametrize("boxes", [[], [[8.0, 8, 40, 40]]])
+def test_every_parameter_gets_a_gradient(variant: str, boxes: list) -> None:
+    torch.manual_seed(0)
+    detector = build_detector(variant, 3)
+    target = {"boxes": torch.tensor(boxes).view(-1, 4), "labels": torch.zeros(len(boxes), dtype=torch.int64)}
+    outputs = detector(torch.rand(2, 3, 64, 64))
+    DetectionLoss()(outputs, [target, target], (64, 64), 0.5)["total"].backward()
+    assert [name for name, p in detector.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []
+
+
+def test_the_start_is_the_prior() -> None:
+    """Untrained scores are those of 5 objects in a 640 px image, spread over classes; boxes stay within twice the image."""
+    torch.manual_seed(0)
+    outputs = build_detector("yolo26_n", 10).train()(torch.rand(4, 3, 128, 128))
+    prior = torch.tensor([5 / 10 / (640 / s) ** 2 for s in (8, 16, 32)])
+    scores = outputs["one2one"]["scores"].sigmoid().mean(dim=(0, 1))
+    levels = torch.stack([part.mean() for part in scores.split([256, 64, 16])])
+    torch.testing.assert_close(levels, prior, rtol=0.5, atol=0)
+    sides = outputs["one2one"]["boxes"].abs() * outputs["strides"]
+    assert sides.max() < 2 * 128

@@ -1,0 +1,194 @@
+"""Weights into detectors of other classes and other layers, and the account that is given of it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from detector import build_detector
+from detector.weights.files import read_weights, save_weights
+from detector.weights.info import Weights, WeightsInfo
+from detector.weights.load import LoadReport, build_from, load_into
+
+LISTS = ("loaded", "upcycled", "copied_rows", "rebuilt", "mismatched", "missing")
+
+
+def trained(variant: str = "yolo26_n", names: tuple[str, ...] = ("cat", "dog", "bird"), known: bool = True) -> Weights:
+    """Weights unlike any initial ones."""
+    torch.manual_seed(1)
+    detector = build_detector(variant, len(names))
+    state_dict = {k: v + 0.01 * torch.rand_like(v) if v.is_floating_point() else v for k, v in detector.state_dict().items()}
+    return Weights(state_dict, WeightsInfo(variant, class_names=list(names) if known else None), Path("w.pt"), "made up")
+
+
+def outputs(model: nn.Module) -> dict[str, Tensor]:
+    images = torch.linspace(0, 1, 2 * 3 * 64 * 64).view(2, 3, 64, 64)
+    with torch.no_grad():
+        raw = model.eval()(images)
+    return {f"{branch} {kind}": raw[branch][kind] for branch in ("one2one", "one2many") for kind in ("boxes", "scores")}
+
+
+def assert_accounted(report: LoadReport, detector: nn.Module) -> None:
+    """Every weight of the detector is in exactly one list."""
+    names = [name for kind in LISTS for name in getattr(report, kind)]
+    assert sorted(names) == sorted(detector.state_dict())
+
+
+def test_the_same_classes_load_whole() -> None:
+    weights, detector = trained(), build_detector("yolo26_n", 3)
+    report = load_into(detector, weights, ["cat", "dog", "bird"])
+    assert_accounted(report, detector)
+    assert len(report.loaded) == len(detector.state_dict())
+    assert report.complete
+    assert all(torch.equal(value, weights.state_dict[name]) for name, value in detector.state_dict().items())
+    expected = outputs(build_from(weights))
+    assert all(torch.equal(value, expected[name]) for name, value in outputs(detector).items())
+
+
+def test_rows_of_classes_with_the_same_name_are_copied() -> None:
+    """Whatever the number of classes: the scores of a class that both know are the same to the bit."""
+    weights = trained()
+    for names in (["dog", "fish"], ["bird", "cat", "dog"], ["fish", "cat", "ox", "yak"]):
+        detector = build_detector("yolo26_n", len(names))
+        initial = {name: value.clone() for name, value in detector.state_dict().items()}
+        report = load_into(detector, weights, names)
+        assert_accounted(report, detector)
+        assert report.complete
+        assert len(report.copied_rows) == 12  # weight and bias, 3 levels, 2 branches
+        expected, got = outputs(build_from(weights)), outputs(detector)
+        for branch in ("one2one", "one2many"):
+            torch.testing.assert_close(got[f"{branch} boxes"], expected[f"{branch} boxes"])
+            for row, name in enumerate(names):
+                key = f"head.{branch}.cls.1.4.weight"
+                if name in weights.info.class_names:
+                    their_row = weights.info.class_names.index(name)
+                    their_scores = expected[f"{branch} scores"][:, their_row]
+                    torch.testing.assert_close(got[f"{branch} scores"][:, row], their_scores)
+                    assert torch.equal(detector.state_dict()[key][row], weights.state_dict[key][their_row])
+                else:
+                    assert torch.equal(detector.state_dict()[key][row], initial[key][row])
+                    assert name in report.new_classes
+        assert f"rows of {', '.join(report.known_classes)}" in str(report)
+
+
+def test_other_classes_leave_the_last_class_layers_as_initialised() -> None:
+    detector = build_detector("yolo26_n", 3)
+    report = load_into(detector, trained(), ["a", "b", "c"])  # as many, but others: no class must answer for another
+    assert_accounted(report, detector)
+    assert len(report.rebuilt) == 12
+    assert not report.copied_rows
+    assert report.new_classes == ["a", "b", "c"]
+
+
+def test_rows_are_not_copied_behind_layers_of_another_width() -> None:
+    weights = trained(names=tuple("abcdefghij" * 8))  # 80 classes: class towers of 80 channels
+    detector = build_detector("yolo26_n", 2)
+    report = load_into(detector, weights, ["a", "z"])
+    assert_accounted(report, detector)
+    assert report.complete
+    assert (report.copied_rows, report.known_classes) == ([], [])
+    assert all(".cls." in name for name in report.rebuilt)
+    wide = build_detector("yolo26_n", 2, **weights.overrides_for("yolo26_n", 2))
+    assert len(load_into(wide, weights, ["a", "z"]).copied_rows) == 12
+
+
+def test_classes_without_names_are_taken_in_order() -> None:
+    weights = trained(known=False)
+    assert len(load_into(build_detector("yolo26_n", 3), weights, ["x", "y", "z"]).loaded) == len(weights.state_dict)
+    assert len(load_into(build_detector("yolo26_n", 2), weights, ["x", "y"]).rebuilt) == 12
+
+
+@pytest.mark.parametrize("routing", ["sigmoid", "softmax"])
+def test_plain_weights_make_dynamic_layers_of_the_same_function(routing: str) -> None:
+    weights = trained()
+    detector = build_detector("dyn_n", 3, dynamic={"routing": routing})
+    report = load_into(detector, weights)
+    assert_accounted(report, detector)
+    assert report.complete
+    assert report.upcycled
+    assert all(".conv." in name and name.startswith("backbone.stage") for name in report.upcycled)
+    expected = outputs(build_from(weights))
+    for name, value in outputs(detector).items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-4)
+
+
+def test_dynamic_weights_are_not_upcycled_again() -> None:
+    weights, detector = trained("dyn_n"), build_detector("dyn_n", 3)
+    report = load_into(detector, weights)
+    assert len(report.loaded) == len(detector.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"), [("yolo26_s", "of another shape in the file"), ("yolo26_n-p2", "not in the file")]
+)
+def test_weights_of_another_model_are_refused_as_a_whole(target: str, reason: str) -> None:
+    detector = build_detector(target, 3)
+    before = {name: value.clone() for name, value in detector.state_dict().items()}
+    with pytest.raises(ValueError, match=rf"(?s)w\.pt.*{reason}.*nothing was loaded.*yolo26_n"):
+        load_into(detector, trained())
+    assert all(torch.equal(value, before[name]) for name, value in detector.state_dict().items())
+    report = load_into(detector, trained(), strict=False)
+    assert_accounted(report, detector)
+    assert not report.complete
+    assert reason in str(report)
+
+
+def test_one_weight_too_few_or_too_many_is_noticed() -> None:
+    weights, detector = trained(), build_detector("yolo26_n", 3)
+    del weights.state_dict["backbone.stem.norm.bias"]
+    weights.state_dict["backbone.stem.norm.biass"] = torch.zeros(16)
+    with pytest.raises(ValueError, match=r"(?s)not in the file.*stem\.norm\.bias\n.*not in this detector: .*norm\.biass"):
+        load_into(detector, weights)
+    report = load_into(detector, weights, strict=False)
+    assert (report.missing, report.unexpected) == (["backbone.stem.norm.bias"], ["backbone.stem.norm.biass"])
+
+
+def test_a_class_layer_of_another_shape_is_noticed() -> None:
+    """Not only in the layers that every class shares."""
+    weights = trained()
+    key = "head.one2one.cls.1.4.weight"
+    for wrong in (torch.zeros(3, 7, 1, 1), torch.zeros(1, 64, 1, 1)):
+        weights.state_dict[key] = wrong
+        with pytest.raises(ValueError, match=rf"of another shape in the file, as initialised: {key}"):
+            load_into(build_detector("yolo26_n", 2), weights, ["bird", "fish"])
+    del weights.state_dict["head.one2many.cls.0.1.norm.weight"]
+    with pytest.raises(ValueError, match=r"not in the file, as initialised: head\.one2many\.cls\.0\.1\.norm\.weight"):
+        load_into(build_detector("yolo26_n", 2), weights, ["bird", "fish"])
+
+
+@pytest.mark.parametrize("where", ["all", r"backbone\.stem\.conv", r"head\..*\.cls\.\d\.4"])
+def test_dynamic_layers_anywhere_load_and_are_fine_tuned(where: str, tmp_path: Path) -> None:
+    """The shapes of a dynamic kernel tell neither the channels nor the classes."""
+    torch.manual_seed(0)
+    overrides = {"dynamic": {"where": where}}
+    detector = build_detector("yolo26_n", 80, **overrides)
+    names = [f"class {i}" for i in range(79)] + ["cat"]
+    save_weights(tmp_path / "w.safetensors", detector.state_dict(), WeightsInfo("yolo26_n", overrides, class_names=names))
+    weights = read_weights(tmp_path / "w.safetensors")
+    expected, got = outputs(detector), outputs(build_from(weights))
+    assert all(torch.equal(value, got[name]) for name, value in expected.items())
+    overrides = weights.overrides_for("yolo26_n", 20)
+    assert overrides["class_channels"] == 80
+    report = load_into(build_detector("yolo26_n", 20, **overrides), weights, [*names[:19], "cat"])
+    assert report.complete
+    assert len(report.rebuilt if "cls" in where else report.copied_rows) == 12
+    assert len(report.known_classes) == (0 if "cls" in where else 20)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        ({"dynamic": {"num_experts": 10**9}}, "make a detector of"),
+        ({"width": "wide"}, "make no detector"),
+        ({"depth": 1e9}, "depth is 1"),
+        ({"colour": 3}, "colour"),
+    ],
+    ids=str,
+)
+def test_settings_that_do_not_fit_the_weights_are_refused_before_anything_is_built(overrides: dict, reason: str) -> None:
+    weights = trained()
+    weights = replace(weights, info=replace(weights.info, overrides=overrides))
+    with pytest.raises(ValueError, match=f"w.pt: its settings .*{reason}"):
+        build_from(weights)

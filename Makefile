@@ -1,4 +1,4 @@
-# make demo: train, evaluate and show a picture.   make test: run the tests.   make docs-check: every example in
+# make demo: train, evaluate and show an image.   make test: run the tests.   make docs-check: every example in
 # README.md and docs/.   All install what they need into .venv.
 PYTHON ?= python3
 VENV ?= .venv

@@ -42,11 +42,11 @@ from detector.callbacks.save_on_signal import SaveOnSignal, StoppedBySignal
 from detector.evaluation.coco_eval import coco_table
 from detector.runs.checkpoint_io import AtomicCheckpointIO
 from detector.runs.checks import check_classes, check_resumable, report_differences
-from detector.runs.folder import choose_run_dir, starts
+from detector.runs.folder import choose_run_dir, numbered_files
 from detector.runs.launch import PARENT_VARIABLE, RUN_DIR_VARIABLE, end_with_parent
 from detector.runs.record import run_record
 from detector.runs.slurm import continue_slurm_job
-from detector.text import counted
+from detector.text import plural
 from detector.training.batch_size import cuda_batch_size
 from detector.weights.files import read_weights
 from detector.weights.info import OWN_CHECKPOINT
@@ -108,20 +108,20 @@ class DetectorCLI(LightningCLI):
         may_have_test = data["test_annotations"] is not None or data["root"].endswith((".yaml", ".yml"))
         if self.config["eval"] and self.config["split"] == "test" and not may_have_test:
             raise ValueError("--split test needs data.test_annotations and data.test_images")
-        settle_network(self.config)
+        resolve_model_settings(self.config)
         if continue_slurm_job(self.config):
-            settle_network(self.config)  # by the checkpoint now
+            resolve_model_settings(self.config)  # by the checkpoint now
         self.run_dir = choose_run_dir(self.config)
         if not self.config["eval"]:
             self.config["run_dir"] = str(self.run_dir)  # config.yaml says where the run is, not where it was to be
-        self.attempt = 1 + len(starts(self.run_dir, "config", ".yaml"))
+        self.attempt = 1 + len(numbered_files(self.run_dir, "config", ".yaml"))
 
     def after_instantiate_classes(self) -> None:
         """Check what only shows once model and data are there."""
         started = int(os.environ.get("WORLD_SIZE", 1)) if "TORCHELASTIC_RUN_ID" in os.environ else self.trainer.world_size
         if started != self.trainer.world_size:  # each would train by itself, into the same folder
             raise ValueError(
-                f"torchrun has started {counted(started, 'process', 'processes')}, but trainer.devices x trainer.num_nodes "
+                f"torchrun has started {plural(started, 'process', 'processes')}, but trainer.devices x trainer.num_nodes "
                 f"is {self.trainer.world_size}: give --trainer.devices (and --trainer.num_nodes) as torchrun was given them"
             )
         largest = self.model.model.strides[-1]
@@ -190,7 +190,7 @@ class DetectorCLI(LightningCLI):
         return super()._instantiate_trainer(config, callbacks)
 
 
-def settle_network(config: Any) -> None:
+def resolve_model_settings(config: Any) -> None:
     """Decide what the settings of the model leave open: what is not given comes from the checkpoint or the weights file.
 
     A run that is resumed or evaluated does not need the weights that it started from: they are in the checkpoint.
@@ -244,11 +244,11 @@ def write_config(cli: DetectorCLI) -> None:
 def fit(cli: DetectorCLI) -> None:
     """Train, and say at the end what came out and where it is."""
     write_config(cli)
-    with a_process_of_the_run(cli) as is_child:
+    with child_process_environment(cli) as is_child:
         try:
             cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=cli.config["ckpt_path"], weights_only=True)
         except StoppedBySignal as stop:
-            tell_how_to_go_on(cli, stop)
+            log_resume_command(cli, stop)
             # As shells report a process that a signal has ended. Lightning kills all when a child exits with an error.
             sys.exit(0 if is_child else 128 + stop.signum)
         except NonFiniteLoss as error:
@@ -257,15 +257,15 @@ def fit(cli: DetectorCLI) -> None:
 
 
 @rank_zero_only
-def tell_how_to_go_on(cli: DetectorCLI, stop: StoppedBySignal) -> None:
+def log_resume_command(cli: DetectorCLI, stop: StoppedBySignal) -> None:
     """Print the command that resumes the run."""
-    config = starts(cli.run_dir, "config", ".yaml")[-1]
+    config = numbered_files(cli.run_dir, "config", ".yaml")[-1]
     again = f": python train.py --config {config} --ckpt_path {stop.checkpoint}" if stop.checkpoint else ""
     rank_zero_info(f"{stop}{again}")
 
 
 @contextmanager
-def a_process_of_the_run(cli: DetectorCLI) -> Iterator[bool]:
+def child_process_environment(cli: DetectorCLI) -> Iterator[bool]:
     """Tell the processes that Lightning starts what they must know, and yield whether this is one of them.
 
     Out of memory exits with advice.
@@ -303,9 +303,9 @@ def evaluate(cli: DetectorCLI) -> None:
     model = cli.model  # which has the weights already, if they are not a checkpoint
     if not cli.config["model"]["weights"]:
         model = DetectorModule.load_from_checkpoint(cli.config["eval"], map_location="cpu", weights_only=True)
-    judge = cli.trainer.validate if cli.config["split"] == "val" else cli.trainer.test
-    with a_process_of_the_run(cli):
-        judge(model, datamodule=cli.datamodule, verbose=False)
+    run = cli.trainer.validate if cli.config["split"] == "val" else cli.trainer.test
+    with child_process_environment(cli):
+        run(model, datamodule=cli.datamodule, verbose=False)
     if cli.config["evaluation"]["predictions"]:
         write_evaluation(cli)
     report(cli)
@@ -340,11 +340,11 @@ def report(cli: DetectorCLI) -> None:
     there = ", ".join(sorted(path.name for path in cli.run_dir.iterdir() if path.is_file() and path.suffix != ".yaml"))
     print(f"report: python -m detector report {cli.run_dir}")
     print(f"done: {', '.join(values) or 'no evaluation'}; everything is in {cli.run_dir}: {there}")
-    for picture in cli.run_dir.glob("*_predictions.jpg"):
-        print(f"look at {picture}")
+    for image in cli.run_dir.glob("*_predictions.jpg"):
+        print(f"look at {image}")
 
 
-def quieten() -> None:
+def filter_warnings() -> None:
     """Keep hints that do not apply here out of the log."""
     for message in (
         ".*does not have many workers.*",
@@ -362,7 +362,7 @@ def quieten() -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Parse ``args`` (by default the command line) and train or evaluate; mistakes in them exit with a message."""
-    quieten()
+    filter_warnings()
     torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it
     try:
         cli = DetectorCLI(args)

@@ -3,9 +3,9 @@
 ``python -m benchmarks.annotations`` (about 5 minutes) makes both sets up in a temporary folder (0.4 GB) and writes
 ``benchmarks/results/annotations.json``:
 
-1. an annotation file like COCO's ``instances_train2017.json``, 118,287 pictures, 860,001 objects with polygons: seconds
+1. an annotation file like COCO's ``instances_train2017.json``, 118,287 images, 860,001 objects with polygons: seconds
    until it is read and checked, beside Python's ``json.load`` and pycocotools' ``COCO(file)`` of the same file;
-2. 100,000 pictures (entries that share 64 small files), 4 workers, 3 epochs with mosaic: the workers' proportional memory
+2. 100,000 images (entries that share 64 small files), 4 workers, 3 epochs with mosaic: the workers' proportional memory
    (PSS, Linux) through each epoch.
 """
 
@@ -27,15 +27,15 @@ from benchmarks.runs import write
 from data import CocoDataModule
 from data.coco import read_coco
 
-PICTURES, OBJECTS, CLASSES = 118_287, 860_001, 80  # of COCO 2017's training set
+IMAGES, OBJECTS, CLASSES = 118_287, 860_001, 80  # of COCO 2017's training set
 GOAL_SECONDS = 15.0
 READINGS = 8  # of the memory in an epoch
 
 
 def make_coco_sized(folder: Path) -> Path:
-    """Write an annotation file as large as COCO's, and empty files for pictures; return its path."""
+    """Write an annotation file as large as COCO's, and empty files for images; return its path."""
     draw = np.random.default_rng(0)
-    ids = (draw.permutation(PICTURES) + 1).tolist()
+    ids = (draw.permutation(IMAGES) + 1).tolist()
     (folder / "pictures").mkdir()
     for id_ in ids:
         (folder / "pictures" / f"{id_:012d}.jpg").touch()
@@ -43,7 +43,7 @@ def make_coco_sized(folder: Path) -> Path:
         {"id": id_, "file_name": f"{id_:012d}.jpg", "height": 480, "width": 640, "license": 3, "date_captured": "2013-11-14"}
         for id_ in ids
     ]
-    owners, classes = draw.integers(0, PICTURES, OBJECTS), draw.integers(1, CLASSES + 1, OBJECTS)
+    owners, classes = draw.integers(0, IMAGES, OBJECTS), draw.integers(1, CLASSES + 1, OBJECTS)
     corners, points = draw.random((OBJECTS, 4)), draw.integers(6, 30, OBJECTS)
     path = folder / "instances.json"
     with path.open("w") as file:
@@ -79,8 +79,8 @@ def time_opening(path: Path) -> dict[str, float]:
     return seconds
 
 
-def make_many_pictures(folder: Path, count: int, files: int = 64) -> Path:
-    """Write ``files`` small pictures and an annotation file that lists them ``count`` times, three objects each."""
+def make_many_images(folder: Path, count: int, files: int = 64) -> Path:
+    """Write ``files`` small images and an annotation file that lists them ``count`` times, three objects each."""
     draw = np.random.default_rng(0)
     (folder / "pictures").mkdir()
     for n in range(files):
@@ -139,12 +139,12 @@ def main() -> None:
         path = make_coco_sized(Path(folder))
         size = path.stat().st_size / 1e6
         seconds = time_opening(path)
-    print(f"opening {PICTURES:,} pictures and {OBJECTS:,} objects, {size:.0f} MB (goal: {GOAL_SECONDS:g} s):")
+    print(f"opening {IMAGES:,} images and {OBJECTS:,} objects, {size:.0f} MB (goal: {GOAL_SECONDS:g} s):")
     for name, spent in seconds.items():
         print(f"  {name:<24}{spent:>8.1f} s")
     with tempfile.TemporaryDirectory() as folder:
-        readings = watch_workers(make_many_pictures(Path(folder), args.pictures))
-    print(f"memory of 4 workers, PSS in MB, {READINGS} times in each epoch over {args.pictures:,} pictures:")
+        readings = watch_workers(make_many_images(Path(folder), args.images))
+    print(f"memory of 4 workers, PSS in MB, {READINGS} times in each epoch over {args.images:,} images:")
     for epoch, found in enumerate(readings):
         print(f"  epoch {epoch}: " + " ".join(f"{value:.0f}" for value in found))
     write("annotations", {"opening_seconds": seconds, "file_mb": size, "worker_mb": readings})

@@ -8,7 +8,7 @@ import argparse
 from pathlib import Path
 from statistics import mean
 
-from benchmarks.runs import judge, train, write
+from benchmarks.runs import run_coco_eval, train, write
 from detector.callbacks.coco_evaluation import BRANCHES
 
 CONFIGS = ["configs/data/bccd.yaml", "configs/bccd_scratch.yaml"]
@@ -37,7 +37,7 @@ def main() -> None:
             seeded = ["--seed_everything", str(seed), "--evaluation.branch", "one2one", "--data.num_workers", "0"]
             train([*common, *seeded], run, epochs=60)
             truth = args.root / "annotations" / "instances_val.json"
-            for name, value in judge(common, run / "best.ckpt", truth).items():
+            for name, value in run_coco_eval(common, run / "best.ckpt", truth).items():
                 results.setdefault(variant, {}).setdefault(name, []).append(value)
     print(f"{'AP on the validation set':<26}{'NMS-free':<34}with NMS")
     for variant, numbers in results.items():

@@ -1,6 +1,6 @@
-"""Can a detector learn a few pictures of a COCO-format set by heart? If not, something between file and loss is wrong.
+"""Can a detector learn a few images of a COCO-format set by heart? If not, something between file and loss is wrong.
 
-``python -m benchmarks.by_heart ANNOTATIONS IMAGES`` trains on the first pictures that have objects, without augmentation,
+``python -m benchmarks.by_heart ANNOTATIONS IMAGES`` trains on the first images that have objects, without augmentation,
 evaluates on the same ones, and prints the table of both branches.
 """
 
@@ -20,8 +20,8 @@ from detector.evaluation.coco_eval import coco_table
 STILL = Augmentation(mosaic=0.0, scale=0.0, translate=0.0, fliplr=0.0, hsv=(0.0, 0.0, 0.0))
 
 
-def first_pictures(annotations: Path, number: int, target: Path) -> None:
-    """Write the part of ``annotations`` that concerns the first ``number`` pictures with objects to ``target``."""
+def first_images(annotations: Path, number: int, target: Path) -> None:
+    """Write the part of ``annotations`` that concerns the first ``number`` images with objects to ``target``."""
     content = json.loads(annotations.read_text())
     with_objects = {annotation["image_id"] for annotation in content["annotations"]}
     content["images"] = [image for image in content["images"] if image["id"] in with_objects][:number]
@@ -45,7 +45,7 @@ def main() -> None:
     L.seed_everything(0)
     with tempfile.TemporaryDirectory() as folder:
         subset = Path(folder) / "subset.json"
-        first_pictures(args.annotations, args.num_images, subset)
+        first_images(args.annotations, args.num_images, subset)
         files = {
             "train_annotations": subset,
             "val_annotations": subset,
@@ -74,7 +74,7 @@ def main() -> None:
             use_distributed_sampler=False,
         )
         trainer.fit(module, datamodule=data)
-    print(f"{args.variant}, {args.num_images} pictures of {args.annotations}, {args.image_size} px, {args.epochs} epochs")
+    print(f"{args.variant}, {args.num_images} images of {args.annotations}, {args.image_size} px, {args.epochs} epochs")
     print(coco_table(evaluation.results))
 
 

@@ -1,7 +1,7 @@
 """How fast training samples are made, beside stock albumentations, stage by stage and by number of workers.
 
 ``python -m benchmarks.data --root datasets/coco128`` (about 3 minutes) writes ``benchmarks/results/data.json``. The first
-two tables are CPU time of one thread with decoded pictures in memory, in milliseconds and in yards (see
+two tables are CPU time of one thread with decoded images in memory, in milliseconds and in yards (see
 benchmarks/yard.py); the last one is wall-clock time of whole loaders that read files.
 """
 
@@ -25,11 +25,11 @@ from data import Augmentation, CocoDataModule
 from data.cache import Fitted
 from data.images import read_image
 from data.mosaic import Source, map_objects, render
-from data.sampler import Key
+from data.sampler import SampleKey
 
 RESULTS = Path(__file__).parent / "results" / "data.json"
 TARGET_MS, TARGET_YARDS, TARGET_RATIO = 6.0, 0.016, 6.0  # from the issue that set them
-REFERENCE_YARDS = 0.023  # the public reference with pictures in memory, measured elsewhere
+REFERENCE_YARDS = 0.023  # the public reference with images in memory, measured elsewhere
 
 
 def cpu_ms(function: Callable[[int], object], calls: int, rounds: int) -> float:
@@ -44,7 +44,7 @@ def cpu_ms(function: Callable[[int], object], calls: int, rounds: int) -> float:
 
 
 def stock_pipeline(size: int, augment: Augmentation) -> A.Compose:
-    """Return the same recipe from albumentations' own parts: a mosaic twice as large, warped, cropped, coloured, flipped."""
+    """Return the same recipe from albumentations' own parts: a mosaic twice as large, warped, cropped, colored, flipped."""
     hue, saturation, value = augment.hsv
     parts = [
         A.Mosaic(grid_yx=(2, 2), target_size=(2 * size, 2 * size), cell_shape=(size, size), fill=114, p=1),
@@ -63,29 +63,29 @@ def stock_pipeline(size: int, augment: Augmentation) -> A.Compose:
 
 
 class Samples:
-    """Both pipelines on the same decoded pictures, none of which is read twice."""
+    """Both pipelines on the same decoded images, none of which is read twice."""
 
     def __init__(self, data: CocoDataModule, size: int) -> None:
         self.size = size
         self.dataset = data.train_dataloader().dataset.dataset
         self.order = self.dataset.order.order(0).tolist()
-        annotations = self.dataset.pictures.annotations
-        held = [self.dataset.pictures.fitted(n, (size, size)) for n in range(len(annotations))]
+        annotations = self.dataset.reader.annotations
+        held = [self.dataset.reader.fitted(n, (size, size)) for n in range(len(annotations))]
         self.dataset.cache = None
-        self.dataset.pictures.fitted = lambda n, _: held[n]
+        self.dataset.reader.fitted = lambda n, _: held[n]
         self.stock = stock_pipeline(size, data.augment)
         self.stock.set_random_seed(0)
         self.items = [self._item(n, held[n]) for n in range(len(annotations))]
         self.draw = np.random.default_rng(0)
 
-    def _item(self, n: int, picture: Fitted) -> dict[str, Any]:
-        boxes, _ = self.dataset.pictures.annotations.objects(n)
-        numbered = np.column_stack([boxes * np.array(picture.scale * 2), np.arange(len(boxes))]).astype(np.float32)
-        return {"image": picture.image, "bboxes": numbered}
+    def _item(self, n: int, fitted: Fitted) -> dict[str, Any]:
+        boxes, _ = self.dataset.reader.annotations.objects(n)
+        numbered = np.column_stack([boxes * np.array(fitted.scale * 2), np.arange(len(boxes))]).astype(np.float32)
+        return {"image": fitted.image, "bboxes": numbered}
 
     def ours(self, number: int) -> None:
         """Make a training sample."""
-        self.dataset[Key(self.order[number % len(self.order)], number // len(self.order), (self.size, self.size))]
+        self.dataset[SampleKey(self.order[number % len(self.order)], number // len(self.order), (self.size, self.size))]
 
     def albumentations(self, number: int) -> None:
         """Make one with the stock pipeline, its partners drawn as ours are."""
@@ -93,7 +93,7 @@ class Samples:
         self.stock(**self.items[self.order[number % len(self.order)]], mosaic_metadata=partners)
 
     def layers(self, number: int) -> list[list[Source]]:
-        """Return the pictures and boxes of a mosaic."""
+        """Return the images and boxes of a mosaic."""
         chosen = [number, *np.random.default_rng(number).integers(len(self.items), size=3).tolist()]
         return [
             [Source(self.items[n % len(self.items)]["image"], self.items[n % len(self.items)]["bboxes"]) for n in chosen]
@@ -127,7 +127,7 @@ def stages(data: CocoDataModule, size: int, rounds: int) -> dict[str, float]:
         ),
         "mosaic, affine, flip": cpu_ms(lambda n: render([s.image for s in layouts[n][0]], layouts[n][1]), calls, rounds),
         "boxes": cpu_ms(lambda n: map_objects([s.boxes for s in layouts[n][0]], layouts[n][1]), calls, rounds),
-        "colours": cpu_ms(lambda n: pipeline.colours.apply(images[n], 0.5 * gains), calls, rounds),
+        "colors": cpu_ms(lambda n: pipeline.colors.apply(images[n], 0.5 * gains), calls, rounds),
         "whole sample": cpu_ms(samples.ours, calls, rounds),
     }
 
@@ -165,7 +165,7 @@ def main() -> None:
     after = yard()
     unit = (before + after) / 2
     print(f"1 yard = {before:.0f} ms before, {after:.0f} ms after; OpenCV {cv2.__version__}, albumentations {A.__version__}")
-    print(f"CPU time of a training sample at {args.size} px, decoded pictures in memory:")
+    print(f"CPU time of a training sample at {args.size} px, decoded images in memory:")
     for name, spent in both.items():
         print(f"  {name:<22}{spent:>8.2f} ms{spent / unit:>9.4f} yards{1e3 / spent:>8.0f} images/s")
     ratio = both["stock albumentations"] / both["ours"]

@@ -20,7 +20,7 @@ BACKENDS: tuple[Backend, ...] = ("pycocotools", "faster-coco-eval")
 CLASSES, OBJECTS_AN_IMAGE = 80, 7.3  # as in COCO
 
 
-def made_up(num_images: int, num_detections: int, seed: int = 0) -> tuple[dict, np.ndarray]:
+def random_batch(num_images: int, num_detections: int, seed: int = 0) -> tuple[dict, np.ndarray]:
     """Return ground truth and detections (N, 7): of each object a few with noise, the rest anywhere, scores falling."""
     rng = np.random.default_rng(seed)
     objects, rows = [], np.empty((num_images, num_detections, 7))
@@ -49,7 +49,7 @@ def made_up(num_images: int, num_detections: int, seed: int = 0) -> tuple[dict, 
 
 def measure(backend: Backend, num_images: int, num_detections: int) -> dict:
     """Evaluate in this process, and return numbers, seconds, and memory before and at its peak."""
-    content, detections = made_up(num_images, num_detections)
+    content, detections = random_batch(num_images, num_detections)
     truth = load_ground_truth(content)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     wall, cpu = time.perf_counter(), time.process_time()

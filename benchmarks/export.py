@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.export --checkpoint ../shared/checkpoints/yolo26n-bccd.pt --root ../shared/datasets/bccd`` exports the
 checkpoint in every way that runs on a CPU, and prints for each the AP on the validation set and the largest differences to
-PyTorch of raw boxes (px of the network input) and scores, over real pictures in batches of 1, 2 and 5. Writes
+PyTorch of raw boxes (px of the network input) and scores, over real images in batches of 1, 2 and 5. Writes
 ``benchmarks/results/export.json``. Takes a few minutes; the machine need not be quiet.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.reference_checkpoint import read_picture
+from benchmarks.reference_checkpoint import read_rgb
 from benchmarks.runs import write
 from detector.evaluation.coco_eval import evaluate
 from detector.evaluation.coco_files import detection_rows, load_ground_truth
@@ -84,7 +84,7 @@ def average_precision(
     rows = []
     for start in range(0, len(images), batch_size):
         some = images[start : start + batch_size]
-        batch, places = predictor.prepare([read_picture(folder / image["file_name"]) for image in some])
+        batch, places = predictor.prepare([read_rgb(folder / image["file_name"]) for image in some])
         for image, place, found in zip(some, places, run(batch)[0], strict=True):
             found = found[found[:, 4] > SCORE_THRESHOLD]
             boxes = to_original(torch.from_numpy(found[:, :4]), place).numpy()
@@ -98,14 +98,14 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, default=Path("../shared/checkpoints/yolo26n-bccd.pt"))
     parser.add_argument("--root", type=Path, default=Path("../shared/datasets/bccd"))
     parser.add_argument("--image_size", type=int, help="side of the input; default: that of the checkpoint")
-    parser.add_argument("--int8", action="store_true", help="quantise, too, on 200 pictures of the training set")
+    parser.add_argument("--int8", action="store_true", help="quantize, too, on 200 images of the training set")
     parser.add_argument("--out", default="export", help="name of the results file (%(default)s)")
     args = parser.parse_args()
     predictor = load_detector(args.checkpoint, image_size=args.image_size)
     annotations = args.root / "annotations" / "instances_val.json"
     images = sorted(json.loads(annotations.read_text())["images"], key=lambda image: image["id"])
     folder, truth = args.root / "val", load_ground_truth(annotations)
-    inputs, _ = predictor.prepare([read_picture(folder / image["file_name"]) for image in images[:10]])
+    inputs, _ = predictor.prepare([read_rgb(folder / image["file_name"]) for image in images[:10]])
     result: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
         files = Path(name)
@@ -124,8 +124,8 @@ def main() -> None:
             "OpenVINO, half": openvino_runner(files / "half.xml"),
         }
         if args.int8:
-            pictures = sorted((args.root / "train").glob("*.jpg"))[:200]
-            quantize(predictor, files / "int8.xml", pictures)
+            calibration = sorted((args.root / "train").glob("*.jpg"))[:200]
+            quantize(predictor, files / "int8.xml", calibration)
             runs["OpenVINO, int8"] = openvino_runner(files / "int8.xml")
         for label, run in runs.items():
             at_a_time = BATCH if label == ANY_BATCH else 1

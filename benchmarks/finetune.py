@@ -13,7 +13,7 @@ from itertools import product
 from pathlib import Path
 from statistics import mean
 
-from benchmarks.runs import judge, train, write
+from benchmarks.runs import run_coco_eval, train, write
 from detector.callbacks.coco_evaluation import BRANCHES
 
 EPOCHS, SOURCE_EPOCHS = 30, 8  # of configs/finetune.yaml and configs/demo.yaml
@@ -36,7 +36,7 @@ def measure(variant: str, root: Path, runs: Path, weights: Path, arm: str, seed:
     seeded = ["--seed_everything", str(seed), "--data.num_workers", "0", "--trainer.check_val_every_n_epoch", str(EPOCHS)]
     run = runs / f"finetune_{variant}_{arm.replace(', ', '_').replace(' ', '-')}_s{seed}"
     train([*common, *start, *ARMS[arm], *seeded], run, EPOCHS)
-    return judge(common, run / "last.ckpt", root / "annotations" / "instances_val.json")
+    return run_coco_eval(common, run / "last.ckpt", root / "annotations" / "instances_val.json")
 
 
 def main() -> None:

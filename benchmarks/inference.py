@@ -5,11 +5,11 @@ one, folded), latency of a batch of 1 (median and 95th percentile, in millisecon
 throughput of a batch of 8 and peak memory, and writes ``benchmarks/results/inference.json``. Every round gives each model in
 each runtime its turn, in alternating order; memory is that of a process of its own. A machine that is a third slower an hour
 later still ranks models: they are compared (with the first model, and with PyTorch) within each round, in which the turns of
-a runtime are neighbours; given are the median of the rounds' ratios and the 95 % interval of that median. About 10 minutes,
-on a quiet machine. int8 needs pictures to calibrate with: ``--int8 ../shared/datasets/bccd/train``.
+a runtime are neighbors; given are the median of the rounds' ratios and the 95 % interval of that median. About 10 minutes,
+on a quiet machine. int8 needs images to calibrate with: ``--int8 ../shared/datasets/bccd/train``.
 
 What is timed is the network with decoding to detections (B, 300, 6), from an array of floats to one; reading and resizing
-pictures, the same for all, are not.
+images, the same for all, are not.
 """
 
 import argparse
@@ -42,7 +42,7 @@ from detector.weights.info import WeightsInfo
 
 RUNTIMES = ("pytorch", "onnxruntime", "openvino", "openvino-int8")
 THREADS = 2
-CALIBRATION = 32  # pictures: speed does not depend on them, AP does (benchmarks/export.py)
+CALIBRATION = 32  # images: speed does not depend on them, AP does (benchmarks/export.py)
 RUNS_A_TURN = 3
 Run = Callable[[], object]
 
@@ -62,7 +62,7 @@ def costs(detector: Detector, size: int) -> dict[str, float]:
     return {"parameters_m": sum(p.numel() for p in detector.parameters()) / 1e6, "gflops": counter.get_total_flops() / 1e9}
 
 
-def write_file(predictor: Predictor, runtime: str, batch: int, folder: Path, pictures: list[Path]) -> Path:
+def write_file(predictor: Predictor, runtime: str, batch: int, folder: Path, images: list[Path]) -> Path:
     """Export for ``runtime`` and return the file; PyTorch needs none."""
     settings = ExportSettings(batch_size=batch)
     if runtime == "pytorch":
@@ -75,11 +75,11 @@ def write_file(predictor: Predictor, runtime: str, batch: int, folder: Path, pic
         export(predictor, path, "openvino", settings)
     else:
         path = folder / f"int8-{batch}.xml"
-        # A batch is calibrated with copies of a picture.
+        # A batch is calibrated with copies of an image.
         quantize(
             predictor,
             path,
-            pictures[: max(len(pictures) // batch, 1)],
+            images[: max(len(images) // batch, 1)],
             ExportSettings(batch_size=batch),
         )
     return path
@@ -161,8 +161,8 @@ def measure_memory(model: str, runtime: str, path: Path, size: int) -> float:
 
 def measure(args: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any]]:
     """Return everything about each model in each runtime."""
-    pictures = [s.path for s in find_sources([str(args.int8)]).found if s.frames is None][:CALIBRATION] if args.int8 else []
-    runtimes = [r for r in args.runtimes if r != "openvino-int8" or pictures]
+    images = [s.path for s in find_sources([str(args.int8)]).found if s.frames is None][:CALIBRATION] if args.int8 else []
+    runtimes = [r for r in args.runtimes if r != "openvino-int8" or images]
     rows: dict[str, dict[str, Any]] = {}
     one: dict[str, Run] = {}
     many: dict[str, Run] = {}
@@ -173,14 +173,14 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any]]
         for runtime in runtimes:
             label = f"{model}, {runtime}"
             (where := folder / f"{number}-{runtime}").mkdir()
-            paths = {batch: write_file(predictor, runtime, batch, where, pictures) for batch in (1, args.batch)}
+            paths = {batch: write_file(predictor, runtime, batch, where, images) for batch in (1, args.batch)}
             one[label] = make_run(predictor, runtime, 1, paths[1])
             many[label] = make_run(predictor, runtime, args.batch, paths[args.batch])
             rows[label] = {f"trained_{k}": v for k, v in trained.items()} | {f"deployed_{k}": v for k, v in deployed.items()}
             rows[label]["peak_mb"] = peak_memory(model, runtime, paths[1], args.size)
-    neighbours = [f"{model}, {runtime}" for runtime in runtimes for model in args.models]
-    turns = time_all({label: one[label] for label in neighbours}, args.rounds)
-    for label in neighbours:
+    neighbors = [f"{model}, {runtime}" for runtime in runtimes for model in args.models]
+    turns = time_all({label: one[label] for label in neighbors}, args.rounds)
+    for label in neighbors:
         model, _, runtime = label.rpartition(", ")
         times = np.concatenate(turns[label]).tolist()
         rows[label] |= {"median_ms": median(times), "p95_ms": float(np.percentile(times, 95))}
@@ -217,12 +217,12 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=640, help="side of the square input (%(default)s)")
     parser.add_argument("--batch", type=int, default=8, help="of the throughput (%(default)s)")
     parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--int8", type=Path, help="folder of pictures to calibrate with; without it, int8 is left out")
+    parser.add_argument("--int8", type=Path, help="folder of images to calibrate with; without it, int8 is left out")
     parser.add_argument("--out", default="inference", help="name of the results file (%(default)s)")
     parser.add_argument("--memory_of", nargs=2, metavar=("RUNTIME", "FILE"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if "openvino-int8" in args.runtimes and args.int8 is None and args.runtimes != list(RUNTIMES):
-        parser.error("openvino-int8 needs pictures to calibrate with: --int8 FOLDER")
+        parser.error("openvino-int8 needs images to calibrate with: --int8 FOLDER")
     torch.set_num_threads(THREADS)
     if args.memory_of:
         print(measure_memory(args.models[0], args.memory_of[0], Path(args.memory_of[1]), args.size))

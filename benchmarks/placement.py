@@ -7,7 +7,7 @@ stopped) trains on the blood cells at 224 px for 20 epochs:
 2. the plain network and the best two, five seeds each: mean difference to the plain network of the same seed, with the 95 %
    interval of a paired t-test, on validation and test set; once more without seed 0, which has chosen them;
 3. two reasons why dynamic layers may not help, ``--explained_seeds`` seeds each: routers that learn too slowly, and experts
-   that learn too fast (orthogonalised steps do not shrink with an expert's share: two steps of halves move the mixture by
+   that learn too fast (orthogonalized steps do not shrink with an expert's share: two steps of halves move the mixture by
    a whole one, and shares of four sigmoids sum to 2). How much shares vary between images is told beside the AP.
 
 All APs are of the average weights after the last epoch, so that no choice of an epoch flatters the validation set.
@@ -24,7 +24,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from benchmarks.runs import judge, train, write
+from benchmarks.runs import run_coco_eval, train, write
 from detector.callbacks.coco_evaluation import BRANCHES
 from detector.dynamic.convert import PLACES
 
@@ -82,7 +82,9 @@ class Study:
         rest |= {"trainer.check_val_every_n_epoch": EPOCHS}
         train([*common, *(f"--{name}={value}" for name, value in rest.items())], run, EPOCHS)
         folder = self.root / "annotations"
-        return {split: judge(common, run / "last.ckpt", folder / f"instances_{split}.json", split) for split in SPLITS}
+        return {
+            split: run_coco_eval(common, run / "last.ckpt", folder / f"instances_{split}.json", split) for split in SPLITS
+        }
 
     def run_of(self, arm: Arm, seed: int) -> Path:
         """Return the folder of a run."""

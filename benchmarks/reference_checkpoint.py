@@ -27,8 +27,8 @@ NAME = "yolo26n-bccd"
 SHOWN = ("AP", "AP50", "AP75", "AR100", "detections")
 
 
-def read_picture(path: Path) -> np.ndarray:
-    """Return the picture as stored, RGB: annotations are of stored pixels."""
+def read_rgb(path: Path) -> np.ndarray:
+    """Return the image as stored, RGB: annotations are of stored pixels."""
     return cv2.cvtColor(cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION), cv2.COLOR_BGR2RGB)
 
 
@@ -39,7 +39,7 @@ def run(predictor: Predictor, images: list[dict[str, Any]], folder: Path) -> tup
     raw = []
     ids = np.arange(1, 1 + len(predictor.class_names))
     for image in images:
-        canvas, place = letterbox(read_picture(folder / image["file_name"]), predictor.image_size, scale_up=False)
+        canvas, place = letterbox(read_rgb(folder / image["file_name"]), predictor.image_size, scale_up=False)
         batch = torch.from_numpy(canvas).permute(2, 0, 1)[None].float() / 255
         outputs = predictor.model(batch)
         statistics = {}

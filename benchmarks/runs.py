@@ -28,7 +28,7 @@ def finished(run: Path, epochs: int) -> bool:
     return log.exists() and log.read_text().splitlines()[-1].split()[:1] == [str(epochs - 1)]
 
 
-def judge(arguments: list[str], checkpoint: Path, truth: Path, split: str = "val") -> dict[str, float]:
+def run_coco_eval(arguments: list[str], checkpoint: Path, truth: Path, split: str = "val") -> dict[str, float]:
     """Return ``<branch> AP`` and ``<branch> AP50`` of a checkpoint, by pycocotools on the predictions it writes."""
     folder = checkpoint.parent / f"eval_{split}"
     suffix = "" if split == "val" else f"_{split}"

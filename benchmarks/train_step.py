@@ -22,7 +22,7 @@ from detector.callbacks.ema import update_average
 from detector.network.decode import decode
 from detector.network.model import Detector, build_detector
 from detector.training.loss import DetectionLoss
-from detector.training.musgd import MuSGD, orthogonalise
+from detector.training.musgd import MuSGD, orthogonalize
 from detector.training.optimizer import parameter_groups
 
 RESULTS = Path(__file__).parent / "results" / "train_step.json"
@@ -40,14 +40,14 @@ class Case:
     batch: int
     channels_last: bool = True
     compile: bool = False
-    orthogonalise: str = "float32"
+    orthogonalize: str = "float32"
     dynamic: dict[str, Any] | None = None  # fields of DynamicConfig that make the variant another one
 
     @property
     def label(self) -> str:
         """Say in one line what is measured."""
         how = ["channels_last" if self.channels_last else "contiguous", "compiled" if self.compile else "eager"]
-        return f"{self.variant} {self.size} px x {self.batch}, {', '.join(how)}, {self.orthogonalise} Muon"
+        return f"{self.variant} {self.size} px x {self.batch}, {', '.join(how)}, {self.orthogonalize} Muon"
 
 
 def made_up_batch(case: Case, objects_an_image: int = 8) -> tuple[Tensor, list[Target]]:
@@ -74,7 +74,7 @@ class Step:
         if case.channels_last:
             self.model.to(memory_format=torch.channels_last)
         self.average = deepcopy(self.model)
-        self.optimizer = MuSGD(parameter_groups(self.model, 1e-4, 5e-4), precision=getattr(torch, case.orthogonalise))
+        self.optimizer = MuSGD(parameter_groups(self.model, 1e-4, 5e-4), precision=getattr(torch, case.orthogonalize))
         self.loss = DetectionLoss()
         self.images, self.targets = made_up_batch(case)
         if case.compile:
@@ -133,8 +133,8 @@ def measure(cases: list[Case], repeats: int) -> list[dict[str, Any]]:
     return rows
 
 
-def measure_orthogonalisation(repeats: int) -> dict[str, float]:
-    """Return the milliseconds of orthogonalising all matrices of yolo26_n, grouped by shape and one by one."""
+def measure_orthogonalization(repeats: int) -> dict[str, float]:
+    """Return the milliseconds of orthogonalizing all matrices of yolo26_n, grouped by shape and one by one."""
     matrices = [p.detach().flatten(1) for p in build_detector("yolo26_n", 80).parameters() if p.ndim == 4]
     by_shape: dict[tuple[int, ...], list[Tensor]] = {}
     for matrix in matrices:
@@ -144,7 +144,7 @@ def measure_orthogonalisation(repeats: int) -> dict[str, float]:
     spent = {}
     for how, groups in (("grouped by shape", stacks), ("one by one", singles)):
         for precision in (torch.float32, torch.bfloat16):
-            times = [milliseconds(lambda: [orthogonalise(g, precision) for g in groups]) for _ in range(repeats + 1)]  # noqa: B023
+            times = [milliseconds(lambda: [orthogonalize(g, precision) for g in groups]) for _ in range(repeats + 1)]  # noqa: B023
             spent[f"{how}, {str(precision).removeprefix('torch.')}"] = median(times[1:])
     return spent
 
@@ -168,12 +168,12 @@ def main() -> None:
     torch.set_num_threads(2)
     before = yard()
     plain, dynamic = Case("yolo26_n", 320, 16), Case("dyn_n", 320, 16)
-    groups = [[plain, dynamic, replace(plain, channels_last=False), replace(plain, orthogonalise="bfloat16")]]
+    groups = [[plain, dynamic, replace(plain, channels_last=False), replace(plain, orthogonalize="bfloat16")]]
     if not args.quick:
         groups.append([replace(plain, compile=True), replace(dynamic, compile=True), plain])
         groups.append([Case("yolo26_n", 640, 8), Case("dyn_n", 640, 8), Case("yolo26_n", 640, 8, channels_last=False)])
     rows = [row for group in groups for row in measure(group, args.repeats)]
-    muon = measure_orthogonalisation(args.repeats)
+    muon = measure_orthogonalization(args.repeats)
     after = yard()
     unit = (before + after) / 2
     print(f"1 yard = {before:.0f} ms before, {after:.0f} ms after; torch {torch.__version__}, {platform.machine()}")
@@ -184,14 +184,14 @@ def main() -> None:
     print(f"  loss with assignment 320 px {base['loss'] / unit:.3f} ({REFERENCE['loss 320']})")
     for row in (rows[0], rows[3]):
         both = (row["optimizer"] + row["ema"]) / unit
-        print(f"  MuSGD with EMA, {row['orthogonalise']} {both:.2f} ({REFERENCE['optimizer + ema']})")
+        print(f"  MuSGD with EMA, {row['orthogonalize']} {both:.2f} ({REFERENCE['optimizer + ema']})")
     if not args.quick:
         large = next(row for row in rows if row["size"] == 640)
         print(f"  step 640 px {large['step'] / unit:.2f} ({REFERENCE['step 640']})")
     print(f"  dyn_n / yolo26_n, step at 320 px: {rows[1]['step'] / base['step']:.2f}")
-    print("orthogonalising the matrices of yolo26_n, ms: " + "; ".join(f"{k} {v:.0f}" for k, v in muon.items()))
+    print("orthogonalizing the matrices of yolo26_n, ms: " + "; ".join(f"{k} {v:.0f}" for k, v in muon.items()))
     RESULTS.parent.mkdir(exist_ok=True)
-    written = {"yard_before": before, "yard_after": after, "torch": torch.__version__, "rows": rows, "orthogonalise": muon}
+    written = {"yard_before": before, "yard_after": after, "torch": torch.__version__, "rows": rows, "orthogonalize": muon}
     RESULTS.write_text(json.dumps(written, indent=1) + "\n")
 
 

@@ -31,7 +31,7 @@ def parse(args: list[str]) -> tuple[argparse.Namespace, ArgumentParser, Namespac
     own.add_argument("command", choices=("check", "show"))
     own.add_argument("--config", action="append", default=[], help="a configuration file; may be given several times")
     own.add_argument("--out", type=Path, default=OUT, help="folder for the report or the sheets (%(default)s)")
-    own.add_argument("--quick", action="store_true", help="check: the annotations only, without decoding pictures")
+    own.add_argument("--quick", action="store_true", help="check: the annotations only, without decoding images")
     own.add_argument("--pictures", type=int, default=16, help="show: how many of each split (%(default)s)")
     options, rest = own.parse_known_args(args)
     parser = ArgumentParser(prog="python -m data", exit_on_error=False)

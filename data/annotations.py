@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
-from detector.text import counted
+from detector.text import plural
 
 
 @dataclass(frozen=True)
 class Annotations:
-    """The pictures and objects of a split: I images in the file's order, and N objects sorted by image.
+    """The images and objects of a split: I images in the file's order, and N objects sorted by image.
 
     The objects of image i are those from ``offsets[i]`` to ``offsets[i + 1]``. Arrays are shared between forked workers;
     lists of dicts would be copied bit by bit as the workers touch them.
@@ -27,13 +27,13 @@ class Annotations:
     file_names: np.ndarray  # (I,) bytes, UTF-8
     offsets: np.ndarray  # (I + 1,) int64
     ids: np.ndarray  # (N,) int64
-    bboxes: np.ndarray  # (N, 4) float64, x y width height as in the file, so possibly sticking out of the picture
+    bboxes: np.ndarray  # (N, 4) float64, x y width height as in the file, so possibly sticking out of the image
     areas: np.ndarray  # (N,) float64
     crowds: np.ndarray  # (N,) bool
     labels: np.ndarray  # (N,) int64, 0..C-1
     category_ids: list[int]  # C of them, ascending
     class_names: list[str]  # in the same order
-    upright: bool = False  # whether sizes and boxes are those of the pictures as viewers show them, EXIF rotation applied
+    upright: bool = False  # whether sizes and boxes are those of the images as viewers show them, EXIF rotation applied
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -42,9 +42,9 @@ class Annotations:
         return self.folder / self.file_names[index].decode()
 
     def objects(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return boxes (N, 4) float32, x1 y1 x2 y2 clipped to the picture, and labels (N,) int64, to train on.
+        """Return boxes (N, 4) float32, x1 y1 x2 y2 clipped to the image, and labels (N,) int64, to train on.
 
-        Crowds are left out, and so is what has no area inside the picture.
+        Crowds are left out, and so is what has no area inside the image.
         """
         own = slice(self.offsets[index], self.offsets[index + 1])
         height, width = self.sizes[index]
@@ -84,9 +84,9 @@ class Annotations:
         crowds = int(self.crowds.sum())
         empty = int((np.diff(self.offsets) == 0).sum())
         return (
-            f"{self.name}: {counted(len(self), 'picture')}, {empty} of them without objects, "
-            f"{counted(len(self.ids) - crowds, 'object')}, {counted(crowds, 'crowd')}, "
-            f"{counted(len(self.class_names), 'class', 'classes')}; pictures in {self.folder}"
+            f"{self.name}: {plural(len(self), 'image')}, {empty} of them without objects, "
+            f"{plural(len(self.ids) - crowds, 'object')}, {plural(crowds, 'crowd')}, "
+            f"{plural(len(self.class_names), 'class', 'classes')}; images in {self.folder}"
         )
 
 
@@ -124,7 +124,7 @@ class Faults:
 
 
 def clip_bboxes(bboxes: np.ndarray, height: np.ndarray | int, width: np.ndarray | int) -> np.ndarray:
-    """Return x y width height (N, 4) as x1 y1 x2 y2, clipped to pictures of that height and width, one or N of them."""
+    """Return x y width height (N, 4) as x1 y1 x2 y2, clipped to images of that height and width, one or N of them."""
     corners = bboxes.copy()
     corners[:, 2:] += bboxes[:, :2]
     np.clip(corners[:, 0::2].T, 0, width, out=corners[:, 0::2].T)
@@ -138,13 +138,13 @@ def have_area(boxes: np.ndarray) -> np.ndarray:
 
 
 def faulty_boxes(annotations: Annotations) -> tuple[np.ndarray, np.ndarray]:
-    """Return two masks (N,) of the objects: without area inside their picture, and others that stick out of it."""
+    """Return two masks (N,) of the objects: without area inside their image, and others that stick out of it."""
     return _faulty(annotations.bboxes, annotations.sizes[annotations.owners()])
 
 
 def _faulty(bboxes: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     solid = have_area(clip_bboxes(bboxes, *sizes.T))
-    limits = sizes[:, ::-1] * (1 + 1e-6)  # shares of the picture turned into pixels need not come out round
+    limits = sizes[:, ::-1] * (1 + 1e-6)  # shares of the image turned into pixels need not come out round
     outside = (bboxes[:, :2] < -1e-3).any(axis=1) | (bboxes[:, :2] + bboxes[:, 2:] > limits).any(axis=1)
     return ~solid, solid & outside
 
@@ -160,15 +160,15 @@ def build_annotations(
     class_names: list[str],
     upright: bool = False,
 ) -> Annotations:
-    """Sort the objects by image. Boxes without area in their picture, or sticking out of it, are counted in warnings."""
+    """Sort the objects by image. Boxes without area in their image, or sticking out of it, are counted in warnings."""
     empty, outside = _faulty(objects.bboxes, sizes[objects.positions])
     _warn(
         name,
         objects.ids[empty],
         ("box has", "boxes have"),
-        "no area inside the picture; dropped from training, and missed in evaluation, as by pycocotools",
+        "no area inside the image; dropped from training, and missed in evaluation, as by pycocotools",
     )
-    _warn(name, objects.ids[outside], ("box sticks", "boxes stick"), "out of the picture; clipped to it for training")
+    _warn(name, objects.ids[outside], ("box sticks", "boxes stick"), "out of the image; clipped to it for training")
     ids = objects.ids
     if (ids <= 0).any():
         # pycocotools marks a found object by its annotation id and takes 0 for not found.
@@ -193,7 +193,7 @@ def build_annotations(
     )
     rank_zero_info(annotations.summary())
     if annotations.crowds.all():
-        rank_zero_warn(f"{name}: has no objects at all; nothing can be learnt or measured from it")
+        rank_zero_warn(f"{name}: has no objects at all; nothing can be learned or measured from it")
     return annotations
 
 
@@ -282,4 +282,4 @@ def repeated(values: Iterable[Any]) -> list[Any]:
 def _warn(name: str, ids: np.ndarray, one_or_many: tuple[str, str], what: str) -> None:
     if len(ids):
         shown = ", ".join(map(str, ids[:5].tolist())) + (" ..." if len(ids) > 5 else "")
-        rank_zero_warn(f"{name}: {counted(len(ids), *one_or_many)} {what} (annotation ids {shown})")
+        rank_zero_warn(f"{name}: {plural(len(ids), *one_or_many)} {what} (annotation ids {shown})")

@@ -1,4 +1,4 @@
-"""The pictures of a split: read, scaled to fit, and kept in memory where that is wanted."""
+"""The images of a split: read, scaled to fit, and kept in memory where that is wanted."""
 
 import math
 import os
@@ -20,7 +20,7 @@ from data.images import read_image, read_reduced
 from data.sampler import LANES
 from detector.imaging.letterbox import fit_letterbox
 from detector.imaging.read import BadImageError
-from detector.text import counted
+from detector.text import plural
 
 BadImages = Literal["raise", "skip"]
 RESERVE = 0.8  # the share of the memory that is free which the cache may take
@@ -28,14 +28,14 @@ RESERVE = 0.8  # the share of the memory that is free which the cache may take
 
 @dataclass(frozen=True)
 class Fitted:
-    """A picture scaled to fit an input, and what its boxes are to be multiplied with."""
+    """An image scaled to fit an input, and what its boxes are to be multiplied with."""
 
     image: np.ndarray  # (h, w, 3) uint8 RGB
     scale: tuple[float, float]  # x, y
 
 
-class Pictures:
-    """The pictures of a split, and what to do about those that cannot be decoded.
+class ImageReader:
+    """The images of a split, and what to do about those that cannot be decoded.
 
     ``skipped`` marks them, (I,) uint8; it is in shared memory, so that what workers find is known everywhere.
     """
@@ -45,12 +45,12 @@ class Pictures:
         self.skipped = torch.zeros(len(annotations), dtype=torch.uint8).share_memory_()
 
     def read(self, index: int) -> np.ndarray | None:
-        """Return the picture, (H, W, 3) uint8 RGB, or None if it is bad and bad ones are skipped."""
+        """Return the image, (H, W, 3) uint8 RGB, or None if it is bad and bad ones are skipped."""
         path, size = self.annotations.image_path(index), self._size(index)
         return self._unless_bad(index, lambda: read_image(path, size, self.annotations.upright))
 
     def fitted(self, index: int, size: tuple[int, int]) -> Fitted | None:
-        """Return the picture scaled to fit ``size`` (height, width), as read does.
+        """Return the image scaled to fit ``size`` (height, width), as read does.
 
         A JPEG at least twice as large is decoded at a half, a quarter or an eighth of its size. What comes out depends on
         the file and ``size`` alone.
@@ -61,7 +61,7 @@ class Pictures:
         image = self._unless_bad(index, lambda: read_reduced(path, original, factor, self.annotations.upright))
         if image is None:
             return None
-        # Of an odd number of pixels the decoder makes a last one that lies half outside of the picture.
+        # Of an odd number of pixels the decoder makes a last one that lies half outside of the image.
         covered = original
         if image.shape[:2] != original:
             covered = image.shape[0] * factor, image.shape[1] * factor
@@ -88,10 +88,10 @@ class Pictures:
 
 
 class PoolCache:
-    """Keeps the pictures of the pools that a worker is at, one pool for each of the sampler's lanes.
+    """Keeps the images of the pools that a worker is at, one pool for each of the sampler's lanes.
 
     So it holds at most ``lanes`` pools, and only lanes / W of them with W workers if that comes out even. It cannot change a
-    sample: pools are drawn from seed and epoch, and pictures depend on their files alone.
+    sample: pools are drawn from seed and epoch, and images depend on their files alone.
     """
 
     def __init__(self, lanes: int = LANES) -> None:
@@ -99,7 +99,7 @@ class PoolCache:
         self._lanes: dict[int, tuple[tuple[int, int], dict[int, Fitted | None]]] = {}
 
     def get(self, pool: tuple[int, int], index: int, load: Callable[[int], Fitted | None]) -> Fitted | None:
-        """Return picture ``index`` of the ``pool`` (epoch and number), from ``load`` if it is new."""
+        """Return image ``index`` of the ``pool`` (epoch and number), from ``load`` if it is new."""
         lane = pool[1] % self.lanes
         if lane not in self._lanes or self._lanes[lane][0] != pool:
             self._lanes[lane] = pool, {}
@@ -110,14 +110,14 @@ class PoolCache:
 
 
 class RamCache:
-    """All pictures of a split, decoded and scaled to fit, in memory that worker processes share.
+    """All images of a split, decoded and scaled to fit, in memory that worker processes share.
 
     Raises a ValueError if they need more memory than there is; ``processes`` on this machine will each have their own.
     """
 
-    def __init__(self, pictures: Pictures, size: tuple[int, int], processes: int = 1) -> None:
-        self.pictures, self.size = pictures, size
-        sizes = pictures.annotations.sizes
+    def __init__(self, images: ImageReader, size: tuple[int, int], processes: int = 1) -> None:
+        self.images, self.size = images, size
+        sizes = images.annotations.sizes
         self.places = [fit_letterbox(tuple(original), size) for original in sizes.tolist()]
         lengths = [3 * place.height * place.width for place in self.places]
         self.starts = np.concatenate([[0], np.cumsum(lengths)])
@@ -127,7 +127,7 @@ class RamCache:
     def check(self, processes: int) -> None:
         """Raise a ValueError unless there is memory for so many processes."""
         need, free = int(self.starts[-1]) * processes, min(available_memory(), shared_memory())
-        self.need = f"{need / 1e9:.1f} GB for {counted(len(self.places), 'picture')}" + (
+        self.need = f"{need / 1e9:.1f} GB for {plural(len(self.places), 'image')}" + (
             f" x {processes} processes" if processes > 1 else ""
         )
         if need > RESERVE * free:
@@ -137,7 +137,7 @@ class RamCache:
             )
 
     def fill(self) -> None:
-        """Decode all pictures. Bad ones are treated as Pictures does."""
+        """Decode all images. Bad ones are treated as Images does."""
         rank_zero_info(f"data.cache: decoding into memory, {self.need}; {available_memory() / 1e9:.1f} GB are free")
         self.pixels = torch.empty(int(self.starts[-1]), dtype=torch.uint8).share_memory_()
         self.scales = np.zeros((len(self.places), 2))
@@ -145,7 +145,7 @@ class RamCache:
             list(pool.map(self._load, range(len(self.places))))
 
     def _load(self, index: int) -> None:
-        found = self.pictures.fitted(index, self.size)
+        found = self.images.fitted(index, self.size)
         if found is not None:
             self._view(index)[:] = found.image
             self.scales[index] = found.scale
@@ -156,7 +156,7 @@ class RamCache:
         return self.pixels[self.starts[index] : self.starts[index + 1]].numpy().reshape(place.height, place.width, 3)
 
     def get(self, index: int) -> Fitted | None:
-        """Return picture ``index``, or None if it is bad and bad ones are skipped."""
+        """Return image ``index``, or None if it is bad and bad ones are skipped."""
         if not self.scales[index, 0]:
             return None
         return Fitted(self._view(index), tuple(self.scales[index].tolist()))

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from data.annotations import Annotations, Faults, Objects, build_annotations, repeated
-from detector.text import counted
+from detector.text import plural
 
 COCO_DOWNLOAD = """\
     mkdir -p {root} && cd {root}
@@ -47,10 +47,10 @@ class _File(msgspec.Struct):
 
 
 def read_coco(path: Path, folder: Path) -> Annotations:
-    """Read and check the COCO annotation file ``path`` whose pictures are in ``folder``.
+    """Read and check the COCO annotation file ``path`` whose images are in ``folder``.
 
     Raises a ValueError naming file, entries and remedies for whatever would spoil training or evaluation. Boxes without
-    area are left out and boxes that stick out of their picture clipped for training; both are counted and reported.
+    area are left out and boxes that stick out of their image clipped for training; both are counted and reported.
     """
     content = _load(path)
     faults = Faults(str(path))
@@ -129,7 +129,7 @@ def _read_images(entries: list[_Image], faults: Faults) -> tuple[np.ndarray, np.
         faults.add(f"{who(bad[0])} has the height and width {size}; expected whole numbers above 0", len(bad))
     names = [entry.file_name for entry in entries]
     if bad := [n for n, name in enumerate(names) if not isinstance(name, str) or not name]:
-        what = f"{who(bad[0])} has the file_name {names[bad[0]]!r}; expected a path below the pictures' folder"
+        what = f"{who(bad[0])} has the file_name {names[bad[0]]!r}; expected a path below the images' folder"
         faults.add(what, len(bad))
     return ids, sizes, names
 
@@ -225,13 +225,13 @@ def _is_number(value: Any) -> bool:
 def _check_unique(ids: np.ndarray, what: str, faults: Faults) -> None:
     if len(np.unique(ids)) < len(ids):
         twice = repeated(ids.tolist())
-        faults.add(f"{counted(len(twice), f'{what} is', f'{what}s are')} used twice, e.g. {twice[:3]}; make them unique")
+        faults.add(f"{plural(len(twice), f'{what} is', f'{what}s are')} used twice, e.g. {twice[:3]}; make them unique")
 
 
 def check_files_exist(names: list[str], folder: Path, faults: Faults) -> None:
     """Note as a fault that ``folder`` or files in it are missing."""
     if not folder.is_dir():
-        faults.add(f"there is no picture folder {folder}; correct data.root or the folder's name")
+        faults.add(f"there is no image folder {folder}; correct data.root or the folder's name")
         return
     listings: dict[str, set[str]] = {}
     missing = []
@@ -242,7 +242,7 @@ def check_files_exist(names: list[str], folder: Path, faults: Faults) -> None:
         if base not in listings[parent]:
             missing.append(name)
     if missing:
-        some = f"of {len(names)} pictures {'is' if len(missing) == 1 else 'are'}"
+        some = f"of {len(names)} images {'is' if len(missing) == 1 else 'are'}"
         faults.add(
             f"{len(missing)} {some} not in {folder}, e.g. {', '.join(missing[:3])}; "
             "put them there, correct the folder's name, or remove them from the file"

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch.utils.data import DataLoader, Sampler
 
 from data.annotations import Annotations, check_same_classes, join_annotations
-from data.cache import BadImages, Pictures, PoolCache, RamCache
+from data.cache import BadImages, ImageReader, PoolCache, RamCache
 from data.check.findings import check_annotations
 from data.coco import check_root, read_coco
 from data.dataset import EvalDataset, TrainDataset, collate
@@ -20,12 +20,12 @@ from data.shapes.draw import SHAPES
 from data.transforms import Augmentation, TrainPipeline
 from data.workers import Describable, WatchedDataset, WatchedLoader, check_temporary_folder, init_worker
 from data.yolo import read_yolo
-from detector.text import counted
+from detector.text import plural
 
 Split = Literal["train", "val", "test"]
 CacheKind = Literal["none", "recent", "ram"]
 Paths = str | list[str]
-Files = dict[str, tuple[Paths | None, Paths | None]]  # annotations and pictures of each split
+Files = dict[str, tuple[Paths | None, Paths | None]]  # annotations and images of each split
 COCO_TRAIN, COCO_VAL = "annotations/instances_train2017.json", "annotations/instances_val2017.json"
 COCO_FILES = {"train": (COCO_TRAIN, "train2017"), "val": (COCO_VAL, "val2017"), "test": (None, None)}
 
@@ -34,18 +34,18 @@ class CocoDataModule(LightningDataModule):
     """Training, validation and test data in COCO format, or with YOLO labels. Yields ``detector.batch.Batch``.
 
     Annotation files are read and checked here and now, so that a mistake in them stops a run before it starts. ``root`` is
-    a folder that the other paths are relative to; several annotation files may be given for a split, with a picture folder
-    for each or one for all. Or ``root`` is a ``data.yaml`` that says where pictures with YOLO labels are (see data/yolo.py);
+    a folder that the other paths are relative to; several annotation files may be given for a split, with an image folder
+    for each or one for all. Or ``root`` is a ``data.yaml`` that says where images with YOLO labels are (see data/yolo.py);
     the other paths are left out then.
 
     ``image_size`` is that of the network input, one side or (height, width); ``batch_size`` is per device. Classes are
     numbered by ascending category id of the training file. ``transforms`` are the user's own albumentations,
     ``[{"OneOf": {"transforms": [{"Blur": {}}, {"CLAHE": {}}], "p": 0.1}}]``. ``single_cls`` takes all objects for one class.
-    A picture that cannot be decoded stops the run, or with ``on_bad_image="skip"`` is replaced (training) or taken for grey
+    An image that cannot be decoded stops the run, or with ``on_bad_image="skip"`` is replaced (training) or taken for gray
     (evaluation), and counted in ``skipped``.
 
-    ``cache`` says which training pictures stay in memory, decoded: those of the ``recent`` pools (see PoolCache), all of
-    them (``ram``) or ``none``; samples are the same. ``rect`` evaluates pictures of similar aspect ratio together, with
+    ``cache`` says which training images stay in memory, decoded: those of the ``recent`` pools (see PoolCache), all of
+    them (``ram``) or ``none``; samples are the same. ``rect`` evaluates images of similar aspect ratio together, with
     less padding: faster, and AP differs a little and with the batch size.
 
     The embedded set ``datasets/shapes`` is drawn if it is not there.
@@ -100,8 +100,8 @@ class CocoDataModule(LightningDataModule):
         if single_cls:
             self.annotations = {split: found.as_single_class() for split, found in self.annotations.items()}
         report_doubts(self.annotations, self.size)
-        self._pictures = {split: Pictures(found, on_bad_image) for split, found in self.annotations.items()}
-        self._ram = RamCache(self._pictures["train"], self.size) if cache == "ram" else None
+        self._images = {split: ImageReader(found, on_bad_image) for split, found in self.annotations.items()}
+        self._ram = RamCache(self._images["train"], self.size) if cache == "ram" else None
         self._keep_pools = cache == "recent" and augment.pool > 0
         train = self.annotations["train"]
         self.class_names: list[str] = train.class_names
@@ -123,12 +123,12 @@ class CocoDataModule(LightningDataModule):
 
     @property
     def skipped(self) -> dict[str, list[str]]:
-        """The pictures that could not be decoded so far, by split; each process knows those it met."""
-        return {split: pictures.skipped_paths() for split, pictures in self._pictures.items()}
+        """The images that could not be decoded so far, by split; each process knows those it met."""
+        return {split: images.skipped_paths() for split, images in self._images.items()}
 
     def train_dataloader(self) -> DataLoader:
-        """Return the loader of augmented pictures; their order depends on seed, epoch and batch size alone."""
-        pictures = self._split("train")
+        """Return the loader of augmented images; their order depends on seed, epoch and batch size alone."""
+        images = self._split("train")
         trainer = self.trainer
         close_epoch = None
         if trainer is not None and (trainer.max_epochs or -1) > 0:
@@ -139,7 +139,7 @@ class CocoDataModule(LightningDataModule):
         # Batches that cut across pools come pool after pool: the one before and the next are all that is needed.
         lanes = LANES if order.interleaves(self.batch_size * place[0]) else 2
         cache = PoolCache(lanes) if self._keep_pools else self._filled_ram()
-        dataset = TrainDataset(pictures, self._pipeline, order, *mixing, cache)
+        dataset = TrainDataset(images, self._pipeline, order, *mixing, cache)
         resume, self._resume = self._resume, None
         # Read anew for every epoch; ``trainer.current_epoch`` would be one too low while a resumed run starts.
         current_epoch = None if trainer is None else lambda: trainer.fit_loop.epoch_progress.current.processed
@@ -185,7 +185,7 @@ class CocoDataModule(LightningDataModule):
         if samples and trainer is not None and trainer.overfit_batches:
             raise ValueError(
                 f"the checkpoint is from the middle of epoch {epoch}, and trainer.overfit_batches always starts with the "
-                "first picture: start this run anew"
+                "first image: start this run anew"
             )
         if samples and state_dict.get("step_batch") != self.batch_size * processes:
             raise ValueError(
@@ -206,16 +206,16 @@ class CocoDataModule(LightningDataModule):
     def teardown(self, stage: str) -> None:
         for split, paths in self.skipped.items():
             if paths:
-                some = counted(len(paths), "picture could not be decoded and was", "pictures could not be decoded and were")
+                some = plural(len(paths), "image could not be decoded and was", "images could not be decoded and were")
                 warnings.warn(f"{split}: {some} skipped, e.g. {', '.join(paths[:3])}", stacklevel=2)
 
-    def _split(self, split: Split) -> Pictures:
-        if split not in self._pictures:
+    def _split(self, split: Split) -> ImageReader:
+        if split not in self._images:
             raise ValueError(
-                f"there is no split {split!r}, only {', '.join(self._pictures)}; for 'test' set data.test_annotations "
+                f"there is no split {split!r}, only {', '.join(self._images)}; for 'test' set data.test_annotations "
                 "and data.test_images"
             )
-        return self._pictures[split]
+        return self._images[split]
 
     def _place(self) -> tuple[int, int]:
         """Return the number of processes and the rank of this one."""
@@ -232,15 +232,14 @@ class CocoDataModule(LightningDataModule):
     def eval_dataloader(self, split: Split) -> DataLoader:
         """Return the loader that evaluates a split, without augmentation; "train" may be evaluated, too."""
         dataset = EvalDataset(self._split(split), self.size)
-        pictures, place = self.annotations[split].sizes, self._place()
-        if len(pictures) < place[0]:  # found by all processes alike; one alone would leave the others waiting
+        images, place = self.annotations[split].sizes, self._place()
+        if len(images) < place[0]:  # found by all processes alike; one alone would leave the others waiting
             raise ValueError(
-                f"{split} has {counted(len(pictures), 'picture')} for {place[0]} processes; use as many trainer.devices at "
-                "most"
+                f"{split} has {plural(len(images), 'image')} for {place[0]} processes; use as many trainer.devices at most"
             )
-        order, sizes = np.arange(len(pictures)), np.tile(self.size, (len(pictures), 1))
+        order, sizes = np.arange(len(images)), np.tile(self.size, (len(images), 1))
         if self.rect:
-            order, sizes = rectangles(pictures, self.size, self.val_batch_size * place[0])
+            order, sizes = rectangles(images, self.size, self.val_batch_size * place[0])
         return self._loader(dataset, ShardSampler(order, sizes, *place), self.val_batch_size)
 
     def _loader(self, dataset: Describable, sampler: Sampler, batch_size: int) -> DataLoader:
@@ -285,8 +284,8 @@ def read_split(root: Path, split: str, names: Paths | None, folders: Paths | Non
     folders = [folders] if isinstance(folders, str) else folders
     if not names or len(folders) not in (1, len(names)):
         raise ValueError(
-            f"data.{split}_annotations has {counted(len(names), 'file')} and data.{split}_images "
-            f"{counted(len(folders), 'folder')}; give a folder for each file, or one for all"
+            f"data.{split}_annotations has {plural(len(names), 'file')} and data.{split}_images "
+            f"{plural(len(folders), 'folder')}; give a folder for each file, or one for all"
         )
     folders = folders * len(names) if len(folders) == 1 else folders
     return join_annotations([read_coco(root / name, root / folder) for name, folder in zip(names, folders)])

@@ -1,4 +1,4 @@
-"""Samples: one augmented picture for training, one letterboxed picture for evaluation."""
+"""Samples: one augmented image for training, one letterboxed image for evaluation."""
 
 from typing import NamedTuple
 
@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from data.cache import Fitted, Pictures, PoolCache, RamCache
+from data.cache import Fitted, ImageReader, PoolCache, RamCache
 from data.mosaic import Source
-from data.sampler import EpochOrder, Key
+from data.sampler import EpochOrder, SampleKey
 from data.transforms import TrainPipeline
 from detector.batch import Batch, Target
-from detector.imaging.letterbox import GREY, letterbox, to_canvas
+from detector.imaging.letterbox import GRAY, letterbox, to_canvas
 
 
 class Sample(NamedTuple):
@@ -21,16 +21,16 @@ class Sample(NamedTuple):
 
 
 class TrainDataset(Dataset[Sample]):
-    """Augmented pictures, asked for by Key. A sample depends on key, seed and settings alone.
+    """Augmented images, asked for by SampleKey. A sample depends on key, seed and settings alone.
 
-    Pictures are mixed (mosaic, mixup) with others of their pool in epochs before ``close_epoch`` (None: in all). A bad
-    picture that is to be skipped is replaced by the next one in the file. A plain index, as Lightning's ``overfit_batches``
+    Images are mixed (mosaic, mixup) with others of their pool in epochs before ``close_epoch`` (None: in all). A bad
+    image that is to be skipped is replaced by the next one in the file. A plain index, as Lightning's ``overfit_batches``
     asks for, means epoch 0.
     """
 
     def __init__(
         self,
-        pictures: Pictures,
+        reader: ImageReader,
         pipeline: TrainPipeline,
         order: EpochOrder,
         mosaic: float,
@@ -38,14 +38,14 @@ class TrainDataset(Dataset[Sample]):
         close_epoch: int | None,
         cache: PoolCache | RamCache | None = None,
     ) -> None:
-        self.pictures, self.pipeline, self.order = pictures, pipeline, order
+        self.reader, self.pipeline, self.order = reader, pipeline, order
         self.mosaic, self.mixup, self.close_epoch = mosaic, mixup, close_epoch
         self.cache = cache
 
     def __len__(self) -> int:
-        return len(self.pictures.annotations)
+        return len(self.reader.annotations)
 
-    def __getitem__(self, key: Key | int) -> Sample:
+    def __getitem__(self, key: SampleKey | int) -> Sample:
         index, epoch, size = key if isinstance(key, tuple) else (key, 0, self.pipeline.size)
         layers, pool, draw = self._choose(index, epoch)
         found = [[self._usable(number, pool) for number in layer] for layer in layers]
@@ -54,20 +54,20 @@ class TrainDataset(Dataset[Sample]):
         target = Target(
             boxes=torch.from_numpy(objects[:, :4].copy()),
             labels=torch.from_numpy(labels[np.rint(objects[:, 4]).astype(np.int64)]),
-            image_id=int(self.pictures.annotations.image_ids[found[0][0][0]]),
+            image_id=int(self.reader.annotations.image_ids[found[0][0][0]]),
         )
         return Sample(image, target)
 
-    def describe(self, key: Key | int) -> str:
-        """Name the pictures of a sample."""
+    def describe(self, key: SampleKey | int) -> str:
+        """Name the images of a sample."""
         index, epoch = key[:2] if isinstance(key, tuple) else (key, 0)
         layers, _, _ = self._choose(index, epoch)
-        paths = [str(self.pictures.annotations.image_path(number)) for layer in layers for number in layer]
+        paths = [str(self.reader.annotations.image_path(number)) for layer in layers for number in layer]
         mixed = f", mixed with {', '.join(paths[1:])}" if paths[1:] else ""
-        return f"training picture {paths[0]} (index {index}, epoch {epoch}){mixed}"
+        return f"training image {paths[0]} (index {index}, epoch {epoch}){mixed}"
 
     def _choose(self, index: int, epoch: int) -> tuple[list[list[int]], tuple[int, int], np.random.Generator]:
-        """Return the pictures of each layer, the pool (epoch and number), and what the rest is drawn from."""
+        """Return the images of each layer, the pool (epoch and number), and what the rest is drawn from."""
         draw = np.random.default_rng([self.order.seed, epoch, index])
         number, members = self.order.pool_of(index, epoch)
         is_open = self.close_epoch is None or epoch < self.close_epoch
@@ -82,29 +82,29 @@ class TrainDataset(Dataset[Sample]):
     def _usable(self, index: int, pool: tuple[int, int]) -> tuple[int, Fitted]:
         for step in range(len(self)):
             candidate = (index + step) % len(self)
-            if (picture := self._fitted(candidate, pool)) is not None:
-                return candidate, picture
-        raise ValueError(f"{self.pictures.annotations.folder}: none of its pictures can be decoded, {len(self)} in all")
+            if (fitted := self._fitted(candidate, pool)) is not None:
+                return candidate, fitted
+        raise ValueError(f"{self.reader.annotations.folder}: none of its images can be decoded, {len(self)} in all")
 
     def _fitted(self, index: int, pool: tuple[int, int]) -> Fitted | None:
         size = self.pipeline.size
         if isinstance(self.cache, RamCache):
             return self.cache.get(index)
         if self.cache is None:
-            return self.pictures.fitted(index, size)
-        return self.cache.get(pool, index, lambda number: self.pictures.fitted(number, size))
+            return self.reader.fitted(index, size)
+        return self.cache.get(pool, index, lambda number: self.reader.fitted(number, size))
 
     def _sources(self, found: list[list[tuple[int, Fitted]]]) -> tuple[list[list[Source]], np.ndarray]:
-        """Number the objects of all pictures; return the labels by that number, too."""
+        """Number the objects of all images; return the labels by that number, too."""
         layers, all_labels, count = [], [], 0
         for layer in found:
             sources = []
-            for index, picture in layer:
-                boxes, labels = self.pictures.annotations.objects(index)
+            for index, fitted in layer:
+                boxes, labels = self.reader.annotations.objects(index)
                 numbered = np.empty((len(boxes), 5), np.float32)
-                np.multiply(boxes, np.array(picture.scale * 2, np.float32), out=numbered[:, :4])
+                np.multiply(boxes, np.array(fitted.scale * 2, np.float32), out=numbered[:, :4])
                 numbered[:, 4] = np.arange(count, count + len(boxes))
-                sources.append(Source(picture.image, numbered))
+                sources.append(Source(fitted.image, numbered))
                 all_labels.append(labels)
                 count += len(boxes)
             layers.append(sources)
@@ -112,24 +112,24 @@ class TrainDataset(Dataset[Sample]):
 
 
 class EvalDataset(Dataset[Sample]):
-    """Letterboxed pictures, asked for by Key, with their objects except crowds. A plain index means ``size``.
+    """Letterboxed images, asked for by SampleKey, with their objects except crowds. A plain index means ``size``.
 
-    A bad picture that is to be skipped becomes plain grey under its own id: its objects count as missed. Another picture
+    A bad image that is to be skipped becomes plain gray under its own id: its objects count as missed. Another image
     in its place would be evaluated twice.
     """
 
-    def __init__(self, pictures: Pictures, size: tuple[int, int]) -> None:
-        self.pictures, self.size = pictures, size
+    def __init__(self, reader: ImageReader, size: tuple[int, int]) -> None:
+        self.reader, self.size = reader, size
 
     def __len__(self) -> int:
-        return len(self.pictures.annotations)
+        return len(self.reader.annotations)
 
-    def __getitem__(self, key: Key | int) -> Sample:
+    def __getitem__(self, key: SampleKey | int) -> Sample:
         index, _, size = key if isinstance(key, tuple) else (key, 0, self.size)
-        annotations = self.pictures.annotations
-        image = self.pictures.read(index)
+        annotations = self.reader.annotations
+        image = self.reader.read(index)
         if image is None:
-            image = np.full((*annotations.sizes[index], 3), GREY, np.uint8)
+            image = np.full((*annotations.sizes[index], 3), GRAY, np.uint8)
         boxes, labels = annotations.objects(index)
         image, place = letterbox(image, size)
         target = Target(
@@ -140,13 +140,13 @@ class EvalDataset(Dataset[Sample]):
         )
         return Sample(image, target)
 
-    def describe(self, key: Key | int) -> str:
-        """Name the picture."""
-        return f"picture {self.pictures.annotations.image_path(key[0] if isinstance(key, tuple) else key)}"
+    def describe(self, key: SampleKey | int) -> str:
+        """Name the image."""
+        return f"image {self.reader.annotations.image_path(key[0] if isinstance(key, tuple) else key)}"
 
 
 def collate(samples: list[Sample]) -> Batch:
-    """Stack pictures to (B, 3, H, W) uint8; objects stay a list, since every picture has its own number of them."""
+    """Stack images to (B, 3, H, W) uint8; objects stay a list, since every image has its own number of them."""
     height, width = samples[0].image.shape[:2]
     images = torch.empty((len(samples), 3, height, width), dtype=torch.uint8)
     for planes, sample in zip(images, samples):

@@ -1,4 +1,4 @@
-"""Pictures of a data set, checked against the sizes that the annotation file gives."""
+"""Images of a data set, checked against the sizes that the annotation file gives."""
 
 from pathlib import Path
 
@@ -19,11 +19,11 @@ from detector.imaging.read import (
 
 
 def read_image(path: Path, size: tuple[int, int], upright: bool = False) -> np.ndarray:
-    """Return the picture, (H, W, 3) uint8 RGB, after checking that it has the ``size`` (height, width) on file.
+    """Return the image, (H, W, 3) uint8 RGB, after checking that it has the ``size`` (height, width) on file.
 
-    Greyscale, palettes, CMYK and 16 bits a channel become RGB; transparency is left out. Annotation files describe stored
+    Grayscale, palettes, CMYK and 16 bits a channel become RGB; transparency is left out. Annotation files describe stored
     pixels, as pycocotools users expect, or with ``upright`` what viewers show, a rotation noted in the EXIF data applied.
-    If the size on file is that of the turned picture, then it was annotated upright, and is turned in any case.
+    If the size on file is that of the turned image, then it was annotated upright, and is turned in any case.
     """
     return read_reduced(path, size, 1, upright)
 
@@ -37,7 +37,7 @@ def read_reduced(path: Path, size: tuple[int, int], factor: int, upright: bool =
     image = decode_image(content, factor)
     if image is None:
         raise BadImageError(
-            f"{path}: is not a whole picture ({len(content)} bytes); restore it, remove it from the annotation file, or "
+            f"{path}: is not a whole image ({len(content)} bytes); restore it, remove it from the annotation file, or "
             "set data.on_bad_image to skip"
         )
     stored = jpeg_size(content) if content.startswith(JPEG_START) else image.shape[:2]
@@ -51,7 +51,7 @@ def read_reduced(path: Path, size: tuple[int, int], factor: int, upright: bool =
 
 
 def stored_size(path: Path) -> tuple[int, int]:
-    """Return height and width from the header of a picture file, as viewers show it: an EXIF rotation is applied."""
+    """Return height and width from the header of an image file, as viewers show it: an EXIF rotation is applied."""
     try:
         with Image.open(path) as image:
             width, height = image.size
@@ -61,10 +61,10 @@ def stored_size(path: Path) -> tuple[int, int]:
 
 
 def _size_message(path: Path, found: tuple[int, int], expected: tuple[int, int]) -> str:
-    remedy = "correct width and height in the annotation file, or restore the picture"
+    remedy = "correct width and height in the annotation file, or restore the image"
     if found == tuple(expected)[::-1]:
         remedy = "if it was annotated upright, save it again upright: it carries no EXIF rotation that says so"
     return (
-        f"{path}: the picture is {found[1]} x {found[0]} (width x height), but the annotation file says "
+        f"{path}: the image is {found[1]} x {found[0]} (width x height), but the annotation file says "
         f"{expected[1]} x {expected[0]}, so boxes would be misplaced; {remedy}"
     )

@@ -1,4 +1,4 @@
-"""Mosaic, affine map and flip: one to four pictures straight onto the network's input, boxes included."""
+"""Mosaic, affine map and flip: one to four images straight onto the network's input, boxes included."""
 
 import math
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import albumentations as A
 import cv2
 import numpy as np
 
-from detector.imaging.letterbox import GREY
+from detector.imaging.letterbox import GRAY
 
 MIN_SIDE = 2.0  # a box must be wider and taller than this many pixels to stay
 MIN_VISIBLE = 0.1  # and keep more than this share of its area inside
@@ -17,7 +17,7 @@ MAX_ASPECT = 100.0  # and be less elongated than this
 
 @dataclass(frozen=True)
 class Source:
-    """A picture that is already scaled to fit the input size, and its objects."""
+    """An image that is already scaled to fit the input size, and its objects."""
 
     image: np.ndarray  # (h, w, 3) uint8
     boxes: np.ndarray  # (N, 5) float32, x1 y1 x2 y2 in pixels of ``image``, then the object's number
@@ -25,16 +25,16 @@ class Source:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a picture lies on the canvas, in pixels of the canvas."""
+    """Where an image lies on the canvas, in pixels of the canvas."""
 
-    left: int  # of the picture's corner, which may be outside of the canvas
+    left: int  # of the image's corner, which may be outside of the canvas
     top: int
     window: tuple[int, int, int, int]  # x1 y1 x2 y2 of the part on the canvas
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the pictures lie on a canvas, and how the canvas is mapped to the output."""
+    """Where the images lie on a canvas, and how the canvas is mapped to the output."""
 
     places: list[Place]
     matrix: np.ndarray  # (2, 3), pixels of the canvas to pixels of the output; continuous, pixel i covers i..i+1
@@ -44,12 +44,12 @@ class Layout:
     flip: bool = False  # whether the output is to be mirrored in the end; ``matrix`` does not contain it
 
 
-def place_mosaic(shapes: list[tuple[int, int]], centre: tuple[int, int], size: tuple[int, int]) -> list[Place]:
-    """Place four pictures of ``shapes`` (height, width) so that they meet at ``centre`` (x, y) of a canvas twice ``size``.
+def place_mosaic(shapes: list[tuple[int, int]], center: tuple[int, int], size: tuple[int, int]) -> list[Place]:
+    """Place four images of ``shapes`` (height, width) so that they meet at ``center`` (x, y) of a canvas twice ``size``.
 
     They are the top left, top right, bottom left and bottom right one.
     """
-    x, y = centre
+    x, y = center
     places = []
     for number, (height, width) in enumerate(shapes):
         left = x if number % 2 else x - width
@@ -60,23 +60,23 @@ def place_mosaic(shapes: list[tuple[int, int]], centre: tuple[int, int], size: t
 
 
 def place_letterbox(shape: tuple[int, int], size: tuple[int, int]) -> Place:
-    """Place one picture of ``shape`` (height, width) centred on a canvas of ``size``, as ``letterbox`` does."""
+    """Place one image of ``shape`` (height, width) centered on a canvas of ``size``, as ``letterbox`` does."""
     left, top = (size[1] - shape[1]) // 2, (size[0] - shape[0]) // 2
     return Place(left, top, (left, top, left + shape[1], top + shape[0]))
 
 
 def affine_matrix(
-    canvas: tuple[int, int], centre: tuple[float, float], scale: float, degrees: float, shear: tuple[float, float]
+    canvas: tuple[int, int], center: tuple[float, float], scale: float, degrees: float, shear: tuple[float, float]
 ) -> np.ndarray:
     """Return the (2, 3) map that scales, turns and shears about the middle of ``canvas`` (height, width).
 
-    The middle goes to ``centre`` (x, y). Coordinates are continuous: pixel i covers i..i+1. Angles are in degrees.
+    The middle goes to ``center`` (x, y). Coordinates are continuous: pixel i covers i..i+1. Angles are in degrees.
     """
     angle, (shear_x, shear_y) = np.deg2rad(degrees), np.tan(np.deg2rad(shear))
     rotation = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     linear = np.array([[1.0, shear_x], [shear_y, 1.0]]) @ rotation
     middle = np.array([canvas[1] / 2, canvas[0] / 2])
-    return np.column_stack([linear, np.array(centre) - linear @ middle])
+    return np.column_stack([linear, np.array(center) - linear @ middle])
 
 
 def whole_pixels(matrix: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
@@ -88,7 +88,7 @@ def whole_pixels(matrix: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
 
 
 def render(images: list[np.ndarray], layout: Layout) -> np.ndarray:
-    """Draw the placed pictures onto grey, (H, W, 3) uint8 of the layout's size."""
+    """Draw the placed images onto gray, (H, W, 3) uint8 of the layout's size."""
     draw = _render_slanted if layout.corner is None else _render_upright
     output = draw(images, layout)
     return cv2.flip(output, 1) if layout.flip else output
@@ -101,8 +101,8 @@ def _render_upright(images: list[np.ndarray], layout: Layout) -> np.ndarray:
     """
     (height, width), (left, top) = layout.size, layout.corner
     zoom_x, zoom_y = layout.matrix[:, :2].diagonal().tolist()
-    # One pixel more than is seen, since resizing looks at neighbours and rounds its output's size.
-    view = np.full((math.ceil((height + 1) / zoom_y), math.ceil((width + 1) / zoom_x), 3), GREY, np.uint8)
+    # One pixel more than is seen, since resizing looks at neighbors and rounds its output's size.
+    view = np.full((math.ceil((height + 1) / zoom_y), math.ceil((width + 1) / zoom_x), 3), GRAY, np.uint8)
     for image, place in zip(images, layout.places, strict=True):
         x1, y1, x2, y2 = place.window
         x1, y1 = max(x1, left), max(y1, top)
@@ -112,14 +112,14 @@ def _render_upright(images: list[np.ndarray], layout: Layout) -> np.ndarray:
             view[y1 - top : y2 - top, x1 - left : x2 - left] = part
     if (round(view.shape[0] * zoom_y), round(view.shape[1] * zoom_x)) == view.shape[:2]:
         # Where the rounded size stays what it was, resize takes the scale for 1 and copies.
-        centred = np.array([[zoom_x, 0, (zoom_x - 1) / 2], [0, zoom_y, (zoom_y - 1) / 2]])
-        return cv2.warpAffine(view, centred, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        centered = np.array([[zoom_x, 0, (zoom_x - 1) / 2], [0, zoom_y, (zoom_y - 1) / 2]])
+        return cv2.warpAffine(view, centered, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     resized = cv2.resize(view, None, fx=zoom_x, fy=zoom_y, interpolation=cv2.INTER_LINEAR)
     return np.ascontiguousarray(resized[:height, :width])
 
 
 def _render_slanted(images: list[np.ndarray], layout: Layout) -> np.ndarray:
-    output = np.full((*layout.size, 3), GREY, np.uint8)
+    output = np.full((*layout.size, 3), GRAY, np.uint8)
     linear, shift = layout.matrix[:, :2], layout.matrix[:, 2]
     for image, place in zip(images, layout.places, strict=True):
         x1, y1, x2, y2 = place.window
@@ -129,7 +129,7 @@ def _render_slanted(images: list[np.ndarray], layout: Layout) -> np.ndarray:
 
 
 def _paste(part: np.ndarray, linear: np.ndarray, shift: np.ndarray, output: np.ndarray) -> None:
-    """Warp ``part`` into ``output`` in place; only the pixels whose centre it covers are worked out."""
+    """Warp ``part`` into ``output`` in place; only the pixels whose center it covers are worked out."""
     height, width = part.shape[:2]
     corners = linear @ np.array([[0, width, 0, width], [0, 0, height, height]], dtype=float) + shift[:, None]
     low = np.maximum(np.ceil(corners.min(axis=1) - 0.5), 0).astype(int)
@@ -139,21 +139,21 @@ def _paste(part: np.ndarray, linear: np.ndarray, shift: np.ndarray, output: np.n
     region = output[low[1] : high[1], low[0] : high[0]]
     border = cv2.BORDER_REPLICATE
     if linear[0, 1] or linear[1, 0]:
-        # The region is larger than a slanted picture, and what lies around it must stay. OpenCV then leaves out the
-        # outer half pixel of the picture as well, which shows as grey seams: hence one pixel more on every side.
+        # The region is larger than a slanted image, and what lies around it must stay. OpenCV then leaves out the
+        # outer half pixel of the image as well, which shows as gray seams: hence one pixel more on every side.
         border = cv2.BORDER_TRANSPARENT
         part = cv2.copyMakeBorder(part, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
         shift = shift - linear.sum(axis=1)
-    # OpenCV counts from the centre of the first pixel, we from its corner.
+    # OpenCV counts from the center of the first pixel, we from its corner.
     shift = shift + linear.sum(axis=1) / 2 - 0.5 - low
     matrix = np.column_stack([linear, shift])
     cv2.warpAffine(part, matrix, region.shape[1::-1], dst=region, flags=cv2.INTER_LINEAR, borderMode=border)
 
 
 def map_boxes(boxes: list[np.ndarray], layout: Layout) -> tuple[np.ndarray, np.ndarray]:
-    """Take the boxes (N, 4) of each picture from its pixels to those of the output; tell which of them all stay, (N,).
+    """Take the boxes (N, 4) of each image from its pixels to those of the output; tell which of them all stay, (N,).
 
-    They are clipped to the part of their picture on the canvas, and to the output. Those which are too small, too
+    They are clipped to the part of their image on the canvas, and to the output. Those which are too small, too
     elongated, or mostly outside then, do not stay.
     """
     counts = [len(own) for own in boxes]
@@ -203,12 +203,12 @@ class MosaicAffine(A.DualTransform):
     def draw_layout(
         self, shapes: list[tuple[int, int]], draw: np.random.Generator, size: tuple[int, int] | None = None
     ) -> Layout:
-        """Draw where one or four pictures of ``shapes`` (height, width) go.
+        """Draw where one or four images of ``shapes`` (height, width) go.
 
-        ``size`` is that of the output if it differs from the one that the pictures are scaled to fit: everything is
+        ``size`` is that of the output if it differs from the one that the images are scaled to fit: everything is
         scaled once more by their ratio.
         """
-        assert len(shapes) in (1, 4), f"a mosaic takes 3 partner pictures, not {len(shapes) - 1}"
+        assert len(shapes) in (1, 4), f"a mosaic takes 3 partner images, not {len(shapes) - 1}"
         height, width = self.size
         if len(shapes) == 4:
             meeting_x, meeting_y = (int(draw.integers(side // 2, side // 2 + side + 1)) for side in (width, height))
@@ -239,14 +239,14 @@ class MosaicAffine(A.DualTransform):
     def apply_to_bboxes(
         self, bboxes: np.ndarray, partners: list[Source], layout: Layout, shape: tuple[int, ...], **_: Any
     ) -> np.ndarray:
-        """Map all pictures' boxes; albumentations' own boxes are shares of the image's width and height."""
+        """Map all images' boxes; albumentations' own boxes are shares of the image's width and height."""
         own = np.zeros((0, 5)) if len(bboxes) == 0 else bboxes * np.array([shape[1], shape[0]] * 2 + [1])
         found = map_objects([own, *(partner.boxes for partner in partners)], layout)
         return found / np.array([self.size[1], self.size[0]] * 2 + [1], np.float32)
 
 
 def map_objects(boxes: list[np.ndarray], layout: Layout) -> np.ndarray:
-    """Return the objects that stay, (N, 5) float32, of those of each picture, (N, 5): boxes and numbers."""
+    """Return the objects that stay, (N, 5) float32, of those of each image, (N, 5): boxes and numbers."""
     mapped, stays = map_boxes([own[:, :4] for own in boxes], layout)
     numbers = np.concatenate([own[:, 4] for own in boxes])
     return np.column_stack([mapped, numbers])[stays].astype(np.float32)

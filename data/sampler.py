@@ -1,4 +1,4 @@
-"""Which picture comes when: (index, epoch, size) for training, shards for evaluation."""
+"""Which image comes when: (index, epoch, size) for training, shards for evaluation."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ LANES = 8  # pools that are worked on at the same time; worker counts that divid
 Size = tuple[int, int]  # height and width
 
 
-class Key(NamedTuple):
+class SampleKey(NamedTuple):
     """What a dataset is asked for. All that worker processes see of the training's progress is in it."""
 
     index: int
@@ -20,14 +20,14 @@ class Key(NamedTuple):
 
 
 class EpochOrder:
-    """The random order of each epoch's pictures, cut into pools whose members are mixed with each other.
+    """The random order of each epoch's images, cut into pools whose members are mixed with each other.
 
-    It depends on ``length``, ``seed``, ``pool`` and the epoch alone. Pools have ``pool`` pictures, the last one fewer than
-    twice as many; 0 makes one pool of all pictures.
+    It depends on ``length``, ``seed``, ``pool`` and the epoch alone. Pools have ``pool`` images, the last one fewer than
+    twice as many; 0 makes one pool of all images.
 
-    Why pools: partners drawn from the whole set would be decoded anew every time, four pictures for each mosaic. Partners
+    Why pools: partners drawn from the whole set would be decoded anew every time, four images for each mosaic. Partners
     drawn from what a worker happens to have decoded lately would depend on the number of workers. A pool depends on
-    neither, and where one worker has a pool to itself it decodes each of its pictures once.
+    neither, and where one worker has a pool to itself it decodes each of its images once.
     """
 
     def __init__(self, length: int, seed: int, pool: int) -> None:
@@ -36,11 +36,11 @@ class EpochOrder:
         self._latest: tuple[int, np.ndarray, np.ndarray] | None = None
 
     def order(self, epoch: int) -> np.ndarray:
-        """Return the indices of the pictures, (length,), pool after pool."""
+        """Return the indices of the images, (length,), pool after pool."""
         return self._shuffled(epoch)[0]
 
     def pool_of(self, index: int, epoch: int) -> tuple[int, np.ndarray]:
-        """Return the number of the pool which picture ``index`` belongs to, and its members' indices."""
+        """Return the number of the pool which image ``index`` belongs to, and its members' indices."""
         order, places = self._shuffled(epoch)
         number = min(int(places[index]) // self.pool, self.length // self.pool - 1)
         is_last = number == self.length // self.pool - 1
@@ -53,7 +53,7 @@ class EpochOrder:
     def interleaved(self, epoch: int, batch: int) -> np.ndarray:
         """Return the indices in the order of training, ``batch`` being the number of images in a step of all processes.
 
-        Successive batches come from different pools, LANES of them in turn: so the four appearances of a picture lie
+        Successive batches come from different pools, LANES of them in turn: so the four appearances of an image lie
         some steps apart, and each pool's batches go to the same worker.
         """
         order = self.order(epoch)
@@ -68,7 +68,7 @@ class EpochOrder:
         return np.concatenate([*blocks, order[num_pools * self.pool :]])
 
     def _shuffled(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the order, and each picture's place in it; those of the latest epoch are kept."""
+        """Return the order, and each image's place in it; those of the latest epoch are kept."""
         if self._latest is None or self._latest[0] != epoch:
             order = np.random.default_rng([self.seed, epoch]).permutation(self.length)
             places = np.empty_like(order)
@@ -77,7 +77,7 @@ class EpochOrder:
         return self._latest[1:]
 
 
-class EpochSampler(Sampler[Key]):
+class EpochSampler(Sampler[SampleKey]):
     """Yields Keys in an order that depends on the EpochOrder, the epoch and the global batch size alone.
 
     With several replicas each yields its own part of the same order, wrapped around so that all parts are equally long:
@@ -108,7 +108,7 @@ class EpochSampler(Sampler[Key]):
     def __len__(self) -> int:
         return -(-self.order.length // self.num_replicas)
 
-    def __iter__(self) -> Iterator[Key]:
+    def __iter__(self) -> Iterator[SampleKey]:
         epoch, skip = self._start()
         order = self.order.interleaved(epoch, self.batch_size * self.num_replicas)
         part = np.resize(order, len(self) * self.num_replicas)[self.rank :: self.num_replicas]
@@ -116,7 +116,7 @@ class EpochSampler(Sampler[Key]):
         # 1 beside the seed: a stream of its own
         chosen = np.random.default_rng([self.order.seed, 1, epoch]).integers(len(self.sizes), size=num_batches).tolist()
         for place, index in enumerate(part.tolist()[skip:], start=skip):
-            yield Key(index, epoch, self.sizes[chosen[place // self.batch_size]])
+            yield SampleKey(index, epoch, self.sizes[chosen[place // self.batch_size]])
 
     def _start(self) -> tuple[int, int]:
         count, self.num_iterations = self.num_iterations, self.num_iterations + 1
@@ -126,12 +126,12 @@ class EpochSampler(Sampler[Key]):
         return (first_epoch + count if self.current_epoch is None else self.current_epoch()), 0
 
 
-class ShardSampler(Sampler[Key]):
-    """Yields every picture once over all replicas. Parts may differ by one in length: nothing is padded.
+class ShardSampler(Sampler[SampleKey]):
+    """Yields every image once over all replicas. Parts may differ by one in length: nothing is padded.
 
-    Padding would evaluate some pictures twice. Processes only wait for each other in the first step, when DDP evens out
-    buffers, and each has that one: there are no fewer pictures than replicas.
-    ``sizes`` (I, 2) has the height and width of the input for each picture, in the order of evaluation, and ``order`` that
+    Padding would evaluate some images twice. Processes only wait for each other in the first step, when DDP evens out
+    buffers, and each has that one: there are no fewer images than replicas.
+    ``sizes`` (I, 2) has the height and width of the input for each image, in the order of evaluation, and ``order`` that
     order.
     """
 
@@ -141,9 +141,9 @@ class ShardSampler(Sampler[Key]):
     def __len__(self) -> int:
         return len(self.order)
 
-    def __iter__(self) -> Iterator[Key]:
+    def __iter__(self) -> Iterator[SampleKey]:
         for index, (height, width) in zip(self.order.tolist(), self.sizes.tolist()):
-            yield Key(index, 0, (height, width))
+            yield SampleKey(index, 0, (height, width))
 
 
 def side_step(size: Size) -> int:
@@ -169,16 +169,16 @@ def training_sizes(size: Size, share: float) -> list[Size]:
     return sizes
 
 
-def rectangles(pictures: np.ndarray, size: Size, batch: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return an order of evaluation by aspect ratio, (I,), and the input size of each picture in it, (I, 2).
+def rectangles(images: np.ndarray, size: Size, batch: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return an order of evaluation by aspect ratio, (I,), and the input size of each image in it, (I, 2).
 
-    ``pictures`` (I, 2) are heights and widths. Each ``batch`` successive pictures share the smallest size, in steps of
+    ``images`` (I, 2) are heights and widths. Each ``batch`` successive images share the smallest size, in steps of
     ``side_step(size)``, that holds all of them as large as they would be on ``size``.
     """
     step = side_step(size)
-    order = np.argsort(pictures[:, 0] / pictures[:, 1], kind="stable")
-    ratio = np.minimum(size[0] / pictures[order, 0], size[1] / pictures[order, 1])[:, None]
-    fitted = np.rint(pictures[order] * ratio).clip(1)  # a line one pixel wide has none left
+    order = np.argsort(images[:, 0] / images[:, 1], kind="stable")
+    ratio = np.minimum(size[0] / images[order, 0], size[1] / images[order, 1])[:, None]
+    fitted = np.rint(images[order] * ratio).clip(1)  # a line one pixel wide has none left
     starts = np.arange(0, len(order), batch)
     largest = np.maximum.reduceat(fitted, starts, axis=0)
     sizes = (np.ceil(largest / step) * step).astype(int)

@@ -1,4 +1,4 @@
-"""The training pipeline: mosaic, affine map and flip, mixup, the user's own albumentations, colours."""
+"""The training pipeline: mosaic, affine map and flip, mixup, the user's own albumentations, colors."""
 
 import difflib
 import inspect
@@ -19,12 +19,12 @@ CONTAINER_ARGUMENTS = {A.SomeOf: {"n", "replace"}, A.RandomOrder: {"n", "replace
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How much training pictures are varied. Zero turns a part off."""
+    """How much training images are varied. Zero turns a part off."""
 
-    mosaic: float = 1.0  # probability of joining four pictures
-    mixup: float = 0.0  # probability of blending with another picture or mosaic
+    mosaic: float = 1.0  # probability of joining four images
+    mixup: float = 0.0  # probability of blending with another image or mosaic
     close_mosaic: int = 10  # the last epochs, without mosaic and mixup
-    pool: int = 64  # pictures of an epoch that are mixed with each other (see EpochOrder); 0: all of them, four times slower
+    pool: int = 64  # images of an epoch that are mixed with each other (see EpochOrder); 0: all of them, four times slower
     scale: float = 0.5  # zoom is drawn from 1 - scale .. 1 + scale
     translate: float = 0.1  # share of the input size, either way
     degrees: float = 0.0  # rotation, either way
@@ -42,7 +42,7 @@ class Augmentation:
         if self.close_mosaic < 0:
             raise ValueError(f"augment.close_mosaic is {self.close_mosaic}; expected a number of epochs, 0 or more")
         if self.pool < 0 or 0 < self.pool < 4:
-            raise ValueError(f"augment.pool is {self.pool}; expected at least the 4 pictures of a mosaic, or 0 for all")
+            raise ValueError(f"augment.pool is {self.pool}; expected at least the 4 images of a mosaic, or 0 for all")
         if len(self.hsv) != 3 or not all(0 <= gain <= 1 for gain in self.hsv):
             raise ValueError(f"augment.hsv is {self.hsv}; expected three gains (hue, saturation, value) in 0..1")
 
@@ -68,7 +68,7 @@ class HsvJitter(A.ImageOnlyTransform):
 
 
 class TrainPipeline:
-    """From pictures that are scaled to fit an input of ``size`` (height, width) to a training sample.
+    """From images that are scaled to fit an input of ``size`` (height, width) to a training sample.
 
     Our own steps are called without ``A.Compose``, whose handling of boxes takes longer than theirs. ``sizes`` are the
     sizes that may be asked for; the user's own transforms are tried on the smallest and the largest.
@@ -83,7 +83,7 @@ class TrainPipeline:
     ) -> None:
         self.size = size
         self.shape = MosaicAffine(size, augment.scale, augment.translate, augment.degrees, augment.shear, augment.fliplr)
-        self.colours = HsvJitter(augment.hsv)
+        self.colors = HsvJitter(augment.hsv)
         for each in (sizes or [size])[:: max(len(sizes or [size]) - 1, 1)]:
             own = build_transforms(transforms, each)
         self.own = _compose([A.NoOp(), *own]) if own else None  # without NoOp it may warn that nothing moves boxes
@@ -93,7 +93,7 @@ class TrainPipeline:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return an image (H, W, 3) uint8 of ``size`` and its objects (N, 5) float32: boxes and their numbers.
 
-        A layer is one picture, or four that make a mosaic; a second layer is blended with the first. All that is random
+        A layer is one image, or four that make a mosaic; a second layer is blended with the first. All that is random
         comes from ``draw``.
         """
         size = self.size if size is None else size
@@ -104,15 +104,15 @@ class TrainPipeline:
             image = cv2.addWeighted(image, share, other, 1 - share, 0)  # mixup (arXiv:1710.09412)
             objects = np.concatenate([objects, others])
         if self.own is not None:
-            # One generator for all transforms: Compose.set_random_seed would give each the same draws as its neighbour.
+            # One generator for all transforms: Compose.set_random_seed would give each the same draws as its neighbor.
             self.own.set_random_state(draw, random.Random(int(draw.integers(2**63))))
             result = self.own(image=image, bboxes=objects)
             image = result["image"]
             check_output(image, size)
             # Without boxes albumentations returns other shapes and types than with.
             objects = np.asarray(result["bboxes"], np.float32).reshape(-1, 5)
-        if self.colours.p:
-            image = self.colours.apply(image, draw.uniform(-1, 1, 3) * self.colours.gains)
+        if self.colors.p:
+            image = self.colors.apply(image, draw.uniform(-1, 1, 3) * self.colors.gains)
         return image, objects
 
     def _lay_out(
@@ -130,7 +130,7 @@ def _compose(transforms: list[A.BasicTransform]) -> A.Compose:
 
 
 def build_transforms(entries: list[dict[str, Any]] | None, size: tuple[int, int]) -> list[A.BasicTransform]:
-    """Build the user's own transforms from plain values and try them on a grey picture of ``size`` (height, width).
+    """Build the user's own transforms from plain values and try them on a gray image of ``size`` (height, width).
 
     An entry is ``{name: {argument: value}}``. Containers (OneOf, SomeOf, Sequential, Compose ...) take a list of entries
     as ``transforms``. Unknown names and arguments, and transforms that cannot move boxes, are ValueErrors.
@@ -214,7 +214,7 @@ def _try_alone(transform: A.BasicTransform, size: tuple[int, int]) -> None:
     except Exception as error:
         name = type(transform).__name__
         raise ValueError(
-            f"data.transforms: {name} does not work on a picture of {size[1]} x {size[0]} with boxes: {error}"
+            f"data.transforms: {name} does not work on an image of {size[1]} x {size[0]} with boxes: {error}"
         ) from error
     finally:
         transform.p = probability
@@ -232,6 +232,6 @@ def check_output(image: Any, size: tuple[int, int]) -> None:
     shape, dtype = getattr(image, "shape", None), getattr(image, "dtype", type(image).__name__)
     if shape != (*size, 3) or dtype != np.uint8:
         raise ValueError(
-            f"data.transforms turn a picture of {(*size, 3)} uint8 into {shape} {dtype}; keep size and type (add a "
-            "Resize or PadIfNeeded after a crop; normalising and tensors are not needed)"
+            f"data.transforms turn an image of {(*size, 3)} uint8 into {shape} {dtype}; keep size and type (add a "
+            "Resize or PadIfNeeded after a crop; normalizing and tensors are not needed)"
         )

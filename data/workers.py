@@ -1,4 +1,4 @@
-"""Worker processes: one thread each, and when one fails or dies, it is known which picture it was at."""
+"""Worker processes: one thread each, and when one fails or dies, it is known which image it was at."""
 
 import os
 import shutil
@@ -70,7 +70,7 @@ def _leave(folder: str) -> None:
 
 
 class WatchedDataset(Dataset):
-    """Passes on what ``dataset`` gives. Errors are told which picture they are about, and workers write down where they
+    """Passes on what ``dataset`` gives. Errors are told which image they are about, and workers write down where they
     are, for the case that one is killed and cannot tell any more.
     """
 
@@ -105,7 +105,7 @@ class WatchedDataset(Dataset):
 
 class WatchedLoader(DataLoader):
     """A DataLoader over a WatchedDataset: a worker that dies without an error of its own, killed for want of memory say,
-    is reported with the picture it was at.
+    is reported with the image it was at.
     """
 
     def __iter__(self) -> Iterator[Any]:

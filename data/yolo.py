@@ -12,22 +12,22 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from data.annotations import Annotations, Faults, Objects, build_annotations
 from data.images import stored_size
 from detector.imaging.read import BadImageError
-from detector.text import counted
+from detector.text import plural
 
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp"}
-TOLERANCE = 0.01  # shares of the picture may leave 0..1 by this much, rounded as they often are
+TOLERANCE = 0.01  # shares of the image may leave 0..1 by this much, rounded as they often are
 
 
 def read_yolo(path: Path) -> dict[str, Annotations]:
     """Read the splits "train", "val" and, if there is one, "test" that the file ``path`` describes.
 
-    It has ``train``, ``val`` and ``test``, each a folder of pictures (sub-folders included), a text file with a picture a
+    It has ``train``, ``val`` and ``test``, each a folder of images (sub-folders included), a text file with an image a
     line, or a list of these; ``names`` of the classes, a list or a mapping from 0 on; and may have ``path``, what the
     former are relative to (the file's own folder by default), and ``nc``, the number of classes.
 
     The labels of ``images/a/b.jpg`` are in ``labels/a/b.txt``, the last folder ``images`` being exchanged, or beside the
-    picture if there is none. A line is ``class x y width height``, centre and sides as shares of the upright picture, or
-    ``class x1 y1 x2 y2 ...``, a polygon, whose box is taken. A picture without such a file has no objects. Images are
+    image if there is none. A line is ``class x y width height``, center and sides as shares of the upright image, or
+    ``class x1 y1 x2 y2 ...``, a polygon, whose box is taken. An image without such a file has no objects. Images are
     numbered from 1 on in the order of their paths. A test split that is not there, or faulty, is left out with a warning.
     """
     content = _load(path)
@@ -39,10 +39,10 @@ def read_yolo(path: Path) -> dict[str, Annotations]:
     for split, value in values.items():
         try:
             if value:
-                pictures = _find_pictures(value, folder, f"{path}: {split}")
-                found[split] = _read_split(f"{path} ({split})", folder, pictures, names)
+                images = _find_images(value, folder, f"{path}: {split}")
+                found[split] = _read_split(f"{path} ({split})", folder, images, names)
             elif split != "test":
-                raise ValueError(f"{path}: has no {split!r}; give it a folder of pictures or a text file with their paths")
+                raise ValueError(f"{path}: has no {split!r}; give it a folder of images or a text file with their paths")
         except ValueError as error:
             if split != "test":
                 raise
@@ -50,9 +50,9 @@ def read_yolo(path: Path) -> dict[str, Annotations]:
     return found
 
 
-def label_path(picture: Path) -> Path:
-    """Return where the labels of a picture are."""
-    parts = list(picture.parts)
+def label_path(image: Path) -> Path:
+    """Return where the labels of an image are."""
+    parts = list(image.parts)
     for n in range(len(parts) - 2, -1, -1):
         if parts[n] == "images":
             parts[n] = "labels"
@@ -112,9 +112,9 @@ def _root(content: dict[str, Any], path: Path) -> Path:
     raise ValueError(f"{path}: path is {given!r}, but there is no folder {looked}; correct path, or get the data set first")
 
 
-def _find_pictures(value: Any, folder: Path, who: str) -> list[Path]:
+def _find_images(value: Any, folder: Path, who: str) -> list[Path]:
     entries = value if isinstance(value, list) else [value]
-    pictures: dict[Path, None] = {}  # a set that keeps its order
+    images: dict[Path, None] = {}  # a set that keeps its order
     listed = 0
     for entry in entries:
         place = _locate(str(entry), folder)
@@ -125,17 +125,17 @@ def _find_pictures(value: Any, folder: Path, who: str) -> list[Path]:
         else:
             raise ValueError(f"{who} is {entry!r}, but there is no {place}; correct it, or get the data set first")
         if not found:
-            raise ValueError(f"{who} is {entry!r}, but {place} has no pictures ({', '.join(sorted(SUFFIXES))})")
-        pictures.update(dict.fromkeys(found))
+            raise ValueError(f"{who} is {entry!r}, but {place} has no images ({', '.join(sorted(SUFFIXES))})")
+        images.update(dict.fromkeys(found))
         listed += len(found)
-    if listed > len(pictures):
-        many = counted(listed - len(pictures), "picture is", "pictures are")
+    if listed > len(images):
+        many = plural(listed - len(images), "image is", "images are")
         rank_zero_warn(f"{who}: {many} listed more than once; each is taken once")
-    return list(pictures)
+    return list(images)
 
 
 def _list_folder(folder: Path) -> list[Path]:
-    """Return the pictures in ``folder`` and below, behind links too, sorted."""
+    """Return the images in ``folder`` and below, behind links too, sorted."""
     paths = [Path(at, name) for at, _, names in os.walk(folder, followlinks=True) for name in names]
     return sorted(path for path in paths if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
 
@@ -157,10 +157,10 @@ def _read_list(file: Path, folder: Path) -> list[Path]:
     return found
 
 
-def _read_split(name: str, folder: Path, pictures: list[Path], class_names: list[str]) -> Annotations:
+def _read_split(name: str, folder: Path, images: list[Path], class_names: list[str]) -> Annotations:
     faults = Faults(name)
-    sizes = _read_sizes(pictures, faults)
-    files = [label_path(picture) for picture in pictures]
+    sizes = _read_sizes(images, faults)
+    files = [label_path(image) for image in images]
     rows, positions = [], []
     for position, file in enumerate(files):
         if os.path.isfile(file):
@@ -168,7 +168,7 @@ def _read_split(name: str, folder: Path, pictures: list[Path], class_names: list
             rows.append(found)
             positions += [position] * len(found)
     if not rows:
-        faults.add(f"no picture has labels: looked for {files[0]} and {len(files) - 1} more; correct the folders' names")
+        faults.add(f"no image has labels: looked for {files[0]} and {len(files) - 1} more; correct the folders' names")
     faults.raise_if_any()
     table = np.concatenate(rows)
     owners = np.array(positions, np.int64)
@@ -183,33 +183,33 @@ def _read_split(name: str, folder: Path, pictures: list[Path], class_names: list
         crowds=np.zeros(len(table), bool),
         labels=table[:, 0].astype(np.int64),
     )
-    names = [_relative(picture, folder) for picture in pictures]
-    ids = np.arange(1, len(pictures) + 1)
+    names = [_relative(image, folder) for image in images]
+    ids = np.arange(1, len(images) + 1)
     return build_annotations(name, folder, ids, sizes, names, objects, list(range(len(class_names))), class_names, True)
 
 
-def _relative(picture: Path, folder: Path) -> str:
-    return str(picture.relative_to(folder) if picture.is_relative_to(folder) else picture.resolve())
+def _relative(image: Path, folder: Path) -> str:
+    return str(image.relative_to(folder) if image.is_relative_to(folder) else image.resolve())
 
 
-def _read_sizes(pictures: list[Path], faults: Faults) -> np.ndarray:
-    """Return height and width of each picture, (I, 2), from the files' headers."""
+def _read_sizes(images: list[Path], faults: Faults) -> np.ndarray:
+    """Return height and width of each image, (I, 2), from the files' headers."""
 
-    def read(picture: Path) -> tuple[int, int] | BadImageError:
+    def read(image: Path) -> tuple[int, int] | BadImageError:
         try:
-            return stored_size(picture)
+            return stored_size(image)
         except BadImageError as error:
             return error
 
     with ThreadPoolExecutor(16) as pool:  # mostly waiting for the disk
-        found = list(pool.map(read, pictures, chunksize=64))
+        found = list(pool.map(read, images, chunksize=64))
     if bad := [size for size in found if isinstance(size, BadImageError)]:
         faults.add(str(bad[0]), len(bad))
     return np.array([(1, 1) if isinstance(size, BadImageError) else size for size in found])
 
 
 def _read_labels(file: Path, num_classes: int, faults: Faults) -> np.ndarray:
-    """Return the objects of a label file, (N, 5) float64: class, then centre and sides as shares of the picture."""
+    """Return the objects of a label file, (N, 5) float64: class, then center and sides as shares of the image."""
     rows = []
     try:
         lines = _read_lines(file)
@@ -241,14 +241,14 @@ def _read_line(words: list[str], num_classes: int) -> tuple[float, ...]:
         raise ValueError(f"{shown!r} is not all numbers; expected class x y width height") from None
     if len(values) != 4 and (len(values) < 6 or len(values) % 2):
         raise ValueError(
-            f"{shown!r} has {counted(len(words), 'number')}; expected class x y width height, or class and a polygon"
+            f"{shown!r} has {plural(len(words), 'number')}; expected class x y width height, or class and a polygon"
         )
     if label not in range(num_classes):
         raise ValueError(
             f"the class is {words[0]}; expected a whole number from 0 to {num_classes - 1}, as names lists them"
         )
     if not all(-TOLERANCE <= value <= 1 + TOLERANCE for value in values):
-        raise ValueError(f"{shown!r} leaves 0..1; expected shares of the picture's width and height, not pixels")
+        raise ValueError(f"{shown!r} leaves 0..1; expected shares of the image's width and height, not pixels")
     if len(values) > 4:
         xs, ys = values[0::2], values[1::2]
         left, right, top, bottom = min(xs), max(xs), min(ys), max(ys)

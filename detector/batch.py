@@ -7,9 +7,9 @@ from torch import Tensor
 
 
 class Letterbox(NamedTuple):
-    """How a picture was placed on the network input: resized to ``(height, width)``, then padded by ``top`` and ``left``.
+    """How an image was placed on the network input: resized to ``(height, width)``, then padded by ``top`` and ``left``.
 
-    All values are whole pixels; ``original_height`` and ``original_width`` are the size of the picture as stored.
+    All values are whole pixels; ``original_height`` and ``original_width`` are the size of the image as stored.
     """
 
     original_height: int
@@ -26,7 +26,7 @@ class Target(TypedDict):
     boxes: Tensor  # (N, 4) float32, x1 y1 x2 y2 in pixels of the network input; N may be 0
     labels: Tensor  # (N,) int64, 0..C-1
     image_id: NotRequired[int]  # the id in the annotation file, needed for evaluation
-    letterbox: NotRequired[Letterbox]  # needed to map detections back to the picture, for evaluation
+    letterbox: NotRequired[Letterbox]  # needed to map detections back to the image, for evaluation
 
 
 class Batch(TypedDict):

@@ -9,7 +9,7 @@ from typing import Any
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Give the path of a file beside ``path`` to write, and make it ``path`` when the block ends. Folders are made.
 
     What is written is on the disk first, or a crash of the machine could leave the new name with nothing in it. If the block

@@ -1,4 +1,4 @@
-"""Run an exported detector with onnxruntime and numpy alone: ``python onnx_example.py best.onnx picture.jpg``."""
+"""Run an exported detector with onnxruntime and numpy alone: ``python onnx_example.py best.onnx image.jpg``."""
 
 import json
 import sys
@@ -8,7 +8,7 @@ import onnxruntime
 
 
 def letterbox(image: np.ndarray, size: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Resize (H, W, 3) uint8 bilinearly and pad with grey to size; also return scale and shift of x y x y."""
+    """Resize (H, W, 3) uint8 bilinearly and pad with gray to size; also return scale and shift of x y x y."""
     ratio = min(size[0] / image.shape[0], size[1] / image.shape[1])
     old, new = image.shape[:2], [max(round(side * ratio), 1) for side in image.shape[:2]]
     for axis in (0, 1):
@@ -35,6 +35,6 @@ if __name__ == "__main__":
     from PIL import Image, ImageOps  # to read the file; anything that gives an upright RGB array will do
 
     session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
-    picture = ImageOps.exif_transpose(Image.open(sys.argv[2])).convert("RGB")
-    for name, score, box in detect(session, np.asarray(picture)):
+    image = ImageOps.exif_transpose(Image.open(sys.argv[2])).convert("RGB")
+    for name, score, box in detect(session, np.asarray(image)):
         print(f"{name} {score:.2f} {box.round(1).tolist()}")

@@ -18,10 +18,10 @@ from tests.processes import processes  # noqa: F401, a fixture
 
 LONG = ("test_resume", "test_launch", "test_learning", "test_train", "test_export")
 CATEGORIES = {7: "red", 22: "green", 90: "blue"}
-COLOURS = {7: (220, 40, 40), 22: (40, 220, 40), 90: (40, 40, 220)}  # RGB
+COLORS = {7: (220, 40, 40), 22: (40, 220, 40), 90: (40, 40, 220)}  # RGB
 
-# One picture a row: height, width, then its objects as (category id, x, y, width, height).
-TRAIN_PICTURES = [
+# One image a row: height, width, then its objects as (category id, x, y, width, height).
+TRAIN_IMAGES = [
     (48, 64, [(7, 10, 8, 20, 16), (22, 36, 20, 20, 24)]),
     (64, 48, [(90, 5, 10, 30, 20)]),
     (80, 60, [(22, 12, 30, 24, 40), (7, 4, 4, 16, 12)]),
@@ -31,14 +31,14 @@ TRAIN_PICTURES = [
     (40, 90, [(22, 5, 5, 30, 30), (90, 50, 8, 32, 20)]),
     (50, 50, [(7, 2, 2, 14, 14), (22, 30, 4, 16, 16), (90, 8, 26, 30, 20)]),
 ]
-VAL_PICTURES = [
+VAL_IMAGES = [
     (64, 64, [(7, 10, 10, 20, 30)]),
     (48, 80, [(22, 30, 8, 40, 30), (90, 4, 20, 16, 16)]),
     (70, 40, []),
     (35, 55, [(90, 10, 5, 25, 25)]),
     (60, 60, [(7, 4, 30, 22, 22), (22, 34, 6, 20, 40)]),
 ]
-TRAIN_CROWD = (1, (7, 2, 34, 44, 28))  # picture number and object
+TRAIN_CROWD = (1, (7, 2, 34, 44, 28))  # image number and object
 VAL_CROWD = (3, (7, 36, 2, 18, 30))
 
 
@@ -63,14 +63,14 @@ def told() -> None:
 
 @pytest.fixture
 def tiny_coco(tmp_path: Path) -> Path:
-    """The folder of a COCO set of 8 training and 5 validation pictures, objects painted as filled rectangles.
+    """The folder of a COCO set of 8 training and 5 validation images, objects painted as filled rectangles.
 
-    Category ids are 7, 22 and 90. One picture of each split has no objects and one has a crowd region, which is not
+    Category ids are 7, 22 and 90. One image of each split has no objects and one has a crowd region, which is not
     painted. Image ids start at 101 for training and 201 for validation.
     """
     root = tmp_path / "tiny"
-    write_coco(root, "train", TRAIN_PICTURES, first_id=101, crowd=TRAIN_CROWD)
-    write_coco(root, "val", VAL_PICTURES, first_id=201, crowd=VAL_CROWD)
+    write_coco(root, "train", TRAIN_IMAGES, first_id=101, crowd=TRAIN_CROWD)
+    write_coco(root, "val", VAL_IMAGES, first_id=201, crowd=VAL_CROWD)
     return root
 
 
@@ -103,20 +103,20 @@ def edit_json(tiny_coco: Path) -> Callable[[str, Callable[[dict[str, Any]], Any]
     return edit
 
 
-def write_coco(root: Path, split: str, pictures: list[tuple], first_id: int, crowd: tuple[int, tuple] | None = None) -> None:
-    """Paint ``pictures`` into ``root/images/split`` and describe them in ``root/annotations/split.json``."""
+def write_coco(root: Path, split: str, rows: list[tuple], first_id: int, crowd: tuple[int, tuple] | None = None) -> None:
+    """Paint ``images`` into ``root/images/split`` and describe them in ``root/annotations/split.json``."""
     (root / "images" / split).mkdir(parents=True)
     (root / "annotations").mkdir(exist_ok=True)
     images, annotations = [], []
-    for number, (height, width, objects) in enumerate(pictures):
-        image_id, name = first_id + number, f"picture_{number}.png"
-        picture = np.full((height, width, 3), 200, np.uint8)
+    for number, (height, width, objects) in enumerate(rows):
+        image_id, name = first_id + number, f"image_{number}.png"
+        pixels = np.full((height, width, 3), 200, np.uint8)
         regions = [(*object_, 0) for object_ in objects]
         if crowd is not None and crowd[0] == number:
             regions.append((*crowd[1], 1))
         for category, x, y, w, h, is_crowd in regions:
             if not is_crowd:
-                picture[y : y + h, x : x + w] = COLOURS[category]
+                pixels[y : y + h, x : x + w] = COLORS[category]
             annotations.append(
                 {
                     "id": first_id * 10 + len(annotations),
@@ -128,7 +128,7 @@ def write_coco(root: Path, split: str, pictures: list[tuple], first_id: int, cro
                     "segmentation": [],
                 }
             )
-        cv2.imwrite(str(root / "images" / split / name), picture[:, :, ::-1])
+        cv2.imwrite(str(root / "images" / split / name), pixels[:, :, ::-1])
         images.append({"id": image_id, "file_name": name, "height": height, "width": width})
     categories = [{"id": id_, "name": name} for id_, name in CATEGORIES.items()]
     content = {"images": images, "annotations": annotations, "categories": categories}

@@ -42,13 +42,13 @@ def names(tiny_arguments: dict[str, Any], tmp_path: Path, monkeypatch: pytest.Mo
     trainer = L.Trainer(**quick)
     trainer.strategy.connect(module)
     module.trainer = trainer
-    run, pictures = Path("runs/dyn_n"), Path("datasets/mine/train")
-    for folder in (run, pictures):
+    run, images = Path("runs/dyn_n"), Path("datasets/mine/train")
+    for folder in (run, images):
         folder.mkdir(parents=True)
     trainer.save_checkpoint(run / "best.ckpt")
-    picture = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
-    for path in ("picture.jpg", "a.jpg", *(pictures / f"{number}.jpg" for number in range(3))):
-        cv2.imwrite(str(path), picture)
+    image = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    for path in ("image.jpg", "a.jpg", *(images / f"{number}.jpg" for number in range(3))):
+        cv2.imwrite(str(path), image)
     if importlib.util.find_spec("openvino"):
         export(Predictor(module.model, WeightsInfo("dyn_n")), "best.xml", "openvino")
     data = CocoDataModule(**tiny_arguments | {"batch_size": 2})
@@ -57,8 +57,8 @@ def names(tiny_arguments: dict[str, Any], tmp_path: Path, monkeypatch: pytest.Mo
     short = {"max_epochs": 1, "limit_train_batches": 2, "limit_val_batches": 1, "default_root_dir": tmp_path}
     monkeypatch.setattr(L, "Trainer", lambda _make=L.Trainer, **given: _make(**given | quick | short))
     return {
-        "array": picture,
-        "tensor": torch.from_numpy(picture).movedim(2, 0),
+        "array": image,
+        "tensor": torch.from_numpy(image).movedim(2, 0),
         "any_network": torchvision.models.resnet18(),
         "model": module.model,
         "dataloader": data.val_dataloader(),

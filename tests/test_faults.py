@@ -38,8 +38,8 @@ class Losses(L.Callback):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_the_start_on_real_pictures(variant: str, tiny_arguments: Arguments, tmp_path: Path) -> None:
-    """Untrained scores are the prior and boxes near the picture; thirty steps later the loss is lower, and still one."""
+def test_the_start_on_real_images(variant: str, tiny_arguments: Arguments, tmp_path: Path) -> None:
+    """Untrained scores are the prior and boxes near the image; thirty steps later the loss is lower, and still one."""
     data = CocoDataModule(**tiny_arguments)
     torch.manual_seed(0)
     module = DetectorModule(variant, data.class_names, data.category_ids, nominal_batch=4)
@@ -129,7 +129,7 @@ class Witness(L.Callback):
         self.catching = warnings.catch_warnings(record=True)
         self.warnings = self.catching.__enter__()
         warnings.simplefilter("always")
-        train.quieten()  # what train.py keeps out of its log
+        train.filter_warnings()  # what train.py keeps out of its log
 
     def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Batch, index: int) -> None:
         self.seen["train"] += [target["image_id"] for target in batch["targets"]]
@@ -148,7 +148,7 @@ class Witness(L.Callback):
 
 
 def test_two_processes_agree_and_do_not_warn(tiny_arguments: Arguments, tmp_path: Path, processes: Processes) -> None:
-    """Real data, network, average and evaluation: 8 pictures to train on, and 5, which two do not divide, to judge by."""
+    """Real data, network, average and evaluation: 8 images to train on, and 5, which two do not divide, to judge by."""
     data = CocoDataModule(**tiny_arguments | {"batch_size": 2})
     module = DetectorModule("dyn_n", data.class_names, data.category_ids, nominal_batch=4)
     callbacks = [Witness(tmp_path), RampedEMA(tau=3), CocoEvaluation()]

@@ -59,7 +59,7 @@ CHECKPOINT = {
         "category_ids": [3, 7],
         "image_size": [64, 96],
     },
-    "weights_info": {"licence": "Apache-2.0", "provenance": "made up", "metrics": {"val/AP": 0.5}},
+    "weights_info": {"license": "Apache-2.0", "provenance": "made up", "metrics": {"val/AP": 0.5}},
 }
 
 

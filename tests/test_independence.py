@@ -54,14 +54,14 @@ def test_no_dependency_is_gpl_or_agpl() -> None:
     assert {"torch", "lightning", "albumentations", "pycocotools", "huggingface-hub", "ruff"} <= names
     for name in sorted(names):
         metadata = distribution(name).metadata
-        licence = " ".join(
+        license = " ".join(
             [
                 metadata.get("License-Expression") or "",
                 (metadata.get("License") or "")[:200],  # may be the whole text, which names others further down
                 *(c for c in metadata.get_all("Classifier") or [] if "License" in c),
             ]
         )
-        assert not re.search(r"\bA?GPL|Affero|GNU General", licence), f"{name}: {licence}"
+        assert not re.search(r"\bA?GPL|Affero|GNU General", license), f"{name}: {license}"
 
 
 @pytest.mark.parametrize("name", ["ultralytics", "albumentationsx"])

@@ -43,17 +43,17 @@ def learn(data: CocoDataModule, tmp_path: Path, epochs: int, **kwargs: Any) -> d
 
 
 @pytest.mark.parametrize("variant", ["yolo26_n", "dyn_n"])
-def test_eight_drawn_pictures_are_learnt_by_heart(variant: str, tiny_arguments: dict[str, Any], tmp_path: Path) -> None:
+def test_eight_drawn_images_are_learned_by_heart(variant: str, tiny_arguments: dict[str, Any], tmp_path: Path) -> None:
     same = {f"val_{key}": tiny_arguments[f"train_{key}"] for key in ("annotations", "images")}
     data = CocoDataModule(**{**tiny_arguments, **same, "batch_size": 8}, augment=STILL)
     ap50 = learn(data, tmp_path, epochs=50, variant=variant, nominal_batch=8)
     assert min(ap50.values()) > 0.9, ap50
 
 
-def random_pictures(number: int, seed: int) -> list[tuple]:
-    """Pictures of 64 pixels with one to three rectangles that do not overlap, in the format of conftest."""
+def random_images(number: int, seed: int) -> list[tuple]:
+    """Images of 64 pixels with one to three rectangles that do not overlap, in the format of conftest."""
     draw = np.random.default_rng(seed)
-    pictures = []
+    images = []
     for _ in range(number):
         quarters = draw.permutation(4)[: draw.integers(1, 4)]
         objects = []
@@ -62,16 +62,16 @@ def random_pictures(number: int, seed: int) -> list[tuple]:
             x = 32 * (quarter % 2) + int(draw.integers(0, 33 - width))
             y = 32 * (quarter // 2) + int(draw.integers(0, 33 - height))
             objects.append((int(draw.choice(list(CATEGORIES))), x, y, width, height))
-        pictures.append((64, 64, objects))
-    return pictures
+        images.append((64, 64, objects))
+    return images
 
 
 @pytest.mark.parametrize("variant", ["yolo26_n", "dyn_n"])
-def test_unseen_pictures_are_understood(variant: str, tiny_arguments: dict[str, Any], tmp_path: Path) -> None:
+def test_unseen_images_are_understood(variant: str, tiny_arguments: dict[str, Any], tmp_path: Path) -> None:
     """The gate, at half the width. Measured: 0.85 to 0.96; with the training objects' labels shuffled, 0.27 to 0.33."""
     root = tmp_path / "random"
-    write_coco(root, "train", random_pictures(96, seed=0), first_id=1)
-    write_coco(root, "val", random_pictures(32, seed=1), first_id=1001)
+    write_coco(root, "train", random_images(96, seed=0), first_id=1)
+    write_coco(root, "val", random_images(32, seed=1), first_id=1001)
     data = CocoDataModule(**{**tiny_arguments, "root": str(root), "batch_size": 16}, augment=STILL)
     ap50 = learn(data, tmp_path, epochs=12, variant=variant, nominal_batch=16, overrides={"width": 0.125})
     assert min(ap50.values()) > 0.7, ap50

@@ -83,10 +83,10 @@ def test_train_evaluate_and_resume(
     ):
         assert (run / name).is_file(), name
     assert list((run / "tensorboard").glob("events*"))
-    done, picture = capsys.readouterr().out.strip().splitlines()[-2:]
+    done, image = capsys.readouterr().out.strip().splitlines()[-2:]
     assert "best AP" in done
     assert str(run) in done
-    assert picture == f"look at {run / 'val_predictions.jpg'}"
+    assert image == f"look at {run / 'val_predictions.jpg'}"
 
     detector_command(["report", str(run)])
     page = (run / "report.html").read_text()
@@ -318,11 +318,11 @@ def test_weights_of_the_reference_are_evaluated(arguments: list[str], tmp_path: 
     rows = json.loads((tmp_path / "eval_val_official" / "predictions.json").read_text())
     best = max((row for row in rows if row["image_id"] == 201), key=lambda row: row["score"])
     predictor = load_detector(path, image_size=64)
-    (found,) = predictor(tmp_path / "tiny/images/val/picture_0.png", score_threshold=0.0, max_detections=1)
+    (found,) = predictor(tmp_path / "tiny/images/val/image_0.png", score_threshold=0.0, max_detections=1)
     assert found.scores.item() == pytest.approx(best["score"], abs=1e-4)
     assert {7: "red", 22: "green", 90: "blue"}[best["category_id"]] == found.names[0]
-    other = write_checkpoint(tmp_path / "other.pt", some_weights(), ["blue", "red", "grey"])
-    with pytest.raises(SystemExit, match=r"knows the classes .*'grey'.* but the data have"):
+    other = write_checkpoint(tmp_path / "other.pt", some_weights(), ["blue", "red", "gray"])
+    with pytest.raises(SystemExit, match=r"knows the classes .*'gray'.* but the data have"):
         train.main([*arguments, "--model.variant", "yolo26_n", "--eval", str(other)])
 
 
@@ -373,7 +373,7 @@ def test_a_run_from_reference_weights(arguments: list[str], tmp_path: Path, caps
 
     capsys.readouterr()
     detector_command(["weights", str(run / "last.ckpt"), "out.safetensors"])
-    assert "licence: AGPL-3.0" in capsys.readouterr().out
+    assert "license: AGPL-3.0" in capsys.readouterr().out
     predictor = load_detector("out.safetensors")
     assert (predictor.class_names, predictor.category_ids) == (["red", "green", "blue"], [7, 22, 90])
     assert predictor.image_size == (64, 64)

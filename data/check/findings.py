@@ -1,5 +1,5 @@
 """What is wrong with a data set, or doubtful: from the annotations alone at the start of every training, and with every
-picture decoded by ``python -m data check``."""
+image decoded by ``python -m data check``."""
 
 import hashlib
 import io
@@ -16,13 +16,13 @@ from PIL import Image
 from data.annotations import Annotations, faulty_boxes
 from data.images import read_image
 from detector.imaging.read import UNREADABLE, BadImageError, exif_orientation, read_file
-from detector.text import counted
+from detector.text import plural
 
 TINY = 8.0  # objects below so many pixels of the network input, as the square root of the area, are tiny
-MANY = 300  # objects in a picture: evaluation looks at no more detections
+MANY = 300  # objects in an image: evaluation looks at no more detections
 FEW = 10  # training objects of a class
 Splits = dict[str, Annotations]
-Where = tuple[str, int]  # split and number of a picture
+Where = tuple[str, int]  # split and number of an image
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Finding:
     split: str  # or "all"
     text: str
     examples: list[str] = field(default_factory=list)
-    where: list[Where] = field(default_factory=list)  # pictures that show it
+    where: list[Where] = field(default_factory=list)  # images that show it
     told: bool = False  # reading the annotations warns of it already
 
     def line(self) -> str:
@@ -62,15 +62,15 @@ def _boxes(split: str, annotations: Annotations) -> Iterator[Finding]:
     same = np.zeros(len(rows), bool)
     same[order[1:]] = (rows[order[1:]] == rows[order[:-1]]).all(axis=1)
     for mask, one, many, then, told in (
-        (empty, "box has", "boxes have", "no area inside the picture; not trained on, and missed in evaluation", True),
-        (outside, "box sticks", "boxes stick", "out of the picture; clipped for training", True),
-        (same, "box repeats", "boxes repeat", "another one: the same class and place in the same picture", False),
+        (empty, "box has", "boxes have", "no area inside the image; not trained on, and missed in evaluation", True),
+        (outside, "box sticks", "boxes stick", "out of the image; clipped for training", True),
+        (same, "box repeats", "boxes repeat", "another one: the same class and place in the same image", False),
     ):
         if mask.any():
             found = np.flatnonzero(mask)[:8]
             examples = [f"annotation {annotations.ids[n]} in {_name(annotations, owners[n])}" for n in found]
             where = [(split, int(owners[n])) for n in found]
-            yield Finding("warning", split, f"{counted(mask.sum(), one, many)} {then}", examples, where, told)
+            yield Finding("warning", split, f"{plural(mask.sum(), one, many)} {then}", examples, where, told)
 
 
 def _numbers(split: str, annotations: Annotations, size: tuple[int, int]) -> Iterator[Finding]:
@@ -81,16 +81,16 @@ def _numbers(split: str, annotations: Annotations, size: tuple[int, int]) -> Ite
     yield Finding(
         "note",
         split,
-        f"{counted(len(annotations), 'picture')}, {(counts == 0).sum()} without objects; "
-        f"{counted(len(annotations.ids), 'object')}, {counted(annotations.crowds.sum(), 'crowd')} among them; "
-        f"{counts.mean():.1f} a picture, at most {counts.max()}",
+        f"{plural(len(annotations), 'image')}, {(counts == 0).sum()} without objects; "
+        f"{plural(len(annotations.ids), 'object')}, {plural(annotations.crowds.sum(), 'crowd')} among them; "
+        f"{counts.mean():.1f} an image, at most {counts.max()}",
     )
     if counts.max() > MANY:
         crowded = np.flatnonzero(counts > MANY)
         yield Finding(
             "warning",
             split,
-            f"{counted(len(crowded), 'picture has', 'pictures have')} more than {MANY} objects; "
+            f"{plural(len(crowded), 'image has', 'images have')} more than {MANY} objects; "
             f"COCO evaluation looks at {MANY} detections at most",
             [_name(annotations, n) for n in crowded[:8]],
             [(split, int(n)) for n in crowded[:8]],
@@ -114,7 +114,7 @@ def _listed_twice(split: str, annotations: Annotations) -> Iterator[Finding]:
     if (counts > 1).any():
         twice = [name.decode() for name in names[counts > 1][:8]]
         yield Finding(
-            "warning", split, f"{counted((counts > 1).sum(), 'file is', 'files are')} listed as more than one picture", twice
+            "warning", split, f"{plural((counts > 1).sum(), 'file is', 'files are')} listed as more than one image", twice
         )
 
 
@@ -123,19 +123,19 @@ def _classes(splits: Splits) -> Iterator[Finding]:
     counts = {split: class_counts(annotations) for split, annotations in splits.items()}
     if unused := [name for n, name in enumerate(names) if not any(count[n] for count in counts.values())]:
         one, many = f"of {len(names)} classes is", f"of {len(names)} classes are"
-        yield Finding("warning", "all", f"{counted(len(unused), one, many)} never used", unused)
+        yield Finding("warning", "all", f"{plural(len(unused), one, many)} never used", unused)
     if "train" not in counts:
         return
     train = counts["train"]
     for split, count in counts.items():
-        if unlearnt := [name for name, here, there in zip(names, count, train) if here and not there]:
-            text = f"{counted(len(unlearnt), 'class is', 'classes are')} only here and not in train: never learnt"
-            yield Finding("warning", split, text, unlearnt)
+        if unlearned := [name for name, here, there in zip(names, count, train) if here and not there]:
+            text = f"{plural(len(unlearned), 'class is', 'classes are')} only here and not in train: never learned"
+            yield Finding("warning", split, text, unlearned)
         if split == "val" and (unjudged := [name for name, here, there in zip(names, count, train) if there and not here]):
-            text = f"{counted(len(unjudged), 'class of train is', 'classes of train are')} not in val: never measured"
+            text = f"{plural(len(unjudged), 'class of train is', 'classes of train are')} not in val: never measured"
             yield Finding("warning", split, text, unjudged)
     if few := [f"{name}: {count}" for name, count in zip(names, train) if 0 < count < FEW]:
-        yield Finding("warning", "train", f"{counted(len(few), 'class has', 'classes have')} fewer than {FEW} objects", few)
+        yield Finding("warning", "train", f"{plural(len(few), 'class has', 'classes have')} fewer than {FEW} objects", few)
     used = [(int(count), name) for name, count in zip(names, train) if count]
     if used:
         (least, rare), (most, common) = min(used), max(used)
@@ -159,23 +159,23 @@ def _shared_paths(splits: Splits) -> Iterator[Finding]:
 
 def _leak(split: str, examples: list[str], where: list[Where], what: str) -> Iterator[Finding]:
     if where:
-        many = counted(len(where), "picture is", "pictures are")
+        many = plural(len(where), "image is", "images are")
         text = f"{many} also in train (the same {what}): results look better than they are"
         yield Finding("warning", split, text, examples[:8], where[:8])
 
 
 @dataclass(frozen=True)
 class FileFacts:
-    """What decoding a picture's file has shown."""
+    """What decoding an image's file has shown."""
 
     digest: bytes  # of its content; empty if it cannot be read
-    kind: str  # "RGB", "greyscale", "CMYK", "16 bits a channel", "with transparency" or "palette"
+    kind: str  # "RGB", "grayscale", "CMYK", "16 bits a channel", "with transparency" or "palette"
     turned: bool  # whether its EXIF data ask for turning or mirroring
     error: str | None  # why it cannot be used
 
 
 def check_files(splits: Splits) -> list[Finding]:
-    """Read and decode every picture, and return what is wrong with them. Takes about 5 ms a picture and core."""
+    """Read and decode every image, and return what is wrong with them. Takes about 5 ms an image and core."""
     findings: list[Finding] = []
     facts: dict[str, list[FileFacts]] = {}
     for split, annotations in splits.items():
@@ -191,7 +191,7 @@ def check_files(splits: Splits) -> list[Finding]:
         copies = [group for group in numbers.values() if len({splits[split].file_names[n] for n in group}) > 1]
         if copies:
             examples = [" = ".join(_name(splits[split], n) for n in group[:3]) for group in copies[:8]]
-            text = f"{counted(len(copies), 'picture is', 'pictures are')} there more than once, under different names"
+            text = f"{plural(len(copies), 'image is', 'images are')} there more than once, under different names"
             findings.append(Finding("warning", split, text, examples, [(split, group[0]) for group in copies[:8]]))
     for split in by_digest.keys() - {"train"}:
         shared = [digest for digest in by_digest[split] if digest in by_digest.get("train", {})]
@@ -206,15 +206,15 @@ def _file_facts(annotations: Annotations, n: int) -> FileFacts:
     try:
         content = read_file(annotations.image_path(n))
         digest, turned = hashlib.blake2b(content, digest_size=16).digest(), exif_orientation(content) != 1
-        kind = picture_kind(content)
+        kind = image_kind(content)
         read_image(annotations.image_path(n), tuple(annotations.sizes[n].tolist()), annotations.upright)
     except BadImageError as error:
         return FileFacts(digest, kind, turned, str(error))
     return FileFacts(digest, kind, turned, None)
 
 
-def picture_kind(content: bytes) -> str:
-    """Return what kind of pixels a picture file has, from its header; see FileFacts."""
+def image_kind(content: bytes) -> str:
+    """Return what kind of pixels an image file has, from its header; see FileFacts."""
     try:
         with Image.open(io.BytesIO(content)) as image:
             mode, bits = image.mode, 8
@@ -229,31 +229,31 @@ def picture_kind(content: bytes) -> str:
         return "16 bits a channel"
     if has_alpha:
         return "with transparency"
-    return {"L": "greyscale", "1": "greyscale", "CMYK": "CMYK", "P": "palette"}.get(mode, "RGB")
+    return {"L": "grayscale", "1": "grayscale", "CMYK": "CMYK", "P": "palette"}.get(mode, "RGB")
 
 
 READ_AS = {
-    "greyscale": "three equal channels",
+    "grayscale": "three equal channels",
     "palette": "RGB",
     "CMYK": "RGB",
-    "with transparency": "the colours that are stored, also where nothing would be seen",
+    "with transparency": "the colors that are stored, also where nothing would be seen",
     "16 bits a channel": "the upper 8 bits; look for dark ones (12 bits stored in 16, say)",
 }
 
 
 def _file_findings(split: str, annotations: Annotations, facts: list[FileFacts]) -> Iterator[Finding]:
     if bad := [n for n, fact in enumerate(facts) if fact.error]:
-        yield Finding("error", split, f"{counted(len(bad), 'picture')} cannot be used", [facts[n].error or "" for n in bad])
+        yield Finding("error", split, f"{plural(len(bad), 'image')} cannot be used", [facts[n].error or "" for n in bad])
     if turned := [n for n, fact in enumerate(facts) if fact.turned and not fact.error]:
         how = (
             "which is applied"
             if annotations.upright
-            else "which is applied where the size on file is that of the turned picture"
+            else "which is applied where the size on file is that of the turned image"
         )
         yield Finding(
             "note" if annotations.upright else "warning",
             split,
-            f"{counted(len(turned), 'picture has', 'pictures have')} an EXIF rotation, {how}; look whether the boxes fit",
+            f"{plural(len(turned), 'image has', 'images have')} an EXIF rotation, {how}; look whether the boxes fit",
             [_name(annotations, n) for n in turned[:8]],
             [(split, n) for n in turned[:8]],
         )
@@ -261,7 +261,7 @@ def _file_findings(split: str, annotations: Annotations, facts: list[FileFacts])
         if found := [n for n, fact in enumerate(facts) if fact.kind == kind and not fact.error]:
             level = "warning" if kind == "16 bits a channel" else "note"
             where = [(split, n) for n in found[:8]]
-            text = f"{counted(len(found), 'picture')} ({kind}) read as {how}"
+            text = f"{plural(len(found), 'image')} ({kind}) read as {how}"
             yield Finding(level, split, text, [_name(annotations, n) for n in found[:8]], where)
 
 

@@ -1,4 +1,4 @@
-"""The findings of a data check as text, and as one HTML page with plots and sample pictures."""
+"""The findings of a data check as text, and as one HTML page with plots and sample images."""
 
 from html import escape
 
@@ -9,11 +9,11 @@ from data.check.findings import Finding, Splits, Where, class_counts, object_sid
 from data.images import read_image
 from detector.imaging.draw import draw_boxes, fit_longer_side
 from detector.imaging.read import BadImageError
-from detector.report.page import keys, page, picture
-from detector.report.svg import COLOURS, bar, figure, shortened, text
-from detector.text import counted
+from detector.report.page import image_figure, keys, page
+from detector.report.svg import COLORS, bar, figure, shortened, text
+from detector.text import plural
 
-SPLIT_COLOURS = dict(zip(("train", "val", "test"), COLOURS))
+SPLIT_COLORS = dict(zip(("train", "val", "test"), COLORS))
 LEVELS = ("error", "warning", "note")
 NUM_CLASSES = 40  # in the plot of class balance
 
@@ -31,35 +31,35 @@ def text_report(findings: list[Finding], splits: Splits) -> str:
 def verdict(findings: list[Finding]) -> str:
     """Say in one line how many errors and warnings there are."""
     errors, warnings = (sum(finding.level == level for finding in findings) for level in ("error", "warning"))
-    return f"{counted(errors, 'error')}, {counted(warnings, 'warning')}" + ("" if errors else ": training can start")
+    return f"{plural(errors, 'error')}, {plural(warnings, 'warning')}" + ("" if errors else ": training can start")
 
 
 def html_report(findings: list[Finding], splits: Splits, size: tuple[int, int], num_samples: int = 8) -> str:
-    """Return the report as a page that needs no other files: findings with pictures, plots, and ``num_samples`` a split."""
+    """Return the report as a page that needs no other files: findings with images, plots, and ``num_samples`` a split."""
     parts = [f"<h1>Data check: {escape(verdict(findings))}</h1><ul>"]
     parts += [f"<li>{escape(annotations.summary())}</li>" for annotations in splits.values()]
     parts.append("</ul><h2>Findings</h2><ul>")
     for level in LEVELS:
         parts += [_finding(finding, splits) for finding in findings if finding.level == level]
-    colours = {split: SPLIT_COLOURS[split] for split in splits}
-    parts += ["</ul>", f"<h2>Plots</h2><p>{keys(colours)}</p>" if splits else "", *_plots(splits, size)]
+    colors = {split: SPLIT_COLORS[split] for split in splits}
+    parts += ["</ul>", f"<h2>Plots</h2><p>{keys(colors)}</p>" if splits else "", *_plots(splits, size)]
     for split, annotations in splits.items():
         chosen = np.unique(np.linspace(0, len(annotations) - 1, num_samples).round().astype(int)).tolist()
-        parts += [f"<h2>Pictures of {split}</h2>", *(_picture((split, n), splits) for n in chosen)]
+        parts += [f"<h2>Images of {split}</h2>", *(_image_figure((split, n), splits) for n in chosen)]
     return page("Data check", "".join(parts))
 
 
 def _finding(finding: Finding, splits: Splits) -> str:
     examples = "".join(f"<li>{escape(example)}</li>" for example in finding.examples[:8])
     more = f"<li>... and {len(finding.examples) - 8} more</li>" if len(finding.examples) > 8 else ""
-    shown = "".join(_picture(where, splits, side=240) for where in dict.fromkeys(finding.where[:4]))
+    shown = "".join(_image_figure(where, splits, side=240) for where in dict.fromkeys(finding.where[:4]))
     return (
         f'<li><b class="{finding.level}">{finding.level}</b> {escape(f"{finding.split}: {finding.text}")}'
         f"<ul>{examples}{more}</ul>{shown}</li>"
     )
 
 
-def _picture(where: Where, splits: Splits, side: int = 320) -> str:
+def _image_figure(where: Where, splits: Splits, side: int = 320) -> str:
     split, n = where
     annotations = splits[split]
     name = annotations.file_names[n].decode()
@@ -71,7 +71,7 @@ def _picture(where: Where, splits: Splits, side: int = 320) -> str:
     boxes = clip_bboxes(annotations.bboxes[own], *image.shape[:2])  # crowds too: all that is on file
     image, boxes = fit_longer_side(image, boxes, side)
     drawn = draw_boxes(image, boxes, annotations.labels[own], annotations.class_names)
-    return picture(drawn, f"{name}, {counted(len(boxes), 'object')}")
+    return image_figure(drawn, f"{name}, {plural(len(boxes), 'object')}")
 
 
 def _plots(splits: Splits, size: tuple[int, int]) -> list[str]:
@@ -85,10 +85,10 @@ def _plots(splits: Splits, size: tuple[int, int]) -> list[str]:
     many = max(int(max(count.max() for count in counts.values())), 1)
     step = -(-many // 20)
     return [
-        _histogram("objects in a picture", counts, np.arange(0, many + step + 1, step)),
+        _histogram("objects in an image", counts, np.arange(0, many + step + 1, step)),
         _histogram("size of objects, pixels of the network input (square root of the area)", sides, 2.0 ** np.arange(1, 11)),
         _histogram("width / height of objects", ratios, 2.0 ** np.arange(-4, 4.1, 0.5)),
-        _histogram("width / height of pictures", shapes, 2.0 ** np.arange(-2, 2.1, 0.25)),
+        _histogram("width / height of images", shapes, 2.0 ** np.arange(-2, 2.1, 0.25)),
         _class_bars(splits),
     ]
 
@@ -112,7 +112,7 @@ def _histogram(title: str, values: dict[str, np.ndarray], edges: np.ndarray) -> 
         for i, part in enumerate(share):
             x, tall = i * slot + number * wide, part / highest * height
             label = f"{split}: {part:.1%} from {edges[i]:.3g} to {edges[i + 1]:.3g}"
-            bars.append(bar(x, height - tall, wide, tall, SPLIT_COLOURS[split], label))
+            bars.append(bar(x, height - tall, wide, tall, SPLIT_COLORS[split], label))
     ticks = range(0, len(edges), max(len(edges) // 8, 1))
     texts = [text(i * slot, height + 14, f"{edges[i]:.4g}", "middle") for i in ticks]
     body = "".join([*bars, *texts, text(0, -4, f"{highest:.0%}")])
@@ -132,7 +132,7 @@ def _class_bars(splits: Splits) -> str:
         for number, (split, count) in enumerate(counts.items()):
             # By logarithm: classes differ by orders of magnitude.
             wide = np.log1p(count[n]) / np.log1p(highest) * 380
-            parts.append(bar(0, row * line + 8 * number, wide, 7, SPLIT_COLOURS[split], f"{split}: {count[n]} x {names[n]}"))
+            parts.append(bar(0, row * line + 8 * number, wide, 7, SPLIT_COLORS[split], f"{split}: {count[n]} x {names[n]}"))
             parts.append(text(wide + 4, row * line + 8 * number + 7, f"{count[n]}", style="font-size: 9px"))
     some = "" if len(order) == len(names) else f", the most and the least frequent {NUM_CLASSES // 2} of {len(names)}"
     return figure(f"objects of each class, logarithmic{some}", "".join(parts), (-160, -6, 600, len(order) * line + 12))

@@ -1,4 +1,4 @@
-"""What training and evaluation see: sheets of their pictures, boxes drawn in."""
+"""What training and evaluation see: sheets of their images, boxes drawn in."""
 
 from pathlib import Path
 
@@ -9,33 +9,33 @@ from torch.utils.data import DataLoader
 from data.datamodule import CocoDataModule
 from data.dataset import Sample
 from detector.imaging.draw import draw_boxes, fit_longer_side, sheet
-from detector.text import counted
+from detector.text import plural
 
 COLUMNS = 4
 SIDE = 400  # pixels of the longer side on the sheet
 
 
-def write_sheets(data: CocoDataModule, folder: Path, num_pictures: int = 16) -> list[Path]:
+def write_sheets(data: CocoDataModule, folder: Path, num_images: int = 16) -> list[Path]:
     """Write ``train.jpg``, ``val.jpg`` and, if there is such a split, ``test.jpg``: the first samples of an epoch."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for split in data.annotations:
         loader = data.train_dataloader() if split == "train" else data.eval_dataloader(split)
         path = folder / f"{split}.jpg"
-        cv2.imwrite(str(path), draw_sheet(loader, data.class_names, num_pictures)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
+        cv2.imwrite(str(path), draw_sheet(loader, data.class_names, num_images)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
         written.append(path)
     return written
 
 
-def draw_sheet(loader: DataLoader, class_names: list[str], num_pictures: int) -> np.ndarray:
-    """Return one RGB picture of the first samples that ``loader`` would give, in its order."""
+def draw_sheet(loader: DataLoader, class_names: list[str], num_images: int) -> np.ndarray:
+    """Return one RGB image of the first samples that ``loader`` would give, in its order."""
     drawn, captions = [], []
-    for _, key in zip(range(num_pictures), loader.sampler):
+    for _, key in zip(range(num_images), loader.sampler):
         sample: Sample = loader.dataset[key]
         target = sample.target
         image, boxes = fit_longer_side(sample.image, target["boxes"].numpy(), SIDE)
         drawn.append(draw_boxes(image, boxes, target["labels"].numpy(), class_names))
         height, width = sample.image.shape[:2]
-        captions.append(f"image {target['image_id']}: {counted(len(boxes), 'object')}, {width} x {height}")
+        captions.append(f"image {target['image_id']}: {plural(len(boxes), 'object')}, {width} x {height}")
     rows = [drawn[i : i + COLUMNS] for i in range(0, len(drawn), COLUMNS)]
     return sheet(rows, [captions[i : i + COLUMNS] for i in range(0, len(drawn), COLUMNS)])

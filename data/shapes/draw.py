@@ -1,8 +1,8 @@
-"""Pictures of shapes, the content of the embedded data set.
+"""Images of shapes, the content of the embedded data set.
 
-Every picture has its own random stream, seeded with (seed, split, index): it depends neither on the order of drawing nor on
-the number of pictures nor on anything global. Paints and textures are shared by all kinds of shape. Every class has a
-favourite hue, which is no more than a hint: many of its shapes, and all decoys, have any other. Images are BGR, as OpenCV
+Every image has its own random stream, seeded with (seed, split, index): it depends neither on the order of drawing nor on
+the number of images nor on anything global. Paints and textures are shared by all kinds of shape. Every class has a
+favorite hue, which is no more than a hint: many of its shapes, and all decoys, have any other. Images are BGR, as OpenCV
 writes them.
 """
 
@@ -20,36 +20,36 @@ CLASSES = ("circle", "square", "triangle", "star", "cross", "ring")
 DECOYS = ("bar", "ellipse", "half_disc", "crescent", "arrow", "blob")  # drawn like objects, but of no class
 SPLITS = ("train", "val")
 
-SIDES = (192, 288)  # of a picture, in px
-EMPTY_SHARE = 0.04  # pictures without any object
-COUNT_WEIGHTS = (3, 5, 6, 5, 3, 2, 1)  # of pictures with 1, 2, ... 7 objects
+SIDES = (192, 288)  # of an image, in px
+EMPTY_SHARE = 0.04  # images without any object
+COUNT_WEIGHTS = (3, 5, 6, 5, 3, 2, 1)  # of images with 1, 2, ... 7 objects
 SMALL_SHARE = 0.31  # of objects; turned triangles and clipped shapes bring the COCO-small ones (< 32 x 32 px) to a third
 SMALL_SIZES, SIZES = (15.0, 31.0), (33.0, 110.0)  # longer side of the box, in px
-LOOSE_SHARE = 0.45  # of shapes: may be partly hidden, or cut off by the border of the picture
+LOOSE_SHARE = 0.45  # of shapes: may be partly hidden, or cut off by the border of the image
 MIN_VISIBLE, MIN_VISIBLE_LOOSE = 0.97, 0.3  # shapes of which less would be seen are not drawn
-FAVOURITE_SHARE = 0.7  # of objects: painted in the hue of their class
+FAVORITE_SHARE = 0.7  # of objects: painted in the hue of their class
 SUPERSAMPLING = 4  # outlines are filled on a grid this much finer, which makes edges smooth and boxes exact to 1/4 px
 
 
 class Stamp(NamedTuple):
-    """A shape at its place in the picture."""
+    """A shape at its place in the image."""
 
     kind: str
-    box: tuple[float, float, float, float]  # x1 y1 x2 y2 in px: all of the shape that lies within the picture, hidden or not
-    coverage: np.ndarray  # (h, w) float32 in 0..1: share of each pixel that the shape covers, within the picture
-    x: int  # the pixel of the picture on which coverage[0, 0] lies
+    box: tuple[float, float, float, float]  # x1 y1 x2 y2 in px: all of the shape that lies within the image, hidden or not
+    coverage: np.ndarray  # (h, w) float32 in 0..1: share of each pixel that the shape covers, within the image
+    x: int  # the pixel of the image on which coverage[0, 0] lies
     y: int
-    area: float  # of the whole shape in px, with what the border of the picture cuts off
+    area: float  # of the whole shape in px, with what the border of the image cuts off
 
     @property
     def window(self) -> tuple[slice, slice]:
-        """The rows and columns of the picture under ``coverage``."""
+        """The rows and columns of the image under ``coverage``."""
         height, width = self.coverage.shape
         return slice(self.y, self.y + height), slice(self.x, self.x + width)
 
 
-class Picture(NamedTuple):
-    """A finished picture and the objects on it."""
+class Drawing(NamedTuple):
+    """A finished image and the objects on it."""
 
     image: np.ndarray  # (H, W, 3) uint8, BGR
     boxes: np.ndarray  # (N, 4) float64, x1 y1 x2 y2 in px
@@ -96,7 +96,7 @@ def outline(kind: str, rng: Generator) -> list[np.ndarray]:
 
 
 def pose(contours: list[np.ndarray], size: float, rng: Generator) -> list[np.ndarray]:
-    """Squeeze and turn the contours at random, and make their box ``size`` px long and centred at the origin."""
+    """Squeeze and turn the contours at random, and make their box ``size`` px long and centered at the origin."""
     squeeze, angle = rng.uniform(0.85, 1), rng.uniform(0, 2 * math.pi)
     turn = np.array([(math.cos(angle), math.sin(angle)), (-math.sin(angle), math.cos(angle))])
     contours = [contour * (1, squeeze) @ turn for contour in contours]
@@ -105,11 +105,11 @@ def pose(contours: list[np.ndarray], size: float, rng: Generator) -> list[np.nda
 
 
 def stamp(kind: str, contours: list[np.ndarray], height: int, width: int) -> Stamp:
-    """Fill the contours, given in px of a picture of ``height`` x ``width``; their middle must lie within it."""
+    """Fill the contours, given in px of an image of ``height`` x ``width``; their middle must lie within it."""
     low = np.floor(contours[0].min(axis=0)).astype(int)
     high = np.ceil(contours[0].max(axis=0)).astype(int)
     fine = np.zeros((high - low)[::-1] * SUPERSAMPLING, dtype=np.uint8)
-    # OpenCV counts from the centre of the first pixel, we from its corner.
+    # OpenCV counts from the center of the first pixel, we from its corner.
     points = [np.round((contour - low) * SUPERSAMPLING - 0.5).astype(np.int32) for contour in contours]
     cv2.fillPoly(fine, points, 255)
     area = np.count_nonzero(fine) / SUPERSAMPLING**2
@@ -131,14 +131,14 @@ def random_size(rng: Generator) -> float:
 
 
 def random_kinds(rng: Generator) -> list[str]:
-    """Objects and decoys of one picture, in random order."""
+    """Objects and decoys of one image, in random order."""
     shares = np.array(COUNT_WEIGHTS) / sum(COUNT_WEIGHTS)
     num_objects = 0 if rng.random() < EMPTY_SHARE else 1 + rng.choice(len(shares), p=shares)
     kinds = [*rng.choice(CLASSES, num_objects), *rng.choice(DECOYS, rng.integers(0, 3))]
     return [str(kind) for kind in rng.permutation(kinds)]
 
 
-def random_centre(placed: list[Stamp], loose: bool, height: int, width: int, rng: Generator) -> np.ndarray:
+def random_center(placed: list[Stamp], loose: bool, height: int, width: int, rng: Generator) -> np.ndarray:
     """Anywhere, but every other loose shape is put close to one that is already there."""
     if loose and placed and rng.random() < 0.5:
         x1, y1, x2, y2 = placed[rng.integers(len(placed))].box
@@ -147,15 +147,15 @@ def random_centre(placed: list[Stamp], loose: bool, height: int, width: int, rng
 
 
 def arrange(height: int, width: int, rng: Generator) -> list[Stamp]:
-    """Return the shapes of a picture from front to back; one that finds no place where enough of it is seen is left out."""
+    """Return the shapes of an image from front to back; one that finds no place where enough of it is seen is left out."""
     free = np.ones((height, width), dtype=np.float32)  # share of each pixel that is not covered yet
     placed: list[Stamp] = []
     for kind in random_kinds(rng):
         contours = pose(outline(kind, rng), random_size(rng), rng)
         loose = rng.random() < LOOSE_SHARE
         for _ in range(20):
-            centre = random_centre(placed, loose, height, width, rng)
-            shape = stamp(kind, [contour + centre for contour in contours], height, width)
+            center = random_center(placed, loose, height, width, rng)
+            shape = stamp(kind, [contour + center for contour in contours], height, width)
             visible = float((shape.coverage * free[shape.window]).sum()) / shape.area
             if visible >= (MIN_VISIBLE_LOOSE if loose else MIN_VISIBLE):
                 free[shape.window] *= 1 - shape.coverage
@@ -164,29 +164,29 @@ def arrange(height: int, width: int, rng: Generator) -> list[Stamp]:
     return placed
 
 
-def random_colour(
+def random_color(
     rng: Generator, saturation: tuple[float, float], value: tuple[float, float], hue: float | None = None
 ) -> np.ndarray:
-    """A colour (3,) float32 of any hue, or close to ``hue`` in 0..1."""
+    """A color (3,) float32 of any hue, or close to ``hue`` in 0..1."""
     hue = rng.random() if hue is None else hue + rng.uniform(-0.05, 0.05)
     rgb = colorsys.hsv_to_rgb(hue % 1, rng.uniform(*saturation), rng.uniform(*value))
     return np.array(rgb[::-1], dtype=np.float32) * 255
 
 
-def favourite_hue(kind: str, rng: Generator) -> float | None:
+def favorite_hue(kind: str, rng: Generator) -> float | None:
     """The hue of a class, most of the time; decoys have none."""
-    if kind in CLASSES and rng.random() < FAVOURITE_SHARE:
+    if kind in CLASSES and rng.random() < FAVORITE_SHARE:
         return CLASSES.index(kind) / len(CLASSES)
     return None
 
 
-def contrasting_colour(behind: np.ndarray, hue: float | None, rng: Generator) -> np.ndarray:
-    """A colour that stands out from the colour ``behind`` (3,), sometimes barely."""
+def contrasting_color(behind: np.ndarray, hue: float | None, rng: Generator) -> np.ndarray:
+    """A color that stands out from the color ``behind`` (3,), sometimes barely."""
     wanted = rng.uniform(75, 180)  # distance in 0..441
     saturation = (0.15, 0.95) if hue is None else (0.5, 0.95)
-    colours = [random_colour(rng, saturation, (0.3, 1.0), hue) for _ in range(8)]
-    distances = [float(np.linalg.norm(colour - behind)) for colour in colours]
-    return next((c for c, d in zip(colours, distances) if d >= wanted), colours[int(np.argmax(distances))])
+    colors = [random_color(rng, saturation, (0.3, 1.0), hue) for _ in range(8)]
+    distances = [float(np.linalg.norm(color - behind)) for color in colors]
+    return next((c for c, d in zip(colors, distances) if d >= wanted), colors[int(np.argmax(distances))])
 
 
 def smooth_noise(height: int, width: int, cell: float, rng: Generator) -> np.ndarray:
@@ -219,8 +219,8 @@ def pattern(height: int, width: int, rng: Generator) -> np.ndarray:
 
 
 def paint_background(height: int, width: int, rng: Generator) -> np.ndarray:
-    """Return (H, W, 3) uint8: two quiet colours, mixed by large clouds and a finer texture."""
-    first, second = (random_colour(rng, (0.05, 0.5), (0.25, 1)) for _ in range(2))
+    """Return (H, W, 3) uint8: two quiet colors, mixed by large clouds and a finer texture."""
+    first, second = (random_color(rng, (0.05, 0.5), (0.25, 1)) for _ in range(2))
     weight, reach = np.float32(rng.uniform(0.15, 0.5)), np.float32(rng.uniform(0.3, 1))
     mix = reach * ((1 - weight) * smooth_noise(height, width, 96, rng) + weight * pattern(height, width, rng))
     channels = [start + (end - start) * mix for start, end in zip(first, second)]
@@ -231,19 +231,19 @@ def scribble(image: np.ndarray, rng: Generator) -> None:
     """Draw distractors that are no shapes on the uint8 image: lines, and rows of strokes that look like writing."""
     height, width = image.shape[:2]
 
-    def stroke(points: np.ndarray, colour: np.ndarray, thickness: int) -> None:
+    def stroke(points: np.ndarray, color: np.ndarray, thickness: int) -> None:
         fixed_point = np.round(points * 16).astype(np.int32)  # 4 bits of fraction
-        cv2.polylines(image, [fixed_point], False, colour.tolist(), thickness, cv2.LINE_AA, 4)
+        cv2.polylines(image, [fixed_point], False, color.tolist(), thickness, cv2.LINE_AA, 4)
 
     for _ in range(rng.integers(0, 4)):
         ends = rng.uniform((-20, -20), (width + 20, height + 20), (2, 2))
-        stroke(ends, random_colour(rng, (0, 0.6), (0, 1)), int(rng.integers(1, 4)))
+        stroke(ends, random_color(rng, (0, 0.6), (0, 1)), int(rng.integers(1, 4)))
     for _ in range(rng.integers(0, 4)):
-        size, colour = rng.uniform(7, 18), random_colour(rng, (0, 0.6), (0, 1))
+        size, color = rng.uniform(7, 18), random_color(rng, (0, 0.6), (0, 1))
         start = rng.uniform((0, 0), (width * 0.8, height - size))
         for place in range(rng.integers(3, 12)):
             letter = rng.uniform((0, 0), (0.7 * size, size), (rng.integers(3, 6), 2))
-            stroke(letter + start + np.array((place * size, 0)), colour, 1 + int(size > 12))
+            stroke(letter + start + np.array((place * size, 0)), color, 1 + int(size > 12))
 
 
 def cast_shadows(image: np.ndarray, shapes: list[Stamp], rng: Generator) -> None:
@@ -259,25 +259,25 @@ def cast_shadows(image: np.ndarray, shapes: list[Stamp], rng: Generator) -> None
 
 
 def paint_shape(image: np.ndarray, shape: Stamp, rng: Generator) -> None:
-    """Fill the shape on the float32 image with a colour, often with a texture, at times with a darker rim."""
+    """Fill the shape on the float32 image with a color, often with a texture, at times with a darker rim."""
     under = image[shape.window]
     shade = np.ones_like(shape.coverage)
-    colour = contrasting_colour(under.mean(axis=(0, 1)), favourite_hue(shape.kind, rng), rng)
+    color = contrasting_color(under.mean(axis=(0, 1)), favorite_hue(shape.kind, rng), rng)
     if rng.random() < 0.6:
         shade -= np.float32(rng.uniform(0.1, 0.45)) * pattern(*shade.shape, rng)
     if rng.random() < 0.3:
         radius = max(round(0.04 * math.sqrt(shape.area)), 1)
         inner = cv2.erode(shape.coverage, np.ones((2 * radius + 1, 2 * radius + 1), np.uint8), borderValue=1)
         shade *= 1 - np.float32(rng.uniform(0.3, 0.6)) * (1 - inner)
-    under += (np.clip(colour * shade[..., None], 0, 255) - under) * shape.coverage[..., None]
+    under += (np.clip(color * shade[..., None], 0, 255) - under) * shape.coverage[..., None]
 
 
 def develop(image: np.ndarray, rng: Generator) -> np.ndarray:
     """Return the float32 image as a camera might have taken it: uneven light, less contrast, blur, noise; uint8."""
     height, width = image.shape[:2]
     light = 1 - np.float32(rng.uniform(0, 0.35)) * smooth_noise(height, width, 160, rng)
-    contrast, grey = np.float32(rng.uniform(0.6, 1)), np.float32(rng.uniform(100, 180))
-    shift = np.full_like(light, (1 - contrast) * grey)
+    contrast, gray = np.float32(rng.uniform(0.6, 1)), np.float32(rng.uniform(100, 180))
+    shift = np.full_like(light, (1 - contrast) * gray)
     if rng.random() < 0.6:
         shift += np.float32(rng.uniform(1, 8)) * rng.standard_normal((height, width), dtype=np.float32)
     image = image * cv2.merge([contrast * light] * 3)
@@ -287,8 +287,8 @@ def develop(image: np.ndarray, rng: Generator) -> np.ndarray:
     return np.clip(image, 0, 255, out=image).astype(np.uint8)
 
 
-def draw_picture(seed: int, split: str, index: int) -> Picture:
-    """Draw one picture and say what is on it. The boxes of objects run to their full extent, hidden parts included."""
+def draw_image(seed: int, split: str, index: int) -> Drawing:
+    """Draw one image and say what is on it. The boxes of objects run to their full extent, hidden parts included."""
     rng = np.random.default_rng((seed, SPLITS.index(split), index))
     height, width = (int(side) for side in rng.integers(SIDES[0], SIDES[1] + 1, 2))
     shapes = arrange(height, width, rng)
@@ -301,4 +301,4 @@ def draw_picture(seed: int, split: str, index: int) -> Picture:
         paint_shape(image, shape, rng)
     objects = [shape for shape in shapes if shape.kind in CLASSES]
     boxes = np.array([shape.box for shape in objects]).reshape(-1, 4)
-    return Picture(develop(image, rng), boxes, [CLASSES.index(shape.kind) for shape in objects])
+    return Drawing(develop(image, rng), boxes, [CLASSES.index(shape.kind) for shape in objects])

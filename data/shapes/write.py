@@ -1,4 +1,4 @@
-"""The embedded data set: COCO-format pictures of shapes, drawn by `draw_shapes` on first use."""
+"""The embedded data set: COCO-format images of shapes, drawn by `draw_shapes` on first use."""
 
 import argparse
 import json
@@ -11,9 +11,9 @@ from pathlib import Path
 
 import cv2
 
-from data.shapes.draw import CLASSES, SHAPES, SPLITS, draw_picture
+from data.shapes.draw import CLASSES, SHAPES, SPLITS, draw_image
 
-VERSION = 3  # raise it whenever pictures or annotations change: sets drawn by older code are then drawn anew
+VERSION = 3  # raise it whenever images or annotations change: sets drawn by older code are then drawn anew
 MARKER = "drawn_by_data_shapes.json"  # inside the set: what it was drawn from
 STALE_SECONDS = 86400  # a temporary folder this old belongs to a drawing that was killed
 JPEG_QUALITY = 90
@@ -22,21 +22,21 @@ logger = logging.getLogger(__name__)
 
 
 def write_split(folder: Path, split: str, num_images: int, seed: int) -> None:
-    """Draw ``num_images`` pictures into ``folder/split/`` and describe them in ``folder/annotations/split.json``."""
+    """Draw ``num_images`` images into ``folder/split/`` and describe them in ``folder/annotations/split.json``."""
     (folder / split).mkdir()
     images, annotations = [], []
     for index in range(num_images):
-        picture = draw_picture(seed, split, index)
-        height, width = picture.image.shape[:2]
+        drawing = draw_image(seed, split, index)
+        height, width = drawing.image.shape[:2]
         name = f"{index + 1:06d}.jpg"
-        _, jpeg = cv2.imencode(".jpg", picture.image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+        _, jpeg = cv2.imencode(".jpg", drawing.image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
         (folder / split / name).write_bytes(jpeg.tobytes())
         images.append({"id": index + 1, "file_name": name, "width": width, "height": height})
-        for (x1, y1, x2, y2), label in zip(picture.boxes.tolist(), picture.labels):
+        for (x1, y1, x2, y2), label in zip(drawing.boxes.tolist(), drawing.labels):
             entry = {"id": len(annotations) + 1, "image_id": index + 1, "category_id": label + 1, "iscrowd": 0}
             annotations.append(entry | {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1)})
     categories = [{"id": label + 1, "name": name, "supercategory": "shape"} for label, name in enumerate(CLASSES)]
-    info = {"description": f"pictures of shapes, drawn by data/shapes/write.py version {VERSION} with seed {seed}"}
+    info = {"description": f"images of shapes, drawn by data/shapes/write.py version {VERSION} with seed {seed}"}
     content = {"info": info, "images": images, "annotations": annotations, "categories": categories}
     (folder / "annotations").mkdir(exist_ok=True)
     (folder / "annotations" / f"{split}.json").write_text(json.dumps(content))
@@ -101,7 +101,7 @@ def draw_shapes(root: Path, num_train: int = 1000, num_val: int = 200, seed: int
     prefix = f".{target.name}-drawing-"
     remove_stale(target.parent, prefix)
     instead = ", in place of an older set" if (target / MARKER).is_file() else ""
-    logger.info("drawing %d pictures of shapes into %s%s", num_train + num_val, root, instead)
+    logger.info("drawing %d images of shapes into %s%s", num_train + num_val, root, instead)
     with tempfile.TemporaryDirectory(prefix=prefix, dir=target.parent, ignore_cleanup_errors=True) as temporary:
         drawn = Path(temporary, "drawn")
         drawn.mkdir()
@@ -115,9 +115,9 @@ def draw_shapes(root: Path, num_train: int = 1000, num_val: int = 200, seed: int
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m data.shapes", description="Draw the embedded data set of shapes.")
     parser.add_argument("--root", type=Path, default=SHAPES, help="folder to fill (%(default)s)")
-    parser.add_argument("--num-train", type=int, default=1000, help="pictures to train on (%(default)s)")
-    parser.add_argument("--num-val", type=int, default=200, help="pictures to validate on (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="another seed gives other pictures (%(default)s)")
+    parser.add_argument("--num-train", type=int, default=1000, help="images to train on (%(default)s)")
+    parser.add_argument("--num-val", type=int, default=200, help="images to validate on (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="another seed gives other images (%(default)s)")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     args = parser.parse_args()
     try:

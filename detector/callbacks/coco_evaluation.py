@@ -16,9 +16,9 @@ from detector.batch import Batch, Target
 from detector.evaluation.coco_eval import METRICS, Backend, CocoResult, check_backend, evaluate
 from detector.evaluation.coco_files import detection_rows, load_ground_truth, write_ground_truth, write_predictions
 from detector.imaging.letterbox import to_original
-from detector.network.decode import Detection, decode
+from detector.network.decode import DetectionDict, decode
 from detector.network.head import RawOutput
-from detector.text import counted
+from detector.text import plural
 
 BRANCHES = ("one2one", "one2many")
 
@@ -30,7 +30,7 @@ class CocoEvaluation(L.Callback):
     as ``val/one2many/AP``, ..., the AP of each class as ``val/AP_class/<name>``, and the time it took as
     ``val/eval_seconds``. With ``branch="both"`` the one-to-one branch has the plain names; one forward pass does.
 
-    Only images that were seen count: with ``limit_val_batches``, or where broken pictures are skipped, the numbers are
+    Only images that were seen count: with ``limit_val_batches``, or where broken images are skipped, the numbers are
     of fewer images than the ground truth has, and a warning says so. An image seen twice (samplers pad their last batch
     when several processes share the work) counts once. Nothing is evaluated in the sanity check.
 
@@ -38,7 +38,7 @@ class CocoEvaluation(L.Callback):
     module is asked: ``ground_truth(split)`` with "val" or "test". ``predictions`` writes the detections into
     ``trainer.default_root_dir`` as ``predictions.json`` (a test: ``predictions_test.json``; the second branch:
     ``..._one2many.json``), replaced by each evaluation, and beside them ``ground_truth.json``, what they were judged by: the
-    objects of the images seen, and the folder of the pictures if known. ``results`` holds the last :class:`CocoResult` of
+    objects of the images seen, and the folder of the images if known. ``results`` holds the last :class:`CocoResult` of
     each branch. ``backend="faster-coco-eval"``, an extra, computes the same numbers (to 1e-12) several times faster.
     """
 
@@ -140,7 +140,7 @@ class CocoEvaluation(L.Callback):
                 self._write_ground_truth(sorted(images), trainer)
             if len(images) < len(self._coco.imgs):
                 rank_zero_warn(
-                    f"the COCO numbers are of {counted(len(images), 'image')}, of {len(self._coco.imgs)} there are"
+                    f"the COCO numbers are of {plural(len(images), 'image')}, of {len(self._coco.imgs)} there are"
                 )
             return results
         except Exception as error:
@@ -170,12 +170,12 @@ class CocoEvaluation(L.Callback):
         pl_module.log(f"{split}/eval_seconds", seconds)
 
 
-def original_rows(target: Target, detections: Detection, category_ids: np.ndarray) -> np.ndarray:
+def original_rows(target: Target, detections: DetectionDict, category_ids: np.ndarray) -> np.ndarray:
     """Return the detections of one image, as (N, 7) rows in original pixels and ids, see ``detection_rows``."""
     if missing := [key for key in ("image_id", "letterbox") if key not in target]:
         raise ValueError(
             f"a target has no {' and no '.join(missing)}, only {', '.join(target)}; COCO evaluation needs both to map "
-            f"boxes back to the picture (see detector/batch.py): add them in the dataset"
+            f"boxes back to the image (see detector/batch.py): add them in the dataset"
         )
     boxes = to_original(detections["boxes"].cpu(), target["letterbox"]).numpy()
     labels = detections["labels"].cpu().numpy()
@@ -228,8 +228,8 @@ def _finite(detections: np.ndarray, branch: str) -> np.ndarray:
     finite = np.isfinite(detections).all(axis=1)
     if finite.all():  # not to copy them for nothing
         return detections
-    which = f"of {counted(len(finite), f'{branch} detection')}"
+    which = f"of {plural(len(finite), f'{branch} detection')}"
     rank_zero_warn(
-        counted((~finite).sum(), f"{which} is not finite and was left out", f"{which} are not finite and were left out")
+        plural((~finite).sum(), f"{which} is not finite and was left out", f"{which} are not finite and were left out")
     )
     return detections[finite]

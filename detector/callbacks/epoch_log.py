@@ -8,10 +8,10 @@ from typing import Any
 import lightning as L
 
 from detector.batch import Batch
-from detector.text import counted
+from detector.text import plural
 
 VALIDATION_COLUMNS = ("val/total", "val/AP", "val/AP50")
-SIGN_OF_LIFE_SECONDS = 60.0  # in a long epoch that no progress bar shows
+PROGRESS_LINE_SECONDS = 60.0  # in a long epoch that no progress bar shows
 
 
 class EpochLog(L.Callback):
@@ -44,10 +44,10 @@ class EpochLog(L.Callback):
     ) -> None:
         self._num_images += len(batch["targets"])
         now = time.perf_counter()
-        if trainer.progress_bar_callback is None and trainer.is_global_zero and now - self._spoke > SIGN_OF_LIFE_SECONDS:
+        if trainer.progress_bar_callback is None and trainer.is_global_zero and now - self._spoke > PROGRESS_LINE_SECONDS:
             self._spoke = now
             speed = self._num_images * trainer.world_size / (now - self._epoch_started)
-            done = f"{batch_idx + 1} of {counted(trainer.num_training_batches, 'batch', 'batches')}"
+            done = f"{batch_idx + 1} of {plural(trainer.num_training_batches, 'batch', 'batches')}"
             print(f"epoch {trainer.current_epoch}: {done}, {speed:.1f} images/s", flush=True)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

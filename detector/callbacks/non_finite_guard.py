@@ -8,7 +8,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from detector.batch import Batch
-from detector.text import counted
+from detector.text import plural
 
 
 class NonFiniteLoss(RuntimeError):
@@ -19,7 +19,7 @@ class NonFiniteGuard(L.Callback):
     """Skips optimizer steps whose loss, or gradient, is not finite, and after ``max_skips`` in a row stops the training.
 
     Loss terms and image ids are named in a warning on the process that met them. Of a step that is skipped nothing stays:
-    neither gradients nor what the pictures did to the statistics of normalisation, and the average is not updated. All
+    neither gradients nor what the images did to the statistics of normalization, and the average is not updated. All
     processes skip together. With 16-mixed precision infinite gradients of a finite loss are left to the gradient scaler,
     whose business they are, until its scale has fallen below 1: then float16's range is not the reason.
 
@@ -73,16 +73,16 @@ class NonFiniteGuard(L.Callback):
         self._skip(pl_module)
         if self._in_a_row >= self.max_skips:
             raise NonFiniteLoss(
-                f"{counted(self._in_a_row, 'step')} in a row had a loss or gradient that is not finite; in the last one "
+                f"{plural(self._in_a_row, 'step')} in a row had a loss or gradient that is not finite; in the last one "
                 f"{describe(seen)}. The checkpoints written before are whole. Resume from last.ckpt with a lower model.lr, "
                 "a longer model.warmup_epochs, or trainer.precision bf16-mixed or 32-true instead of 16-mixed, and look at "
-                "these pictures (python -m data show)"
+                "these images (python -m data show)"
             )
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Say how many steps were skipped."""
         if self.skipped:
-            many = counted(self.skipped, "optimizer step was", "optimizer steps were")
+            many = plural(self.skipped, "optimizer step was", "optimizer steps were")
             rank_zero_warn(f"{many} skipped, for a loss or gradient that was not finite")
 
     def _skip(self, module: L.LightningModule) -> None:
@@ -94,7 +94,7 @@ class NonFiniteGuard(L.Callback):
 
 
 def describe(batches: list[tuple[dict[str, Tensor], list[int]]]) -> str:
-    """Name the terms that are not finite, and the pictures of the batches they came from."""
+    """Name the terms that are not finite, and the images of the batches they came from."""
     found = []
     for terms, image_ids in batches:
         if wrong := [f"{name} {value.item()}" for name, value in terms.items() if not value.isfinite()]:

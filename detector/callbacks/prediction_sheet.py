@@ -10,17 +10,17 @@ from torch import Tensor
 
 from detector.batch import Batch, Target
 from detector.imaging.draw import draw_boxes, fit_longer_side, sheet
-from detector.network.decode import Detection, decode
+from detector.network.decode import DetectionDict, decode
 from detector.network.head import RawOutput
-from detector.text import counted
+from detector.text import plural
 
 
 class PredictionSheet(L.Callback):
-    """Writes the first pictures of the validation or test set, ground truth beside detections, whenever they are run.
+    """Writes the first images of the validation or test set, ground truth beside detections, whenever they are run.
 
     The sheet, ``<trainer.default_root_dir>/val_predictions.jpg`` or ``test_predictions.jpg``, shows the network's input,
     letterboxing included, and the detections of ``branch`` with scores above ``score_threshold``. With several processes
-    it has the pictures that rank 0 sees.
+    it has the images that rank 0 sees.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class PredictionSheet(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep the pictures that the sheet will show."""
+        """Keep the images that the sheet will show."""
         missing = self.num_images - len(self._pairs)
         if trainer.sanity_checking or not trainer.is_global_zero or missing <= 0:
             return
@@ -67,8 +67,8 @@ class PredictionSheet(L.Callback):
     on_test_epoch_end = on_validation_epoch_end
 
 
-def compare(image: Tensor, target: Target, detections: Detection, names: list[str], size: int = 480) -> np.ndarray:
-    """Return one RGB picture of ``image`` (3, H, W), uint8 or in 0..1: its objects left, the detections right.
+def compare(image: Tensor, target: Target, detections: DetectionDict, names: list[str], size: int = 480) -> np.ndarray:
+    """Return one RGB image of ``image`` (3, H, W), uint8 or in 0..1: its objects left, the detections right.
 
     The longer side of each half is ``size`` pixels, so that labels can be read on small inputs too.
     """
@@ -80,5 +80,5 @@ def compare(image: Tensor, target: Target, detections: Detection, names: list[st
     scores = detections["scores"].float().cpu().numpy()
     guess = draw_boxes(guess, guess_boxes, detections["labels"].cpu().numpy(), names, scores)
     which = f"image {target['image_id']}: " if "image_id" in target else ""
-    captions = [which + counted(len(truth_boxes), "object"), counted(len(guess_boxes), "detection")]
+    captions = [which + plural(len(truth_boxes), "object"), plural(len(guess_boxes), "detection")]
     return sheet([[truth, guess]], [captions], margin=4)

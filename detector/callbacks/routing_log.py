@@ -21,7 +21,7 @@ from detector.network.head import RawOutput
 
 
 def routing_map(results: Mapping[str, LayerRouting], class_names: list[str], max_classes: int = 20) -> np.ndarray:
-    """Return an RGB picture: the mean mixture, layers by experts, and below how it differs from class to class."""
+    """Return an RGB image: the mean mixture, layers by experts, and below how it differs from class to class."""
     most = max(len(routing.mean) for routing in results.values())
     rows, lines = [], []
     for name, routing in results.items():

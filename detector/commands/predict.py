@@ -1,4 +1,4 @@
-"""``python -m detector predict CKPT SOURCE...``: find objects in pictures and videos, from the command line."""
+"""``python -m detector predict CKPT SOURCE...``: find objects in images and videos, from the command line."""
 
 import argparse
 import sys
@@ -13,30 +13,30 @@ from tqdm import tqdm
 from detector.predict.outputs import PredictionFiles
 from detector.predict.predictor import load_detector
 from detector.predict.sources import Frame, Sources, find_sources
-from detector.text import counted
+from detector.text import plural
 
 
 def add_predict_command(commands: argparse._SubParsersAction) -> None:
     """Add ``predict``."""
     parser = commands.add_parser(
         "predict",
-        help="find objects in pictures and videos",
-        description="Find objects in pictures and videos; write annotated pictures and videos and predictions.json.",
+        help="find objects in images and videos",
+        description="Find objects in images and videos; write annotated images and videos and predictions.json.",
     )
     parser.add_argument("checkpoint", type=Path, help="a checkpoint of ours, a .safetensors, or a .pt of the reference")
-    parser.add_argument("sources", nargs="+", metavar="SOURCE", help="pictures, videos, folders, or quoted patterns")
+    parser.add_argument("sources", nargs="+", metavar="SOURCE", help="images, videos, folders, or quoted patterns")
     parser.add_argument("--out", type=Path, default=Path("runs/predict"), help="folder to write into (%(default)s)")
     parser.add_argument("--score_threshold", type=float, default=0.25, help="scores must exceed it (%(default)s)")
     parser.add_argument("--classes", nargs="+", metavar="NAME", help="look for these classes only")
-    parser.add_argument("--max_detections", type=int, default=300, help="at most so many a picture (%(default)s)")
+    parser.add_argument("--max_detections", type=int, default=300, help="at most so many an image (%(default)s)")
     parser.add_argument("--branch", choices=("one2one", "one2many"), default="one2one", help="without NMS, or with")
     parser.add_argument("--iou_threshold", type=float, default=0.7, help="of NMS, for one2many (%(default)s)")
     parser.add_argument("--image_size", type=int, nargs="+", help="one side, or height and width (those of training)")
-    parser.add_argument("--batch_size", type=int, default=1, help="pictures at a time (%(default)s)")
+    parser.add_argument("--batch_size", type=int, default=1, help="images at a time (%(default)s)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(%(default)s)")
     parser.add_argument("--csv", action="store_true", help="write predictions.csv, too")
-    parser.add_argument("--crops", action="store_true", help="write every object as a picture, too")
-    parser.add_argument("--no_pictures", action="store_true", help="write no annotated pictures and videos")
+    parser.add_argument("--crops", action="store_true", help="write every object as an image, too")
+    parser.add_argument("--no_pictures", action="store_true", help="write no annotated images and videos")
     parser.add_argument("--overwrite", action="store_true", help="write into a folder that is not empty, replacing files")
     parser.set_defaults(run=predict)
 
@@ -56,7 +56,7 @@ def predict(options: argparse.Namespace) -> int:
         raise ValueError(f"--device {options.device} cannot be used: {error}") from None
     counts: Counter[str] = Counter()
     files = PredictionFiles(options.out, predictor, not options.no_pictures, options.csv, options.crops)
-    with files, tqdm(total=sources.num_frames, unit=" pictures", disable=None) as bar:
+    with files, tqdm(total=sources.num_frames, unit=" images", disable=None) as bar:
         for frames in in_batches(sources.frames(), options.batch_size):
             answers = predictor([frame.image for frame in frames], **settings)
             for frame, found in zip(frames, answers, strict=True):
@@ -64,8 +64,8 @@ def predict(options: argparse.Namespace) -> int:
                 counts.update(found.names)
                 bar.update()
     each = ", ".join(f"{name}: {number}" for name, number in counts.most_common())
-    seen = counted(len(files.images), "picture or frame", "pictures and frames")
-    print(f"{seen}, {counted(counts.total(), 'object')}{f' ({each})' * bool(each)}: {options.out}")
+    seen = plural(len(files.images), "image or frame", "images and frames")
+    print(f"{seen}, {plural(counts.total(), 'object')}{f' ({each})' * bool(each)}: {options.out}")
     return report(sources)
 
 
@@ -80,10 +80,10 @@ def report(sources: Sources) -> int:
     """Say what was not looked at; return the exit status."""
     if sources.left_out:
         some = ", ".join(str(path) for path in sources.left_out[:3]) + (", ..." if len(sources.left_out) > 3 else "")
-        many = counted(len(sources.left_out), "other file in the folders was", "other files in the folders were")
+        many = plural(len(sources.left_out), "other file in the folders was", "other files in the folders were")
         print(f"{many} left out: {some}")
     if sources.unreadable:
-        many = counted(len(sources.unreadable), "input could not be read and was", "inputs could not be read and were")
+        many = plural(len(sources.unreadable), "input could not be read and was", "inputs could not be read and were")
         print(f"{many} skipped:", file=sys.stderr)
         print(*(f"  {reason}" for reason in sources.unreadable), sep="\n", file=sys.stderr)
     return int(bool(sources.unreadable))

@@ -21,8 +21,8 @@ def add_report_command(commands: argparse._SubParsersAction) -> None:
         "folder", metavar="RUN", type=Path, help="folder of a run (runs/dyn_n), or of an evaluation (runs/dyn_n/eval_val)"
     )
     parser.add_argument("--out", type=Path, help="file to write; default RUN/report.html, which is replaced")
-    parser.add_argument("--ground-truth", type=Path, help="COCO annotations of the evaluated pictures; default: as recorded")
-    parser.add_argument("--images", type=Path, help="folder of the evaluated pictures, if it has moved")
+    parser.add_argument("--ground-truth", type=Path, help="COCO annotations of the evaluated images; default: as recorded")
+    parser.add_argument("--images", type=Path, help="folder of the evaluated images, if it has moved")
     parser.add_argument(
         "--threshold", type=float, help="score from which detections are shown; default: that of the best F1"
     )
@@ -35,7 +35,7 @@ def write_report(options: argparse.Namespace) -> int:
     if options.threshold is not None and not 0 <= options.threshold <= 1:
         raise ValueError(f"--threshold is {options.threshold}; a score is in 0..1")
     if options.images is not None and not options.images.is_dir():
-        raise ValueError(f"--images {options.images}: no such folder; give the one with the evaluated pictures")
+        raise ValueError(f"--images {options.images}: no such folder; give the one with the evaluated images")
     out = options.out or options.folder / "report.html"
     run = read_run(options.folder, options.ground_truth)
     if out.is_dir():

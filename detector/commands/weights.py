@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from detector.text import counted
+from detector.text import plural
 from detector.weights.files import read_weights, save_weights
 from detector.weights.info import WeightsInfo
 from detector.weights.load import build_from
@@ -24,13 +24,13 @@ def add_weights_command(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("checkpoint", type=Path, help="a checkpoint of ours, a .safetensors, or a .pt of the reference")
     parser.add_argument("out", type=Path, help="file to write, ending in .safetensors")
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="precision of the values; default %(default)s")
-    parser.add_argument("--licence", help="licence of weights that have none yet, e.g. Apache-2.0")
+    parser.add_argument("--license", help="license of weights that have none yet, e.g. Apache-2.0")
     parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
     parser.set_defaults(run=write_weights)
 
 
 def write_weights(options: argparse.Namespace) -> int:
-    """Convert ``options.checkpoint`` into ``options.out`` and say what it holds and under which licence. Returns 0."""
+    """Convert ``options.checkpoint`` into ``options.out`` and say what it holds and under which license. Returns 0."""
     if options.out.suffix != ".safetensors":
         raise ValueError(f"{options.out}: the name must end in .safetensors, by which the file is known when it is read")
     if options.out.exists() and not options.overwrite:
@@ -39,23 +39,23 @@ def write_weights(options: argparse.Namespace) -> int:
         raise ValueError(f"{options.out.parent}: no such folder; make it first")
     weights = read_weights(options.checkpoint)
     build_from(weights)  # what does not load is not passed on
-    info = with_licence(weights.info, options.licence)
+    info = with_license(weights.info, options.license)
     save_weights(options.out, weights.state_dict, info, DTYPES[options.dtype])
-    classes = counted(weights.num_classes, "class", "classes")
+    classes = plural(weights.num_classes, "class", "classes")
     print(f"{options.out}: {info.variant}, {classes}, {options.dtype}, {info.provenance}")
-    if weights.info.licence is not None:
+    if weights.info.license is not None:
         print(
-            f"licence: {info.licence}. These weights keep the licence of those they come from; converting changes nothing."
+            f"license: {info.license}. These weights keep the license of those they come from; converting changes nothing."
         )
     else:
-        print(f"licence: {info.licence or 'not stated; yours to choose, with --licence'}")
+        print(f"license: {info.license or 'not stated; yours to choose, with --license'}")
     return 0
 
 
-def with_licence(info: WeightsInfo, licence: str | None) -> WeightsInfo:
-    """Return ``info`` under ``licence``; a licence that is there stays, and another one is refused."""
-    if licence is None or licence == info.licence:
+def with_license(info: WeightsInfo, license: str | None) -> WeightsInfo:
+    """Return ``info`` under ``license``; a license that is there stays, and another one is refused."""
+    if license is None or license == info.license:
         return info
-    if info.licence is not None:
-        raise ValueError(f"these weights are under {info.licence}, which stays; leave out --licence {licence}")
-    return replace(info, licence=licence)
+    if info.license is not None:
+        raise ValueError(f"these weights are under {info.license}, which stays; leave out --license {license}")
+    return replace(info, license=license)

@@ -57,7 +57,7 @@ class DynamicConv2d(nn.Module):
 
     @classmethod
     def like(cls, conv: nn.Conv2d, num_experts: int = 4, routing: Routing = "sigmoid") -> Self:
-        """Return a freshly initialised dynamic layer in the place of ``conv``: same shapes, device, precision and mode.
+        """Return a freshly initialized dynamic layer in the place of ``conv``: same shapes, device, precision and mode.
 
         Raises ValueError for a subclass of ``nn.Conv2d``, whose forward may differ, and for padding other than with zeros
         on both sides alike.
@@ -158,7 +158,7 @@ class DynamicConv2d(nn.Module):
         self.weight.copy_((weight.flatten() / total).expand_as(self.weight))
         if bias is not None:
             self.bias.copy_((bias / total).expand_as(self.bias))
-        self.shift = None  # of a normalisation that was folded in before
+        self.shift = None  # of a normalization that was folded in before
 
     @property
     def _pointwise(self) -> bool:

@@ -19,7 +19,7 @@ PLACES = {
     "neck-bottlenecks": r"neck\.(top_down|bottom_up)\.\d\.blocks\..*conv[12]\.conv",  # 3x3
     "downsample": r"backbone\.down_p\d\.conv",  # 3x3, stride 2
     "pointwise": r"(backbone\.stage_p\d|neck\.(top_down|bottom_up)\.\d)(\.blocks\.\d)?\.(split|merge|main|side)\.conv",
-    # ParameterNet's rule. Convolutions of the stem and the last ones of the head, which have no normalisation, stay.
+    # ParameterNet's rule. Convolutions of the stem and the last ones of the head, which have no normalization, stay.
     "all": r"(?!backbone\.stem\.).*\.conv",
 }
 Init = Literal["fresh", "upcycle"]

@@ -13,7 +13,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from detector.evaluation.coco_files import load_ground_truth
-from detector.text import counted
+from detector.text import plural
 
 # pycocotools' order, with its default limits of 1, 10 and 100 detections an image: the numbers everybody reports.
 METRICS = {
@@ -62,11 +62,11 @@ def evaluate(
     coco = ground_truth if isinstance(ground_truth, COCO) else load_ground_truth(ground_truth)
     image_ids = sorted(set(coco.imgs if image_ids is None else image_ids))
     _check_image_ids(coco, {*image_ids, *(int(i) for i in np.unique(detections[:, 0]))})
-    found = judge(coco, detections, image_ids, backend=backend)
+    found = run_coco_eval(coco, detections, image_ids, backend=backend)
     return summary(coco, found, len(detections), time.perf_counter() - started)
 
 
-def judge(
+def run_coco_eval(
     coco: COCO,
     detections: np.ndarray,
     image_ids: Sequence[int],
@@ -173,7 +173,7 @@ def coco_table(results: Mapping[str, CocoResult]) -> str:
     columns = list(results)
     any_result = results[columns[0]]
     width = max([9, *(len(name) for name in any_result.per_class)])
-    lines = [counted(any_result.num_images, "image").ljust(width) + "".join(f"{name:>10}" for name in columns)]
+    lines = [plural(any_result.num_images, "image").ljust(width) + "".join(f"{name:>10}" for name in columns)]
     for name, meaning in METRICS.items():
         numbers = "".join(_number(results[column].metrics[name]) for column in columns)
         lines.append(f"{name:<{width}}{numbers}   {meaning}")

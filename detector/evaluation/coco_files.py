@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from pycocotools.coco import COCO
 
-from detector.files import read_json, replacing
+from detector.files import atomic_write, read_json
 
 IMAGE_KEYS = ("id", "file_name", "height", "width")
 DETECTION_KEYS = ("image_id", "category_id", "bbox", "score")
@@ -20,7 +20,7 @@ DETECTION_KEYS = ("image_id", "category_id", "bbox", "score")
 def load_ground_truth(source: str | Path | Mapping[str, Any]) -> COCO:
     """Return ``source``, a COCO annotation file or its content, as a pycocotools object; ``source`` is not changed.
 
-    Only what boxes need is kept, and where the pictures are, if it is said. A missing ``iscrowd`` is 0 and a missing
+    Only what boxes need is kept, and where the images are, if it is said. A missing ``iscrowd`` is 0 and a missing
     ``area`` is width times height; an area that is given counts as it stands, 0 too. Annotations
     are numbered afresh: to pycocotools the id 0 means "not matched", and of two annotations with one id it sees the last
     twice.
@@ -58,7 +58,7 @@ def _annotation(name: str, number: int, annotation: Mapping[str, Any]) -> dict[s
 def detection_rows(image_id: int, boxes: np.ndarray, scores: np.ndarray, category_ids: np.ndarray) -> np.ndarray:
     """Return (N, 7) float64, image_id x y width height score category_id, rounded as it is written to a file.
 
-    ``boxes`` (N, 4) are x1 y1 x2 y2 in pixels of the original picture, kept to 0.001 px; ``scores`` (N,) to 0.000001.
+    ``boxes`` (N, 4) are x1 y1 x2 y2 in pixels of the original image, kept to 0.001 px; ``scores`` (N,) to 0.000001.
     Evaluating the rounded values makes the result that of the file, bit for bit.
     """
     rows = np.empty((len(boxes), 7))
@@ -76,7 +76,7 @@ def write_predictions(path: Path, detections: np.ndarray) -> None:
     entries = map(_entry, detections.tolist())
     first = next(entries, None)
     rest = (",\n" + entry for entry in entries)
-    with replacing(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
+    with atomic_write(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
         file.writelines(["[]\n"] if first is None else chain(["[\n", first], rest, ["\n]\n"]))
 
 
@@ -107,5 +107,5 @@ def write_ground_truth(path: Path, coco: COCO, image_ids: Sequence[int]) -> None
     for annotation in content["annotations"]:
         annotation.pop("ignore", None)  # pycocotools notes it down while it evaluates
         annotation.pop("_ignore", None)
-    with replacing(path) as unfinished:
+    with atomic_write(path) as unfinished:
         unfinished.write_text(json.dumps(content) + "\n", encoding="utf-8")

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from detector.dynamic.conv2d import dynamic_layers
-from detector.files import replacing
-from detector.imaging.letterbox import GREY
+from detector.files import atomic_write
+from detector.imaging.letterbox import GRAY
 from detector.predict.predictor import Predictor
 
 if TYPE_CHECKING:
@@ -70,15 +70,15 @@ def describe(predictor: Predictor, format: Format, settings: ExportSettings) -> 
         "batch_size": json.dumps(settings.batch_size),
         "dynamic_size": json.dumps(settings.dynamic_size),
         "stride": str(predictor.model.strides[-1]),
-        "letterbox": f"keep the aspect ratio, bilinear, centred (odd pixel right or bottom), padded with {GREY}",
-        "normalisation": "RGB, value / 255",
+        "letterbox": f"keep the aspect ratio, bilinear, centered (odd pixel right or bottom), padded with {GRAY}",
+        "normalization": "RGB, value / 255",
         "output": settings.output,
         "output_contract": CONTRACTS[settings.output],
         "branch": predictor.branch,
         "precision": "float16" if settings.half else "float32",
         "dynamic_convolution": settings.form if dynamic_layers(predictor.model) else "none",
         "variant": info.variant,
-        "licence": info.licence or "not stated",
+        "license": info.license or "not stated",
         "provenance": info.provenance,
         "version": f"lightning-dyn-detector {_version()}, format {format}",
     }
@@ -168,7 +168,7 @@ def _save_torch_export(
 
 
 def _write(path: Path, content: bytes) -> None:
-    with replacing(path) as unfinished:
+    with atomic_write(path) as unfinished:
         unfinished.write_bytes(content)
 
 

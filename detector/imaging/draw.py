@@ -1,4 +1,4 @@
-"""Boxes and labels on pictures, and pictures side by side on a sheet. Pure functions on (H, W, 3) uint8 RGB arrays."""
+"""Boxes and labels on images, and images side by side on a sheet. Pure functions on (H, W, 3) uint8 RGB arrays."""
 
 import colorsys
 import unicodedata
@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
 
-def class_colour(label: int) -> Colour:
-    """Return the RGB colour of a class: neighbours in the list of classes lie far apart on the colour wheel."""
+def class_color(label: int) -> Color:
+    """Return the RGB color of a class: neighbors in the list of classes lie far apart on the color wheel."""
     hue = (0.58 + label * 0.618034) % 1.0  # steps of the golden ratio never come back to a hue
     lightness = (0.52, 0.66, 0.40)[label // 8 % 3]
     red, green, blue = colorsys.hls_to_rgb(hue, lightness, 0.85)
@@ -26,7 +26,7 @@ def draw_boxes(
     names: Sequence[str],
     scores: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Return a copy of ``image`` with ``boxes`` (N, 4) x1 y1 x2 y2 in its pixels, coloured and labelled by class.
+    """Return a copy of ``image`` with ``boxes`` (N, 4) x1 y1 x2 y2 in its pixels, colored and labeled by class.
 
     ``labels`` (N,) index ``names``; ``scores`` (N,) in 0..1 are shown behind the name. N may be 0. Lines and letters
     grow with the image, and a label never leaves it.
@@ -38,34 +38,34 @@ def draw_boxes(
     corners = np.clip(np.nan_to_num(np.asarray(boxes, dtype=np.float64)), -1e4, 1e4).round().astype(int).reshape(-1, 4)
     for i in order:
         x1, y1, x2, y2 = corners[i].tolist()
-        cv2.rectangle(image, (x1, y1), (x2, y2), class_colour(int(labels[i])), line)
+        cv2.rectangle(image, (x1, y1), (x2, y2), class_color(int(labels[i])), line)
     for i in order:
         text = _plain(names[int(labels[i])], int(labels[i])) + ("" if scores is None else f" {scores[i]:.2f}")
-        _label(image, text, corners[i, 0].item(), corners[i, 1].item(), class_colour(int(labels[i])))
+        _label(image, text, corners[i, 0].item(), corners[i, 1].item(), class_color(int(labels[i])))
     return image
 
 
 def sheet(
     rows: Sequence[Sequence[np.ndarray]], captions: Sequence[Sequence[str]] | None = None, margin: int = 12
 ) -> np.ndarray:
-    """Return one picture of all, row by row, each under its caption on a light ground.
+    """Return one image of all, row by row, each under its caption on a light ground.
 
-    Pictures may differ in size: every cell is as large as the largest picture, with ``margin`` pixels between cells.
-    Rows may differ in length. No picture at all gives a small empty sheet.
+    Images may differ in size: every cell is as large as the largest image, with ``margin`` pixels between cells.
+    Rows may differ in length. No image at all gives a small empty sheet.
     """
-    pictures = [picture for row in rows for picture in row]
-    height = max((picture.shape[0] for picture in pictures), default=0)
-    width = max((picture.shape[1] for picture in pictures), default=0)
-    strip = 0 if captions is None else max(round(width * 0.055), 22)  # pixels above each picture for its caption
+    images = [image for row in rows for image in row]
+    height = max((image.shape[0] for image in images), default=0)
+    width = max((image.shape[1] for image in images), default=0)
+    strip = 0 if captions is None else max(round(width * 0.055), 22)  # pixels above each image for its caption
     num_columns = max((len(row) for row in rows), default=0)
     size = (len(rows) * (height + strip + margin) + margin, num_columns * (width + margin) + margin, 3)
     canvas = np.full(size, 245, dtype=np.uint8)
     for i, row in enumerate(rows):
-        for j, picture in enumerate(row):
+        for j, image in enumerate(row):
             top, left = margin + i * (height + strip + margin), margin + j * (width + margin)
             if captions is not None:
                 _caption(canvas[top : top + strip, left : left + width], captions[i][j])
-            canvas[top + strip : top + strip + picture.shape[0], left : left + picture.shape[1]] = picture
+            canvas[top + strip : top + strip + image.shape[0], left : left + image.shape[1]] = image
     return canvas
 
 
@@ -78,9 +78,9 @@ def heat_map(
     numbers: bool = True,
     cell: tuple[int, int] = (22, 46),
 ) -> np.ndarray:
-    """Return ``values`` (R, C) as a picture of coloured cells, ``cell`` (height, width) pixels each, with names around.
+    """Return ``values`` (R, C) as an image of colored cells, ``cell`` (height, width) pixels each, with names around.
 
-    Colours run from the lower to the upper of ``limits``; NaN is left white. ``numbers`` writes the values into the cells.
+    Colors run from the lower to the upper of ``limits``; NaN is left white. ``numbers`` writes the values into the cells.
     """
     height, width = cell if numbers else (cell[0], cell[1] // 2)
     names = [_plain(name, i) for i, name in enumerate(rows)]
@@ -89,7 +89,7 @@ def heat_map(
     canvas = np.full((2 * height + 8 + height * len(rows), across + 8, 3), 255, dtype=np.uint8)
     _write(canvas, title, 6, 16)
     share = np.nan_to_num((values - limits[0]) / (limits[1] - limits[0])).clip(0, 1)
-    colours = cv2.applyColorMap((share * 255).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
+    colors = cv2.applyColorMap((share * 255).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
     for j, name in enumerate(columns):
         _write(canvas, name, left + j * width + 4, 2 * height - 6)
     for i, name in enumerate(names):
@@ -99,9 +99,9 @@ def heat_map(
             if np.isnan(values[i, j]):
                 continue
             x = left + j * width
-            canvas[top : top + height - 1, x : x + width - 1] = colours[i, j]
+            canvas[top : top + height - 1, x : x + width - 1] = colors[i, j]
             if numbers:
-                bright = colours[i, j] @ (0.299, 0.587, 0.114) > 120
+                bright = colors[i, j] @ (0.299, 0.587, 0.114) > 120
                 _write(canvas, f"{values[i, j]:.2f}", x + 6, top + height - 7, (0, 0, 0) if bright else (255, 255, 255))
     return canvas
 
@@ -115,8 +115,8 @@ def fit_longer_side(image: np.ndarray, boxes: np.ndarray, size: int) -> tuple[np
     return cv2.resize(image, (width, height), interpolation=method), np.asarray(boxes).reshape(-1, 4) * scale
 
 
-def _label(image: np.ndarray, text: str, x: int, y: int, colour: Colour) -> None:
-    """Write ``text`` in place on a ground of ``colour`` above the corner (x, y), or below it where there is no room."""
+def _label(image: np.ndarray, text: str, x: int, y: int, color: Color) -> None:
+    """Write ``text`` in place on a ground of ``color`` above the corner (x, y), or below it where there is no room."""
     height, width = image.shape[:2]
     scale, thickness = _letters(min(height, width), text, width)
     (text_width, text_height), below = cv2.getTextSize(text, FONT, scale, thickness)
@@ -125,14 +125,14 @@ def _label(image: np.ndarray, text: str, x: int, y: int, colour: Colour) -> None
     left = min(max(x, 0), max(width - box_width, 0))
     top = y - box_height if y >= box_height else y
     top = min(max(top, 0), max(height - box_height, 0))
-    cv2.rectangle(image, (left, top), (left + box_width - 1, top + box_height - 1), colour, cv2.FILLED)
-    bright = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 140
+    cv2.rectangle(image, (left, top), (left + box_width - 1, top + box_height - 1), color, cv2.FILLED)
+    bright = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2] > 140
     ink = (0, 0, 0) if bright else (255, 255, 255)
     cv2.putText(image, text, (left + pad, top + pad + text_height), FONT, scale, ink, thickness, cv2.LINE_AA)
 
 
 def _letters(size: int, text: str, limit: int) -> tuple[float, int]:
-    """Return font scale and stroke for a picture whose shorter side is ``size``, so that ``text`` fits ``limit``."""
+    """Return font scale and stroke for an image whose shorter side is ``size``, so that ``text`` fits ``limit``."""
     scale = max(size / 1100, 0.38)
     (width, height), _ = cv2.getTextSize(text, FONT, scale, 1)
     scale *= min(1.0, limit / max(width + height, 1))
@@ -154,5 +154,5 @@ def _plain(text: str, label: int | None) -> str:
     return plain if plain.strip() or label is None else f"class {label}"
 
 
-def _write(image: np.ndarray, text: str, x: int, y: int, ink: Colour = (30, 30, 30)) -> None:
+def _write(image: np.ndarray, text: str, x: int, y: int, ink: Color = (30, 30, 30)) -> None:
     cv2.putText(image, text, (x, y), FONT, 0.4, ink, 1, cv2.LINE_AA)

@@ -1,4 +1,4 @@
-"""Picture files in, RGB arrays out."""
+"""Image files in, RGB arrays out."""
 
 import io
 from collections.abc import Iterator
@@ -12,28 +12,26 @@ JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8", 0xDA, b"\xff\xd9"
 JPEG_SIZES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}  # segments with the size
 REDUCED = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
 EXIF_ORIENTATION = 0x0112
-UNREADABLE = (OSError, Image.DecompressionBombError)  # what Pillow does not recognise, and more than 179 million pixels
+UNREADABLE = (OSError, Image.DecompressionBombError)  # what Pillow does not recognize, and more than 179 million pixels
 
 
 class BadImageError(ValueError):
-    """A picture file that cannot be used; the message names it."""
+    """An image file that cannot be used; the message names it."""
 
 
 def read_upright(path: Path) -> np.ndarray:
-    """Return the picture as viewers show it, (H, W, 3) uint8 RGB; see ``decode_image``."""
+    """Return the image as viewers show it, (H, W, 3) uint8 RGB; see ``decode_image``."""
     content = read_file(path)
     image = decode_image(content)
     if image is None:
-        raise BadImageError(
-            f"{path}: is not a whole picture ({len(content)} bytes); give the path of a picture, or restore it"
-        )
+        raise BadImageError(f"{path}: is not a whole image ({len(content)} bytes); give the path of an image, or restore it")
     return turn(image, exif_orientation(content))
 
 
 def decode_image(content: bytes, factor: int = 1) -> np.ndarray | None:
-    """Return the picture in a file's ``content`` as stored, (H, W, 3) uint8 RGB, or None if that is not a whole picture.
+    """Return the image in a file's ``content`` as stored, (H, W, 3) uint8 RGB, or None if that is not a whole image.
 
-    Greyscale, palettes, CMYK and 16 bits a channel become RGB; transparency is left out. A JPEG comes at 1/``factor`` of its
+    Grayscale, palettes, CMYK and 16 bits a channel become RGB; transparency is left out. A JPEG comes at 1/``factor`` of its
     height and width (rounded up): 1, 2, 4 or 8.
     """
     is_jpeg = content.startswith(JPEG_START)
@@ -56,7 +54,7 @@ def read_file(path: Path) -> bytes:
 
 
 def exif_orientation(content: bytes) -> int:
-    """Return 1 to 8, how the stored picture is to be turned for viewing (see ``turn``); 1 if the file does not say."""
+    """Return 1 to 8, how the stored image is to be turned for viewing (see ``turn``); 1 if the file does not say."""
     try:
         with Image.open(io.BytesIO(content)) as image:
             return orientation_of(image)
@@ -65,8 +63,8 @@ def exif_orientation(content: bytes) -> int:
 
 
 def orientation_of(image: Image.Image) -> int:
-    """Return the EXIF orientation, 1 to 8, of a picture that Pillow has opened."""
-    if "exif" not in image.info:  # for other files Pillow would look for it in the whole picture
+    """Return the EXIF orientation, 1 to 8, of an image that Pillow has opened."""
+    if "exif" not in image.info:  # for other files Pillow would look for it in the whole image
         return 1
     try:
         found = image.getexif().get(EXIF_ORIENTATION, 1)
@@ -87,7 +85,7 @@ def turn(image: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def is_cut_jpeg(content: bytes) -> bool:
-    """Whether this is a JPEG file without its end, which OpenCV would quietly fill up with grey."""
+    """Whether this is a JPEG file without its end, which OpenCV would quietly fill up with gray."""
     if not content.startswith(JPEG_START):
         return False
     # Behind the header: a thumbnail in one of its segments has an end marker of its own.

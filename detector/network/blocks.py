@@ -34,7 +34,7 @@ class ConvNormAct(nn.Module):
 
     @torch.no_grad()
     def fuse(self) -> None:
-        """Fold the normalisation into the convolution, in place, for inference. Does nothing the second time."""
+        """Fold the normalization into the convolution, in place, for inference. Does nothing the second time."""
         if isinstance(self.norm, nn.Identity):
             return
         if isinstance(self.conv, DynamicConv2d):

@@ -12,10 +12,10 @@ EPS = 1e-7
 
 
 def anchor_points(shapes: list[tuple[int, int]], strides: list[int], like: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the cell centres (A, 2) x y in cells of their own level, and the stride of each (A,) in pixels.
+    """Return the cell centers (A, 2) x y in cells of their own level, and the stride of each (A,) in pixels.
 
     ``shapes`` are (height, width) of the levels' maps, finest first; ``like`` gives the device, and the precision unless
-    that is below float32: bfloat16 cannot tell the centres of neighbouring cells apart from the 128th on.
+    that is below float32: bfloat16 cannot tell the centers of neighboring cells apart from the 128th on.
     """
     dtype = torch.promote_types(like.dtype, torch.float32)
     points, pixels = [], []
@@ -47,7 +47,7 @@ def paired_iou(a: Tensor, b: Tensor) -> Tensor:
 def complete_iou(a: Tensor, b: Tensor) -> Tensor:
     """Return CIoU (...) of ``a`` (..., 4) with ``b`` (..., 4), pair by pair (arXiv:1911.08287, equations 8-11).
 
-    IoU less a penalty for distant centres and one for different aspect ratios: at most 1, and may be negative. The weight
+    IoU less a penalty for distant centers and one for different aspect ratios: at most 1, and may be negative. The weight
     of the aspect penalty is a constant to the gradient.
     """
     iou, (a_w, a_h), (b_w, b_h) = _overlap(a, b)

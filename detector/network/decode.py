@@ -14,7 +14,7 @@ MAX_CANDIDATES = (
 )
 
 
-class Detection(TypedDict):
+class DetectionDict(TypedDict):
     """The objects found in one image, best first (torchvision's convention)."""
 
     boxes: Tensor  # (N, 4) x1 y1 x2 y2 in pixels of the network input
@@ -30,7 +30,7 @@ def decode(
     max_detections: int = 300,
     iou_threshold: float = 0.7,
     classes: list[int] | None = None,
-) -> list[Detection]:
+) -> list[DetectionDict]:
     """Turn the raw outputs of one branch into detections, in float32 whatever the precision of the network.
 
     ``"one2one"`` takes the best (anchor, class) pairs as they are; ``"one2many"`` removes, class by class, boxes that
@@ -74,7 +74,7 @@ def top_pairs(boxes: Tensor, scores: Tensor, k: int) -> tuple[Tensor, Tensor, Te
     return boxes.gather(1, rows[..., None].expand(-1, -1, 4)), best, labels
 
 
-def _top_k(boxes: Tensor, scores: Tensor, score_threshold: float, max_detections: int) -> list[Detection]:
+def _top_k(boxes: Tensor, scores: Tensor, score_threshold: float, max_detections: int) -> list[DetectionDict]:
     """Return the best (anchor, class) pairs of each image whose scores exceed ``score_threshold``."""
     boxes, best, labels = top_pairs(boxes, scores, min(max_detections, scores.shape[1]))
     counts = (best > score_threshold).sum(dim=1).tolist()  # best first, so they are the first ones
@@ -83,7 +83,9 @@ def _top_k(boxes: Tensor, scores: Tensor, score_threshold: float, max_detections
     ]
 
 
-def _suppress(boxes: Tensor, scores: Tensor, score_threshold: float, max_detections: int, iou_threshold: float) -> Detection:
+def _suppress(
+    boxes: Tensor, scores: Tensor, score_threshold: float, max_detections: int, iou_threshold: float
+) -> DetectionDict:
     """Class-aware NMS over one image: ``boxes`` (A, 4), ``scores`` (A, C); every class of an anchor counts."""
     anchors, labels = (scores > score_threshold).nonzero(as_tuple=True)
     scores = scores[anchors, labels]

@@ -11,7 +11,7 @@ from detector.network.backbone import Backbone
 from detector.network.blocks import ConvNormAct
 from detector.network.boxes import anchor_points
 from detector.network.config import detector_config
-from detector.network.decode import Detection, decode
+from detector.network.decode import DetectionDict, decode
 from detector.network.head import BranchName, Head, RawOutput
 from detector.network.neck import Neck
 
@@ -42,7 +42,7 @@ class Detector(nn.Module):
         max_detections: int = 300,
         iou_threshold: float = 0.7,
         classes: list[int] | None = None,
-    ) -> list[Detection]:
+    ) -> list[DetectionDict]:
         """Find objects in ``images`` (B, 3, H, W), RGB in 0..1: per image ``boxes`` xyxy, ``scores`` and ``labels``.
 
         The arguments are those of ``detector.network.decode.decode``. Call ``eval()`` first, as for any network.
@@ -50,7 +50,7 @@ class Detector(nn.Module):
         return decode(self(images), branch, score_threshold, max_detections, iou_threshold, classes)
 
     def deploy(self, branch: BranchName = "one2one") -> Self:
-        """Return a copy for inference: only ``branch``, normalisation folded into the convolutions, no gradients."""
+        """Return a copy for inference: only ``branch``, normalization folded into the convolutions, no gradients."""
         model = deepcopy(self).eval().requires_grad_(False)
         if getattr(model.head, branch) is None:
             raise ValueError(f"this detector has no branch {branch!r}: it was deployed with the other one")

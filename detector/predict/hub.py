@@ -9,7 +9,7 @@ from huggingface_hub import ModelCard, ModelCardData, ModelHubMixin, hf_hub_down
 from detector.network.head import BranchName
 from detector.network.model import Detector
 from detector.predict.predictor import Predictor, load_detector
-from detector.text import counted
+from detector.text import plural
 from detector.weights.files import metadata, save_weights
 from detector.weights.info import WeightsInfo
 
@@ -66,7 +66,7 @@ class HubPredictor(Predictor, ModelHubMixin):
         """Return the card: what the weights are, what they are worth, where they come from, and how to use them."""
         info = self.info
         data = ModelCardData(
-            license=info.licence.split()[0].lower() if info.licence else None,
+            license=info.license.split()[0].lower() if info.license else None,
             library_name="lightning-dyn-detector",
             pipeline_tag="object-detection",
             tags=["object-detection", "pytorch-lightning", info.variant],
@@ -81,12 +81,12 @@ def card_text(predictor: Predictor) -> str:
     classes = "\n".join(f"| {i} | {name} |" for i, name in zip(predictor.category_ids, predictor.class_names))
     numbers = "\n".join(f"| {name} | {value:.4f} |" for name, value in info.metrics.items())
     results = f"| | pycocotools |\n|---|---|\n{numbers}" if numbers else "None are recorded in the checkpoint."
-    return f"""# {info.variant}, {counted(len(predictor.class_names), "class", "classes")}
+    return f"""# {info.variant}, {plural(len(predictor.class_names), "class", "classes")}
 
 An object detector of lightning-dyn-detector: {info.variant}, network input {height} x {width} pixels (height x width).
 
 - Where it comes from: {info.provenance}
-- Licence of the weights: {info.licence or "not stated by who trained them"}
+- License of the weights: {info.license or "not stated by who trained them"}
 
 ## Results on the validation set
 
@@ -104,6 +104,6 @@ An object detector of lightning-dyn-detector: {info.variant}, network input {hei
 from detector.predict.hub import HubPredictor
 
 predictor = HubPredictor.from_pretrained("this/repository")
-(found,) = predictor("picture.jpg")
+(found,) = predictor("image.jpg")
 ```
 """

@@ -1,4 +1,4 @@
-"""What a prediction leaves on disk: annotated pictures and videos, predictions.json, and on demand a table and crops."""
+"""What a prediction leaves on disk: annotated images and videos, predictions.json, and on demand a table and crops."""
 
 import csv
 import json
@@ -11,7 +11,7 @@ from typing import Any, Self
 import cv2
 import numpy as np
 
-from detector.files import replacing
+from detector.files import atomic_write
 from detector.imaging.draw import draw_boxes
 from detector.predict.predictor import Detections, Predictor
 from detector.predict.sources import Frame, Source
@@ -22,14 +22,14 @@ COLUMNS = ("file", "frame", "x1", "y1", "x2", "y2", "score", "category_id", "nam
 class PredictionFiles:
     """Writes the detections of one frame after the other into the folder ``out``; a context manager.
 
-    ``pictures/`` has the annotated pictures and videos, under the names of their sources. ``predictions.json`` is a COCO
+    ``pictures/`` has the annotated images and videos, under the names of their sources. ``predictions.json`` is a COCO
     annotation file whose annotations have scores; its image ids count from 1 in the order of the frames, its category ids
     are those of the annotations that were trained on. ``predictions.csv`` has a line an object. ``crops/<class>/`` has the
     objects cut out. Files that are there are replaced.
     """
 
-    def __init__(self, out: Path, predictor: Predictor, pictures: bool = True, table: bool = False, crops: bool = False):
-        self.out, self.predictor, self.pictures, self.crops = out, predictor, pictures, crops
+    def __init__(self, out: Path, predictor: Predictor, annotated: bool = True, table: bool = False, crops: bool = False):
+        self.out, self.predictor, self.annotated, self.crops = out, predictor, annotated, crops
         self.images: list[dict[str, Any]] = []
         self.annotations: list[dict[str, Any]] = []
         self._video: tuple[Source, cv2.VideoWriter] | None = None
@@ -56,11 +56,11 @@ class PredictionFiles:
             csv.writer(self._table).writerows(lines)
         if self.crops:
             self._cut(frame, found)
-        if self.pictures:
+        if self.annotated:
             self._draw(frame, found)
 
     def _cut(self, frame: Frame, found: Detections) -> None:
-        """Write every object as a picture; one that is narrower than a pixel still gets one."""
+        """Write every object as an image; one that is narrower than a pixel still gets one."""
         suffix = "" if frame.source.frames is None else f"_{frame.number:06d}"
         height, width = frame.image.shape[:2]
         for number, ((x1, y1, x2, y2), name) in enumerate(zip(found.boxes.tolist(), found.names, strict=True)):
@@ -68,20 +68,20 @@ class PredictionFiles:
             crop = frame.image[top : max(math.ceil(y2), top + 1), left : max(math.ceil(x2), left + 1)]
             folder = self.out / "crops" / (re.sub(r"[^\w .-]", "_", name).strip(" .") or "_")
             stem = frame.source.name.with_suffix("")
-            write_picture(folder / stem.with_name(f"{stem.name}{suffix}_{number}.png"), crop)
+            write_image(folder / stem.with_name(f"{stem.name}{suffix}_{number}.png"), crop)
 
     def _draw(self, frame: Frame, found: Detections) -> None:
         arrays = found.boxes.numpy(), found.labels.numpy()
-        picture = draw_boxes(frame.image, *arrays, self.predictor.class_names, found.scores.numpy())
+        drawn = draw_boxes(frame.image, *arrays, self.predictor.class_names, found.scores.numpy())
         if frame.source.frames is None:
             suffix = ".jpg" if frame.source.path.suffix.lower() in (".jpg", ".jpeg") else ".png"
-            write_picture(self.out / "pictures" / frame.source.name.with_suffix(suffix), picture)
+            write_image(self.out / "pictures" / frame.source.name.with_suffix(suffix), drawn)
             return
         if self._video is None or self._video[0] != frame.source:
             self._end_video()
             path = self.out / "pictures" / frame.source.name.with_suffix(".mp4")
-            self._video = frame.source, _video_writer(path, frame.source.rate, picture.shape[:2])
-        self._video[1].write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+            self._video = frame.source, _video_writer(path, frame.source.rate, drawn.shape[:2])
+        self._video[1].write(cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
 
     def _end_video(self) -> None:
         if self._video is not None:
@@ -98,18 +98,18 @@ class PredictionFiles:
             self._table.close()
         info = self.predictor.info
         content = {
-            "info": {"description": f"detections of {self.predictor.source}", "licence_of_weights": info.licence},
+            "info": {"description": f"detections of {self.predictor.source}", "license_of_weights": info.license},
             "images": self.images,
             "annotations": self.annotations,
             "categories": [
                 {"id": i, "name": name} for i, name in zip(self.predictor.category_ids, self.predictor.class_names)
             ],
         }
-        with replacing(self.out / "predictions.json") as unfinished:
+        with atomic_write(self.out / "predictions.json") as unfinished:
             unfinished.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def write_picture(path: Path, image: np.ndarray) -> None:
+def write_image(path: Path, image: np.ndarray) -> None:
     """Write ``image`` (H, W, 3) uint8 RGB in the format of the suffix, making folders as needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     _, content = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))

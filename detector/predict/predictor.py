@@ -1,4 +1,4 @@
-"""A trained detector, ready to use: whatever it was saved in, on whatever pictures."""
+"""A trained detector, ready to use: whatever it was saved in, on whatever images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from torch import Tensor
 from detector.batch import Letterbox, network_input
 from detector.imaging.letterbox import letterbox, to_original
 from detector.imaging.read import read_upright
-from detector.network.decode import Detection
+from detector.network.decode import DetectionDict
 from detector.network.head import BranchName
 from detector.network.model import Detector
 from detector.weights.files import read_weights
@@ -30,9 +30,9 @@ Image = str | Path | np.ndarray | Tensor | PIL.Image.Image
 
 @dataclass(frozen=True)
 class Detections:
-    """The objects found in one picture, best first. Tensors are on the CPU."""
+    """The objects found in one image, best first. Tensors are on the CPU."""
 
-    boxes: Tensor  # (N, 4) x1 y1 x2 y2 in pixels of the original picture
+    boxes: Tensor  # (N, 4) x1 y1 x2 y2 in pixels of the original image
     scores: Tensor  # (N,) in 0..1
     labels: Tensor  # (N,) int64, 0..C-1
     names: list[str]  # N class names
@@ -91,17 +91,17 @@ class Predictor:
         batch_size: int = 8,
         branch: BranchName | None = None,
     ) -> list[Detections]:
-        """Find the objects of pictures, one ``Detections`` each.
+        """Find the objects of images, one ``Detections`` each.
 
         Args:
-            images: pictures, of any sizes. A picture is a file or PIL's, turned as its EXIF data say; an array (H, W),
+            images: images, of any sizes. An image is a file or PIL's, turned as its EXIF data say; an array (H, W),
                 (H, W, 3) or (H, W, 4), RGB, uint8 or uint16; or a tensor (3, H, W), uint8 or floating point in 0..1.
                 Transparency is left out.
             score_threshold: scores must exceed it.
-            max_detections: at most so many objects a picture, the best.
+            max_detections: at most so many objects an image, the best.
             classes: names or labels of the classes to look for, before anything is ranked; default: all.
             iou_threshold: of NMS, which the branch ``one2many`` needs.
-            batch_size: so many pictures go through the network at a time, which changes nothing but time and memory.
+            batch_size: so many images go through the network at a time, which changes nothing but time and memory.
             branch: the one to answer, ``"one2one"`` or ``"one2many"``; default: the predictor's own.
 
         Raises ValueError for anything else.
@@ -129,10 +129,10 @@ class Predictor:
         batch = torch.from_numpy(np.stack(canvases)).permute(0, 3, 1, 2).to(weight.device)
         return network_input(batch, weight.dtype), list(places)
 
-    def detections(self, found: Detection, place: Letterbox) -> Detections:
-        """Return what was ``found`` on the network input in pixels of the picture, with the classes' names and ids.
+    def detections(self, found: DetectionDict, place: Letterbox) -> Detections:
+        """Return what was ``found`` on the network input in pixels of the image, with the classes' names and ids.
 
-        Boxes without area in the picture, which a network that has learnt little may give, are left out.
+        Boxes without area in the image, which a network that has learned little may give, are left out.
         """
         boxes = to_original(found["boxes"].cpu(), place)
         has_area = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
@@ -154,7 +154,7 @@ class Predictor:
         return labels
 
     def deploy(self) -> "Predictor":
-        """Return one for inference alone, on the same device: its branch only, normalisation folded, channels last."""
+        """Return one for inference alone, on the same device: its branch only, normalization folded, channels last."""
         model = self.model.deploy(self.branch).to(memory_format=torch.channels_last)
         return Predictor(model, self.info, self.branch, self.source, self.image_size)
 
@@ -164,7 +164,7 @@ def load_detector(
 ) -> Predictor:
     """Load a detector from a checkpoint of ours, a ``.safetensors``, or a ``.pt`` of the public reference.
 
-    Variant, class names and input size come from the file, nothing in which is run. ``branch`` decides how pictures are
+    Variant, class names and input size come from the file, nothing in which is run. ``branch`` decides how images are
     answered: ``"one2one"`` without NMS, ``"one2many"`` with. ``image_size``: see ``Predictor``. Raises ValueError, with file
     and reason, for other files.
     """
@@ -178,16 +178,16 @@ def _check_branch(model: Detector, branch: str) -> None:
 
 
 def as_array(image: Image) -> np.ndarray:
-    """Return a picture, see ``Predictor.__call__``, as an (H, W, 3) uint8 RGB array."""
+    """Return an image, see ``Predictor.__call__``, as an (H, W, 3) uint8 RGB array."""
     if isinstance(image, str | Path):
         if Path(image).is_dir():
-            raise ValueError(f"{image} is a folder; give pictures, or use python -m detector predict, which takes folders")
+            raise ValueError(f"{image} is a folder; give images, or use python -m detector predict, which takes folders")
         return read_upright(Path(image))
     if isinstance(image, PIL.Image.Image):
         image = np.asarray(PIL.ImageOps.exif_transpose(image).convert("RGB"))
     if not isinstance(image, np.ndarray | Tensor):
         raise ValueError(
-            f"a picture is a {type(image).__name__}; expected a path, an array (numpy.asarray makes one) or a tensor"
+            f"an image is a {type(image).__name__}; expected a path, an array (numpy.asarray makes one) or a tensor"
         )
     shape, dtype = tuple(image.shape), image.dtype
     if isinstance(image, Tensor) and image.ndim == 3:
@@ -198,9 +198,9 @@ def as_array(image: Image) -> np.ndarray:
         image = (image >> 8).astype(np.uint8)  # as decoders do
     if image.ndim != 3 or image.shape[2] not in (1, 3, 4) or image.dtype != np.uint8 or not image.size:
         raise ValueError(
-            f"the picture is {dtype} of shape {shape}; expected an array (height, width), (height, width, 3) or (height, "
+            f"the image is {dtype} of shape {shape}; expected an array (height, width), (height, width, 3) or (height, "
             "width, 4), RGB, uint8 or uint16, or a tensor (3, height, width), uint8 or floating point in 0..1; several "
-            "pictures go into a list"
+            "images go into a list"
         )
     return np.ascontiguousarray(image.repeat(3, axis=2) if image.shape[2] == 1 else image[..., :3])
 
@@ -209,7 +209,7 @@ def _tensor_as_array(image: Tensor) -> np.ndarray:
     image = image.detach().cpu()
     if image.is_floating_point():
         if image.numel() and not image.max() <= 2:  # resizing may overshoot 1 a little
-            raise ValueError(f"the tensor has values up to {image.max():g}; floating-point pictures are in 0..1")
+            raise ValueError(f"the tensor has values up to {image.max():g}; floating-point images are in 0..1")
         image = (image.float() * 255).round().clamp(0, 255).byte()
     return image.movedim(0, -1).numpy()
 

@@ -1,4 +1,4 @@
-"""What a user means by files, folders, patterns and videos: pictures, one after the other."""
+"""What a user means by files, folders, patterns and videos: images, one after the other."""
 
 import glob
 from collections.abc import Iterator, Sequence
@@ -9,25 +9,25 @@ import cv2
 import numpy as np
 
 from detector.imaging.read import BadImageError, read_upright
-from detector.text import counted
+from detector.text import plural
 
-PICTURES = {".bmp", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+IMAGES = {".bmp", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 VIDEOS = {".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"}
 
 
 @dataclass(frozen=True)
 class Source:
-    """A picture file or a video."""
+    """An image file or a video."""
 
     path: Path
     name: Path  # its own within the run: relative to the folder that was given, else the name of the file
-    frames: int | None = None  # of a video, as its header says; None: a picture
+    frames: int | None = None  # of a video, as its header says; None: an image
     rate: float = 0.0  # frames a second of a video
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A picture, or one frame of a video."""
+    """An image, or one frame of a video."""
 
     source: Source
     image: np.ndarray  # (H, W, 3) uint8 RGB, upright
@@ -36,7 +36,7 @@ class Frame:
 
 @dataclass
 class Sources:
-    """The pictures and videos found, and what is wrong with others; that list grows while frames are read."""
+    """The images and videos found, and what is wrong with others; that list grows while frames are read."""
 
     found: list[Source] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)  # inputs that were asked for, each with the reason
@@ -63,7 +63,7 @@ def find_sources(given: Sequence[str]) -> Sources:
     """Return what ``given`` names: files, folders (with all below), patterns such as ``"scans/**/*.png"``, videos.
 
     A file is looked at once, however often it is named. A file named by itself is a video if its suffix says so, else a
-    picture. Raises ValueError if nothing of it can be read.
+    image. Raises ValueError if nothing of it can be read.
     """
     sources = Sources()
     names: set[Path] = set()
@@ -73,7 +73,7 @@ def find_sources(given: Sequence[str]) -> Sources:
             continue
         seen.add(key)
         suffix = path.suffix.lower()
-        if folder is not None and suffix not in PICTURES | VIDEOS:
+        if folder is not None and suffix not in IMAGES | VIDEOS:
             sources.left_out.append(path)
             continue
         name = _unused(path.relative_to(folder) if folder else Path(path.name), names)
@@ -82,7 +82,7 @@ def find_sources(given: Sequence[str]) -> Sources:
         except BadImageError as error:
             sources.unreadable.append(str(error))
     if not sources.found:
-        reasons = sources.unreadable or [f"no pictures or videos in {', '.join(given)}"]
+        reasons = sources.unreadable or [f"no images or videos in {', '.join(given)}"]
         raise ValueError("nothing to look at: " + "; ".join(reasons))
     return sources
 
@@ -138,4 +138,4 @@ def _video_frames(source: Source) -> Iterator[Frame]:
     finally:
         capture.release()
     if number == 0 or source.frames - number > source.rate:  # the header's count may be an estimate
-        raise BadImageError(f"{source.path}: ends after {number} of {counted(source.frames, 'frame')}; restore the file")
+        raise BadImageError(f"{source.path}: ends after {number} of {plural(source.frames, 'frame')}; restore the file")

@@ -10,18 +10,18 @@ from detector.network.config import VARIANTS
 from detector.report.findings import Findings
 from detector.report.matching import KINDS, MISSES
 from detector.report.run_folder import RunFolder, series
-from detector.text import counted
+from detector.text import plural
 
 FEW_OBJECTS = 20  # AP of a class with fewer is a matter of luck
 MANY_DUPLICATES = 0.03  # of the detections that are shown, and 5 at least
 MANY_TINY = 0.3  # of the objects, below one cell of the finest feature map
 REMEDIES = {
     "loose": "boxes fit badly: check how tightly the annotations are drawn, train longer",
-    "class": "an object is given another class, or two: see the confusion matrix and the pictures, check the labels",
+    "class": "an object is given another class, or two: see the confusion matrix and the images, check the labels",
     "loose and class": "boxes and classes are unsure: more training, or more examples",
-    "background": "found where nothing is annotated: look at the pictures below; some may be missing annotations",
+    "background": "found where nothing is annotated: look at the images below; some may be missing annotations",
     "low score": "they are found, with scores below the threshold: more training, or more examples like them, raise these",
-    "unseen": "nothing certain was found there: look at the pictures, and try a larger data.image_size if they are small",
+    "unseen": "nothing certain was found there: look at the images, and try a larger data.image_size if they are small",
 }
 
 
@@ -53,7 +53,7 @@ def next_commands(run: RunFolder, found: list[Findings]) -> list[str]:
         *start,
         "predict",
         str(checkpoint),
-        "PICTURES",
+        "IMAGES",
         *threshold,
         *(["--branch", main.branch] if nms else []),
         *size,
@@ -63,8 +63,8 @@ def next_commands(run: RunFolder, found: list[Findings]) -> list[str]:
 
 
 def _threshold(main: Findings) -> list[str]:
-    if not (~main.scene.crowds).any():
-        return ["The evaluated pictures have no objects, so that there is nothing to measure: evaluate on others."]
+    if not (~main.matching.crowds).any():
+        return ["The evaluated images have no objects, so that there is nothing to measure: evaluate on others."]
     if main.best is None:
         return ["No detection is right at IoU 0.5: train longer, and look at the data with python -m data check."]
     p = main.best
@@ -83,7 +83,7 @@ def _commonest(main: Findings) -> list[str]:
             kind, number = counts.most_common(1)[0]
             remedy = REMEDIES.get(kind, "")
             said.append(
-                f"{number} of {counted(counts.total(), what)}: {table[kind]}"
+                f"{number} of {plural(counts.total(), what)}: {table[kind]}"
                 + (f". {remedy[:1].upper() + remedy[1:]}." if remedy else ".")
             )
     return said
@@ -114,14 +114,14 @@ def _num_duplicates(found: Findings) -> tuple[int, int]:
 def _weakest_class(main: Findings) -> list[str]:
     if len(main.names) < 2:
         return []
-    objects = np.bincount(main.scene.obj_classes[~main.scene.crowds], minlength=len(main.names))
+    objects = np.bincount(main.matching.obj_classes[~main.matching.crowds], minlength=len(main.names))
     known = [k for k, value in enumerate(main.result.per_class.values()) if value >= 0]
     if len(known) < 2:
         return []
     values = list(main.result.per_class.values())
     k = min(known, key=values.__getitem__)
     few = ", too few to be sure" if objects[k] < FEW_OBJECTS else ""
-    return [f"The weakest class is {main.names[k]}: AP {values[k]:.3f} ({counted(objects[k], 'object')}{few})."]
+    return [f"The weakest class is {main.names[k]}: AP {values[k]:.3f} ({plural(objects[k], 'object')}{few})."]
 
 
 def _input_size(config: dict[str, Any]) -> tuple[int, ...] | None:
@@ -178,12 +178,12 @@ def sides_in_input(run: RunFolder, main: Findings) -> np.ndarray:
     Crowds are left out.
     """
     size = _input_size(run.judged_with)
-    objects = np.flatnonzero(~main.scene.crowds)
-    pictures = [main.coco.imgs[image] for image in main.scene.obj_images[objects].tolist()]
-    if size is None or any(not picture.get(side) for picture in pictures for side in ("height", "width")):
+    objects = np.flatnonzero(~main.matching.crowds)
+    entries = [main.coco.imgs[image] for image in main.matching.obj_images[objects].tolist()]
+    if size is None or any(not entry.get(side) for entry in entries for side in ("height", "width")):
         return np.empty(0)
-    ratios = [min(size[0] / picture["height"], size[-1] / picture["width"]) for picture in pictures]
-    boxes = main.scene.obj_boxes[objects]
+    ratios = [min(size[0] / entry["height"], size[-1] / entry["width"]) for entry in entries]
+    boxes = main.matching.obj_boxes[objects]
     sides = np.sqrt((boxes[:, 2:] - boxes[:, :2]).clip(0).prod(axis=1)) * ratios
     return sides[sides > 0]  # boxes without area are in the ground truth all the same
 
@@ -202,7 +202,7 @@ def _other_input(run: RunFolder) -> list[str]:
 
 def _small_objects(main: Findings) -> list[str]:
     small, large = main.result.metrics["AP_small"], max(main.result.metrics[f"AP_{s}"] for s in ("medium", "large"))
-    areas = main.scene.areas[~main.scene.crowds]
+    areas = main.matching.areas[~main.matching.crowds]
     share = float((areas <= 32**2).mean()) if len(areas) else 0.0
     if small < 0 or share < 0.02 or small > large / 2:
         return []

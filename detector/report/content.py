@@ -11,20 +11,20 @@ from detector.report.advice import advice, next_commands
 from detector.report.breakdown import Bin, by_ratio, by_size
 from detector.report.curves import ap_by_limit, class_curve, precision_recall
 from detector.report.findings import Findings
-from detector.report.matching import KINDS, MISSES, confusion_matrix
-from detector.report.page import keys, page, picture, table
-from detector.report.pictures import (
+from detector.report.images import (
     describe_false_positive,
     describe_miss,
     draw_place,
-    read_picture,
+    read_image,
     worst_false_positives,
     worst_misses,
 )
-from detector.report.run_folder import RunFolder, picture_folder
-from detector.report.svg import COLOURS, Line, bars, line_plot, matrix
+from detector.report.matching import KINDS, MISSES, confusion_matrix
+from detector.report.page import image_figure, keys, page, table
+from detector.report.run_folder import RunFolder, image_folder
+from detector.report.svg import COLORS, Line, bars, line_plot, matrix
 from detector.report.training import training_sections
-from detector.text import counted
+from detector.text import plural
 
 STYLE = """
 .top { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 330px), 1fr)); gap: 0 2.5em }
@@ -40,11 +40,11 @@ STYLE = """
 MOST_CURVES = 7  # single classes in a plot, the weakest
 MANY_CLASSES = 30  # tables of more are folded
 RECALL = np.linspace(0, 1, 101)
-NUM_PICTURES = 12
+NUM_IMAGES = 12
 
 
 def report_page(run: RunFolder, found: list[Findings], images: str | None, speed: str | None, notes: list[str]) -> str:
-    """Return the report as HTML. ``found`` has the main branch first; ``images`` replaces the recorded picture folder.
+    """Return the report as HTML. ``found`` has the main branch first; ``images`` replaces the recorded image folder.
 
     ``speed`` is a section about the network, and ``notes`` are what could not be shown, and why.
     """
@@ -56,7 +56,7 @@ def report_page(run: RunFolder, found: list[Findings], images: str | None, speed
             _classes(found),
             _curves(main),
             _confusions(main),
-            _pictures(run, main, images),
+            _images(run, main, images),
             _breakdowns(main),
             _limits(found),
         ]
@@ -83,13 +83,13 @@ def _top(run: RunFolder, found: list[Findings], head: str, notes: list[str]) -> 
     if run.is_evaluation and run.evaluated is None:
         facts.append("which checkpoint was evaluated is not recorded")
     if run.epochs:
-        facts.append(counted(len(run.epochs), "epoch"))
+        facts.append(plural(len(run.epochs), "epoch"))
     if "image_size" in data:
         facts.append(f"input {data['image_size']} px")
     if found:
         result = found[0].result
-        facts.append(counted(result.num_images, "picture"))
-        facts[-1] += f", {counted(_num_objects(found[0]), 'object')}, {counted(result.num_detections, 'detection')}"
+        facts.append(plural(result.num_images, "image"))
+        facts[-1] += f", {plural(_num_objects(found[0]), 'object')}, {plural(result.num_detections, 'detection')}"
     line = escape(" · ".join(fact for fact in facts if fact))
     said = "".join(f"<li>{escape(sentence)}</li>" for sentence in advice(run, found))
     warned = "".join(f'<p class="warning wide">{escape(note)}</p>' for note in notes)
@@ -107,13 +107,13 @@ def _next(run: RunFolder, found: list[Findings]) -> str:
     # A line may end at any hyphen otherwise, also between the two of an option.
     predict, export = (re.sub(r"--\w+", r"<span>\g<0></span>", escape(command)) for command in commands)
     return (
-        f"<p>Next, with your own pictures, videos or folders:</p><pre>{predict}</pre>"
+        f"<p>Next, with your own images, videos or folders:</p><pre>{predict}</pre>"
         f'<p class="muted">For ONNX, OpenVINO and others: <code>{export}</code></p>'
     )
 
 
 def _num_objects(main: Findings) -> int:
-    return int((~main.scene.crowds).sum())
+    return int((~main.matching.crowds).sum())
 
 
 def _cards(main: Findings) -> str:
@@ -138,7 +138,7 @@ def _twelve(found: list[Findings]) -> str:
 def _wrong(main: Findings) -> str:
     kinds, misses = Counter(k for k in main.mistakes.kinds if k), Counter(m for m in main.mistakes.misses if m)
     plots = []
-    for counts, order, title, colour in (
+    for counts, order, title, color in (
         (kinds, KINDS, "wrong detection", "var(--c1)"),
         (misses, MISSES, "missed object", "var(--c3)"),
     ):
@@ -146,8 +146,8 @@ def _wrong(main: Findings) -> str:
         names = [kind for kind in order if counts[kind]]
         texts = [f"{counts[kind]} ({counts[kind] / total:.0%})" for kind in names]
         of = int(main.mistakes.shown.sum()) if order is KINDS else _num_objects(main)
-        plots.append(bars(f"{counted(counts.total(), title)} of {of}", names, [counts[k] for k in names], texts, colour))
-    told = f"At the score {main.threshold:.3f} and IoU {main.scene.iou}, branch {main.branch}."
+        plots.append(bars(f"{plural(counts.total(), title)} of {of}", names, [counts[k] for k in names], texts, color))
+    told = f"At the score {main.threshold:.3f} and IoU {main.matching.iou}, branch {main.branch}."
     for title, table_, counts in (("Wrong", KINDS, kinds), ("Missed", MISSES, misses)):
         words = "; ".join(f"{kind}: {meaning}" for kind, meaning in table_.items() if counts[kind])
         told += f" {title}: {words}." if words else ""
@@ -156,7 +156,7 @@ def _wrong(main: Findings) -> str:
 
 def _classes(found: list[Findings]) -> str:
     main = found[0]
-    objects = np.bincount(main.scene.obj_classes[~main.scene.crowds], minlength=len(main.names))
+    objects = np.bincount(main.matching.obj_classes[~main.matching.crowds], minlength=len(main.names))
     halves = precision_recall(main.judged, 0.5).mean(axis=0)
     rows = []
     for k, name in enumerate(main.names):
@@ -184,7 +184,7 @@ def _curves(main: Findings) -> str:
     means = [(None, "mean, IoU 0.50:0.95", True), (0.75, "mean, IoU 0.75", True), (0.5, "mean, IoU 0.50", False)]
     several = len(known) > 1
     lines = [
-        Line(main.names[k], RECALL, half[:, k], COLOURS[(n + 1) % 8], 1.2) for n, k in enumerate(sorted(weakest)) if several
+        Line(main.names[k], RECALL, half[:, k], COLORS[(n + 1) % 8], 1.2) for n, k in enumerate(sorted(weakest)) if several
     ]
     for n, (iou, name, dashed) in enumerate(means):
         mean = precision_recall(main.judged, iou)[:, known].mean(axis=1)
@@ -192,8 +192,8 @@ def _curves(main: Findings) -> str:
     plots = [line_plot("Precision over recall", lines, "recall", (0, 1), (0, 1.02), size=(420, 260))]
     curve = main.curve
     overall = [
-        Line("precision", curve.thresholds, curve.precision, COLOURS[0]),
-        Line("recall", curve.thresholds, curve.recall, COLOURS[1]),
+        Line("precision", curve.thresholds, curve.precision, COLORS[0]),
+        Line("recall", curve.thresholds, curve.recall, COLORS[1]),
         Line("F1", curve.thresholds, curve.f1, "var(--ink)", 2.4),
     ]
     mark = None if main.best is None else (main.best.threshold, f"{main.best.threshold:.3f}")
@@ -203,13 +203,13 @@ def _curves(main: Findings) -> str:
     if several:
         f1 = []
         for n, k in enumerate(sorted(weakest)):
-            own = class_curve(main.scene, k)
-            f1.append(Line(main.names[k], own.thresholds, own.f1, COLOURS[(n + 1) % 8]))
+            own = class_curve(main.matching, k)
+            f1.append(Line(main.names[k], own.thresholds, own.f1, COLORS[(n + 1) % 8]))
         plots.append(
             line_plot("F1 of classes, by score threshold", _thinned(f1), "score", (0, 1), (0, 1.02), size=(360, 260))
         )
     few = "" if len(known) <= MOST_CURVES else f" Single curves are the {MOST_CURVES} classes with the lowest AP50."
-    told = f"Precision over recall is pycocotools' own, 100 detections a class and picture; branch {main.branch}.{few}"
+    told = f"Precision over recall is pycocotools' own, 100 detections a class and image; branch {main.branch}.{few}"
     return f'<h2 id="curves">Precision, recall and thresholds</h2><p class="muted">{escape(told)}</p>{"".join(plots)}'
 
 
@@ -220,18 +220,18 @@ def _thinned(lines: list[Line], most: int = 400) -> list[Line]:
         chosen = (
             np.unique(np.linspace(0, len(line.x) - 1, min(most, len(line.x))).round().astype(int)) if len(line.x) else []
         )
-        out.append(Line(line.name, line.x[chosen], line.y[chosen], line.colour, line.width, line.dashed))
+        out.append(Line(line.name, line.x[chosen], line.y[chosen], line.color, line.width, line.dashed))
     return out
 
 
 def _confusions(main: Findings) -> str:
-    counts = confusion_matrix(main.scene, main.mistakes)
+    counts = confusion_matrix(main.matching, main.mistakes)
     names = [*main.names, "nothing"]
     told = (
         f"Detections with scores from {main.threshold:.3f} on, branch {main.branch}. Pairs of one class are pycocotools' "
         f"own: from the highest score down, a detection takes the free object of its class that it overlaps most, if with "
-        f"IoU {main.scene.iou} at least. What is left over is then paired across classes in the same way, and what is left "
-        f"still is in the row (detections) or column (objects) called nothing. Crowds are left out."
+        f"IoU {main.matching.iou} at least. What is left over is then paired across classes in the same way, and what is "
+        f"still left is in the row (detections) or column (objects) called nothing. Crowds are left out."
     )
     pairs = [(counts[i, j], i, j) for i, j in zip(*np.nonzero(counts)) if i != j]
     rows = [[names[i], names[j], str(n), f"{n / counts[i].sum():.0%}"] for n, i, j in sorted(pairs, reverse=True)[:10]]
@@ -240,59 +240,59 @@ def _confusions(main: Findings) -> str:
     return f'<h2 id="confusions">Confusion matrix</h2><p class="muted">{told}</p>{plot}<h3>Most frequent</h3>{largest}'
 
 
-def _pictures(run: RunFolder, main: Findings, images: str | None) -> str:
+def _images(run: RunFolder, main: Findings, images: str | None) -> str:
     info = main.coco.dataset.get("info", {})
-    folder = picture_folder(run, info | ({"pictures": images} if images else {}))
-    scene, found, names = main.scene, main.mistakes, main.names
-    wrong, missed = worst_false_positives(scene, found, NUM_PICTURES), worst_misses(scene, found, NUM_PICTURES)
+    folder = image_folder(run, info | ({"pictures": images} if images else {}))
+    matching, found, names = main.matching, main.mistakes, main.names
+    wrong, missed = worst_false_positives(matching, found, NUM_IMAGES), worst_misses(matching, found, NUM_IMAGES)
     parts = ['<h2 id="pictures">The worst mistakes</h2>']
-    colours = {
+    colors = {
         "what this is about": "rgb(235,60,50)",
         "objects": "rgb(60,200,90)",
         "other detections shown": "rgb(70,150,245)",
     }
-    parts.append(f"<p>{keys(colours)}</p>")
+    parts.append(f"<p>{keys(colors)}</p>")
     lost = 0
     for title, rows, boxes, owners, describe in (
         (
             "Wrong detections: the kinds in turn, highest scores first",
             wrong,
-            scene.det_boxes,
-            scene.det_images,
+            matching.det_boxes,
+            matching.det_images,
             describe_false_positive,
         ),
         (
             "Missed objects: the kinds in turn, largest of their class first",
             missed,
-            scene.obj_boxes,
-            scene.obj_images,
+            matching.obj_boxes,
+            matching.obj_images,
             describe_miss,
         ),
     ):
         parts.append(f"<h3>{title}</h3>" + ("" if rows else "<p>None.</p>"))
         for row in rows:
             entry = main.coco.imgs[int(owners[row])]
-            caption = f"{describe(scene, found, row, names)}. {entry.get('file_name', 'image ' + str(entry['id']))}"
-            pixels = None if folder is None else read_picture(folder, entry, bool(info.get("upright")))
+            caption = f"{describe(matching, found, row, names)}. {entry.get('file_name', 'image ' + str(entry['id']))}"
+            pixels = None if folder is None else read_image(folder, entry, bool(info.get("upright")))
             if pixels is None:
                 lost += 1
                 parts.append(f"<p>{escape(caption)}</p>")
             else:
-                drawn = draw_place(pixels, scene, found, boxes[row], int(owners[row]))
-                parts.append(picture(drawn, caption))
+                drawn = draw_place(pixels, matching, found, boxes[row], int(owners[row]))
+                parts.append(image_figure(drawn, caption))
     if lost:
-        where = "no folder of pictures is known" if folder is None else f"not there, broken, or of another size, in {folder}"
-        said = f"{counted(lost, 'picture')} could not be shown: {where}. Give the folder as --images."
+        where = "no folder of images is known" if folder is None else f"not there, broken, or of another size, in {folder}"
+        said = f"{plural(lost, 'image')} could not be shown: {where}. Give the folder as --images."
         parts.insert(1, f'<p class="warning">{escape(said)}</p>')
     return "".join(parts)
 
 
 def _breakdowns(main: Findings) -> str:
     parts = ['<h2 id="sizes">Size and shape</h2>']
-    told = f"At the score {main.threshold:.3f}, branch {main.branch}. Sizes are in pixels of the original pictures."
+    told = f"At the score {main.threshold:.3f}, branch {main.branch}. Sizes are in pixels of the original images."
     parts.append(f'<p class="muted">{told} AP by COCO\'s three sizes is among the twelve numbers.</p>')
     for title, bins in (("side of objects (square root of the area)", by_size), ("width : height", by_ratio)):
-        rows = bins(main.scene, main.mistakes)
+        rows = bins(main.matching, main.mistakes)
         parts.append(table([title, "objects", "found", "shown", "right"], [_bin_row(b) for b in rows]))
     return "".join(parts)
 
@@ -307,10 +307,10 @@ def _limits(found: list[Findings]) -> str:
     by_branch = [ap_by_limit(f.judged) for f in found]
     rows = [[str(limit), *(number(v) for limits in by_branch for v in limits[limit])] for limit in by_branch[0]]
     head = ["limit", *(f"{what} {f.branch}" for f in found for what in ("AP", "AR"))]
-    most = max(int(np.unique(f.scene.det_images, return_counts=True)[1].max(initial=0)) for f in found)
+    most = max(int(np.unique(f.matching.det_images, return_counts=True)[1].max(initial=0)) for f in found)
     told = (
-        f"For dense pictures: pycocotools' default counts the 100 best detections of a picture and class. The predictions "
-        f"have up to {most} a picture, all classes together (evaluation.max_detections of the run bounds it)."
+        f"For dense images: pycocotools' default counts the 100 best detections of an image and class. The predictions "
+        f"have up to {most} an image, all classes together (evaluation.max_detections of the run bounds it)."
     )
     return f'<h2 id="limits">AP with more detections</h2><p class="muted">{told}</p>{table(head, rows)}'
 

@@ -7,7 +7,7 @@ import numpy as np
 from pycocotools.cocoeval import COCOeval
 
 from detector.evaluation.coco_eval import LIMITS, mean_ap
-from detector.report.matching import Scene
+from detector.report.matching import Matching
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,11 @@ def threshold_curve(scores: np.ndarray, right: np.ndarray, num_objects: int) -> 
     return ThresholdCurve(scores[last], true[last], last + 1, num_objects)
 
 
-def class_curve(scene: Scene, label: int | None = None) -> ThresholdCurve:
+def class_curve(matching: Matching, label: int | None = None) -> ThresholdCurve:
     """Return the curve of one class, or with None of all together: every object counts alike."""
-    chosen = scene.counted if label is None else scene.counted & (scene.det_classes == label)
-    objects = ~scene.crowds if label is None else ~scene.crowds & (scene.obj_classes == label)
-    return threshold_curve(scene.scores[chosen], scene.found[chosen] >= 0, int(objects.sum()))
+    chosen = matching.counted if label is None else matching.counted & (matching.det_classes == label)
+    objects = ~matching.crowds if label is None else ~matching.crowds & (matching.obj_classes == label)
+    return threshold_curve(matching.scores[chosen], matching.found[chosen] >= 0, int(objects.sum()))
 
 
 def precision_recall(judged: COCOeval, iou: float | None) -> np.ndarray:

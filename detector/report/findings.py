@@ -7,12 +7,12 @@ from pathlib import Path
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from detector.evaluation.coco_eval import LIMITS, CocoResult, judge, summary, unique_names
+from detector.evaluation.coco_eval import LIMITS, CocoResult, run_coco_eval, summary, unique_names
 from detector.evaluation.coco_files import load_ground_truth, read_predictions
 from detector.report.curves import Point, ThresholdCurve, class_curve
-from detector.report.matching import Mistakes, Scene, mistakes, scene
+from detector.report.matching import Matching, Mistakes, matching, mistakes
 
-MORE_LIMITS = (300, 1000)  # detections for each image and class, for dense pictures
+MORE_LIMITS = (300, 1000)  # detections for each image and class, for dense images
 FALLBACK_THRESHOLD = 0.25  # where no detection is right, so that none is best
 
 
@@ -25,7 +25,7 @@ class Findings:
     names: list[str]  # C
     judged: COCOeval
     result: CocoResult
-    scene: Scene
+    matching: Matching
     curve: ThresholdCurve  # all classes together
     best: Point | None  # its highest F1
     class_best: list[Point | None]  # C
@@ -56,9 +56,9 @@ def find(branch: str, predictions: Path, ground_truth: Path, threshold: float | 
             f"evaluated with as --ground-truth"
         )
     started = time.perf_counter()
-    judged = judge(coco, detections, sorted(coco.imgs), (*LIMITS, *MORE_LIMITS))
+    judged = run_coco_eval(coco, detections, sorted(coco.imgs), (*LIMITS, *MORE_LIMITS))
     result = summary(coco, judged, len(detections), time.perf_counter() - started)
-    what = scene(coco, judged, detections)
+    what = matching(coco, judged, detections)
     curve = class_curve(what)
     best = curve.best()
     if threshold is None:
@@ -69,7 +69,7 @@ def find(branch: str, predictions: Path, ground_truth: Path, threshold: float | 
         names=unique_names(coco, judged.params.catIds),
         judged=judged,
         result=result,
-        scene=what,
+        matching=what,
         curve=curve,
         best=best,
         class_best=[class_curve(what, k).best() for k in range(what.num_classes)],

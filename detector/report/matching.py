@@ -28,11 +28,11 @@ MISSES = {
 
 
 @dataclass(frozen=True)
-class Scene:
+class Matching:
     """Detections (N) and objects (G) in flat arrays, and which of them pycocotools paired at one IoU threshold."""
 
     det_images: np.ndarray  # (N,) image ids
-    det_boxes: np.ndarray  # (N, 4) x1 y1 x2 y2 in pixels of the original pictures
+    det_boxes: np.ndarray  # (N, 4) x1 y1 x2 y2 in pixels of the original images
     det_classes: np.ndarray  # (N,) numbers of the categories, 0..C-1, in the order of their ids
     scores: np.ndarray  # (N,)
     counted: np.ndarray  # (N,) bool; not: beyond the 100 best of image and class, in a crowd, or of an unknown class
@@ -58,7 +58,7 @@ def _groups(values: np.ndarray, keys: np.ndarray) -> list[np.ndarray]:
     return np.split(order, starts[1:]) if len(keys) else []
 
 
-def scene(coco: COCO, judged: COCOeval, detections: np.ndarray, iou: float = 0.5) -> Scene:
+def matching(coco: COCO, judged: COCOeval, detections: np.ndarray, iou: float = 0.5) -> Matching:
     """Return what ``judged`` (see ``coco_metrics.judge``) decided about ``detections`` (N, 7) at the threshold ``iou``.
 
     ``coco`` comes from ``load_ground_truth``. The pairs are pycocotools' own: from the highest score down, every detection
@@ -77,7 +77,7 @@ def scene(coco: COCO, judged: COCOeval, detections: np.ndarray, iou: float = 0.5
             counted[rows] = ~ignored
             found[rows] = np.where(ignored, -1, outcome["dtMatches"][level, :limit].astype(int) - 1)
     numbers = {category_id: k for k, category_id in enumerate(judged.params.catIds)}
-    return Scene(
+    return Matching(
         det_images=detections[:, 0].astype(np.int64),
         det_boxes=_corners(detections[:, 1:5]),
         det_classes=np.array([numbers.get(int(i), -1) for i in detections[:, 6]], dtype=np.int64),
@@ -120,17 +120,17 @@ class Mistakes:
     overlaps: np.ndarray = field(repr=False)  # (N,) by how much (IoU)
 
 
-def mistakes(scene: Scene, threshold: float) -> Mistakes:
+def mistakes(matching: Matching, threshold: float) -> Mistakes:
     """Sort what is wrong at a score threshold into kinds.
 
     Detections and objects that are left without a partner of their class are paired across classes: from the highest score
-    down, every detection takes the free object that it overlaps most, if by ``scene.iou`` at least. That is a confusion.
+    down, every detection takes the free object that it overlaps most, if by ``matching.iou`` at least. That is a confusion.
     """
-    num_objects = len(scene.obj_images)
-    shown = scene.counted & (scene.scores >= threshold)
-    right = shown & (scene.found >= 0)
+    num_objects = len(matching.obj_images)
+    shown = matching.counted & (matching.scores >= threshold)
+    right = shown & (matching.found >= 0)
     found = np.zeros(num_objects, bool)
-    found[scene.found[right]] = True
+    found[matching.found[right]] = True
     out = Mistakes(
         threshold=threshold,
         shown=shown,
@@ -143,30 +143,30 @@ def mistakes(scene: Scene, threshold: float) -> Mistakes:
     )
     hidden_finds = np.zeros(num_objects, bool)
     # Among hundreds of detections without a threshold one fits nearly everything: weaker ones say nothing.
-    close = scene.counted & ~shown & (scene.scores >= LOW * threshold)
-    hidden_finds[scene.found[close & (scene.found >= 0)]] = True
-    for detections, objects in scene.by_image():
-        objects = objects[~scene.crowds[objects]]
+    close = matching.counted & ~shown & (matching.scores >= LOW * threshold)
+    hidden_finds[matching.found[close & (matching.found >= 0)]] = True
+    for detections, objects in matching.by_image():
+        objects = objects[~matching.crowds[objects]]
         wrong = detections[shown[detections] & ~right[detections]]
-        wrong = wrong[np.argsort(-scene.scores[wrong], kind="stable")]
-        ious = box_ious(scene.det_boxes[wrong], scene.obj_boxes[objects])
-        _confuse(out, scene, wrong, objects, ious)
-        _name_kinds(out, scene, wrong, objects, ious)
-        _name_misses(out, scene, wrong, objects, ious, hidden_finds)
+        wrong = wrong[np.argsort(-matching.scores[wrong], kind="stable")]
+        ious = box_ious(matching.det_boxes[wrong], matching.obj_boxes[objects])
+        _confuse(out, matching, wrong, objects, ious)
+        _name_kinds(out, matching, wrong, objects, ious)
+        _name_misses(out, matching, wrong, objects, ious, hidden_finds)
     return out
 
 
-def _confuse(out: Mistakes, scene: Scene, wrong: np.ndarray, objects: np.ndarray, ious: np.ndarray) -> None:
+def _confuse(out: Mistakes, matching: Matching, wrong: np.ndarray, objects: np.ndarray, ious: np.ndarray) -> None:
     free = ~out.found[objects]
     for n, row in enumerate(ious):
-        candidates = np.where(free & (scene.obj_classes[objects] != scene.det_classes[wrong[n]]), row, -1)
-        if len(objects) and candidates.max() >= scene.iou:
+        candidates = np.where(free & (matching.obj_classes[objects] != matching.det_classes[wrong[n]]), row, -1)
+        if len(objects) and candidates.max() >= matching.iou:
             best = int(candidates.argmax())
             free[best] = False
             out.confused[objects[best]] = wrong[n]
 
 
-def _name_kinds(out: Mistakes, scene: Scene, wrong: np.ndarray, objects: np.ndarray, ious: np.ndarray) -> None:
+def _name_kinds(out: Mistakes, matching: Matching, wrong: np.ndarray, objects: np.ndarray, ious: np.ndarray) -> None:
     taken = {int(out.confused[o]): o for o in objects if out.confused[o] >= 0}
     for n, detection in enumerate(wrong):
         best = int(ious[n].argmax()) if len(objects) else -1
@@ -178,20 +178,20 @@ def _name_kinds(out: Mistakes, scene: Scene, wrong: np.ndarray, objects: np.ndar
             out.kinds[detection] = "background"
             continue
         out.nearest[detection], out.overlaps[detection] = objects[best], overlap
-        same = scene.obj_classes[objects[best]] == scene.det_classes[detection]
-        if overlap >= scene.iou:
+        same = matching.obj_classes[objects[best]] == matching.det_classes[detection]
+        if overlap >= matching.iou:
             out.kinds[detection] = "duplicate" if same else "class"
         else:
             out.kinds[detection] = "loose" if same else "loose and class"
 
 
 def _name_misses(
-    out: Mistakes, scene: Scene, wrong: np.ndarray, objects: np.ndarray, ious: np.ndarray, hidden_finds: np.ndarray
+    out: Mistakes, matching: Matching, wrong: np.ndarray, objects: np.ndarray, ious: np.ndarray, hidden_finds: np.ndarray
 ) -> None:
     for m, number in enumerate(objects):
         if out.found[number]:
             continue
-        same = scene.det_classes[wrong] == scene.obj_classes[number]
+        same = matching.det_classes[wrong] == matching.obj_classes[number]
         if out.confused[number] >= 0:
             out.misses[number] = "class"
         elif hidden_finds[number]:
@@ -202,21 +202,21 @@ def _name_misses(
             out.misses[number] = "unseen"
 
 
-def confusion_matrix(scene: Scene, found: Mistakes) -> np.ndarray:
+def confusion_matrix(matching: Matching, found: Mistakes) -> np.ndarray:
     """Return counts (C + 1, C + 1): rows are the objects' classes, columns the detections', the last of both is nothing.
 
     The diagonal has the objects that were found, the last column those that were missed and are not confused, the last
     row the detections that are neither right nor a confusion. Crowds and what is found in them are left out.
     """
-    c = scene.num_classes
+    c = matching.num_classes
     counts = np.zeros((c + 1, c + 1), dtype=np.int64)
-    right = scene.obj_classes[found.found]
+    right = matching.obj_classes[found.found]
     np.add.at(counts, (right, right), 1)
-    missed = np.flatnonzero(~found.found & ~scene.crowds)
+    missed = np.flatnonzero(~found.found & ~matching.crowds)
     taken = found.confused[missed]
-    columns = np.where(taken >= 0, scene.det_classes[taken] if len(scene.det_classes) else c, c)
-    np.add.at(counts, (scene.obj_classes[missed], columns), 1)
+    columns = np.where(taken >= 0, matching.det_classes[taken] if len(matching.det_classes) else c, c)
+    np.add.at(counts, (matching.obj_classes[missed], columns), 1)
     wrong = np.flatnonzero(found.kinds != "")
     nothing = np.setdiff1d(wrong, taken)
-    np.add.at(counts, (np.full(len(nothing), c), scene.det_classes[nothing]), 1)
+    np.add.at(counts, (np.full(len(nothing), c), matching.det_classes[nothing]), 1)
     return counts

@@ -1,4 +1,4 @@
-"""HTML pages that need no other file: light or dark as the reader's system is, pictures inside, no scripts."""
+"""HTML pages that need no other file: light or dark as the reader's system is, images inside, no scripts."""
 
 import base64
 from collections.abc import Iterable, Sequence
@@ -20,7 +20,7 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 1180px; margin: 1.2em au
 h1 { font-size: 1.5em; margin: 0 0 .2em } h2 { margin: 2em 0 .4em; border-bottom: 1px solid var(--line); font-size: 1.25em }
 p { margin: .5em 0; max-width: 80ch } .muted, figcaption { color: var(--muted); font-size: 13px } li { margin: .3em 0 }
 figure { display: inline-block; margin: .5em 1.2em .8em 0; vertical-align: top; max-width: 100% }
-figcaption { max-width: 36em; overflow-wrap: anywhere } figure.picture figcaption { max-width: 320px }
+figcaption { max-width: 36em; overflow-wrap: anywhere } figure.image figcaption { max-width: 320px }
 img, svg { max-width: 100%; height: auto } .scroll { overflow-x: auto; max-width: 100% }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .5em 0 }
 th, td { padding: .15em .7em; text-align: right; border-bottom: 1px solid var(--line) }
@@ -41,13 +41,13 @@ def page(title: str, body: str, style: str = "") -> str:
     )
 
 
-def picture(image: np.ndarray, caption: str) -> str:
+def image_figure(image: np.ndarray, caption: str) -> str:
     """Return ``image`` (H, W, 3) uint8 RGB as a figure with its caption."""
     jpeg = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()
     source = "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
     size = f'width="{image.shape[1]}" height="{image.shape[0]}"'
     text = escape(caption)
-    return f'<figure class="picture"><img src="{source}" {size} alt="{text}"><figcaption>{text}</figcaption></figure>'
+    return f'<figure class="image"><img src="{source}" {size} alt="{text}"><figcaption>{text}</figcaption></figure>'
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -62,8 +62,6 @@ def _cells(row: Sequence[str]) -> str:
     return f'<th scope="row">{first}</th>' + "".join(f"<td>{cell}</td>" for cell in others)
 
 
-def keys(colours: dict[str, str]) -> str:
-    """Return a line that says which colour, as CSS, is what."""
-    return "".join(
-        f'<span class="key" style="background: {colour}"></span>{escape(name)}' for name, colour in colours.items()
-    )
+def keys(colors: dict[str, str]) -> str:
+    """Return a line that says which color, as CSS, is what."""
+    return "".join(f'<span class="key" style="background: {color}"></span>{escape(name)}' for name, color in colors.items())

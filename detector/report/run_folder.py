@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from detector.files import read_json
-from detector.runs.folder import starts
+from detector.runs.folder import numbered_files
 from detector.weights.files import read_weights
 
 BRANCHES = ("one2one", "one2many")
@@ -92,7 +92,7 @@ def _trained_size(checkpoint: Path | None) -> tuple[int, int] | None:
 
 
 def _config(run: Path) -> tuple[dict[str, Any], str, str]:
-    if not (written := starts(run, "config", ".yaml")):
+    if not (written := numbered_files(run, "config", ".yaml")):
         return {}, "", "config.yaml"
     text = written[-1].read_text(encoding="utf-8")
     return _known(_yaml(written[-1], text)), text, written[-1].name
@@ -137,8 +137,8 @@ def _ground_truth(folder: Path, split: str, config: dict[str, Any]) -> Path | No
     return Path(str(data.get("root") or ""), named) if isinstance(named, str) else None
 
 
-def picture_folder(run: RunFolder, info: dict[str, Any]) -> Path | None:
-    """Return where the evaluated pictures were when the run was made, by ``info`` of its ground truth or else its config."""
+def image_folder(run: RunFolder, info: dict[str, Any]) -> Path | None:
+    """Return where the evaluated images were when the run was made, by ``info`` of its ground truth or else its config."""
     if isinstance(info.get("pictures"), str):
         return Path(info["pictures"])
     data = run.judged_with.get("data") or {}
@@ -185,7 +185,9 @@ def _log(run: Path) -> list[dict[str, str]]:
 
 
 def _versions(run: Path, config_text: str) -> dict[str, Any]:
-    if records := [read_json(path, dict, "the file as it was, or move it away") for path in starts(run, "run", ".json")]:
+    if records := [
+        read_json(path, dict, "the file as it was, or move it away") for path in numbered_files(run, "run", ".json")
+    ]:
         first = {"command": records[0].get("command")}
         resumed = {"resumed by": [record.get("command") for record in records[1:]]}
         return _flat(first | resumed | {name: value for name, value in records[-1].items() if name != "command"})

@@ -11,29 +11,29 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from detector.predict.predictor import load_detector
-from detector.text import counted
+from detector.text import plural
 
 RUNS, WARM_UP, MOST_SECONDS = 20, 3, 10.0
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Of the deployed network, one picture at a time."""
+    """Of the deployed network, one image at a time."""
 
     parameters: int  # as trained, both branches
-    deployed_parameters: int  # one branch, normalisation folded
-    gflops: float  # of one picture; a multiplication and an addition are two
+    deployed_parameters: int  # one branch, normalization folded
+    gflops: float  # of one image; a multiplication and an addition are two
     size: tuple[int, int]  # height and width of the input
     median_ms: float
     p95_ms: float
     machine: str
     branch: str
-    licence: str  # of the weights
+    license: str  # of the weights
 
 
 @torch.inference_mode()
 def measure(checkpoint: Path, branch: str = "one2one") -> Speed:
-    """Run the network of ``checkpoint`` on the CPU: one picture a time, without reading and scaling pictures."""
+    """Run the network of ``checkpoint`` on the CPU: one image a time, without reading and scaling images."""
     predictor = load_detector(checkpoint)
     model = predictor.model.deploy(branch).to(memory_format=torch.channels_last)
     images = torch.rand(1, 3, *predictor.image_size).contiguous(memory_format=torch.channels_last)
@@ -54,6 +54,6 @@ def measure(checkpoint: Path, branch: str = "one2one") -> Speed:
         median_ms=statistics.median(times) * 1000,
         p95_ms=float(np.percentile(times, 95)) * 1000,
         branch=branch,
-        licence=predictor.info.licence or "not stated",
-        machine=f"{platform.machine()} CPU, {counted(torch.get_num_threads(), 'thread')}, PyTorch {torch.__version__}",
+        license=predictor.info.license or "not stated",
+        machine=f"{platform.machine()} CPU, {plural(torch.get_num_threads(), 'thread')}, PyTorch {torch.__version__}",
     )

@@ -1,4 +1,4 @@
-"""Plots as SVG inside a page of ``detector.report.page``, whose colours they use. Every plot says in words what it shows."""
+"""Plots as SVG inside a page of ``detector.report.page``, whose colors they use. Every plot says in words what it shows."""
 
 import math
 import unicodedata
@@ -10,7 +10,7 @@ from itertools import groupby
 import numpy as np
 
 Place = Callable[[float, float], tuple[float, float]]  # values to pixels
-COLOURS = tuple(f"var(--c{n})" for n in range(8))
+COLORS = tuple(f"var(--c{n})" for n in range(8))
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Line:
     name: str
     x: np.ndarray
     y: np.ndarray
-    colour: str = COLOURS[0]
+    color: str = COLORS[0]
     width: float = 1.8
     dashed: bool = False
 
@@ -35,10 +35,10 @@ def figure(title: str, body: str, view: tuple[float, float, float, float], descr
     )
 
 
-def bar(x: float, y: float, width: float, height: float, colour: str, label: str) -> str:
+def bar(x: float, y: float, width: float, height: float, color: str, label: str) -> str:
     """Return a rectangle that says ``label`` under the pointer."""
     place = f'x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"'
-    return f'<rect {place} fill="{colour}"><title>{escape(label)}</title></rect>'
+    return f'<rect {place} fill="{color}"><title>{escape(label)}</title></rect>'
 
 
 def text(x: float, y: float, content: str, anchor: str = "start", style: str = "") -> str:
@@ -96,7 +96,7 @@ def line_plot(
     for n, line in enumerate(named):
         y = height + 48 + 15 * n
         dash = ' stroke-dasharray="4 3"' if line.dashed else ""
-        parts.append(f'<path d="M0 {y - 4}h16" stroke="{line.colour}" stroke-width="2.5"{dash}/>')
+        parts.append(f'<path d="M0 {y - 4}h16" stroke="{line.color}" stroke-width="2.5"{dash}/>')
         parts.append(text(22, y, shortened(line.name, width + right - 22)))
     view = (-left, -10, left + width + right, height + 50 + 15 * len(named))
     return figure(title, "".join(parts), view, _in_words(named))
@@ -105,12 +105,12 @@ def line_plot(
 def _curve(line: Line, place: Place) -> str:
     finite = np.isfinite(line.x) & np.isfinite(line.y)
     dash = ' stroke-dasharray="4 3"' if line.dashed else ""
-    style = f'fill="none" stroke="{line.colour}" stroke-width="{line.width}" stroke-linejoin="round"{dash}'
+    style = f'fill="none" stroke="{line.color}" stroke-width="{line.width}" stroke-linejoin="round"{dash}'
     drawn = []
     for whole, run in groupby(range(len(finite)), key=lambda n: bool(finite[n])):
         points = [place(float(line.x[n]), float(line.y[n])) for n in run] if whole else []
         if len(points) == 1:  # a single epoch is a dot
-            drawn.append(f'<circle cx="{points[0][0]:.1f}" cy="{points[0][1]:.1f}" r="3" fill="{line.colour}"/>')
+            drawn.append(f'<circle cx="{points[0][0]:.1f}" cy="{points[0][1]:.1f}" r="3" fill="{line.color}"/>')
         elif points:
             drawn.append(f'<polyline points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in points)}" {style}/>')
     return f"<g><title>{escape(line.name)}</title>{''.join(drawn)}</g>"
@@ -205,7 +205,7 @@ def _short(name: str) -> str:
 
 
 def bars(
-    title: str, names: Sequence[str], values: Sequence[float], texts: Sequence[str], colour: str, width: int = 190
+    title: str, names: Sequence[str], values: Sequence[float], texts: Sequence[str], color: str, width: int = 190
 ) -> str:
     """Return horizontal bars, a name before and a text behind each."""
     highest = max([*values, 1e-9])
@@ -214,7 +214,7 @@ def bars(
     parts = []
     for n, (name, value, content) in enumerate(zip(names, values, texts)):
         long = value / highest * width
-        parts += [text(-6, n * 20 + 12, name, "end"), bar(0, n * 20 + 1, long, 14, colour, f"{name}: {content}")]
+        parts += [text(-6, n * 20 + 12, name, "end"), bar(0, n * 20 + 1, long, 14, color, f"{name}: {content}")]
         parts.append(text(long + 5, n * 20 + 12, content))
     described = "; ".join(f"{name}: {content}" for name, content in zip(names, texts))
     return figure(title, "".join(parts), (-left, -2, left + width + right, len(names) * 20 + 4), described)

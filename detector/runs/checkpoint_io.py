@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from detector.files import replacing
+from detector.files import atomic_write
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -21,5 +21,5 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if "://" in str(path):  # not a local file
             super().save_checkpoint(checkpoint, path, storage_options)
             return
-        with replacing(Path(path)) as unfinished, unfinished.open("wb") as file:
+        with atomic_write(Path(path)) as unfinished, unfinished.open("wb") as file:
             torch.save(checkpoint, file)

@@ -7,8 +7,8 @@ import torch
 import yaml
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
-from detector.runs.folder import starts
-from detector.text import counted
+from detector.runs.folder import numbered_files
+from detector.text import plural
 from detector.weights.files import read_weights
 from detector.weights.info import OWN_CHECKPOINT
 
@@ -29,13 +29,13 @@ def check_resumable(path: str, hparams: dict[str, Any], max_epochs: int) -> None
         rank_zero_info(f"resuming {path} with other settings:\n{lines}")
     place = checkpoint.get("CocoDataModule") or {"epoch": checkpoint["epoch"] + 1, "samples": 0}
     if place["epoch"] >= max_epochs > 0:  # Lightning's own counts the epoch of a run that was stopped in the middle of it
-        rank_zero_info(f"{path} is from the end of a run of {counted(max_epochs, 'epoch')}: nothing is left to train")
+        rank_zero_info(f"{path} is from the end of a run of {plural(max_epochs, 'epoch')}: nothing is left to train")
 
 
 @rank_zero_only
 def report_differences(run_dir: Path, config: dict[str, Any]) -> None:
     """Say which settings are not those of the run's last start; ``config`` has those of this one."""
-    written = starts(run_dir, "config", ".yaml")
+    written = numbered_files(run_dir, "config", ".yaml")
     if not written:
         rank_zero_info(f"{run_dir} has no config.yaml: whether settings of data and trainer differ is not known")
         return

@@ -24,7 +24,7 @@ def choose_run_dir(config: Any) -> Path:
         run = weights.parent
         folder = Path(config["run_dir"] or run)
         # The run's own config.yaml names its folder, and an older one's may name that of another run: those files must stay.
-        if folder.resolve() == run.resolve() or starts(folder, "run", ".json"):
+        if folder.resolve() == run.resolve() or numbered_files(folder, "run", ".json"):
             which = "" if weights.suffix == ".ckpt" else f"_{weights.stem}"  # other weights may lie beside each other
             return run / f"eval_{config['split']}{which}"
         return folder
@@ -36,7 +36,7 @@ def choose_run_dir(config: Any) -> Path:
     return folder
 
 
-def starts(run: Path, stem: str, suffix: str) -> list[Path]:
+def numbered_files(run: Path, stem: str, suffix: str) -> list[Path]:
     """Return what the starts of a run have written, the first one and every resume: config.yaml, config-2.yaml, ..."""
     name = re.compile(rf"{stem}(-(\d+))?\{suffix}")
     found = [(int(match[2] or 1), path) for path in run.glob(f"{stem}*{suffix}") if (match := name.fullmatch(path.name))]

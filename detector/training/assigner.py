@@ -12,7 +12,7 @@ from torch import Tensor
 from detector.network.boxes import complete_iou
 
 
-class Objects(NamedTuple):
+class FlatTargets(NamedTuple):
     """The objects of a whole batch in one list, ordered by image; N may be 0."""
 
     boxes: Tensor  # (N, 4) float32, x1 y1 x2 y2 in pixels of the network input
@@ -25,7 +25,7 @@ class Matches(NamedTuple):
 
     image: Tensor  # (P,) int64
     anchor: Tensor  # (P,) int64
-    object: Tensor  # (P,) int64, index into Objects
+    object: Tensor  # (P,) int64, index into FlatTargets
     weight: Tensor  # (P,) float32, the target score at the object's class, in 0..1
 
 
@@ -34,7 +34,7 @@ def assign(
     scores: Tensor,
     boxes: Tensor,
     points: Tensor,
-    objects: Objects,
+    objects: FlatTargets,
     top_k: int,
     min_side: float | Tensor,
     one_per_object: bool,
@@ -80,10 +80,10 @@ def assign(
 
 def _points_inside(points: Tensor, boxes: Tensor, min_side: float | Tensor) -> Tensor:
     """Return (N, A), whether each point lies strictly inside each box after short sides are lengthened."""
-    centres, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+    centers, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
     short = sides < min_side
-    low = torch.where(short, centres - min_side / 2, boxes[:, :2])[:, None]
-    high = torch.where(short, centres + min_side / 2, boxes[:, 2:])[:, None]
+    low = torch.where(short, centers - min_side / 2, boxes[:, :2])[:, None]
+    high = torch.where(short, centers + min_side / 2, boxes[:, 2:])[:, None]
     return ((points > low) & (points < high)).all(dim=2)
 
 

@@ -9,7 +9,7 @@ from detector.batch import Batch
 from detector.training.module import DetectorModule
 
 MAX_BATCH_SIZE = 1024
-OBJECTS_AN_IMAGE = 50  # made up; crowded pictures need some more memory in the loss
+OBJECTS_AN_IMAGE = 50  # made up; crowded images need some more memory in the loss
 DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
@@ -58,7 +58,7 @@ def cuda_batch_size(
     def peak(batch_size: int) -> int:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
-        step(trained, made_up(batch_size, size, device), precision)
+        step(trained, random_batch(batch_size, size, device), precision)
         return torch.cuda.max_memory_reserved(device) + spare
 
     limit = int(share * torch.cuda.get_device_properties(device).total_memory)
@@ -69,7 +69,7 @@ def cuda_batch_size(
         torch.cuda.empty_cache()
 
 
-def made_up(batch_size: int, size: tuple[int, int], device: torch.device | str) -> Batch:
+def random_batch(batch_size: int, size: tuple[int, int], device: torch.device | str) -> Batch:
     """Return a batch of noise with ``OBJECTS_AN_IMAGE`` boxes on each image."""
     height, width = size
     corner = torch.rand(OBJECTS_AN_IMAGE, 2, device=device) * torch.tensor([width / 2, height / 2], device=device)

@@ -10,7 +10,7 @@ from torch import Tensor
 from detector.batch import Target
 from detector.network.boxes import boxes_to_distances, complete_iou, distances_to_boxes
 from detector.network.head import BranchOutput, RawOutput
-from detector.training.assigner import Matches, Objects, assign
+from detector.training.assigner import FlatTargets, Matches, assign
 
 
 def one_to_many_weight(epoch: int, max_epochs: int | None) -> float:
@@ -23,10 +23,10 @@ def one_to_many_weight(epoch: int, max_epochs: int | None) -> float:
     return 0.1 + 0.7 * max(1 - epoch / max(max_epochs - 1, 1), 0)
 
 
-def flatten_targets(targets: list[Target]) -> Objects:
+def flatten_targets(targets: list[Target]) -> FlatTargets:
     """Join the objects of a batch into one list."""
     counts = torch.tensor([len(t["boxes"]) for t in targets], device=targets[0]["boxes"].device)
-    return Objects(
+    return FlatTargets(
         boxes=torch.cat([t["boxes"] for t in targets]).float().view(-1, 4),
         labels=torch.cat([t["labels"] for t in targets]).long(),
         image=torch.repeat_interleave(torch.arange(len(targets), device=counts.device), counts),
@@ -64,18 +64,18 @@ class DetectionLoss:
             shares = {"one2many": one_to_many, "one2one": 1 - one_to_many}
             shares = {name: share for name, share in shares.items() if name in outputs}
             matches = {name: _match(name, outputs[name], points, strides, objects) for name in shares}
-            normalisers = _normalisers([m.weight for m in matches.values()], all_processes)
+            normalizers = _normalizers([m.weight for m in matches.values()], all_processes)
             terms = {}
-            for (name, match), normaliser in zip(matches.items(), normalisers):
+            for (name, match), normalizer in zip(matches.items(), normalizers):
                 box, l1 = _box_terms(outputs[name], match, objects, points, strides, (width, height))
-                terms[f"{name}/box"] = self.box_gain * box / normaliser
-                terms[f"{name}/cls"] = self.class_gain * _class_term(outputs[name], match, objects) / normaliser
-                terms[f"{name}/l1"] = self.l1_gain * l1 / normaliser
+                terms[f"{name}/box"] = self.box_gain * box / normalizer
+                terms[f"{name}/cls"] = self.class_gain * _class_term(outputs[name], match, objects) / normalizer
+                terms[f"{name}/l1"] = self.l1_gain * l1 / normalizer
             total = sum(share * terms[f"{name}/{part}"] for name, share in shares.items() for part in ("box", "cls", "l1"))
         return {"total": total, **terms}
 
 
-def _match(name: str, raw: BranchOutput, points: Tensor, strides: Tensor, objects: Objects) -> Matches:
+def _match(name: str, raw: BranchOutput, points: Tensor, strides: Tensor, objects: FlatTargets) -> Matches:
     distances = raw["boxes"].detach().float().transpose(1, 2)  # (B, A, 4)
     boxes = distances_to_boxes(distances, points) * strides[:, None]
     one2one = name == "one2one"
@@ -92,7 +92,7 @@ def _match(name: str, raw: BranchOutput, points: Tensor, strides: Tensor, object
     )
 
 
-def _normalisers(weights: list[Tensor], all_processes: bool) -> Tensor:
+def _normalizers(weights: list[Tensor], all_processes: bool) -> Tensor:
     """Return the sum of target scores of each branch, at least 1."""
     sums = torch.stack([w.sum() for w in weights])
     if all_processes and dist.is_available() and dist.is_initialized():
@@ -101,7 +101,7 @@ def _normalisers(weights: list[Tensor], all_processes: bool) -> Tensor:
 
 
 def _box_terms(
-    raw: BranchOutput, match: Matches, objects: Objects, points: Tensor, strides: Tensor, size: tuple[int, int]
+    raw: BranchOutput, match: Matches, objects: FlatTargets, points: Tensor, strides: Tensor, size: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
     """Return the weighted sums of 1 - CIoU and of the L1 distances over the positives; ``size`` is (width, height)."""
     distances = raw["boxes"][match.image, :, match.anchor].float()  # (P, 4)
@@ -114,7 +114,7 @@ def _box_terms(
     return box, (l1 * match.weight).sum()
 
 
-def _class_term(raw: BranchOutput, match: Matches, objects: Objects) -> Tensor:
+def _class_term(raw: BranchOutput, match: Matches, objects: FlatTargets) -> Tensor:
     """Return the sum of binary cross-entropies over all anchors and classes.
 
     BCE(x, t) = softplus(x) - x t, and t is 0 but at the positives: no dense target is needed.

@@ -12,10 +12,10 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from detector.batch import Batch, network_input
-from detector.network.decode import Detection
+from detector.network.decode import DetectionDict
 from detector.network.head import RawOutput
 from detector.network.model import build_detector
-from detector.text import counted
+from detector.text import plural
 from detector.training.loss import DetectionLoss, one_to_many_weight
 from detector.training.optimizer import OptimizerName, build_optimizer, group_table, parameter_groups
 from detector.training.parts import freeze_parts, innermost_parts
@@ -48,7 +48,7 @@ class DetectorModule(L.LightningModule):
         weights: file to start from, see ``detector.weights.files.read_weights``. It is read here and now, and not kept: a
             checkpoint is loaded or resumed without it.
         image_size: (height, width) of the network input, or one side; it only travels in the checkpoint.
-        freeze: parts that stay as they are, normalisation statistics included: names of modules, or patterns over them, as
+        freeze: parts that stay as they are, normalization statistics included: names of modules, or patterns over them, as
             ``["backbone"]`` or ``["backbone.stage_p[23]"]``.
         optimizer: ``musgd``, ``sgd`` or ``adamw``.
         lr: learning rate; by default 0.01, with adamw 0.001.
@@ -115,16 +115,16 @@ class DetectorModule(L.LightningModule):
         image_size = None if image_size is None else [image_size] * 2 if isinstance(image_size, int) else list(image_size)
         self.save_hyperparameters(ignore=["weights"])
         self.model = build_detector(variant, len(self.class_names), **(overrides or {}))
-        self._origin = {"licence": None, "started_from": None}  # travels in the checkpoint
+        self._origin = {"license": None, "started_from": None}  # travels in the checkpoint
         if start is not None:
             rank_zero_info(load_into(self.model, start, self.class_names))
             if image_size and start.info.image_size and image_size != list(start.info.image_size):
                 rank_zero_info(
                     f"these weights were trained at {list(start.info.image_size)} px (height, width), not {image_size}"
                 )
-            if start.info.licence:
-                rank_zero_info(f"licence of these weights: {start.info.licence}; what is trained from them will say so, too")
-            self._origin = {"licence": start.info.licence, "started_from": start.info.provenance}
+            if start.info.license:
+                rank_zero_info(f"license of these weights: {start.info.license}; what is trained from them will say so, too")
+            self._origin = {"license": start.info.license, "started_from": start.info.provenance}
         self._frozen = freeze_parts(self.model, freeze or [])
         self.train()  # all but the frozen parts
         innermost_parts(self.model, lr_ratios or {})  # a part that is not there is an error now, not when training starts
@@ -179,7 +179,7 @@ class DetectorModule(L.LightningModule):
         """Return the raw outputs of both branches, for the callbacks that judge them."""
         return self(batch["images"])
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> list[Detection]:
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[DetectionDict]:
         """Return the detections of the NMS-free branch, in pixels of the network input."""
         return self.model.detect(self._prepare(batch["images"]))
 
@@ -210,13 +210,13 @@ class DetectorModule(L.LightningModule):
         accumulated, batches = self.trainer.accumulate_grad_batches, self.trainer.num_training_batches
         steps = math.ceil(batches / accumulated)
         rank_zero_info(
-            f"{group_table(groups)}\n{hp.optimizer}: {counted(images_a_step, 'image')} a step = {batch_size} a device x "
-            f"{counted(processes, 'process', 'processes')} on {counted(self.trainer.num_nodes, 'node')} x {accumulated} "
-            f"accumulated; {counted(batches, 'batch', 'batches')} and {counted(steps, 'step')} an epoch"
+            f"{group_table(groups)}\n{hp.optimizer}: {plural(images_a_step, 'image')} a step = {batch_size} a device x "
+            f"{plural(processes, 'process', 'processes')} on {plural(self.trainer.num_nodes, 'node')} x {accumulated} "
+            f"accumulated; {plural(batches, 'batch', 'batches')} and {plural(steps, 'step')} an epoch"
         )
         if accumulated > 1 and 0 < (total := self.schedule.max_epochs * steps) < FEW_STEPS:
             rank_zero_info(
-                f"the whole run has only {counted(total, 'optimizer step')}; on a small set a lower model.nominal_batch "
+                f"the whole run has only {plural(total, 'optimizer step')}; on a small set a lower model.nominal_batch "
                 f"(now {hp.nominal_batch}{', say 16' if hp.nominal_batch > 16 else ''}) or more epochs make more"
             )
         if images_a_step > hp.nominal_batch:
@@ -248,17 +248,17 @@ class DetectorModule(L.LightningModule):
             group.update(settings)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note where the weights come from, under whose licence, and what they were worth in the last evaluation."""
+        """Note where the weights come from, under whose license, and what they were worth in the last evaluation."""
         epochs = self.trainer.fit_loop.epoch_progress.current.started
         after = f", starting from: {self._origin['started_from']}" if self._origin["started_from"] else " from scratch"
         numbers = {k: float(v) for k, v in self.trainer.callback_metrics.items() if re.fullmatch(r"val/(\w+/)?A[PR]\w*", k)}
-        provenance = f"trained with lightning-dyn-detector for {counted(epochs, 'epoch')}{after}"
+        provenance = f"trained with lightning-dyn-detector for {plural(epochs, 'epoch')}{after}"
         checkpoint["weights_info"] = {**self._origin, "provenance": provenance, "metrics": numbers}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Remember where the weights come from."""
         about = checkpoint.get("weights_info", {})
-        self._origin = {name: about.get(name) for name in ("licence", "started_from")}
+        self._origin = {"license": about.get("license", about.get("licence")), "started_from": about.get("started_from")}
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Set the learning rate and momentum of this batch."""

@@ -18,7 +18,7 @@ class MuSGD(torch.optim.Optimizer):
 
     A parameter group with ``muon=True`` may have ``matrices``, one ``MatrixShape`` for each of its parameters; by
     default a parameter of 2 or more dimensions is one matrix of its first dimension by the rest. Matrices of one shape are
-    orthogonalised together, in one call, whichever group they are in.
+    orthogonalized together, in one call, whichever group they are in.
 
     Parameters of a group without ``muon`` take the SGD step alone.
 
@@ -28,7 +28,7 @@ class MuSGD(torch.optim.Optimizer):
         momentum: of both parts, each with its own buffer.
         weight_decay: of the SGD part, added to its gradient.
         muon_scale: see ``lr``.
-        precision: of the orthogonalisation; None takes bfloat16 on GPUs and float32, the faster one there, on CPUs.
+        precision: of the orthogonalization; None takes bfloat16 on GPUs and float32, the faster one there, on CPUs.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class MuSGD(torch.optim.Optimizer):
                 targets[key].append(p)
         for key, pairs in by_shape.items():
             stacked = torch.cat([update for update, _ in pairs])
-            orthogonal = orthogonalise(stacked, self.precision).split([len(update) for update, _ in pairs])
+            orthogonal = orthogonalize(stacked, self.precision).split([len(update) for update, _ in pairs])
             updates = [o.reshape(p.shape) for o, p in zip(orthogonal, targets[key])]
             torch._foreach_mul_(updates, [step for _, step in pairs])
             torch._foreach_add_(targets[key], updates)
@@ -101,7 +101,7 @@ class MuSGD(torch.optim.Optimizer):
         torch._foreach_add_(params, buffers, alpha=-group["lr"] * group["momentum"])
 
 
-def orthogonalise(matrices: Tensor, precision: torch.dtype | None = None) -> Tensor:
+def orthogonalize(matrices: Tensor, precision: torch.dtype | None = None) -> Tensor:
     """Return about U V^T of the singular value decompositions U S V^T of ``matrices`` (N, rows, columns), float32.
 
     Five Newton-Schulz iterations in ``precision``, whose singular values end near 1 (Muon, Jordan et al., 2024).

@@ -22,7 +22,7 @@ def find_parts(model: nn.Module, pattern: str) -> list[str]:
 def freeze_parts(model: nn.Module, patterns: Iterable[str]) -> list[str]:
     """Stop the parameters of parts from being trained, and return the names of all modules in them.
 
-    Their normalisation must be kept in evaluation mode as well, or its statistics would move. Raises ValueError for a
+    Their normalization must be kept in evaluation mode as well, or its statistics would move. Raises ValueError for a
     pattern that names nothing, and if nothing is left to train.
     """
     frozen: dict[str, None] = {}  # in order, each once

@@ -13,15 +13,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from detector.files import replacing
+from detector.files import atomic_write
 from detector.network.config import detector_config
-from detector.text import counted
+from detector.text import plural
 from detector.weights.infer import CLASS_WIDTH, infer_variant
 from detector.weights.info import OWN_CHECKPOINT, Weights, WeightsInfo
 from detector.weights.reference import is_reference_state_dict, is_state_dict, read_reference
 from detector.weights.safe_load import load_torch_file
 
-FORMAT_VERSION = 1  # of the metadata in our safetensors files
+FORMAT_VERSION = 2  # of the metadata in our safetensors files; 1 spelled the license differently
 # Bytes of a number, by safetensors' name of its type
 DTYPES = {
     "F64": 8,
@@ -86,7 +86,7 @@ def _from_lightning(path: Path, content: dict[str, Any]) -> Weights:
         class_names=settings["class_names"],
         category_ids=settings.get("category_ids"),
         image_size=_size(settings.get("image_size")),
-        licence=about.get("licence"),
+        license=about.get("license", about.get("licence")),
         provenance=about.get("provenance") or "trained with lightning-dyn-detector",
         metrics=about.get("metrics") or {},
     )
@@ -112,7 +112,11 @@ def _from_safetensors(path: Path) -> Weights:
     plain = {name: _from_json(about, name) for name in ("overrides", "class_names", "category_ids", "metrics")}
     size = _size(_from_json(about, "image_size"))
     info = WeightsInfo(
-        about["variant"], image_size=size, licence=about.get("licence"), provenance=about["provenance"], **plain
+        about["variant"],
+        image_size=size,
+        license=about.get("license", about.get("licence")),
+        provenance=about["provenance"],
+        **plain,
     )
     return Weights(state_dict, info, path, "safetensors")
 
@@ -161,7 +165,7 @@ def _from_reference(path: Path, content: Any) -> Weights:
         weights.info,
         class_names=found.class_names,
         image_size=_size(found.image_size),
-        licence=found.licence,
+        license=found.license,
         provenance=f"converted from {path.name} of the public reference ({found.about}, sha256 {digest})",
     )
     return replace(weights, info=info)
@@ -195,7 +199,7 @@ def _check(weights: Weights) -> None:
     info, number = weights.info, weights.num_classes
     for name, values in (("class names", info.class_names), ("category ids", info.category_ids)):
         if values is not None and len(values) != number:
-            raise ValueError(f"has {len(values)} {name}, but weights for {counted(number, 'class', 'classes')}")
+            raise ValueError(f"has {len(values)} {name}, but weights for {plural(number, 'class', 'classes')}")
     try:
         detector_config(info.variant, **info.overrides)  # an unknown variant is an error that lists those there are
     except (ValueError, TypeError) as error:
@@ -211,7 +215,7 @@ def _check_types(weights: Weights) -> None:
         if getattr(info, name) is not None:
             for value in _expect(getattr(info, name), list, name):
                 _expect(value, kind, f"an entry of {name}")
-    _expect(info.licence or "", str, "licence")
+    _expect(info.license or "", str, "license")
 
 
 def _expect(value: Any, kind: type, name: str) -> Any:
@@ -249,7 +253,7 @@ def save_weights(
             raise ValueError(
                 f"{name} has values up to {value.abs().max():g}, too large for {dtype}; choose bfloat16 or float32"
             )
-    with replacing(path) as unfinished:  # safetensors' own save_file makes files that only their owner can read
+    with atomic_write(path) as unfinished:  # safetensors' own save_file makes files that only their owner can read
         unfinished.write_bytes(save(tensors, metadata(info)))
 
 
@@ -266,4 +270,4 @@ def metadata(info: WeightsInfo) -> dict[str, str]:
         "metrics": json.dumps(info.metrics),
         "provenance": info.provenance,
     }
-    return about if info.licence is None else about | {"licence": info.licence}
+    return about if info.license is None else about | {"license": info.license}

@@ -20,7 +20,7 @@ class WeightsInfo:
     class_names: list[str] | None = None
     category_ids: list[int] | None = None  # the id of each class in the annotations that were trained on
     image_size: tuple[int, int] | None = None  # height, width of the network input
-    licence: str | None = None  # of the weights; weights that start from others keep theirs
+    license: str | None = None  # of the weights; weights that start from others keep theirs
     provenance: str = ""  # where the weights come from, and what those they started from come from
     metrics: dict[str, float] = field(default_factory=dict)  # COCO numbers of the last evaluation, e.g. "val/AP"
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from detector.dynamic.conv2d import dynamic_layers
 from detector.dynamic.convert import upcycle_state_dict
 from detector.network.model import Detector, build_detector
-from detector.text import counted
+from detector.text import plural
 from detector.weights.infer import CLASS_WIDTH
 from detector.weights.info import Weights
 
@@ -26,9 +26,9 @@ class LoadReport:
     loaded: list[str] = field(default_factory=list)  # as they are in the file
     upcycled: list[str] = field(default_factory=list)  # experts and routers made from a plain kernel
     copied_rows: list[str] = field(default_factory=list)  # last class layers, with the rows of the classes known to both
-    rebuilt: list[str] = field(default_factory=list)  # class layers, as initialised because the classes are others
-    mismatched: list[str] = field(default_factory=list)  # as initialised: of another shape in the file
-    missing: list[str] = field(default_factory=list)  # as initialised: not in the file
+    rebuilt: list[str] = field(default_factory=list)  # class layers, as initialized because the classes are others
+    mismatched: list[str] = field(default_factory=list)  # as initialized: of another shape in the file
+    missing: list[str] = field(default_factory=list)  # as initialized: not in the file
     unexpected: list[str] = field(default_factory=list)  # in the file, but not in the detector
     known_classes: list[str] = field(default_factory=list)  # whose rows were copied
     new_classes: list[str] = field(default_factory=list)
@@ -43,9 +43,9 @@ class LoadReport:
             (self.loaded, "loaded as they are"),
             (self.upcycled, "experts and routers made from plain kernels"),
             (self.copied_rows, f"last class layers with the rows of {_some(self.known_classes)}"),
-            (self.rebuilt, "class layers as initialised"),
-            (self.mismatched, f"of another shape in the file, as initialised: {_some(self.mismatched)}"),
-            (self.missing, f"not in the file, as initialised: {_some(self.missing)}"),
+            (self.rebuilt, "class layers as initialized"),
+            (self.mismatched, f"of another shape in the file, as initialized: {_some(self.mismatched)}"),
+            (self.missing, f"not in the file, as initialized: {_some(self.missing)}"),
             (self.unexpected, f"in the file, but not in this detector: {_some(self.unexpected)}"),
         )
         lines = [f"{len(names):>6} {meaning}" for names, meaning in rows if names]
@@ -67,7 +67,7 @@ def load_into(
     own = detector.state_dict()
     given = _upcycled(detector, weights.state_dict)
     report = LoadReport(
-        f"{weights.path} ({weights.kind}; {weights.info.variant}, {counted(weights.num_classes, 'class', 'classes')})"
+        f"{weights.path} ({weights.kind}; {weights.info.variant}, {plural(weights.num_classes, 'class', 'classes')})"
     )
     pairs = _class_pairs(weights.info.class_names, class_names, weights.num_classes)
     if pairs and CLASS_WIDTH in given and own[CLASS_WIDTH].shape != given[CLASS_WIDTH].shape:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from detector.weights.safe_load import Placeholder
 
-LICENCE = "AGPL-3.0"  # what the writer of the reference claims for its files, where they do not say themselves
+LICENSE = "AGPL-3.0"  # what the writer of the reference claims for its files, where they do not say themselves
 DETECTION_MODEL = "ultralytics.nn.tasks.DetectionModel"
 _HEADS = {"cv2", "cv3", "one2one_cv2", "one2one_cv3"}
 _PREFIX = re.compile(r"^(?:(?:model|module)\.)*(?=\d+\.)")  # what may stand before a layer's index
@@ -21,7 +21,7 @@ class ReferenceFile(NamedTuple):
     state_dict: dict[str, Tensor]
     class_names: list[str] | None
     image_size: int | list[int] | None  # as written: one side, or height and width
-    licence: str
+    license: str
     about: str  # version and date of writing
 
 
@@ -42,7 +42,7 @@ def read_reference(content: Any) -> ReferenceFile:
     not a YOLO26 detection model.
     """
     if is_state_dict(content):
-        return ReferenceFile(convert_reference(content), None, None, LICENCE, "bare state dict")
+        return ReferenceFile(convert_reference(content), None, None, LICENSE, "bare state dict")
     if not isinstance(content, dict) or not isinstance(model := content.get("ema") or content.get("model"), Placeholder):
         keys = f" with the keys {', '.join(map(str, list(content)[:8]))}" if isinstance(content, dict) else ""
         raise ValueError(f"it holds a {type(content).__name__}{keys}; expected a 'model' or a state dict")
@@ -54,7 +54,7 @@ def read_reference(content: Any) -> ReferenceFile:
         state_dict=convert_reference(_module_weights(model)),
         class_names=_class_names(model.state.get("names")),
         image_size=arguments.get("imgsz"),
-        licence=str(content.get("license") or LICENCE),
+        license=str(content.get("license") or LICENSE),
         about=about,
     )
 

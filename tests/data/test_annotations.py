@@ -36,9 +36,9 @@ def test_files_are_joined(tiny_arguments: dict[str, Any], tiny_coco: Path) -> No
 
 def test_absolute_file_names_stay_where_they_are(tiny_coco: Path, edit_json: Callable[..., Path]) -> None:
     folder = tiny_coco / "images/train"
-    edit_json("train", lambda content: content["images"][0].update(file_name=str(folder / "picture_0.png")))
+    edit_json("train", lambda content: content["images"][0].update(file_name=str(folder / "image_0.png")))
     parts = [read_coco(tiny_coco / f"annotations/{s}.json", tiny_coco / f"images/{s}") for s in ("train", "val")]
-    assert join_annotations(parts).image_path(0) == folder / "picture_0.png"
+    assert join_annotations(parts).image_path(0) == folder / "image_0.png"
 
 
 def test_ids_that_clash_are_numbered_anew_and_categories_united(tiny_coco: Path, edit_json: Callable[..., Path]) -> None:

@@ -55,7 +55,7 @@ def test_unused_categories_keep_their_label(tiny_coco: Path, edit_json: Edit) ->
     assert annotations.labels.min() == 1
 
 
-def test_pictures_without_objects_stay_and_crowds_are_no_targets(tiny_coco: Path) -> None:
+def test_images_without_objects_stay_and_crowds_are_no_targets(tiny_coco: Path) -> None:
     annotations = read(tiny_coco)
     assert len(annotations) == 8
     boxes, labels = annotations.objects(3)
@@ -111,7 +111,7 @@ def test_boxes_without_area_are_dropped_from_training_and_counted(
 
 def test_boxes_that_stick_out_are_clipped_for_training_and_counted(tiny_coco: Path, edit_json: Edit) -> None:
     edit_json("train", lambda content: content["annotations"][0].update(bbox=[-5, 8, 80, 16]))
-    with pytest.warns(UserWarning, match="1 box sticks out of the picture"):
+    with pytest.warns(UserWarning, match="1 box sticks out of the image"):
         annotations = read(tiny_coco)
     assert annotations.objects(0)[0][0].tolist() == [0, 8, 64, 24]
     assert annotations.ground_truth()["annotations"][0]["bbox"] == [-5, 8, 80, 16]
@@ -184,10 +184,10 @@ def test_all_faults_are_named_at_once(tiny_coco: Path, edit_json: Edit) -> None:
         content["annotations"][2].update(bbox=[1, 2, 3])
 
     path = edit_json("train", spoil)
-    os.remove(tiny_coco / "images/train/picture_5.png")
+    os.remove(tiny_coco / "images/train/image_5.png")
     with pytest.raises(ValueError, match="has 4 faults") as caught:
         read(tiny_coco)
-    for part in (str(path), "category_id 8", "image_id 999", "and 1 more like it", "[1, 2, 3]", "picture_5.png"):
+    for part in (str(path), "category_id 8", "image_id 999", "and 1 more like it", "[1, 2, 3]", "image_5.png"):
         assert part in str(caught.value)
 
 
@@ -212,16 +212,16 @@ def test_other_files_are_refused(tiny_coco: Path, text: str, message: str) -> No
         read(tiny_coco)
 
 
-def test_missing_pictures_are_counted_and_three_named(tiny_coco: Path) -> None:
+def test_missing_images_are_counted_and_three_named(tiny_coco: Path) -> None:
     for number in (0, 2, 3, 5):
-        os.remove(tiny_coco / f"images/train/picture_{number}.png")
-    with pytest.raises(ValueError, match=r"4 of 8 pictures .*picture_0\.png, picture_2\.png, picture_3\.png;"):
+        os.remove(tiny_coco / f"images/train/image_{number}.png")
+    with pytest.raises(ValueError, match=r"4 of 8 images .*image_0\.png, image_2\.png, image_3\.png;"):
         read(tiny_coco)
 
 
 def test_file_names_with_folders(tiny_coco: Path, edit_json: Edit) -> None:
     (tiny_coco / "images/train/süd").mkdir()
-    os.rename(tiny_coco / "images/train/picture_0.png", tiny_coco / "images/train/süd/a.png")
+    os.rename(tiny_coco / "images/train/image_0.png", tiny_coco / "images/train/süd/a.png")
     edit_json("train", lambda content: content["images"][0].update(file_name="süd/a.png"))
     assert read(tiny_coco).image_path(0).is_file()
 
@@ -229,7 +229,7 @@ def test_file_names_with_folders(tiny_coco: Path, edit_json: Edit) -> None:
 def test_missing_folders_and_files_are_named(tiny_arguments: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no annotation file .*annotations/other\.json"):
         CocoDataModule(**tiny_arguments | {"val_annotations": "annotations/other.json"})
-    with pytest.raises(ValueError, match=r"no picture folder .*images/other"):
+    with pytest.raises(ValueError, match=r"no image folder .*images/other"):
         CocoDataModule(**tiny_arguments | {"train_images": "images/other"})
     with pytest.raises(ValueError, match=r"no folder .*nowhere") as caught:
         CocoDataModule(**tiny_arguments | {"root": str(tmp_path / "nowhere")})

@@ -21,7 +21,7 @@ from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
 from data import Augmentation, CocoDataModule
-from data.sampler import Key
+from data.sampler import SampleKey
 from detector.batch import Batch
 from detector.imaging.letterbox import to_original
 from tests.conftest import write_coco
@@ -40,17 +40,17 @@ def quiet() -> Iterator[None]:
 
 
 def fingerprint(batch: Batch) -> list[tuple]:
-    """Per picture its id and checksums of pixels and boxes."""
+    """Per image its id and checksums of pixels and boxes."""
     return [
         (target["image_id"], zlib.crc32(image.numpy().tobytes()), zlib.crc32(target["boxes"].numpy().tobytes()))
         for image, target in zip(batch["images"], batch["targets"])
     ]
 
 
-def test_every_process_needs_a_picture_to_evaluate(tiny_arguments: Arguments, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_process_needs_a_image_to_evaluate(tiny_arguments: Arguments, monkeypatch: pytest.MonkeyPatch) -> None:
     data = CocoDataModule(**tiny_arguments)
     monkeypatch.setattr(data, "_place", lambda: (6, 0))
-    with pytest.raises(ValueError, match="val has 5 pictures for 6 processes; use as many"):
+    with pytest.raises(ValueError, match="val has 5 images for 6 processes; use as many"):
         data.eval_dataloader("val")
 
 
@@ -86,8 +86,8 @@ def test_evaluation_batches_map_back_to_the_annotation_file(tiny_arguments: Argu
         assert [data.category_ids[label] for label in target["labels"]] == [a["category_id"] for a in expected]
 
 
-def test_labels_are_the_colours_of_the_objects(tiny_arguments: Arguments) -> None:
-    """Through the whole training pipeline: the middle of each box has the colour of its class (R, G or B is largest)."""
+def test_labels_are_the_colors_of_the_objects(tiny_arguments: Arguments) -> None:
+    """Through the whole training pipeline: the middle of each box has the color of its class (R, G or B is largest)."""
     data = CocoDataModule(**tiny_arguments | {"augment": Augmentation(hsv=(0, 0.2, 0.2))})
     loader, seen = data.train_dataloader(), 0
     for _ in range(5):
@@ -100,13 +100,13 @@ def test_labels_are_the_colours_of_the_objects(tiny_arguments: Arguments) -> Non
 
 
 def test_a_painted_rectangle_stays_in_its_box(tmp_path: Path, tiny_arguments: Arguments, tiny_coco: Path) -> None:
-    """One bright, soft-edged rectangle a picture; the centroid is measured in what the training step gets."""
+    """One bright, soft-edged rectangle an image; the centroid is measured in what the training step gets."""
     for path in (tiny_coco / "images/train").iterdir():
         height, width = cv2.imread(str(path)).shape[:2]
         cv2.imwrite(str(path), np.full((height, width, 3), 114, np.uint8))
-    picture = np.full((64, 64, 3), 114, np.float32)
-    picture[20:44, 20:44] = 200
-    cv2.imwrite(str(tiny_coco / "images/train/picture_4.png"), cv2.GaussianBlur(picture, (0, 0), 1.5))
+    image = np.full((64, 64, 3), 114, np.float32)
+    image[20:44, 20:44] = 200
+    cv2.imwrite(str(tiny_coco / "images/train/image_4.png"), cv2.GaussianBlur(image, (0, 0), 1.5))
     arguments = tiny_arguments | {"batch_size": 1, "augment": Augmentation(mosaic=0, hsv=(0.015, 0.7, 0.4))}
     loader, offsets = CocoDataModule(**arguments).train_dataloader(), []
     for _ in range(40):
@@ -118,8 +118,8 @@ def test_a_painted_rectangle_stays_in_its_box(tmp_path: Path, tiny_arguments: Ar
             weight = batch["images"][0, 0].double()
             weight = weight - weight.median()
             weight[weight < 4] = 0
-            centre = torch.arange(64) + 0.5
-            found = torch.stack([(weight.sum(0) * centre).sum(), (weight.sum(1) * centre).sum()]) / weight.sum()
+            center = torch.arange(64) + 0.5
+            found = torch.stack([(weight.sum(0) * center).sum(), (weight.sum(1) * center).sum()]) / weight.sum()
             offsets.append(found - (box[:2] + box[2:]) / 2)
     assert len(offsets) > 10
     assert torch.stack(offsets).abs().max() < 0.1
@@ -127,15 +127,15 @@ def test_a_painted_rectangle_stays_in_its_box(tmp_path: Path, tiny_arguments: Ar
 
 @pytest.mark.parametrize("augment", [Augmentation(scale=0), Augmentation(mosaic=0)])
 def test_objects_are_as_large_in_training_as_in_validation(tmp_path: Path, augment: Augmentation) -> None:
-    """On pictures from 32 to 240 pixels, whose objects are a fifth of the picture.
+    """On images from 32 to 240 pixels, whose objects are a fifth of the image.
 
     With both zoom and mosaic the median must be lower, about 0.75 times: zooming out to half shows more of the mosaic,
     and so four times as many objects.
     """
     sizes = [(32, 48), (60, 80), (120, 90), (240, 160), (200, 240), (48, 48), (100, 150), (90, 60)]
-    pictures = [(h, w, [(7, w // 8, h // 3, w // 5, h // 5), (22, w // 2, h // 4, w // 5, h // 4)]) for h, w in sizes]
+    images = [(h, w, [(7, w // 8, h // 3, w // 5, h // 5), (22, w // 2, h // 4, w // 5, h // 4)]) for h, w in sizes]
     for split in ("train", "val"):
-        write_coco(tmp_path, split, pictures, first_id=1)
+        write_coco(tmp_path, split, images, first_id=1)
     names = ("annotations/train.json", "images/train", "annotations/val.json", "images/val")
     data = CocoDataModule(str(tmp_path), *names, image_size=64, num_workers=0, augment=augment)
     train = data.train_dataloader()
@@ -157,9 +157,9 @@ def test_samples_do_not_depend_on_the_number_of_workers(tiny_arguments: Argument
     assert runs[0] == runs[1] == runs[2]
 
 
-def test_random_streams_differ_by_picture_epoch_and_seed(tiny_arguments: Arguments, tiny_coco: Path) -> None:
-    """All pictures are made equal, so that only the random draws can tell the samples apart."""
-    image = cv2.imread(str(tiny_coco / "images/train/picture_4.png"))
+def test_random_streams_differ_by_image_epoch_and_seed(tiny_arguments: Arguments, tiny_coco: Path) -> None:
+    """All images are made equal, so that only the random draws can tell the samples apart."""
+    image = cv2.imread(str(tiny_coco / "images/train/image_4.png"))
     for path in (tiny_coco / "images/train").iterdir():
         height, width = cv2.imread(str(path)).shape[:2]
         cv2.imwrite(str(path), cv2.resize(image, (width, height)))
@@ -207,12 +207,12 @@ class Recorder(lightning.LightningModule):
         super().__init__()
         self.layer = torch.nn.Linear(1, 1)
         self.seen: dict[int, list] = {}
-        self.colours: dict[int, list[int]] = {}
+        self.colors: dict[int, list[int]] = {}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         self.seen.setdefault(self.current_epoch, []).append(fingerprint(batch))
         counts = [len(torch.unique(image.flatten(1), dim=1).T) for image in batch["images"]]
-        self.colours.setdefault(self.current_epoch, []).extend(counts)
+        self.colors.setdefault(self.current_epoch, []).extend(counts)
         return self.layer(torch.ones(1, 1)).mean()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -280,7 +280,7 @@ def test_the_middle_of_an_epoch_is_resumed_with_the_same_batches_alone(tiny_argu
     data.load_state_dict(state | {"step_batch": 8, "samples": 8})
     assert data._resume == (2, 4)  # four of each process
     data.trainer.overfit_batches = 2
-    with pytest.raises(ValueError, match="overfit_batches always starts with the first picture"):
+    with pytest.raises(ValueError, match="overfit_batches always starts with the first image"):
         data.load_state_dict(state | {"step_batch": 8, "samples": 8})
 
 
@@ -305,15 +305,15 @@ def test_evaluating_a_checkpoint_does_not_move_a_later_fit(tiny_arguments: Argum
 
 
 def paint_flat(root: Path) -> None:
-    """Give every training picture a colour of its own and no edges, square, so that colours count the sources."""
+    """Give every training image a color of its own and no edges, square, so that colors count the sources."""
     for number in range(8):
-        path = root / f"images/train/picture_{number}.png"
+        path = root / f"images/train/image_{number}.png"
         height, width = cv2.imread(str(path)).shape[:2]
         cv2.imwrite(str(path), np.full((height, width, 3), 30 * number + 10, np.uint8))
 
 
 @pytest.mark.filterwarnings("ignore:.*")
-def test_overfit_batches_repeats_the_same_pictures(tiny_arguments: Arguments) -> None:
+def test_overfit_batches_repeats_the_same_images(tiny_arguments: Arguments) -> None:
     """Lightning puts a sampler of its own in the place of ours, which yields plain indices: they mean epoch 0."""
     module = Recorder()
     options = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False, "accelerator": "cpu"}
@@ -331,8 +331,8 @@ def test_mosaic_ends_inside_the_workers(
     paint_flat(tiny_coco)
     augment = Augmentation(close_mosaic=close, scale=0, translate=0, hsv=(0, 0, 0))
     module = fit(tiny_arguments | {"num_workers": workers, "augment": augment}, tmp_path / "run", epochs)
-    for epoch, colours in module.colours.items():
-        sources = max(colours) - 1  # grey is one of the colours
+    for epoch, colors in module.colors.items():
+        sources = max(colors) - 1  # gray is one of the colors
         assert sources >= 3 if epoch in open_epochs else sources <= 1
 
 
@@ -455,4 +455,4 @@ def test_everything_can_be_set_from_a_configuration(tiny_arguments: Arguments) -
     data = build(parser.parse_args(flags)).data
     assert data.size == (64, 96)
     assert data.augment == Augmentation(mosaic=0.5, hsv=(0.1, 0.2, 0.3))
-    assert data.train_dataloader().dataset[Key(0, 0, (64, 96))].image.shape == (64, 96, 3)
+    assert data.train_dataloader().dataset[SampleKey(0, 0, (64, 96))].image.shape == (64, 96, 3)

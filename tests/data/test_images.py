@@ -1,4 +1,4 @@
-"""Bad pictures are named, and skipped and counted when that is asked for."""
+"""Bad images are named, and skipped and counted when that is asked for."""
 
 import shutil
 import struct
@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from data import Augmentation, CocoDataModule
-from data.check.findings import picture_kind
+from data.check.findings import image_kind
 from data.images import read_image, read_reduced, stored_size
 from detector.imaging.read import BadImageError, exif_orientation
 
@@ -23,19 +23,19 @@ EXIF_TURNED = bytes.fromhex("ffe100224578696600004d4d002a00000008000101120003000
 
 @pytest.fixture
 def jpeg(tmp_path: Path) -> Path:
-    path = tmp_path / "picture.jpg"
+    path = tmp_path / "image.jpg"
     noise = np.random.default_rng(0).integers(0, 255, (30, 50, 3), dtype=np.uint8)
     cv2.imwrite(str(path), noise)
     return path
 
 
-def test_colours_are_rgb(tiny_coco: Path) -> None:
-    assert read_image(tiny_coco / "images/train/picture_0.png", (48, 64))[10, 12].tolist() == [220, 40, 40]
+def test_colors_are_rgb(tiny_coco: Path) -> None:
+    assert read_image(tiny_coco / "images/train/image_0.png", (48, 64))[10, 12].tolist() == [220, 40, 40]
 
 
-def test_grey_pictures_get_three_channels(tmp_path: Path) -> None:
-    cv2.imwrite(str(tmp_path / "grey.png"), np.full((20, 30), 7, np.uint8))
-    assert read_image(tmp_path / "grey.png", (20, 30)).shape == (20, 30, 3)
+def test_gray_images_get_three_channels(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "gray.png"), np.full((20, 30), 7, np.uint8))
+    assert read_image(tmp_path / "gray.png", (20, 30)).shape == (20, 30, 3)
 
 
 def test_a_cut_jpeg_is_bad(jpeg: Path) -> None:
@@ -47,9 +47,9 @@ def test_a_cut_jpeg_is_bad(jpeg: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xd8", b"<html>not found</html>"])
-def test_what_is_no_picture_is_bad(tmp_path: Path, content: bytes) -> None:
+def test_what_is_no_image_is_bad(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "bad.jpg").write_bytes(content)
-    with pytest.raises(BadImageError, match=r"bad\.jpg: is not a whole picture"):
+    with pytest.raises(BadImageError, match=r"bad\.jpg: is not a whole image"):
         read_image(tmp_path / "bad.jpg", (5, 5))
 
 
@@ -64,11 +64,11 @@ def test_more_pixels_than_a_library_takes_are_bad(tmp_path: Path, side: int) -> 
     for read in (lambda path: read_image(path, (side, side)), stored_size):
         with pytest.raises(BadImageError, match=r"huge\.png"):
             read(tmp_path / "huge.png")
-    assert (exif_orientation(content), picture_kind(content)) == (1, "RGB")  # what nothing else is known about
+    assert (exif_orientation(content), image_kind(content)) == (1, "RGB")  # what nothing else is known about
 
 
 def test_another_size_than_on_file_is_bad(jpeg: Path) -> None:
-    with pytest.raises(BadImageError, match=r"picture\.jpg: the picture is 50 x 30 .* says 60 x 30"):
+    with pytest.raises(BadImageError, match=r"image\.jpg: the image is 50 x 30 .* says 60 x 30"):
         read_image(jpeg, (30, 60))
 
 
@@ -83,7 +83,7 @@ def test_exif_rotation_is_applied_where_the_annotations_need_it(jpeg: Path) -> N
     np.testing.assert_array_equal(read_image(jpeg, (30, 50)), plain)  # annotated as stored
     np.testing.assert_array_equal(read_image(jpeg, (50, 30)), turned)  # annotated as shown
     np.testing.assert_array_equal(read_image(jpeg, (50, 30), upright=True), turned)
-    with pytest.raises(BadImageError, match="the picture is 30 x 50"):
+    with pytest.raises(BadImageError, match="the image is 30 x 50"):
         read_image(jpeg, (30, 50), upright=True)
     assert stored_size(jpeg) == (50, 30)
     assert read_reduced(jpeg, (50, 30), 2).shape == (25, 15, 3)
@@ -96,25 +96,25 @@ def smooth(height: int, width: int) -> np.ndarray:
 
 MODES = {
     "CMYK": ("jpg", lambda rgb: Image.fromarray(rgb).convert("CMYK"), 8),
-    "greyscale JPEG": ("jpg", lambda rgb: Image.fromarray(rgb[..., 0]), 8),
-    "greyscale": ("png", lambda rgb: Image.fromarray(rgb[..., 0]), 0),
-    "16-bit greyscale": ("png", lambda rgb: Image.fromarray(rgb[..., 0].astype(np.uint16) * 257), 0),
+    "grayscale JPEG": ("jpg", lambda rgb: Image.fromarray(rgb[..., 0]), 8),
+    "grayscale": ("png", lambda rgb: Image.fromarray(rgb[..., 0]), 0),
+    "16-bit grayscale": ("png", lambda rgb: Image.fromarray(rgb[..., 0].astype(np.uint16) * 257), 0),
     "16-bit TIFF": ("tiff", lambda rgb: Image.fromarray(rgb[..., 0].astype(np.uint16) * 257), 0),
     "RGBA": ("png", lambda rgb: Image.fromarray(np.dstack([rgb, rgb[..., 0]])), 0),
-    "grey with alpha": ("png", lambda rgb: Image.fromarray(rgb[..., :2], "LA"), 0),
+    "gray with alpha": ("png", lambda rgb: Image.fromarray(rgb[..., :2], "LA"), 0),
     "WebP": ("webp", lambda rgb: Image.fromarray(rgb), 8),
 }
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_every_kind_of_picture_becomes_rgb(tmp_path: Path, mode: str) -> None:
+def test_every_kind_of_image_becomes_rgb(tmp_path: Path, mode: str) -> None:
     rgb = smooth(40, 60)
     suffix, convert, tolerance = MODES[mode]
     options = {"quality": 98, "lossless": True} if suffix in ("jpg", "webp") else {}
-    path = tmp_path / f"picture.{suffix}"
+    path = tmp_path / f"image.{suffix}"
     convert(rgb).save(path, **options)
     found = read_image(path, (40, 60))
-    expected = rgb[..., :1].repeat(3, axis=2) if "grey" in mode or "16" in mode else rgb
+    expected = rgb[..., :1].repeat(3, axis=2) if "gray" in mode or "16" in mode else rgb
     assert found.shape == (40, 60, 3)
     assert found.dtype == np.uint8
     assert np.abs(found.astype(int) - expected).max() <= tolerance
@@ -137,17 +137,17 @@ def test_jpegs_are_decoded_smaller_and_others_whole(tmp_path: Path, factor: int)
     blocks = rgb[tuple(whole)].reshape(201 // factor, factor, 333 // factor, factor, 3).mean(axis=(1, 3))
     assert np.abs(reduced[: blocks.shape[0], : blocks.shape[1]] - blocks).mean() < 2
     assert read_reduced(tmp_path / "a.png", (201, 333), factor).shape == (201, 333, 3)
-    with pytest.raises(BadImageError, match="the picture is 333 x 201"):
+    with pytest.raises(BadImageError, match="the image is 333 x 201"):
         read_reduced(tmp_path / "a.jpg", (202, 333), factor)  # the size of the file counts, not the rounded one
 
 
 def spoil(root: Path, split: str, number: int) -> Path:
-    path = root / f"images/{split}/picture_{number}.png"
+    path = root / f"images/{split}/image_{number}.png"
     path.write_bytes(b"spoilt")
     return path
 
 
-def test_a_bad_picture_stops_training_with_its_name(tiny_arguments: dict[str, Any], tiny_coco: Path) -> None:
+def test_a_bad_image_stops_training_with_its_name(tiny_arguments: dict[str, Any], tiny_coco: Path) -> None:
     path = spoil(tiny_coco, "train", 5)
     with pytest.raises(BadImageError, match=str(path)):
         list(CocoDataModule(**tiny_arguments).train_dataloader())
@@ -155,18 +155,18 @@ def test_a_bad_picture_stops_training_with_its_name(tiny_arguments: dict[str, An
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.filterwarnings("ignore:skipped")
-def test_skipped_pictures_are_replaced_and_counted(tiny_arguments: dict[str, Any], tiny_coco: Path, workers: int) -> None:
+def test_skipped_images_are_replaced_and_counted(tiny_arguments: dict[str, Any], tiny_coco: Path, workers: int) -> None:
     paths = [str(spoil(tiny_coco, "train", number)) for number in (5, 6)]
     arguments = tiny_arguments | {"on_bad_image": "skip", "num_workers": workers, "augment": Augmentation(mosaic=0)}
     data = CocoDataModule(**arguments)
     found = [target["image_id"] for batch in data.train_dataloader() for target in batch["targets"]]
     assert sorted(found) == [101, 102, 103, 104, 105, 108, 108, 108]  # 106 and 107 by the next good one
     assert data.skipped == {"train": paths, "val": []}
-    with pytest.warns(UserWarning, match="train: 2 pictures could not be decoded"):
+    with pytest.warns(UserWarning, match="train: 2 images could not be decoded"):
         data.teardown("fit")
 
 
-def test_each_bad_picture_is_named_once(tiny_arguments: dict[str, Any], tiny_coco: Path) -> None:
+def test_each_bad_image_is_named_once(tiny_arguments: dict[str, Any], tiny_coco: Path) -> None:
     path = spoil(tiny_coco, "train", 2)
     loader = CocoDataModule(**tiny_arguments, on_bad_image="skip").train_dataloader()
     with pytest.warns(UserWarning, match="skipped") as caught:
@@ -174,8 +174,8 @@ def test_each_bad_picture_is_named_once(tiny_arguments: dict[str, Any], tiny_coc
     assert [str(path) in str(warning.message) for warning in caught] == [True]
 
 
-def test_a_skipped_validation_picture_keeps_its_id_and_objects(tiny_arguments: dict[str, Any], tiny_coco: Path) -> None:
-    """Another picture in its place would be evaluated twice."""
+def test_a_skipped_validation_image_keeps_its_id_and_objects(tiny_arguments: dict[str, Any], tiny_coco: Path) -> None:
+    """Another image in its place would be evaluated twice."""
     spoil(tiny_coco, "val", 1)
     loader = CocoDataModule(**tiny_arguments, on_bad_image="skip", val_batch_size=5).val_dataloader()
     with pytest.warns(UserWarning, match="skipped"):
@@ -186,17 +186,17 @@ def test_a_skipped_validation_picture_keeps_its_id_and_objects(tiny_arguments: d
 
 
 @pytest.mark.filterwarnings("ignore:skipped")
-def test_nothing_but_bad_pictures_is_an_error(tiny_arguments: dict[str, Any], tiny_coco: Path) -> None:
+def test_nothing_but_bad_images_is_an_error(tiny_arguments: dict[str, Any], tiny_coco: Path) -> None:
     for number in range(8):
         spoil(tiny_coco, "train", number)
-    with pytest.raises(ValueError, match="none of its pictures can be decoded, 8 in all"):
+    with pytest.raises(ValueError, match="none of its images can be decoded, 8 in all"):
         list(CocoDataModule(**tiny_arguments, on_bad_image="skip").train_dataloader())
 
 
-def test_a_picture_that_vanishes_after_the_start_is_named(
+def test_a_image_that_vanishes_after_the_start_is_named(
     tiny_arguments: dict[str, Any], tiny_coco: Path, edit_json: Callable
 ) -> None:
     data = CocoDataModule(**tiny_arguments)
     shutil.rmtree(tiny_coco / "images/val")
-    with pytest.raises(BadImageError, match=r"picture_0\.png: cannot be read"):
+    with pytest.raises(BadImageError, match=r"image_0\.png: cannot be read"):
         list(data.val_dataloader())

@@ -31,13 +31,13 @@ MAPS = [
 ]
 
 
-def smooth_picture(height: int, width: int, seed: int) -> np.ndarray:
+def smooth_image(height: int, width: int, seed: int) -> np.ndarray:
     noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3)).astype(np.float32)
     return cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 6), None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
 
 
 def warp_slowly(canvas: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Sample ``canvas`` bilinearly where the centre of each output pixel comes from; grey outside."""
+    """Sample ``canvas`` bilinearly where the center of each output pixel comes from; gray outside."""
     ys, xs = np.mgrid[: size[0], : size[1]] + 0.5
     inverse = np.linalg.inv(np.vstack([matrix, [0, 0, 1]]))
     x, y = (inverse[:2, :2] @ np.stack([xs.ravel(), ys.ravel()])) + inverse[:2, 2:] - 0.5
@@ -51,7 +51,7 @@ def warp_slowly(canvas: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -
 
 
 def away_from_edges(places: list[Place], canvas: tuple[int, int], matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Where the output is not within two pixels of the border of a placed picture, (H, W) bool."""
+    """Where the output is not within two pixels of the border of a placed image, (H, W) bool."""
     owner = np.zeros((*canvas, 1))
     for number, place in enumerate(places):
         x1, y1, x2, y2 = place.window
@@ -68,9 +68,9 @@ def test_mosaic_equals_building_the_doubled_canvas_and_warping_it(
     size: tuple[int, int], parameters: dict, flip: bool
 ) -> None:
     height, width = size
-    pictures = [smooth_picture(height - 9 * (n % 2), width - 7 * (n // 2), n) for n in range(4)]
-    centre = (width - 11, height + 5)
-    places, canvas = place_mosaic([p.shape[:2] for p in pictures], centre, size), (2 * height, 2 * width)
+    images = [smooth_image(height - 9 * (n % 2), width - 7 * (n // 2), n) for n in range(4)]
+    center = (width - 11, height + 5)
+    places, canvas = place_mosaic([p.shape[:2] for p in images], center, size), (2 * height, 2 * width)
     matrix, corner = affine_matrix(canvas, (0.55 * width, 0.46 * height), **parameters), None
     if not parameters["degrees"]:
         before = matrix
@@ -78,15 +78,15 @@ def test_mosaic_equals_building_the_doubled_canvas_and_warping_it(
         assert np.abs(matrix - before).max() <= parameters["scale"] / 2 + 1e-9  # half a canvas pixel
 
     doubled = np.full((*canvas, 3), 114, np.uint8)
-    x, y = centre
-    for n, picture in enumerate(pictures):
-        h, w = picture.shape[:2]
+    x, y = center
+    for n, pixels in enumerate(images):
+        h, w = pixels.shape[:2]
         left, top = (x - w, x)[n % 2], (y - h, y)[n // 2]
         rows, columns = slice(max(top, 0), top + h), slice(max(left, 0), left + w)
         part = doubled[rows, columns]
-        part[:] = picture[max(-top, 0) :, max(-left, 0) :][: part.shape[0], : part.shape[1]]
+        part[:] = pixels[max(-top, 0) :, max(-left, 0) :][: part.shape[0], : part.shape[1]]
 
-    found = render(pictures, Layout(places, matrix, size, 1.0, corner, flip))
+    found = render(images, Layout(places, matrix, size, 1.0, corner, flip))
     found = found[:, ::-1] if flip else found
     expected = warp_slowly(doubled, matrix, size)
     even = away_from_edges(places, canvas, matrix, size)
@@ -95,7 +95,7 @@ def test_mosaic_equals_building_the_doubled_canvas_and_warping_it(
         assert np.abs(found - expected)[1:, 1:].max() <= 1
     # OpenCV rounds positions to 1/32 pixel.
     assert np.abs(found - expected)[even].max() < 4
-    # At seams either picture may win, but no grey may show between two pictures. The smooth pictures meet with a step,
+    # At seams either image may win, but no gray may show between two images. The smooth images meet with a step,
     # so compare with the range of values around.
     around = np.ones((5, 5))
     low, high = cv2.erode(expected, around), cv2.dilate(expected, around)
@@ -103,7 +103,7 @@ def test_mosaic_equals_building_the_doubled_canvas_and_warping_it(
 
 
 @pytest.mark.parametrize("degrees", [0.0, 15.0])
-def test_no_seams_between_the_pictures(degrees: float) -> None:
+def test_no_seams_between_the_images(degrees: float) -> None:
     white = np.full((64, 64, 3), 255, np.uint8)
     places = place_mosaic([(64, 64)] * 4, (64, 64), (64, 64))
     for scale in np.linspace(0.8, 1.5, 15):
@@ -113,24 +113,24 @@ def test_no_seams_between_the_pictures(degrees: float) -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_without_partners_and_map_the_result_is_the_letterbox(size: tuple[int, int]) -> None:
-    picture = smooth_picture(size[0], size[1] - 13, 0)
-    place = place_letterbox(picture.shape[:2], size)
+    pixels = smooth_image(size[0], size[1] - 13, 0)
+    place = place_letterbox(pixels.shape[:2], size)
     matrix = affine_matrix(size, (size[1] / 2, size[0] / 2), 1.0, 0.0, (0.0, 0.0))
     for corner in (None, (0, 0)):
-        found = render([picture], Layout([place], matrix, size, 1.0, corner))
-        np.testing.assert_array_equal(found, letterbox(picture, size)[0])
+        found = render([pixels], Layout([place], matrix, size, 1.0, corner))
+        np.testing.assert_array_equal(found, letterbox(pixels, size)[0])
 
 
 def soft_rectangle(height: int, width: int, box: tuple[int, int, int, int]) -> np.ndarray:
-    """A bright rectangle on grey whose edges are blurred, so that its centroid does not depend on pixel rounding."""
-    picture = np.full((height, width, 3), 114, np.float32)
+    """A bright rectangle on gray whose edges are blurred, so that its centroid does not depend on pixel rounding."""
+    pixels = np.full((height, width, 3), 114, np.float32)
     x1, y1, x2, y2 = box
-    picture[y1:y2, x1:x2] = 230
-    return cv2.GaussianBlur(picture, (0, 0), 1.2).round().astype(np.uint8)
+    pixels[y1:y2, x1:x2] = 230
+    return cv2.GaussianBlur(pixels, (0, 0), 1.2).round().astype(np.uint8)
 
 
 def centroid(image: np.ndarray) -> np.ndarray:
-    """The centre x y, in continuous coordinates, of what is brighter than the grey around."""
+    """The center x y, in continuous coordinates, of what is brighter than the gray around."""
     weight = image[:, :, 0].astype(float) - 114
     weight[weight < 3] = 0
     ys, xs = np.mgrid[: weight.shape[0], : weight.shape[1]] + 0.5
@@ -146,12 +146,12 @@ def touches_border(image: np.ndarray) -> bool:
 @pytest.mark.parametrize("number", [None, 0, 3])
 @pytest.mark.parametrize("size", SIZES)
 def test_a_painted_rectangle_stays_in_its_box(size: tuple[int, int], number: int | None, turned: dict) -> None:
-    """``number`` is the rectangle's picture in the mosaic, None is without mosaic."""
+    """``number`` is the rectangle's image in the mosaic, None is without mosaic."""
     height, width = size[0] - 12, size[1]
     box = (12, 8, 30, 26)
-    grey = np.full((height, width, 3), 114, np.uint8)
+    gray = np.full((height, width, 3), 114, np.uint8)
     none, one = np.zeros((0, 5), np.float32), np.array([[*box, 0]], np.float32)
-    sources = [Source(grey, none) for _ in range(1 if number is None else 4)]
+    sources = [Source(gray, none) for _ in range(1 if number is None else 4)]
     sources[number or 0] = Source(soft_rectangle(height, width, box), one)
     shape = MosaicAffine(size, fliplr=0.5, **turned)
     offsets = []
@@ -175,8 +175,8 @@ def test_a_painted_rectangle_stays_in_its_box(size: tuple[int, int], number: int
     assert np.abs(offsets).max() < 0.1
 
 
-def test_boxes_are_cut_where_their_picture_is_cut() -> None:
-    """The top left picture is cut by the canvas on the left and the top right one at the right."""
+def test_boxes_are_cut_where_their_image_is_cut() -> None:
+    """The top left image is cut by the canvas on the left and the top right one at the right."""
     size = (64, 64)
     places = place_mosaic([(64, 64)] * 4, (40, 90), size)
     assert places[0].window == (0, 26, 40, 90)
@@ -223,23 +223,23 @@ def test_elongated_boxes_go() -> None:
 @pytest.mark.parametrize("first_empty", [True, False])
 def test_labels_follow_boxes_with_and_without_objects(empty: tuple[int, ...], first_empty: bool, own: list | None) -> None:
     """Also when the very first sample has no objects: albumentations remembers the kind of labels it saw first."""
-    size, colours = (64, 64), [20, 80, 160, 240]
+    size, colors = (64, 64), [20, 80, 160, 240]
     none = np.zeros((0, 5), np.float32)
     pipeline = TrainPipeline(size, Augmentation(scale=0.0, hsv=(0, 0, 0)), own)
     if first_empty:
-        grey = np.full((64, 64, 3), 114, np.uint8)
-        assert pipeline([[Source(grey, none)]], np.random.default_rng(0))[1].shape == (0, 5)
+        gray = np.full((64, 64, 3), 114, np.uint8)
+        assert pipeline([[Source(gray, none)]], np.random.default_rng(0))[1].shape == (0, 5)
     sources = []
-    for n, colour in enumerate(colours):
-        picture = np.full((64, 64, 3), 114, np.uint8)
-        picture[16:48, 16:48] = colour
+    for n, color in enumerate(colors):
+        pixels = np.full((64, 64, 3), 114, np.uint8)
+        pixels[16:48, 16:48] = color
         box = none if n in empty else np.array([[16, 16, 48, 48, n]], np.float32)
-        sources.append(Source(picture, box))
+        sources.append(Source(pixels, box))
     seen = set()
     for seed in range(20):
         image, objects = pipeline([sources], np.random.default_rng(seed))
         for x1, y1, x2, y2, label in objects:
-            assert image[int((y1 + y2) / 2), int((x1 + x2) / 2), 0] == colours[int(label)]
+            assert image[int((y1 + y2) / 2), int((x1 + x2) / 2), 0] == colors[int(label)]
             seen.add(int(label))
     assert seen == {0, 1, 2, 3} - set(empty)
 
@@ -263,7 +263,7 @@ def test_it_works_inside_a_compose() -> None:
 
 def test_another_output_size_scales_everything() -> None:
     """What multi-scale training does: the same mosaic, larger or smaller, each side by its own ratio."""
-    sources = [smooth_picture(64, 64 - 4 * n, n) for n in range(4)]
+    sources = [smooth_image(64, 64 - 4 * n, n) for n in range(4)]
     boxes = [np.array([[10, 10, 40, 50, n]], np.float32) for n in range(4)]
     transform = MosaicAffine((64, 64), scale=0.3, degrees=5)
     layouts = [transform.draw_layout([s.shape[:2] for s in sources], np.random.default_rng(7), (h, w)) for h, w in
@@ -293,33 +293,33 @@ def test_mixup_blends_two_layers_and_keeps_all_objects() -> None:
     assert abs(share.std() - (0.25 / 65) ** 0.5) < 0.015  # of Beta(32, 32)
 
 
-def test_four_pictures_are_in_a_mosaic() -> None:
-    colours = [20, 80, 160, 240]
-    sources = [Source(np.full((64, 64, 3), c, np.uint8), np.zeros((0, 5), np.float32)) for c in colours]
+def test_four_images_are_in_a_mosaic() -> None:
+    colors = [20, 80, 160, 240]
+    sources = [Source(np.full((64, 64, 3), c, np.uint8), np.zeros((0, 5), np.float32)) for c in colors]
     transform = MosaicAffine((64, 64), scale=0.0, translate=0.0)
     transform.set_random_seed(0)
     counts = []
     for _ in range(20):
         image = transform(image=sources[0].image, bboxes=sources[0].boxes, partners=sources[1:])["image"]
-        counts.append(len(set(np.unique(image)) & set(colours)))
+        counts.append(len(set(np.unique(image)) & set(colors)))
     assert max(counts) == 4
     assert np.mean(counts) > 3.5
-    with pytest.raises(AssertionError, match="3 partner pictures"):
+    with pytest.raises(AssertionError, match="3 partner images"):
         transform(image=sources[0].image, bboxes=sources[0].boxes, partners=sources[1:2])
 
 
 def test_parameters_stay_in_their_ranges_and_fill_them() -> None:
     transform = MosaicAffine((60, 80), scale=0.5, translate=0.1)
-    picture = np.full((60, 80, 3), 255, np.uint8)
-    zooms, meetings, centres = [], [], []
+    pixels = np.full((60, 80, 3), 255, np.uint8)
+    zooms, meetings, centers = [], [], []
     transform.set_random_seed(1)
     for _ in range(500):
-        layout = transform.draw_layout([picture.shape[:2]] * 4, transform.random_generator)
+        layout = transform.draw_layout([pixels.shape[:2]] * 4, transform.random_generator)
         zooms.append(layout.area**0.5)
         meetings.append((layout.places[3].left, layout.places[3].top))
-        centres.append(layout.matrix @ (80, 60, 1))
+        centers.append(layout.matrix @ (80, 60, 1))
     np.testing.assert_allclose([min(zooms), max(zooms)], [0.5, 1.5], atol=0.02)
     np.testing.assert_allclose(np.min(meetings, axis=0), (40, 30), atol=1)
     np.testing.assert_allclose(np.max(meetings, axis=0), (120, 90), atol=1)
-    np.testing.assert_allclose(np.min(centres, axis=0), (0.4 * 80, 0.4 * 60), atol=0.9)  # whole pixels of the canvas
-    np.testing.assert_allclose(np.max(centres, axis=0), (0.6 * 80, 0.6 * 60), atol=0.9)
+    np.testing.assert_allclose(np.min(centers, axis=0), (0.4 * 80, 0.4 * 60), atol=0.9)  # whole pixels of the canvas
+    np.testing.assert_allclose(np.max(centers, axis=0), (0.6 * 80, 0.6 * 60), atol=0.9)

@@ -1,4 +1,4 @@
-"""Order of pictures over seeds, epochs, processes and interruptions."""
+"""Order of images over seeds, epochs, processes and interruptions."""
 
 import numpy as np
 import pytest
@@ -55,7 +55,7 @@ def test_a_trainer_tells_the_epoch() -> None:
 
 
 @pytest.mark.parametrize(("length", "pool"), [(20, 4), (23, 4), (3, 4), (4, 4), (9, 0)])
-def test_pools_part_the_pictures(length: int, pool: int) -> None:
+def test_pools_part_the_images(length: int, pool: int) -> None:
     order = EpochOrder(length, 0, pool)
     pools = {}
     for index in range(length):
@@ -74,7 +74,7 @@ def test_pools_part_the_pictures(length: int, pool: int) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4, 8])
-def test_each_pool_has_one_worker_and_neighbouring_batches_other_pools(workers: int) -> None:
+def test_each_pool_has_one_worker_and_neighboring_batches_other_pools(workers: int) -> None:
     pool, batch = 16, 4
     order = EpochOrder(pool * LANES * 3, 0, pool)
     keys = list(EpochSampler(order, batch, [SIZE]))
@@ -90,7 +90,7 @@ def test_each_pool_has_one_worker_and_neighbouring_batches_other_pools(workers: 
 
 @pytest.mark.parametrize("batch", [1, 3, 4, 5, 8, 100])
 @pytest.mark.parametrize("length", [3, 16, 131])
-def test_whatever_the_batch_size_every_picture_comes_once(length: int, batch: int) -> None:
+def test_whatever_the_batch_size_every_image_comes_once(length: int, batch: int) -> None:
     assert sorted(key.index for key in sampler(length, batch=batch)) == list(range(length))
 
 
@@ -112,13 +112,13 @@ def test_steps_suit_the_size_given() -> None:
     assert training_sizes((640, 640), 0.0) == [(640, 640)]
 
 
-def test_rectangles_hold_their_pictures_and_no_more() -> None:
-    pictures = np.array([[480, 640], [640, 480], [427, 640], [640, 640], [100, 50], [30, 300], [333, 500]])
-    order, sizes = rectangles(pictures, (640, 640), batch=2)
+def test_rectangles_hold_their_images_and_no_more() -> None:
+    images = np.array([[480, 640], [640, 480], [427, 640], [640, 640], [100, 50], [30, 300], [333, 500]])
+    order, sizes = rectangles(images, (640, 640), batch=2)
     assert sorted(order.tolist()) == list(range(7))
-    ratios = pictures[order, 0] / pictures[order, 1]
+    ratios = images[order, 0] / images[order, 1]
     assert (np.diff(ratios) >= 0).all()
-    fitted = np.rint(pictures[order] * (640 / pictures[order].max(axis=1))[:, None])
+    fitted = np.rint(images[order] * (640 / images[order].max(axis=1))[:, None])
     assert (fitted <= sizes).all()
     assert (sizes % 64 == 0).all()
     for start in range(0, 7, 2):
@@ -128,13 +128,13 @@ def test_rectangles_hold_their_pictures_and_no_more() -> None:
     assert sizes[0].tolist() == [448, 640]
 
 
-def test_rectangles_hold_pictures_that_are_mere_lines() -> None:
+def test_rectangles_hold_images_that_are_mere_lines() -> None:
     _, sizes = rectangles(np.array([[1, 2000], [2000, 1]]), (640, 640), batch=1)
     assert sizes.tolist() == [[64, 640], [640, 64]]
 
 
 @pytest.mark.parametrize(("length", "replicas"), [(21, 1), (21, 2), (21, 3), (2, 3)])
-def test_evaluation_sees_every_picture_once(length: int, replicas: int) -> None:
+def test_evaluation_sees_every_image_once(length: int, replicas: int) -> None:
     order, sizes = np.arange(length)[::-1], np.arange(2 * length).reshape(length, 2)
     samplers = [ShardSampler(order, sizes, replicas, rank) for rank in range(replicas)]
     keys = [key for one in samplers for key in one]

@@ -1,4 +1,4 @@
-"""Colours, flip, and the user's own albumentations."""
+"""Colors, flip, and the user's own albumentations."""
 
 import colorsys
 from typing import Any
@@ -21,10 +21,10 @@ def run(transforms: list[dict[str, Any]] | None, image: np.ndarray, boxes: list,
     return dict(zip(("image", "bboxes"), TrainPipeline(SIZE, settings, transforms)(sources, np.random.default_rng(seed))))
 
 
-def picture_with_rectangle() -> np.ndarray:
-    picture = np.full((*SIZE, 3), 114, np.float32)
-    picture[10:30, 22:52] = 230
-    return cv2.GaussianBlur(picture, (0, 0), 1.2).round().astype(np.uint8)
+def image_with_rectangle() -> np.ndarray:
+    image = np.full((*SIZE, 3), 114, np.float32)
+    image[10:30, 22:52] = 230
+    return cv2.GaussianBlur(image, (0, 0), 1.2).round().astype(np.uint8)
 
 
 GEOMETRIC = [
@@ -44,7 +44,7 @@ GEOMETRIC = [
 @pytest.mark.parametrize("transform", GEOMETRIC, ids=lambda t: next(iter(t)))
 def test_boxes_move_with_the_image(transform: dict[str, Any]) -> None:
     for seed in range(6):
-        result = run([transform], picture_with_rectangle(), [[22, 10, 52, 30, 0]], seed)
+        result = run([transform], image_with_rectangle(), [[22, 10, 52, 30, 0]], seed)
         weight = result["image"][:, :, 0].astype(float) - 114
         weight[weight < 3] = 0
         ys, xs = np.mgrid[:64, :64] + 0.5
@@ -53,32 +53,32 @@ def test_boxes_move_with_the_image(transform: dict[str, Any]) -> None:
         np.testing.assert_allclose(centroid, (box[:2] + box[2:4]) / 2, atol=0.1)
 
 
-def test_one_of_moves_the_boxes_and_pictures_without_objects_are_varied_too() -> None:
+def test_one_of_moves_the_boxes_and_images_without_objects_are_varied_too() -> None:
     flip = [{"OneOf": {"transforms": [{"HorizontalFlip": {"p": 1}}], "p": 1}}]
-    picture = picture_with_rectangle()
-    assert run(flip, picture, [[22, 10, 52, 30, 0]])["bboxes"].tolist() == [[12, 10, 42, 30, 0]]
-    np.testing.assert_array_equal(run(flip, picture, [])["image"], picture[:, ::-1])
+    image = image_with_rectangle()
+    assert run(flip, image, [[22, 10, 52, 30, 0]])["bboxes"].tolist() == [[12, 10, 42, 30, 0]]
+    np.testing.assert_array_equal(run(flip, image, [])["image"], image[:, ::-1])
 
 
 def test_transforms_draw_independently() -> None:
     """With ``Compose.set_random_seed`` two flips of the same probability would always agree."""
     flips = [{"HorizontalFlip": {"p": 0.5}}, {"VerticalFlip": {"p": 0.5}}]
-    picture, outcomes = picture_with_rectangle(), set()
+    image, outcomes = image_with_rectangle(), set()
     for seed in range(40):
-        result = run(flips, picture, [[22, 10, 52, 30, 0]], seed)
+        result = run(flips, image, [[22, 10, 52, 30, 0]], seed)
         outcomes.add(tuple(result["bboxes"][0][:2].tolist()))
     assert len(outcomes) == 4
 
 
 def test_what_user_transforms_leave_of_a_box_is_filtered() -> None:
     crop = {"Sequential": {"transforms": [{"Crop": {"x_max": 23, "y_max": 64}}, {"PadIfNeeded": SIDES}], "p": 1}}
-    assert len(run([crop], picture_with_rectangle(), [[22, 10, 52, 30, 0]])["bboxes"]) == 0
+    assert len(run([crop], image_with_rectangle(), [[22, 10, 52, 30, 0]])["bboxes"]) == 0
 
 
 def test_five_hundred_boxes_are_kept() -> None:
     corners = np.stack(np.meshgrid(np.arange(20) * 3, np.arange(25) * 2.5), -1).reshape(-1, 2)
     boxes = np.column_stack([corners, corners + 2.4, np.arange(500)])
-    result = run(None, picture_with_rectangle(), boxes.tolist())
+    result = run(None, image_with_rectangle(), boxes.tolist())
     assert sorted(result["bboxes"][:, 4].astype(int).tolist()) == list(range(500))
 
 
@@ -99,7 +99,7 @@ def test_five_hundred_boxes_are_kept() -> None:
         ([{"Blur": {}, "Flip": {}}], "has the entry"),
         ([{"RandomCrop": {"height": 32, "width": 32, "p": 1}}], r"into \(32, 32, 3\) uint8; keep size"),
         ([{"Normalize": {"p": 1}}], "float32; keep size and type"),
-        ([{"FDA": {"p": 0.01}}], "FDA does not work on a picture of 64 x 64 with boxes"),
+        ([{"FDA": {"p": 0.01}}], "FDA does not work on an image of 64 x 64 with boxes"),
     ],
 )
 @pytest.mark.filterwarnings("error")
@@ -118,9 +118,9 @@ def test_building_changes_nothing_of_what_the_user_gave() -> None:
 
 def test_hsv_equals_a_slow_loop() -> None:
     jitter, drawn = HsvJitter((0.1, 0.7, 0.4)), np.array([0.07, 0.3, -0.2])
-    colours = np.random.default_rng(0).integers(40, 220, (5, 5, 3), dtype=np.uint8)
-    found = jitter.apply(colours, drawn=drawn)
-    for before, after in zip(colours.reshape(-1, 3) / 255, found.reshape(-1, 3)):
+    colors = np.random.default_rng(0).integers(40, 220, (5, 5, 3), dtype=np.uint8)
+    found = jitter.apply(colors, drawn=drawn)
+    for before, after in zip(colors.reshape(-1, 3) / 255, found.reshape(-1, 3)):
         hue, saturation, value = colorsys.rgb_to_hsv(*before)
         hue, saturation, value = (hue + drawn[0]) % 1, min(saturation * 1.3, 1), value * 0.8
         np.testing.assert_allclose(after, np.array(colorsys.hsv_to_rgb(hue, saturation, value)) * 255, atol=6)

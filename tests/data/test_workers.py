@@ -38,21 +38,21 @@ class Picky:
         return key
 
     def describe(self, key: int) -> str:
-        return f"picture_{key}.png"
+        return f"image_{key}.png"
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_error_in_a_worker_comes_with_the_picture(workers: int) -> None:
+def test_an_error_in_a_worker_comes_with_the_image(workers: int) -> None:
     loader = WatchedLoader(WatchedDataset(Picky("raises"), workers), batch_size=2, num_workers=workers)
     with pytest.raises(OSError, match="out of luck") as caught:
         list(loader)
     text = str(caught.value) + "".join(getattr(caught.value, "__notes__", []))
-    assert "This happened at picture_9.png" in text
+    assert "This happened at image_9.png" in text
 
 
-def test_a_worker_that_is_killed_is_reported_with_its_picture() -> None:
+def test_a_worker_that_is_killed_is_reported_with_its_image() -> None:
     loader = WatchedLoader(WatchedDataset(Picky("dies"), 2), batch_size=2, num_workers=2, persistent_workers=True)
-    with pytest.raises(RuntimeError, match=r"(?s)DataLoader worker \(pid.*was at picture_9\.png.*memory may have run out"):
+    with pytest.raises(RuntimeError, match=r"(?s)DataLoader worker \(pid.*was at image_9\.png.*memory may have run out"):
         list(loader)
 
 
@@ -70,14 +70,14 @@ def test_a_worker_that_is_ended_leaves_the_main_process_its_temporary_folder() -
     assert mine.is_dir()
 
 
-def test_all_pictures_of_a_mosaic_are_named(tiny_arguments: dict[str, Any]) -> None:
+def test_all_images_of_a_mosaic_are_named(tiny_arguments: dict[str, Any]) -> None:
     arguments = tiny_arguments | {"augment": Augmentation(mixup=1, close_mosaic=0), "num_workers": 1}
     dataset = CocoDataModule(**arguments).train_dataloader().dataset
     dataset.dataset.pipeline = None  # fails when it is called
     with pytest.raises(AttributeError) as caught:
         dataset[next(iter(CocoDataModule(**arguments).train_dataloader().sampler))]
     (note,) = caught.value.__notes__
-    assert note.count("picture_") == 8
+    assert note.count("image_") == 8
     assert "epoch 0" in note
 
 
@@ -90,7 +90,7 @@ def test_a_worker_that_dies_while_a_step_is_computed_is_known_too(tiny_arguments
     error = RuntimeError(f"DataLoader worker (pid {pid}) is killed by signal: Killed. ")
     data.on_exception(error)
     (note,) = error.__notes__
-    assert note.startswith(f"Worker process {pid} was at training picture ")
+    assert note.startswith(f"Worker process {pid} was at training image ")
     assert note.count("Worker process") == 1
     other = RuntimeError("something else")
     data.on_exception(other)

@@ -1,4 +1,4 @@
-"""YOLO text labels: read as they are, and the same as the COCO file of the same pictures."""
+"""YOLO text labels: read as they are, and the same as the COCO file of the same images."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def tiny_yolo(tiny_coco: Path) -> Path:
                     label = [7, 22, 90].index(annotation["category_id"])
                     shares = ((x + w / 2) / image["width"], (y + h / 2) / image["height"])
                     lines.append(" ".join(map(repr, (label, *shares, w / image["width"], h / image["height"]))))
-            if lines:  # pictures without objects have no file, as is common
+            if lines:  # images without objects have no file, as is common
                 name = Path(image["file_name"]).with_suffix(".txt")
                 (tiny_coco / "labels" / split / name).write_text("\n".join(lines) + "\n")
     path = tiny_coco / "data.yaml"
@@ -62,7 +62,7 @@ def test_the_same_objects_as_in_the_coco_file(tiny_yolo: Path, tiny_arguments: d
 
 
 @pytest.mark.parametrize(
-    ("picture", "labels"),
+    ("image", "labels"),
     [
         ("/d/images/train/a.jpg", "/d/labels/train/a.txt"),
         ("/d/images/x/images/b.c.png", "/d/images/x/labels/b.c.txt"),
@@ -70,20 +70,20 @@ def test_the_same_objects_as_in_the_coco_file(tiny_yolo: Path, tiny_arguments: d
         ("/d/pictures/a.jpg", "/d/pictures/a.txt"),
     ],
 )
-def test_where_labels_are(picture: str, labels: str) -> None:
-    assert label_path(Path(picture)) == Path(labels)
+def test_where_labels_are(image: str, labels: str) -> None:
+    assert label_path(Path(image)) == Path(labels)
 
 
 def test_lists_sub_folders_and_several_sources(tiny_yolo: Path, edit_yaml: Callable[..., Path]) -> None:
     root = tiny_yolo.parent
     for kind, suffix in (("images", "png"), ("labels", "txt")):
         (root / kind / "train/deep").mkdir()
-        os.rename(root / kind / f"train/picture_0.{suffix}", root / kind / f"train/deep/picture_0.{suffix}")
-    (root / "some.txt").write_text("./images/train/picture_1.png\n\nimages/train/deep/picture_0.png\n")
+        os.rename(root / kind / f"train/image_0.{suffix}", root / kind / f"train/deep/image_0.{suffix}")
+    (root / "some.txt").write_text("./images/train/image_1.png\n\nimages/train/deep/image_0.png\n")
     edit_yaml(train=["some.txt", "images/val"], test="images/train", names=["red", "green", "blue"])
     found = read_yolo(tiny_yolo)
     assert [len(found[split]) for split in ("train", "val", "test")] == [7, 5, 8]
-    assert found["train"].file_names[:2].tolist() == [b"images/train/picture_1.png", b"images/train/deep/picture_0.png"]
+    assert found["train"].file_names[:2].tolist() == [b"images/train/image_1.png", b"images/train/deep/image_0.png"]
     assert found["train"].objects(1)[1].tolist() == [0, 1]
     for annotations in found.values():
         assert all(annotations.image_path(n).is_file() for n in range(len(annotations)))
@@ -91,10 +91,10 @@ def test_lists_sub_folders_and_several_sources(tiny_yolo: Path, edit_yaml: Calla
 
 def test_polygons_become_boxes_and_exif_is_applied(tiny_yolo: Path) -> None:
     root = tiny_yolo.parent
-    (root / "labels/val/picture_0.txt").write_text("1 0.25 0.5 0.75 0.25 0.5 1.0\n")
+    (root / "labels/val/image_0.txt").write_text("1 0.25 0.5 0.75 0.25 0.5 1.0\n")
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.fromarray(np.zeros((40, 80, 3), np.uint8)).save(root / "images/val/picture_0.png", exif=exif)
+    Image.fromarray(np.zeros((40, 80, 3), np.uint8)).save(root / "images/val/image_0.png", exif=exif)
     val = read_yolo(tiny_yolo)["val"]
     assert val.sizes[0].tolist() == [80, 40]
     assert val.objects(0)[0].tolist() == [[10, 20, 30, 80]]
@@ -104,7 +104,7 @@ def test_polygons_become_boxes_and_exif_is_applied(tiny_yolo: Path) -> None:
 
 
 LABEL_FAULTS = {
-    "text": ("0 a 0.5 0.5 0.5", r"picture_0\.txt, line 2: '0 a 0\.5 0\.5 0\.5' is not all numbers"),
+    "text": ("0 a 0.5 0.5 0.5", r"image_0\.txt, line 2: '0 a 0\.5 0\.5 0\.5' is not all numbers"),
     "class": ("3 0.5 0.5 0.5 0.5", r"line 2: the class is 3; expected a whole number from 0 to 2"),
     "fraction": ("0.5 0.5 0.5 0.5 0.5", r"line 2: the class is 0\.5"),
     "pixels": ("0 12 14 20 20", r"line 2: .* leaves 0\.\.1; .* not pixels"),
@@ -117,7 +117,7 @@ LABEL_FAULTS = {
 @pytest.mark.parametrize("fault", LABEL_FAULTS)
 def test_label_faults_name_file_and_line(tiny_yolo: Path, fault: str) -> None:
     line, message = LABEL_FAULTS[fault]
-    (tiny_yolo.parent / "labels/train/picture_0.txt").write_text(f"0 0.5 0.5 0.5 0.5\n{line}\n")
+    (tiny_yolo.parent / "labels/train/image_0.txt").write_text(f"0 0.5 0.5 0.5 0.5\n{line}\n")
     with pytest.raises(ValueError, match=message):
         read_yolo(tiny_yolo)
 
@@ -131,7 +131,7 @@ def test_label_faults_name_file_and_line(tiny_yolo: Path, fault: str) -> None:
         ({"names": ["a", "a", "b"]}, "one name twice"),
         ({"path": "elsewhere"}, "path is 'elsewhere', but there is no folder"),
         ({"train": "images/trian"}, "train is 'images/trian', but there is no"),
-        ({"train": "labels/train"}, "has no pictures"),
+        ({"train": "labels/train"}, "has no images"),
         ({"train": "x" * 5000}, "but there is no"),
         ({"names": ["red", False, "blue"]}, "names has False; expected text"),
         ({"val": None}, "has no 'val'"),
@@ -154,16 +154,16 @@ def test_exporters_habits_are_understood(tiny_yolo: Path, edit_yaml: Callable[..
 def test_files_from_windows_are_understood(tiny_yolo: Path, edit_yaml: Callable[..., Path]) -> None:
     """A mark at the beginning, CR LF at line ends, backslashes, suffixes in capitals."""
     root = tiny_yolo.parent
-    os.rename(root / "images/train/picture_1.png", root / "images/train/picture_1.PNG")
-    (root / "some.txt").write_bytes(b"\xef\xbb\xbfimages\\train\\picture_0.png\r\nimages\\train\\picture_1.PNG\r\n")
-    (root / "labels/train/picture_0.txt").write_bytes(b"\xef\xbb\xbf1 0.5 0.5 0.5 0.5\r\n2 0.5 0.5 0.25 0.25\r\n")
+    os.rename(root / "images/train/image_1.png", root / "images/train/image_1.PNG")
+    (root / "some.txt").write_bytes(b"\xef\xbb\xbfimages\\train\\image_0.png\r\nimages\\train\\image_1.PNG\r\n")
+    (root / "labels/train/image_0.txt").write_bytes(b"\xef\xbb\xbf1 0.5 0.5 0.5 0.5\r\n2 0.5 0.5 0.25 0.25\r\n")
     path = edit_yaml(train="some.txt")
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
     train = read_yolo(path)["train"]
     assert [train.objects(n)[1].tolist() for n in range(2)] == [[1, 2], [2]]
 
 
-@pytest.mark.parametrize("file", ["labels/train/picture_0.txt", "some.txt", "data.yaml"])
+@pytest.mark.parametrize("file", ["labels/train/image_0.txt", "some.txt", "data.yaml"])
 def test_what_is_no_text_is_named(tiny_yolo: Path, edit_yaml: Callable[..., Path], file: str) -> None:
     edit_yaml(val="some.txt" if file == "some.txt" else "images/val")
     (tiny_yolo.parent / file).write_bytes(b"\xff\xfe1\x00")
@@ -185,7 +185,7 @@ def test_linked_folders_are_followed_and_repeats_counted(tiny_yolo: Path, edit_y
     os.rename(root / "labels/val", root / "labels/link")
     os.mkdir(root / "labels/val")
     os.rename(root / "labels/link", root / "labels/val/link")
-    with pytest.warns(UserWarning, match="train: 8 pictures are listed more than once"):
+    with pytest.warns(UserWarning, match="train: 8 images are listed more than once"):
         found = read_yolo(edit_yaml(train=["images/train", "images/train"]))
     assert [len(found[split]) for split in ("train", "val")] == [8, 5]
     assert len(found["val"].ids) > 0
@@ -209,7 +209,7 @@ def test_where_the_data_sets_folder_is_looked_for(
 
 def test_labels_that_are_nowhere_are_an_error(tiny_yolo: Path) -> None:
     os.rename(tiny_yolo.parent / "labels", tiny_yolo.parent / "label")
-    with pytest.raises(ValueError, match=r"no picture has labels: looked for .*labels/train/picture_0"):
+    with pytest.raises(ValueError, match=r"no image has labels: looked for .*labels/train/image_0"):
         read_yolo(tiny_yolo)
 
 
@@ -219,8 +219,8 @@ def test_a_test_split_that_is_not_there_does_not_stop_training(edit_yaml: Callab
         assert set(read_yolo(path)) == {"train", "val"}
 
 
-def test_unreadable_pictures_are_counted(tiny_yolo: Path) -> None:
+def test_unreadable_images_are_counted(tiny_yolo: Path) -> None:
     for n in (1, 2):
-        (tiny_yolo.parent / f"images/train/picture_{n}.png").write_bytes(b"spoilt")
-    with pytest.raises(ValueError, match=r"picture_1\.png: its size cannot be read .*and 1 more like it"):
+        (tiny_yolo.parent / f"images/train/image_{n}.png").write_bytes(b"spoilt")
+    with pytest.raises(ValueError, match=r"image_1\.png: its size cannot be read .*and 1 more like it"):
         read_yolo(tiny_yolo)

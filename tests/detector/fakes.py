@@ -13,14 +13,14 @@ from detector.imaging.letterbox import fit_letterbox, to_canvas
 
 CATEGORY_IDS = [7, 22, 90]
 CLASS_NAMES = ["cat", "dog", "bird"]
-PICTURE, CANVAS = (81, 120), (64, 64)  # height, width
-Answer = list[tuple[list[float], float, int]]  # a picture's detections: x1 y1 x2 y2 in its pixels, score, label
+IMAGE, CANVAS = (81, 120), (64, 64)  # height, width
+Answer = list[tuple[list[float], float, int]]  # an image's detections: x1 y1 x2 y2 in its pixels, score, label
 
 
 def coco_dict(images: list[int], objects: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return COCO ground truth for pictures with ``images`` as ids; ``objects`` are annotations without an id."""
+    """Return COCO ground truth for images with ``images`` as ids; ``objects`` are annotations without an id."""
     return {
-        "images": [{"id": i, "file_name": f"{i}.jpg", "height": PICTURE[0], "width": PICTURE[1]} for i in images],
+        "images": [{"id": i, "file_name": f"{i}.jpg", "height": IMAGE[0], "width": IMAGE[1]} for i in images],
         "annotations": [{"id": i, **annotation} for i, annotation in enumerate(objects, start=1)],
         "categories": [{"id": i, "name": name} for i, name in zip(CATEGORY_IDS, CLASS_NAMES)],
     }
@@ -39,7 +39,7 @@ def raw_output(answers: list[Answer], num_anchors: int) -> dict[str, Tensor]:
     scores = torch.full((len(answers), len(CATEGORY_IDS), num_anchors), -30.0)
     for i, answer in enumerate(answers):
         for j, (box, score, label) in enumerate(answer):
-            x1, y1, x2, y2 = to_canvas(np.array([box]), fit_letterbox(PICTURE, CANVAS))[0].tolist()
+            x1, y1, x2, y2 = to_canvas(np.array([box]), fit_letterbox(IMAGE, CANVAS))[0].tolist()
             boxes[i, :, j] = torch.tensor([-x1, -y1, x2, y2])
             scores[i, label, j] = torch.logit(torch.tensor(score))
     return {"boxes": boxes, "scores": scores}
@@ -75,7 +75,7 @@ class RoteDetector(L.LightningModule):
 
 
 def samples(images: list[int]) -> list[dict[str, Any]]:
-    place = fit_letterbox(PICTURE, CANVAS)
+    place = fit_letterbox(IMAGE, CANVAS)
     nothing = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.long)}
     return [
         {"image": torch.zeros(3, *CANVAS, dtype=torch.uint8), "target": {**nothing, "image_id": i, "letterbox": place}}
@@ -88,7 +88,7 @@ def collate(rows: list[dict[str, Any]]) -> Batch:
 
 
 class RoteData(L.LightningDataModule):
-    """The same pictures for every split, with the ground truth of each."""
+    """The same images for every split, with the ground truth of each."""
 
     def __init__(self, images: list[int], truth: dict[str, dict[str, Any]], batch_size: int = 2) -> None:
         super().__init__()

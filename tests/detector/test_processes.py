@@ -18,7 +18,7 @@ from tests.processes import Processes
 
 
 class Uneven(Rectangles):
-    """Every other picture has no object, so that one of two processes has none at all."""
+    """Every other image has no object, so that one of two processes has none at all."""
 
     def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
         image, target = super().__getitem__(0 if index == 0 else index + 2)
@@ -49,7 +49,7 @@ def first_step(tmp_path: Path, count: int, processes: Processes) -> dict[str, An
 
 @pytest.mark.filterwarnings("ignore")
 def test_two_processes_have_the_gradient_of_one(tmp_path: Path, processes: Processes) -> None:
-    """2 x 4 pictures against 1 x 8, norms frozen; one process sees no object, and no parameter is reported unused."""
+    """2 x 4 images against 1 x 8, norms frozen; one process sees no object, and no parameter is reported unused."""
     one, two = first_step(tmp_path, 1, processes), first_step(tmp_path, 2, processes)
     assert_same(two["gradients"], one["gradients"])
     torch.testing.assert_close(two["loss"], one["loss"], rtol=1e-4, atol=1e-5)

@@ -15,7 +15,7 @@ import yaml
 from PIL import Image
 
 from data.__main__ import main
-from data.check.findings import check_annotations, picture_kind
+from data.check.findings import check_annotations, image_kind
 from data.coco import read_coco
 
 Edit = Callable[[str, Callable[[dict[str, Any]], Any]], Path]
@@ -44,7 +44,7 @@ def test_a_sound_set_has_no_errors(check: Callable) -> None:
     assert status == 0
     assert report.splitlines()[-2] == "0 errors, 1 warning: training can start"
     assert "train: 3 classes have fewer than 10 objects (red: 4; green: 4; blue: 4)" in report
-    assert "8 pictures, 1 without objects; 13 objects, 1 crowd among them; 1.6 a picture, at most 3" in report
+    assert "8 images, 1 without objects; 13 objects, 1 crowd among them; 1.6 an image, at most 3" in report
     assert "class balance: 4 x" in report
 
 
@@ -58,47 +58,47 @@ def test_doubtful_boxes_are_counted(check: Callable, edit_json: Edit) -> None:
     edit_json("train", faulty_boxes)
     status, report = check("--quick")
     assert status == 0
-    assert "train: 1 box has no area inside the picture" in report
-    assert "(annotation 1010 in picture_0.png)" in report
-    assert "train: 1 box sticks out of the picture; clipped for training (annotation 1011 in picture_0.png)" in report
+    assert "train: 1 box has no area inside the image" in report
+    assert "(annotation 1010 in image_0.png)" in report
+    assert "train: 1 box sticks out of the image; clipped for training (annotation 1011 in image_0.png)" in report
     assert "train: 1 box repeats another one" in report
 
 
 def test_errors_of_all_splits_are_reported_and_stop(check: Callable, edit_json: Edit, tiny_coco: Path) -> None:
     edit_json("train", lambda content: content["annotations"][0].update(category_id=8))
-    os.remove(tiny_coco / "images/val/picture_2.png")
+    os.remove(tiny_coco / "images/val/image_2.png")
     status, report = check()
     assert status == 1
     assert "annotation 1010 refers to category_id 8" in report
-    assert "1 of 5 pictures is not in" in report
+    assert "1 of 5 images is not in" in report
     assert report.splitlines()[-2] == "2 errors, 0 warnings"
 
 
 def test_files_are_decoded(check: Callable, tiny_coco: Path) -> None:
     """Unreadable, of another size, of every kind, and the same in train and val, or twice in train."""
     train, val = tiny_coco / "images/train", tiny_coco / "images/val"
-    (train / "picture_0.png").write_bytes(b"spoilt")
-    cv2.imwrite(str(train / "picture_1.png"), np.zeros((48, 64, 3), np.uint8))  # 64 x 48 on file
-    shutil.copy(train / "picture_4.png", val / "picture_0.png")
-    cv2.imwrite(str(train / "picture_2.png"), np.zeros((80, 60), np.uint16))
-    Image.new("RGBA", (47, 33)).save(train / "picture_3.png")
+    (train / "image_0.png").write_bytes(b"spoilt")
+    cv2.imwrite(str(train / "image_1.png"), np.zeros((48, 64, 3), np.uint8))  # 64 x 48 on file
+    shutil.copy(train / "image_4.png", val / "image_0.png")
+    cv2.imwrite(str(train / "image_2.png"), np.zeros((80, 60), np.uint16))
+    Image.new("RGBA", (47, 33)).save(train / "image_3.png")
     exif = Image.Exif()
     exif[0x0112] = 3
-    Image.new("RGB", (50, 50)).save(train / "picture_7.png", exif=exif)
-    Image.new("CMYK", (50, 100)).save(train / "picture_5.png", "JPEG")  # the name does not matter
+    Image.new("RGB", (50, 50)).save(train / "image_7.png", exif=exif)
+    Image.new("CMYK", (50, 100)).save(train / "image_5.png", "JPEG")  # the name does not matter
     status, report = check()
     assert status == 1
-    assert "train: 2 pictures cannot be used" in report
-    assert "picture_0.png: is not a whole picture" in report
-    assert "picture_1.png: the picture is 64 x 48" in report
-    assert "val: 1 picture is also in train (the same content)" in report
-    assert "train: 1 picture (16 bits a channel) read as the upper 8 bits" in report
-    assert "train: 1 picture (with transparency) read as the colours that are stored" in report
-    assert "train: 1 picture (CMYK) read as RGB (picture_5.png)" in report
-    assert "train: 1 picture has an EXIF rotation" in report
+    assert "train: 2 images cannot be used" in report
+    assert "image_0.png: is not a whole image" in report
+    assert "image_1.png: the image is 64 x 48" in report
+    assert "val: 1 image is also in train (the same content)" in report
+    assert "train: 1 image (16 bits a channel) read as the upper 8 bits" in report
+    assert "train: 1 image (with transparency) read as the colors that are stored" in report
+    assert "train: 1 image (CMYK) read as RGB (image_5.png)" in report
+    assert "train: 1 image has an EXIF rotation" in report
 
 
-def test_classes_and_pictures_are_compared_between_splits(tiny_coco: Path, edit_json: Edit) -> None:
+def test_classes_and_images_are_compared_between_splits(tiny_coco: Path, edit_json: Edit) -> None:
     def drop_blue(content: dict[str, Any]) -> None:
         content["annotations"] = [a for a in content["annotations"] if a["category_id"] != 90]
 
@@ -109,20 +109,20 @@ def test_classes_and_pictures_are_compared_between_splits(tiny_coco: Path, edit_
     val = read_coco(tiny_coco / "annotations/val.json", tiny_coco / "images/val")
     lines = [finding.line() for finding in check_annotations({"train": train, "val": val}, (640, 640))]
     assert "all: 1 of 4 classes is never used (unused)" in lines
-    assert "val: 1 class is only here and not in train: never learnt (blue)" in lines
+    assert "val: 1 class is only here and not in train: never learned (blue)" in lines
     lines = [finding.line() for finding in check_annotations({"train": val, "val": train}, (640, 640))]
     assert "val: 1 class of train is not in val: never measured (blue)" in lines
     found = check_annotations({"train": train, "val": train}, (640, 640))
     leaks = [finding for finding in found if "also in train (the same file)" in finding.text]
     assert [(leak.split, leak.level) for leak in leaks] == [("val", "warning")]
-    assert leaks[0].text.startswith("8 pictures")
+    assert leaks[0].text.startswith("8 images")
 
 
 def test_tiny_objects_are_counted_in_pixels_of_the_input(tiny_coco: Path) -> None:
     train = read_coco(tiny_coco / "annotations/train.json", tiny_coco / "images/train")
     texts = {size: [f.text for f in check_annotations({"train": train}, (size, size))] for size in (16, 640)}
     assert any(text.startswith("0.0% of the objects are smaller than 8 x 8") for text in texts[640])
-    # On 16 pixels each picture's longer side becomes 16: all but the boxes above half of it in side are tiny.
+    # On 16 pixels each image's longer side becomes 16: all but the boxes above half of it in side are tiny.
     sides = [((w * h) ** 0.5) * 16 / max(size) for size, w, h in objects(tiny_coco)]
     share = np.mean(np.array(sides) < 8)
     assert any(text.startswith(f"{share:.1%} of the objects") for text in texts[16])
@@ -136,12 +136,12 @@ def objects(root: Path) -> list[tuple[tuple[int, int], float, float]]:
 
 @pytest.mark.parametrize(
     ("mode", "suffix", "kind"),
-    [("L", "png", "greyscale"), ("CMYK", "jpeg", "CMYK"), ("RGBA", "png", "with transparency"), ("P", "png", "palette"),
+    [("L", "png", "grayscale"), ("CMYK", "jpeg", "CMYK"), ("RGBA", "png", "with transparency"), ("P", "png", "palette"),
      ("I;16", "png", "16 bits a channel"), ("RGB", "jpeg", "RGB"), ("LA", "png", "with transparency")],
 )  # fmt: skip
-def test_kinds_of_pictures(tmp_path: Path, mode: str, suffix: str, kind: str) -> None:
+def test_kinds_of_images(tmp_path: Path, mode: str, suffix: str, kind: str) -> None:
     Image.new(mode, (5, 4)).save(tmp_path / f"a.{suffix}")
-    assert picture_kind((tmp_path / f"a.{suffix}").read_bytes()) == kind
+    assert image_kind((tmp_path / f"a.{suffix}").read_bytes()) == kind
 
 
 class Tags(HTMLParser):
@@ -157,7 +157,7 @@ class Tags(HTMLParser):
         self.outside += [v or "" for k, v in attrs if k in ("src", "href") and not (v or "").startswith("data:")]
 
 
-def test_the_page_is_self_contained_and_shows_plots_and_pictures(check: Callable, edit_json: Edit) -> None:
+def test_the_page_is_self_contained_and_shows_plots_and_images(check: Callable, edit_json: Edit) -> None:
     def rename(content: dict[str, Any]) -> None:
         content["categories"][0]["name"] = "<b>red & hot</b>"
 

@@ -1,4 +1,4 @@
-"""The embedded data set: the same pictures every time, true boxes, and a folder that is whole or absent."""
+"""The embedded data set: the same images every time, true boxes, and a folder that is whole or absent."""
 
 import hashlib
 import json
@@ -13,16 +13,16 @@ import pytest
 import yaml
 
 from data import CocoDataModule
-from data.shapes import draw as shape_pictures
+from data.shapes import draw as drawing_code
 from data.shapes import write as shapes
-from data.shapes.draw import CLASSES, DECOYS, Picture, draw_picture
+from data.shapes.draw import CLASSES, DECOYS, Drawing, draw_image
 from data.shapes.write import MARKER, draw_shapes
 from tests.processes import FORKSERVER
 
 
 @pytest.fixture(scope="module")
-def pictures() -> list[Picture]:
-    return [draw_picture(0, "train", index) for index in range(150)]
+def drawings() -> list[Drawing]:
+    return [draw_image(0, "train", index) for index in range(150)]
 
 
 @pytest.fixture(scope="module")
@@ -46,52 +46,52 @@ def extent(mask: np.ndarray) -> tuple[int, int, int, int]:
     return columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
 
 
-def test_a_picture_depends_on_seed_split_and_index_alone(pictures: list[Picture]) -> None:
+def test_a_image_depends_on_seed_split_and_index_alone(drawings: list[Drawing]) -> None:
     np.random.seed(7)  # noqa: NPY002  the global state must not matter
     cv2.setRNGSeed(7)
-    again = draw_picture(0, "train", 3)
-    np.testing.assert_array_equal(again.image, pictures[3].image)
-    np.testing.assert_array_equal(again.boxes, pictures[3].boxes)
-    assert again.labels == pictures[3].labels
+    again = draw_image(0, "train", 3)
+    np.testing.assert_array_equal(again.image, drawings[3].image)
+    np.testing.assert_array_equal(again.boxes, drawings[3].boxes)
+    assert again.labels == drawings[3].labels
     others = [(0, "train", 3), (1, "train", 3), (0, "val", 3), (0, "train", 4)]
-    assert len({hashlib.sha256(draw_picture(*other).image.tobytes()).hexdigest() for other in others}) == len(others)
+    assert len({hashlib.sha256(draw_image(*other).image.tobytes()).hexdigest() for other in others}) == len(others)
 
 
-def test_another_process_draws_the_same_pixels(pictures: list[Picture]) -> None:
+def test_another_process_draws_the_same_pixels(drawings: list[Drawing]) -> None:
     with multiprocessing.get_context(FORKSERVER).Pool(1) as pool:
-        other = pool.apply(draw_picture, (0, "train", 0))
-    np.testing.assert_array_equal(other.image, pictures[0].image)
+        other = pool.apply(draw_image, (0, "train", 0))
+    np.testing.assert_array_equal(other.image, drawings[0].image)
 
 
-def test_sizes_classes_and_empty_pictures(pictures: list[Picture]) -> None:
-    boxes = np.concatenate([picture.boxes for picture in pictures])
+def test_sizes_classes_and_empty_images(drawings: list[Drawing]) -> None:
+    boxes = np.concatenate([drawing.boxes for drawing in drawings])
     small = ((boxes[:, 2:] - boxes[:, :2]).prod(axis=1) < 32**2).mean()
     assert 0.25 < small < 0.45
-    counts = Counter(label for picture in pictures for label in picture.labels)
+    counts = Counter(label for drawing in drawings for label in drawing.labels)
     assert min(counts[label] for label in range(len(CLASSES))) > len(boxes) / len(CLASSES) / 2
-    objects = [len(picture.labels) for picture in pictures]
+    objects = [len(drawing.labels) for drawing in drawings]
     assert min(objects) == 0
     assert max(objects) == 7
     assert 0.01 < np.mean(np.array(objects) == 0) < 0.1
-    assert len({picture.image.shape for picture in pictures}) > 100
-    for picture in pictures:
-        height, width = picture.image.shape[:2]
-        assert picture.boxes.shape == (len(picture.labels), 4)
-        assert (picture.boxes >= 0).all()
-        assert (picture.boxes <= [width, height, width, height]).all()
+    assert len({drawing.image.shape for drawing in drawings}) > 100
+    for drawing in drawings:
+        height, width = drawing.image.shape[:2]
+        assert drawing.boxes.shape == (len(drawing.labels), 4)
+        assert (drawing.boxes >= 0).all()
+        assert (drawing.boxes <= [width, height, width, height]).all()
 
 
 @pytest.mark.parametrize("kind", CLASSES + DECOYS)
 def test_boxes_are_tight_around_the_painted_pixels(kind: str) -> None:
     rng = np.random.default_rng(0)
     for _ in range(20):
-        contours = shape_pictures.pose(shape_pictures.outline(kind, rng), rng.uniform(15, 70), rng)
-        centre = rng.uniform((0, 0), (100, 80))  # many are cut off by the border
-        shape = shape_pictures.stamp(kind, [contour + centre for contour in contours], height=80, width=100)
+        contours = drawing_code.pose(drawing_code.outline(kind, rng), rng.uniform(15, 70), rng)
+        center = rng.uniform((0, 0), (100, 80))  # many are cut off by the border
+        shape = drawing_code.stamp(kind, [contour + center for contour in contours], height=80, width=100)
         if shape.coverage.sum() < 20:
             continue  # such a shape is never drawn
         canvas = np.full((80, 100, 3), 128, dtype=np.float32)
-        shape_pictures.paint_shape(canvas, shape, rng)
+        drawing_code.paint_shape(canvas, shape, rng)
         np.testing.assert_allclose(shape.box, extent((canvas != 128).any(axis=2)), atol=1)
 
 
@@ -100,10 +100,9 @@ def test_boxes_equal_the_extent_of_the_outline(kind: str) -> None:
     rng = np.random.default_rng(1)
     for size in (15, 31, 80, 120):
         contours = [
-            contour + np.array((150.3, 140.8))
-            for contour in shape_pictures.pose(shape_pictures.outline(kind, rng), size, rng)
+            contour + np.array((150.3, 140.8)) for contour in drawing_code.pose(drawing_code.outline(kind, rng), size, rng)
         ]
-        shape = shape_pictures.stamp(kind, contours, height=300, width=320)
+        shape = drawing_code.stamp(kind, contours, height=300, width=320)
         expected = (*contours[0].min(axis=0), *contours[0].max(axis=0))
         np.testing.assert_allclose(shape.box, expected, atol=0.5)
         assert max(expected[2] - expected[0], expected[3] - expected[1]) == pytest.approx(size)
@@ -113,7 +112,7 @@ def test_no_shape_is_hidden_by_more_than_seventy_per_cent() -> None:
     shares = []
     for seed in range(60):
         free = np.ones((300, 260), dtype=np.float32)
-        for shape in shape_pictures.arrange(300, 260, np.random.default_rng(seed)):
+        for shape in drawing_code.arrange(300, 260, np.random.default_rng(seed)):
             shares.append((shape.coverage * free[shape.window]).sum() / shape.area)
             free[shape.window] *= 1 - shape.coverage
     assert min(shares) >= 0.3 - 1e-4
@@ -136,16 +135,16 @@ def test_files_are_coco(root: Path) -> None:
 
 
 def test_the_files_hold_what_is_drawn(root: Path) -> None:
-    picture, content = draw_picture(0, "val", 4), annotations(root, "val")
+    drawing, content = draw_image(0, "val", 4), annotations(root, "val")
     stored = cv2.imread(str(root / "val" / content["images"][4]["file_name"]))
-    assert np.abs(stored.astype(float) - picture.image).mean() < 6  # JPEG
+    assert np.abs(stored.astype(float) - drawing.image).mean() < 6  # JPEG
     boxes = np.array([entry["bbox"] for entry in content["annotations"] if entry["image_id"] == 5]).reshape(-1, 4)
-    np.testing.assert_array_equal(boxes[:, :2] + boxes[:, 2:], picture.boxes[:, 2:])
+    np.testing.assert_array_equal(boxes[:, :2] + boxes[:, 2:], drawing.boxes[:, 2:])
 
 
 def test_a_second_call_does_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = contents(root)
-    monkeypatch.setattr(shapes, "draw_picture", lambda *_: pytest.fail("drew again"))
+    monkeypatch.setattr(shapes, "draw_image", lambda *_: pytest.fail("drew again"))
     assert draw_shapes(root, num_train=12, num_val=5) == root
     assert contents(root) == before
 
@@ -158,12 +157,12 @@ def test_other_numbers_replace_the_set(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_drawing_leaves_nothing_and_is_made_up_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(seed: int, split: str, index: int) -> Picture:
+    def interrupted(seed: int, split: str, index: int) -> Drawing:
         if split == "val":
             raise KeyboardInterrupt
-        return draw_picture(seed, split, index)
+        return draw_image(seed, split, index)
 
-    monkeypatch.setattr(shapes, "draw_picture", interrupted)
+    monkeypatch.setattr(shapes, "draw_image", interrupted)
     with pytest.raises(KeyboardInterrupt):
         draw_shapes(tmp_path / "set", num_train=2, num_val=1)
     assert list(tmp_path.iterdir()) == []
@@ -191,13 +190,13 @@ def test_processes_that_draw_at_once_do_not_collide(tmp_path: Path) -> None:
 
 
 def test_the_slower_of_two_processes_keeps_the_set_of_the_faster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def overtaken(seed: int, split: str, index: int) -> Picture:
+    def overtaken(seed: int, split: str, index: int) -> Drawing:
         monkeypatch.undo()
         draw_shapes(tmp_path / "set", num_train=1, num_val=1)
         (tmp_path / "set" / "seen").touch()
-        return draw_picture(seed, split, index)
+        return draw_image(seed, split, index)
 
-    monkeypatch.setattr(shapes, "draw_picture", overtaken)
+    monkeypatch.setattr(shapes, "draw_image", overtaken)
     draw_shapes(tmp_path / "set", num_train=1, num_val=1)
     assert (tmp_path / "set" / "seen").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
@@ -234,7 +233,7 @@ def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
 
 def test_the_data_module_draws_the_embedded_set_on_first_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(shapes.draw_shapes, "__defaults__", (6, 2, 0))  # fewer pictures
+    monkeypatch.setattr(shapes.draw_shapes, "__defaults__", (6, 2, 0))  # fewer images
     config = yaml.safe_load((Path(shapes.__file__).parents[2] / "configs/data/shapes.yaml").read_text())["data"]
     data = CocoDataModule(**config, image_size=64, batch_size=2, num_workers=0)
     assert data.class_names == list(CLASSES)

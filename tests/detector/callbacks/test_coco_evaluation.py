@@ -22,7 +22,7 @@ from detector.evaluation.coco_files import detection_rows, load_ground_truth, wr
 from tests.detector.fakes import (
     CATEGORY_IDS,
     CLASS_NAMES,
-    PICTURE,
+    IMAGE,
     Answer,
     RoteData,
     RoteDetector,
@@ -336,13 +336,13 @@ def test_errors_during_an_evaluation_name_the_remedy(tmp_path: Path) -> None:
         quiet_trainer(tmp_path, evaluation).validate(RoteDetector({}), unknown)
 
 
-def test_boxes_go_back_to_the_picture(tmp_path: Path) -> None:
-    truth = coco_dict([1], [thing(1, DOG, [0, 0, PICTURE[1], PICTURE[0]])])
-    answer: Answer = [([-9.0, -9.0, PICTURE[1] + 9.0, PICTURE[0] + 9.0], 0.5, 1)]
+def test_boxes_go_back_to_the_image(tmp_path: Path) -> None:
+    truth = coco_dict([1], [thing(1, DOG, [0, 0, IMAGE[1], IMAGE[0]])])
+    answer: Answer = [([-9.0, -9.0, IMAGE[1] + 9.0, IMAGE[0] + 9.0], 0.5, 1)]
     trainer = quiet_trainer(tmp_path, CocoEvaluation(ground_truth=truth))
     trainer.validate(RoteDetector({1: answer}), DataLoader(samples([1]), collate_fn=collate), verbose=False)
     (entry,) = json.loads((tmp_path / "predictions.json").read_text())
-    assert entry["bbox"] == [0.0, 0.0, PICTURE[1], PICTURE[0]]
+    assert entry["bbox"] == [0.0, 0.0, IMAGE[1], IMAGE[0]]
     assert trainer.callback_metrics["val/AP"] == 1
 
 

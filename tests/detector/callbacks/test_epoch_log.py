@@ -13,7 +13,7 @@ from detector.callbacks.coco_evaluation import CocoEvaluation
 from detector.callbacks.epoch_log import EpochLog
 from detector.callbacks.prediction_sheet import PredictionSheet, compare
 from detector.imaging.letterbox import fit_letterbox, to_canvas
-from tests.detector.fakes import CANVAS, CATEGORY_IDS, CLASS_NAMES, PICTURE, Answer, RoteData, RoteDetector, coco_dict
+from tests.detector.fakes import CANVAS, CATEGORY_IDS, CLASS_NAMES, IMAGE, Answer, RoteData, RoteDetector, coco_dict
 
 IMAGES = [1, 2, 3, 4, 5]
 BOX = [10.0, 20.0, 70.0, 60.0]
@@ -56,7 +56,7 @@ def test_a_long_epoch_without_a_progress_bar_gives_signs_of_life(
 ) -> None:
     run(tmp_path, EpochLog(), max_epochs=1)
     assert "batches" not in capsys.readouterr().out  # a short one does not
-    monkeypatch.setattr(run_log, "SIGN_OF_LIFE_SECONDS", 0.0)
+    monkeypatch.setattr(run_log, "PROGRESS_LINE_SECONDS", 0.0)
     run(tmp_path, EpochLog(), max_epochs=1)
     assert re.search(r"epoch 0: 1 of \d+ batches, [\d.]+ images/s\n", capsys.readouterr().out)
 
@@ -73,7 +73,7 @@ def test_columns_stay_under_their_names(tmp_path: Path) -> None:
     assert len({len(line) for line in (tmp_path / "train.log").read_text().splitlines()}) == 1
 
 
-def test_the_sheet_holds_the_first_pictures(tmp_path: Path) -> None:
+def test_the_sheet_holds_the_first_images(tmp_path: Path) -> None:
     run(tmp_path, PredictionSheet(num_images=3), max_epochs=1)
     page = cv2.imread(str(tmp_path / "val_predictions.jpg"))
     pair = compare(torch.zeros(3, *CANVAS), no_objects(), nothing_found(), CLASS_NAMES).shape
@@ -106,7 +106,7 @@ def test_bytes_and_floats_are_drawn_alike(image: torch.Tensor) -> None:
 
 
 def test_boxes_are_drawn_where_they_are() -> None:
-    place = fit_letterbox(PICTURE, CANVAS)
+    place = fit_letterbox(IMAGE, CANVAS)
     box = torch.from_numpy(to_canvas(np.array([BOX]), place))
     target = {"boxes": box, "labels": torch.tensor([1])}
     drawn = compare(torch.zeros(3, *CANVAS), target, nothing_found(), CLASS_NAMES, size=640)[-644:-4, 4:644]

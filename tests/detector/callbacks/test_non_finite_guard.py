@@ -16,7 +16,7 @@ from tests.detector.training.test_module import Rectangles, collate, module, tra
 
 
 class Poisoned(Rectangles):
-    """Float pictures, those in ``bad`` without a number in them; image ids start at 500."""
+    """Float images, those in ``bad`` without a number in them; image ids start at 500."""
 
     def __init__(self, num_images: int, bad: set[int]) -> None:
         super().__init__(num_images)

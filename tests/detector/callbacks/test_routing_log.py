@@ -60,10 +60,10 @@ def expected_mixtures(network: torch.nn.Module, num_images: int) -> dict[str, to
         layer.register_forward_pre_hook(
             lambda layer, inputs, name=name: seen.setdefault(name, []).append(layer.mixture(inputs[0]))
         )
-    pictures = Rectangles(num_images)
+    images = Rectangles(num_images)
     with torch.no_grad():
         for i in range(num_images):
-            network.eval()(pictures[i][0][None] / 255)
+            network.eval()(images[i][0][None] / 255)
     return {f"model.{name}": torch.cat(rows) for name, rows in seen.items()}
 
 

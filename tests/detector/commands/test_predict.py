@@ -1,4 +1,4 @@
-"""``python -m detector predict``: pictures and videos in, pictures, videos, JSON, CSV and crops out."""
+"""``python -m detector predict``: images and videos in, images, videos, JSON, CSV and crops out."""
 
 import csv
 import json
@@ -23,7 +23,7 @@ SETTINGS = ["--score_threshold", "0", "--max_detections", "4"]
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> str:
     torch.manual_seed(0)
-    info = WeightsInfo("yolo26_n", class_names=["cat", "a/b: ö"], category_ids=[7, 9], image_size=(64, 96), licence="MIT")
+    info = WeightsInfo("yolo26_n", class_names=["cat", "a/b: ö"], category_ids=[7, 9], image_size=(64, 96), license="MIT")
     save_weights(tmp_path / "w.safetensors", build_detector("yolo26_n", 2).state_dict(), info)
     return str(tmp_path / "w.safetensors")
 
@@ -43,9 +43,9 @@ def test_everything_is_written(checkpoint: str, media: Path, tmp_path: Path, cap
     out = tmp_path / "out"
     extras = ["--csv", "--crops", "--batch_size", "4", "--out", str(out)]
     assert main(["predict", checkpoint, str(media), *SETTINGS, *extras]) == 0
-    assert "6 pictures and frames, 24 objects" in capsys.readouterr().out
-    pictures = {str(p.relative_to(out / "pictures")) for p in (out / "pictures").rglob("*") if p.is_file()}
-    assert pictures == {"a.mp4", "b.jpg", "deep/c.png", "d.png"}
+    assert "6 images and frames, 24 objects" in capsys.readouterr().out
+    images = {str(p.relative_to(out / "pictures")) for p in (out / "pictures").rglob("*") if p.is_file()}
+    assert images == {"a.mp4", "b.jpg", "deep/c.png", "d.png"}
     assert read_upright(out / "pictures/b.jpg").shape == (40, 60, 3)
     video = cv2.VideoCapture(str(out / "pictures/a.mp4"))
     assert [video.read()[0] for _ in range(4)] == [True, True, True, False]
@@ -61,9 +61,9 @@ def test_predictions_are_a_coco_file(checkpoint: str, media: Path, tmp_path: Pat
     assert [path.name for path in out.iterdir()] == ["predictions.json"]
     coco = COCO(str(out / "predictions.json"))
     assert {i: c["name"] for i, c in coco.cats.items()} == {7: "cat", 9: "a/b: ö"}
-    picture = next(image for image in coco.imgs.values() if image["file_name"].endswith("c.png"))
-    assert (picture["height"], picture["width"], "frame" in picture) == (41, 60, False)
-    entries = coco.imgToAnns[picture["id"]]
+    entry = next(image for image in coco.imgs.values() if image["file_name"].endswith("c.png"))
+    assert (entry["height"], entry["width"], "frame" in entry) == (41, 60, False)
+    entries = coco.imgToAnns[entry["id"]]
     (expected,) = load_detector(checkpoint)(media / "deep/c.png", score_threshold=0, max_detections=4)
     x1, y1, w, h = torch.tensor([entry["bbox"] for entry in entries]).T
     torch.testing.assert_close(torch.stack((x1, y1, x1 + w, y1 + h), dim=1), expected.boxes, atol=1e-3, rtol=0)
@@ -71,7 +71,7 @@ def test_predictions_are_a_coco_file(checkpoint: str, media: Path, tmp_path: Pat
     assert [entry["category_id"] for entry in entries] == expected.category_ids
     seconds = [image["seconds"] for image in coco.imgs.values() if image["file_name"].endswith("a.avi")]
     assert seconds == [0.0, 0.1, 0.2]
-    assert json.loads((out / "predictions.json").read_text())["info"]["licence_of_weights"] == "MIT"
+    assert json.loads((out / "predictions.json").read_text())["info"]["license_of_weights"] == "MIT"
 
 
 def test_classes_size_and_branch(checkpoint: str, media: Path, tmp_path: Path) -> None:
@@ -90,14 +90,14 @@ def test_classes_size_and_branch(checkpoint: str, media: Path, tmp_path: Path) -
 def test_unreadable_files_are_named_and_the_rest_is_done(
     checkpoint: str, media: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    (media / "bad.jpg").write_text("no picture")
+    (media / "bad.jpg").write_text("no image")
     (media / "notes.txt").touch()
     out = tmp_path / "out"
     assert main(["predict", checkpoint, str(media), "lost.png", *SETTINGS, "--out", str(out)]) == 1
     printed = capsys.readouterr()
     assert "1 other file in the folders was left out" in printed.out
     assert "2 inputs could not be read and were skipped" in printed.err
-    assert "bad.jpg: is not a whole picture" in printed.err
+    assert "bad.jpg: is not a whole image" in printed.err
     assert "lost.png: there is no such file" in printed.err
     assert len(json.loads((out / "predictions.json").read_text())["images"]) == 6
 

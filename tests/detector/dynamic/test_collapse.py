@@ -10,8 +10,8 @@ from tests.detector.training.test_module import Rectangles, collate
 
 
 def batches(number: int = 2) -> list[dict]:
-    pictures = Rectangles(2 * number)
-    return [collate([pictures[2 * i], pictures[2 * i + 1]]) for i in range(number)]
+    images = Rectangles(2 * number)
+    return [collate([images[2 * i], images[2 * i + 1]]) for i in range(number)]
 
 
 @pytest.mark.parametrize("case", [{}, {"groups": 2, "stride": 2}, {"bias": False}], ids=str)

@@ -91,7 +91,7 @@ def test_layout_and_precision_are_kept() -> None:
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_folding_the_normalisation_changes_nothing(bias: bool) -> None:
+def test_folding_the_normalization_changes_nothing(bias: bool) -> None:
     torch.manual_seed(0)
     block = ConvNormAct(8, 12, 3).double()
     block.conv = DynamicConv2d(8, 12, 3, padding=1, bias=bias, routing="sigmoid").double()

@@ -25,7 +25,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 openvino = pytest.importorskip("openvino")
 
 SIZE = (64, 96)
-INFO = {"class_names": ["cat", "Kühe", "dog"], "category_ids": [7, 9, 90], "image_size": SIZE, "licence": "MIT"}
+INFO = {"class_names": ["cat", "Kühe", "dog"], "category_ids": [7, 9, 90], "image_size": SIZE, "license": "MIT"}
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def predictor() -> Predictor:
 
 
 def lively(variant: str) -> Predictor:
-    """An untrained detector whose outputs depend on the picture, so that no two scores are equal."""
+    """An untrained detector whose outputs depend on the image, so that no two scores are equal."""
     torch.manual_seed(0)
     detector = build_detector(variant, 3)
     for norm in (m for m in detector.modules() if isinstance(m, torch.nn.BatchNorm2d)):
@@ -47,11 +47,11 @@ def lively(variant: str) -> Predictor:
                 cls[-1].bias.zero_()
         for layer in (m for m in detector.modules() if isinstance(m, DynamicConv2d)):
             layer.router.weight.mul_(3)
-        detector(pictures(8, contrast=1))
+        detector(random_images(8, contrast=1))
     return Predictor(detector.eval(), WeightsInfo(variant, **INFO))
 
 
-def pictures(number: int, size: tuple[int, int] = SIZE, contrast: float = 0.4) -> Tensor:
+def random_images(number: int, size: tuple[int, int] = SIZE, contrast: float = 0.4) -> Tensor:
     """Coarse noise, (number, 3, H, W) in 0..1, of growing contrast."""
     strength = torch.linspace(contrast / 2, contrast, number)[:, None, None, None]
     coarse = strength * torch.rand(number, 3, size[0] // 8, size[1] // 8)
@@ -97,8 +97,8 @@ def assert_same(predictor: Predictor, images: Tensor, found: list[Any], output: 
             assert ((gap[:, :4].amax(dim=1) < 0.01) & (gap[:, 4] < 1e-4) & (gap[:, 5] == 0)).any(), row
 
 
-def test_the_pictures_tell_detectors_apart(predictor: Predictor) -> None:
-    (detections,) = expected(predictor, pictures(2), "end2end")
+def test_the_images_tell_detectors_apart(predictor: Predictor) -> None:
+    (detections,) = expected(predictor, random_images(2), "end2end")
     assert (detections[0] - detections[1]).abs()[:, 4].max() > 0.001
     assert detections[detections[..., 4] > 0][:, 4].std() > 0.001
 
@@ -115,16 +115,16 @@ def test_all_experts_then_mixing_equals_mixing_first(groups: int) -> None:
 @pytest.mark.parametrize("output", ["end2end", "raw"])
 def test_batch_of_one(predictor: Predictor, output: str, tmp_path: Path) -> None:
     about = export(predictor, tmp_path / "a.onnx", "onnx", ExportSettings(output))
-    images = pictures(1)
+    images = random_images(1)
     for run in (run_onnx, run_openvino):
         assert_same(predictor, images, run(tmp_path / "a.onnx", images), output)
     session = onnxruntime.InferenceSession(tmp_path / "a.onnx", providers=["CPUExecutionProvider"])
     assert session.get_modelmeta().custom_metadata_map == about
     assert json.loads(about["names"]) == predictor.class_names
     assert (json.loads(about["category_ids"]), json.loads(about["image_size"])) == ([7, 9, 90], [64, 96])
-    assert (about["output"], about["licence"], about["dynamic_convolution"]) == (output, "MIT", "mix")
+    assert (about["output"], about["license"], about["dynamic_convolution"]) == (output, "MIT", "mix")
     with pytest.raises(Exception, match=r"[Ii]nvalid dimensions"):
-        run_onnx(tmp_path / "a.onnx", pictures(1, (96, 96)))
+        run_onnx(tmp_path / "a.onnx", random_images(1, (96, 96)))
 
 
 @pytest.mark.parametrize("output", ["end2end", "raw"])
@@ -137,16 +137,16 @@ def test_any_batch_and_size(predictor: Predictor, output: str, tmp_path: Path) -
         {"boxes": ["batch", "anchors", 4], "scores": ["batch", "anchors", 3]},
     )
     for batch, size in ((1, SIZE), (2, SIZE), (5, (128, 160))):
-        images = pictures(batch, size)
+        images = random_images(batch, size)
         for run in (run_onnx, run_openvino):
             assert_same(predictor, images, run(tmp_path / "a.onnx", images), output)
     with pytest.raises(Exception, match=r"dimensions must match|Concat|incompatible"):
-        run_onnx(tmp_path / "a.onnx", pictures(1, (80, 96)))  # 80 is no multiple of 32
+        run_onnx(tmp_path / "a.onnx", random_images(1, (80, 96)))  # 80 is no multiple of 32
 
 
 def test_openvino_files(predictor: Predictor, tmp_path: Path) -> None:
     about = export(predictor, tmp_path / "a.xml", "openvino", ExportSettings(batch_size=None))
-    images = pictures(2)
+    images = random_images(2)
     assert_same(predictor, images, run_openvino(tmp_path / "a.xml", images), "end2end")
     info = openvino.Core().read_model(tmp_path / "a.xml").get_rt_info("model_info")
     assert {name: info[name] for name in about} == about
@@ -156,7 +156,7 @@ def test_openvino_files(predictor: Predictor, tmp_path: Path) -> None:
 def test_torchscript(predictor: Predictor, tmp_path: Path) -> None:
     about = export(predictor, tmp_path / "a.torchscript", "torchscript", ExportSettings("raw", batch_size=2))
     files = {"metadata.json": ""}
-    images = pictures(2)
+    images = random_images(2)
     assert_same(predictor, images, torch.jit.load(tmp_path / "a.torchscript", _extra_files=files)(images), "raw")
     assert json.loads(files["metadata.json"]) == about
 
@@ -166,13 +166,13 @@ def test_torch_export_takes_any_batch(predictor: Predictor, tmp_path: Path) -> N
     files = {"metadata.json": ""}
     program = torch.export.load(tmp_path / "a.pt2", extra_files=files).module()
     for batch in (2, 5):
-        images = pictures(batch)
+        images = random_images(batch)
         assert_same(predictor, images, [program(images)], "end2end")
     assert json.loads(files["metadata.json"]) == about
 
 
 def test_half_precision(predictor: Predictor, tmp_path: Path) -> None:
-    images = pictures(1)
+    images = random_images(1)
     truth = expected(predictor, images, "raw")
     export(predictor, tmp_path / "a.onnx", "onnx", ExportSettings("raw", half=True))
     num_parameters = sum(p.numel() for p in predictor.model.deploy().parameters())
@@ -213,5 +213,5 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     save_weights(weights, predictor.model.state_dict(), predictor.info)
     assert main(["export", str(weights), "--format", "openvino", "--dynamic", "size", "--image_size", "64"]) == 0
     assert "  image_size: [64, 64]" in capsys.readouterr().out
-    images = pictures(1, (96, 64))
+    images = random_images(1, (96, 64))
     assert_same(predictor, images, run_openvino(tmp_path / "w.xml", images), "end2end")

@@ -12,14 +12,14 @@ pytest.importorskip("openvino")
 
 from detector.export.graph import ExportSettings
 from detector.export.int8 import IN_FLOAT, quantize
-from tests.detector.export.test_formats import expected, lively, pictures, run_openvino
+from tests.detector.export.test_formats import expected, lively, random_images, run_openvino
 
 
 @pytest.mark.parametrize("variant", ["yolo26_n", "dyn_n"])
 def test_int8(variant: str, tmp_path: Path) -> None:
     predictor = lively(variant)
     files = []
-    for number, image in enumerate(pictures(4)):
+    for number, image in enumerate(random_images(4)):
         files.append(tmp_path / f"{number}.png")
         cv2.imwrite(str(files[-1]), (image.permute(1, 2, 0).numpy() * 255).astype(np.uint8))
     about = quantize(predictor, tmp_path / "a.xml", files, ExportSettings("raw"))
@@ -27,21 +27,21 @@ def test_int8(variant: str, tmp_path: Path) -> None:
     import openvino
 
     model = openvino.Core().read_model(tmp_path / "a.xml")
-    quantised = {
+    quantized = {
         op.get_friendly_name(): op.input_value(0).get_node().get_type_name() == "FakeQuantize"
         for op in model.get_ops()
         if op.get_type_name() in ("Convolution", "MatMul")
     }
-    in_float = [name for name in quantised if any(re.match(pattern, name) for pattern in IN_FLOAT)]
+    in_float = [name for name in quantized if any(re.match(pattern, name) for pattern in IN_FLOAT)]
     assert len(in_float) >= 6  # the last convolutions of a branch
-    assert not any(quantised[name] for name in in_float)
-    assert sum(quantised.values()) > 60
+    assert not any(quantized[name] for name in in_float)
+    assert sum(quantized.values()) > 60
     num_parameters = sum(p.numel() for p in predictor.model.deploy().parameters())
     assert (tmp_path / "a.bin").stat().st_size < 1.5 * num_parameters  # bytes
-    images = pictures(1)
+    images = random_images(1)
     truth, found = expected(predictor, images, "raw"), run_openvino(tmp_path / "a.xml", images)
     assert 0 < np.abs(found[1] - truth[1].numpy()).mean() < 0.05
-    with pytest.raises(ValueError, match="no pictures to calibrate with"):
+    with pytest.raises(ValueError, match="no images to calibrate with"):
         quantize(predictor, tmp_path / "b.xml", [])
     with pytest.raises(ValueError, match=r"ending in \.xml"):
         quantize(predictor, tmp_path / "b.onnx", files)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from detector.imaging.letterbox import GREY, fit_letterbox, letterbox, to_canvas, to_original
+from detector.imaging.letterbox import GRAY, fit_letterbox, letterbox, to_canvas, to_original
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "misc.json").read_text())["letterbox"]
 
@@ -37,16 +37,16 @@ def test_a_painted_rectangle_lies_in_its_box() -> None:
     image[20:60, 33:133] = 255
     canvas, place = letterbox(image, (160, 224))
     assert canvas.shape == (160, 224, 3)
-    assert (canvas[: place.top] == GREY).all()
-    assert (canvas[place.top + place.height :] == GREY).all()
-    picture = canvas[place.top : place.top + place.height].astype(np.float64).mean(axis=2)
-    ys, xs = np.mgrid[: picture.shape[0], : picture.shape[1]] + 0.5  # pixel centres
-    centre = np.array([(xs * picture).sum(), (ys * picture).sum()]) / picture.sum() + (place.left, place.top)
+    assert (canvas[: place.top] == GRAY).all()
+    assert (canvas[place.top + place.height :] == GRAY).all()
+    pixels = canvas[place.top : place.top + place.height].astype(np.float64).mean(axis=2)
+    ys, xs = np.mgrid[: pixels.shape[0], : pixels.shape[1]] + 0.5  # pixel centers
+    center = np.array([(xs * pixels).sum(), (ys * pixels).sum()]) / pixels.sum() + (place.left, place.top)
     box = to_canvas(np.array([[33.0, 20.0, 133.0, 60.0]]), place)[0]
-    assert np.abs(centre - (box[:2] + box[2:]) / 2).max() < 0.1
+    assert np.abs(center - (box[:2] + box[2:]) / 2).max() < 0.1
 
 
-def test_boxes_are_clipped_to_the_picture_and_may_be_none() -> None:
+def test_boxes_are_clipped_to_the_image_and_may_be_none() -> None:
     place = fit_letterbox((100, 200), (64, 64))
     back = to_original(torch.tensor([[-50.0, -50.0, 90.0, 90.0]]), place)
     assert back.tolist() == [[0.0, 0.0, 200.0, 100.0]]

@@ -1,4 +1,4 @@
-"""Picture files of every kind come upright and in RGB; broken ones are named."""
+"""Image files of every kind come upright and in RGB; broken ones are named."""
 
 from pathlib import Path
 
@@ -11,11 +11,11 @@ from detector.imaging.read import BadImageError, is_cut_jpeg, read_upright, turn
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_pictures_are_turned_as_pillow_does(orientation: int) -> None:
+def test_images_are_turned_as_pillow_does(orientation: int) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (3, 5, 3), dtype=np.uint8)
-    picture = Image.fromarray(pixels)
-    picture.getexif()[0x0112] = orientation
-    np.testing.assert_array_equal(turn(pixels, orientation), np.asarray(ImageOps.exif_transpose(picture)))
+    image = Image.fromarray(pixels)
+    image.getexif()[0x0112] = orientation
+    np.testing.assert_array_equal(turn(pixels, orientation), np.asarray(ImageOps.exif_transpose(image)))
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
@@ -32,7 +32,7 @@ def test_files_are_turned_upright(tmp_path: Path, suffix: str) -> None:
 
 
 def test_a_jpeg_without_its_end_is_bad(tmp_path: Path) -> None:
-    path = tmp_path / "picture.jpg"
+    path = tmp_path / "image.jpg"
     cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 255, (30, 50, 3), dtype=np.uint8))
     whole = path.read_bytes()
     assert not is_cut_jpeg(whole + b"a trailer, as some phones write")
@@ -40,7 +40,7 @@ def test_a_jpeg_without_its_end_is_bad(tmp_path: Path) -> None:
     assert not is_cut_jpeg(whole[:2] + thumbnail + whole[2:])
     assert is_cut_jpeg(whole[:2] + thumbnail + whole[2:-50])
     path.write_bytes(whole[:-50])
-    with pytest.raises(BadImageError, match=r"picture\.jpg: is not a whole picture"):
+    with pytest.raises(BadImageError, match=r"image\.jpg: is not a whole image"):
         read_upright(path)
     with pytest.raises(BadImageError, match=r"lost\.jpg: cannot be read"):
         read_upright(tmp_path / "lost.jpg")

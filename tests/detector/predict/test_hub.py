@@ -28,7 +28,7 @@ def test_saved_and_loaded_with_a_card(tmp_path: Path, monkeypatch: pytest.Monkey
         class_names=["cat", "dog"],
         category_ids=[7, 9],
         image_size=(64, 96),
-        licence="AGPL-3.0 (as its writer says)",
+        license="AGPL-3.0 (as its writer says)",
         provenance="trained for fun",
         metrics={"val/AP": 0.25},
     )

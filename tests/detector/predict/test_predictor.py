@@ -1,4 +1,4 @@
-"""Predictor: pictures in any form give the same answer, in their own pixels."""
+"""Predictor: images in any form give the same answer, in their own pixels."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def predictor() -> Predictor:
     return Predictor(build_detector("yolo26_n", 2).eval(), info)
 
 
-def test_every_form_of_a_picture_gives_the_same(predictor: Predictor, tmp_path: Path) -> None:
+def test_every_form_of_a_image_gives_the_same(predictor: Predictor, tmp_path: Path) -> None:
     image = np.random.default_rng(0).integers(0, 256, (50, 120, 3), np.uint8)
     cv2.imwrite(str(tmp_path / "a.png"), image[..., ::-1])
     tensor = torch.from_numpy(image).permute(2, 0, 1)
@@ -40,10 +40,10 @@ def test_every_form_of_a_picture_gives_the_same(predictor: Predictor, tmp_path: 
     assert (len(alone), alone.boxes.shape, alone.names) == (0, (0, 4), [])
 
 
-def test_what_is_not_a_picture_is_refused(predictor: Predictor, tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("no picture")
+def test_what_is_not_a_image_is_refused(predictor: Predictor, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("no image")
     for image, message in (
-        (tmp_path / "a.txt", r"a\.txt: is not a whole picture"),
+        (tmp_path / "a.txt", r"a\.txt: is not a whole image"),
         (np.zeros((4, 4, 2), np.uint8), r"shape \(4, 4, 2\)"),
         (np.zeros((0, 4, 3), np.uint8), r"shape \(0, 4, 3\)"),
         (torch.full((3, 4, 4), 255.0), "values up to 255"),
@@ -68,12 +68,12 @@ def test_batches_give_the_same_as_one_by_one(predictor: Predictor) -> None:
             assert a.names == b.names
 
 
-def test_grey_alpha_and_16_bits(predictor: Predictor) -> None:
-    grey = np.random.default_rng(0).integers(0, 256, (50, 70), np.uint8)
-    rgb = np.stack([grey] * 3, axis=2)
-    for form in (grey, grey[..., None], np.dstack([rgb, 255 - grey]), rgb.astype(np.uint16) * 257):
+def test_gray_alpha_and_16_bits(predictor: Predictor) -> None:
+    gray = np.random.default_rng(0).integers(0, 256, (50, 70), np.uint8)
+    rgb = np.stack([gray] * 3, axis=2)
+    for form in (gray, gray[..., None], np.dstack([rgb, 255 - gray]), rgb.astype(np.uint16) * 257):
         np.testing.assert_array_equal(as_array(form), rgb)
-    np.testing.assert_array_equal(as_array(torch.from_numpy(grey)[None]), rgb)
+    np.testing.assert_array_equal(as_array(torch.from_numpy(gray)[None]), rgb)
 
 
 def test_classes_are_chosen_before_ranking(predictor: Predictor) -> None:
@@ -107,7 +107,7 @@ def test_a_branch_can_be_asked_for(predictor: Predictor) -> None:
 
 
 def test_boxes_without_area_are_left_out(predictor: Predictor) -> None:
-    """A network that has learnt little may give the right side before the left."""
+    """A network that has learned little may give the right side before the left."""
     boxes = torch.tensor([[0.0, 0, 10, 10], [10, 0, 5, 10], [0, 10, 10, 5], [3, 3, 3, 9]])
     found = {"boxes": boxes, "scores": torch.tensor([0.1, 0.9, 0.8, 0.7]), "labels": torch.zeros(4, dtype=torch.long)}
     _, (place,) = predictor.prepare([np.zeros((64, 96, 3), np.uint8)])
@@ -116,16 +116,16 @@ def test_boxes_without_area_are_left_out(predictor: Predictor) -> None:
     assert len(left.names) == len(left.boxes) == 1
 
 
-def test_pictures_of_pil_and_folders(predictor: Predictor, tmp_path: Path) -> None:
+def test_images_of_pil_and_folders(predictor: Predictor, tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
-    picture = PIL.Image.fromarray(np.rot90(pixels).copy())
-    picture.getexif()[0x0112] = 6  # to be turned clockwise
+    image = PIL.Image.fromarray(np.rot90(pixels).copy())
+    image.getexif()[0x0112] = 6  # to be turned clockwise
     settings = {"score_threshold": 0.0, "max_detections": 5}
-    (expected,), (found,) = predictor(pixels, **settings), predictor(picture, **settings)
+    (expected,), (found,) = predictor(pixels, **settings), predictor(image, **settings)
     assert torch.equal(found.boxes, expected.boxes)
-    (grey,) = predictor([picture.convert("L")], **settings)
-    assert len(grey) == 5
-    with pytest.raises(ValueError, match="is a folder; give pictures"):
+    (gray,) = predictor([image.convert("L")], **settings)
+    assert len(gray) == 5
+    with pytest.raises(ValueError, match="is a folder; give images"):
         predictor(tmp_path)
 
 

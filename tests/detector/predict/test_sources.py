@@ -9,7 +9,7 @@ import pytest
 from detector.predict.sources import find_sources
 
 
-def write_picture(path: Path, value: int = 0) -> Path:
+def write_image(path: Path, value: int = 0) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), np.full((20, 30, 3), value, np.uint8))
     return path
@@ -25,9 +25,9 @@ def write_video(path: Path, frames: int = 5, size: tuple[int, int] = (48, 64)) -
 
 
 def test_everything_is_found_once(tmp_path: Path) -> None:
-    write_picture(tmp_path / "a.png")
-    write_picture(tmp_path / "deep" / "b.JPG")
-    write_picture(tmp_path / "deep" / "a.png")
+    write_image(tmp_path / "a.png")
+    write_image(tmp_path / "deep" / "b.JPG")
+    write_image(tmp_path / "deep" / "a.png")
     write_video(tmp_path / "c.avi")
     (tmp_path / "notes.txt").touch()
     sources = find_sources([str(tmp_path / "a.png"), str(tmp_path), str(tmp_path / "**" / "*.png"), str(tmp_path / "deep")])
@@ -45,12 +45,12 @@ def test_everything_is_found_once(tmp_path: Path) -> None:
 
 
 def test_a_name_with_brackets_is_a_file(tmp_path: Path) -> None:
-    path = write_picture(tmp_path / "scan [1].png")
+    path = write_image(tmp_path / "scan [1].png")
     assert [source.path for source in find_sources([str(path)]).found] == [path]
 
 
 def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
-    paths = [write_picture(tmp_path / name) for name in ("x/a.png", "y/a.png", "y/a.jpg")]
+    paths = [write_image(tmp_path / name) for name in ("x/a.png", "y/a.png", "y/a.jpg")]
     names = [source.name.name for source in find_sources([str(path) for path in paths]).found]
     assert names == ["a.png", "a-2.png", "a-3.jpg"]
 
@@ -64,8 +64,8 @@ def test_frames_are_rgb_and_videos_know_their_rate(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
-    write_picture(tmp_path / "a.png")
-    (tmp_path / "b.png").write_text("no picture")
+    write_image(tmp_path / "a.png")
+    (tmp_path / "b.png").write_text("no image")
     (tmp_path / "c.mp4").write_text("no video")
     sources = find_sources([str(tmp_path), str(tmp_path / "lost.png"), str(tmp_path / "*.jpeg")])
     assert len(list(sources.frames())) == 1
@@ -78,7 +78,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"nothing to look at: .*lost\.png: there is no such file"):
         find_sources([str(tmp_path / "lost.png")])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"no pictures or videos in .*empty"):
+    with pytest.raises(ValueError, match=r"no images or videos in .*empty"):
         find_sources([str(tmp_path / "empty")])
 
 

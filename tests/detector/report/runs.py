@@ -31,27 +31,27 @@ LOG = """   epoch     total        lr    val/AP   train_s     val_s  images/s
 
 
 def make_run(folder: Path, seed: int = 0) -> Path:
-    """Write a run with both branches' predictions, pictures and logs, but no checkpoint, into ``folder``."""
+    """Write a run with both branches' predictions, images and logs, but no checkpoint, into ``folder``."""
     content, detections = random_case(seed)
     write_run(folder, content, detections, folder.parent / "pictures")
     write_predictions(folder / "predictions_one2many.json", detections[::2])
     return folder
 
 
-def write_run(folder: Path, content: dict[str, Any], detections: np.ndarray, pictures: Path | None) -> Path:
-    """Write a run whose validation found ``detections`` (N, 7) in pictures that are painted into ``pictures``."""
+def write_run(folder: Path, content: dict[str, Any], detections: np.ndarray, images: Path | None) -> Path:
+    """Write a run whose validation found ``detections`` (N, 7) in images that are painted into ``images``."""
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(CONFIG)
     (folder / "metrics.csv").write_text(METRICS)
     (folder / "train.log").write_text(LOG)
     (folder / "run.json").write_text(json.dumps({"command": "train.py", "packages": {"torch": "2.14.0"}, "git": None}))
-    if pictures is not None:
-        pictures.mkdir()
+    if images is not None:
+        images.mkdir()
         random = np.random.default_rng(0)
         for image in content["images"]:
             noise = random.integers(0, 255, (image["height"], image["width"], 3), dtype=np.uint8)
-            cv2.imwrite(str(pictures / image["file_name"]), noise)
-        content = {**content, "info": {"pictures": str(pictures), "upright": False}}
+            cv2.imwrite(str(images / image["file_name"]), noise)
+        content = {**content, "info": {"pictures": str(images), "upright": False}}
     coco = load_ground_truth(content)
     write_ground_truth(folder / "ground_truth.json", coco, list(coco.imgs))
     write_predictions(folder / "predictions.json", detections)

@@ -6,9 +6,9 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from detector.evaluation.coco_eval import judge
+from detector.evaluation.coco_eval import run_coco_eval
 from detector.evaluation.coco_files import load_ground_truth
-from detector.report.matching import Scene, scene
+from detector.report.matching import Matching, matching
 
 CATEGORIES = {1: "cat", 5: "dog"}
 Row = tuple[int, int, list[float], float]  # image id, category id, x y width height, score
@@ -31,11 +31,11 @@ def rows(*found: Row) -> np.ndarray:
     return np.array([[image, *box, score, category] for image, category, box, score in found]).reshape(-1, 7)
 
 
-def judged(content: dict[str, Any], detections: np.ndarray, limits: tuple = (1, 10, 100)) -> tuple[COCO, COCOeval, Scene]:
-    """The ground truth, pycocotools' evaluation, and the scene at IoU 0.5."""
+def judged(content: dict[str, Any], detections: np.ndarray, limits: tuple = (1, 10, 100)) -> tuple[COCO, COCOeval, Matching]:
+    """The ground truth, pycocotools' evaluation, and the matching at IoU 0.5."""
     coco = load_ground_truth(content)
-    verdict = judge(coco, detections, sorted(coco.imgs), limits)
-    return coco, verdict, scene(coco, verdict, detections)
+    verdict = run_coco_eval(coco, detections, sorted(coco.imgs), limits)
+    return coco, verdict, matching(coco, verdict, detections)
 
 
 def random_case(seed: int, num_images: int = 12) -> tuple[dict[str, Any], np.ndarray]:

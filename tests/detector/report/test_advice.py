@@ -31,7 +31,7 @@ Write = Callable[..., Path]
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """Write a run with detections of one branch or two; its pictures are 100 x 100."""
+    """Write a run with detections of one branch or two; its images are 100 x 100."""
 
     def write(main_branch: list[Row], other: list[Row] | None = None, replace: tuple[str, str] = ("", "")) -> Path:
         run = write_run(tmp_path / "run", truth(*CATS, images=IMAGES), rows(*main_branch), None)
@@ -157,7 +157,7 @@ def test_numbers_of_the_last_epoch_come_with_its_checkpoint(write: Write) -> Non
 def test_the_next_command(write: Write) -> None:
     run = write(ONCE)
     predict, export = commands(run)
-    assert predict == f"python -m detector predict {run}/best.ckpt PICTURES --score_threshold 0.9"
+    assert predict == f"python -m detector predict {run}/best.ckpt IMAGES --score_threshold 0.9"
     assert export == f"python -m detector export {run}/best.ckpt"
     main(["report", str(run), "--no-speed", "--threshold", "0.5"])
     todo = re.search(r"<h2>What to do</h2>(.*?)</div>", (run / "report.html").read_text())[1]

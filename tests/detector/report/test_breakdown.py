@@ -19,14 +19,14 @@ def test_counts_by_hand() -> None:
         (2, 5, [60, 5, 9, 9], 0.7),
         (1, 1, [0, 0, 9, 9], 0.1),
     )
-    _, _, scene = judged(truth(*objects), rows(*found))
-    out = mistakes(scene, 0.5)
-    assert by_size(scene, out) == [
+    _, _, matching = judged(truth(*objects), rows(*found))
+    out = mistakes(matching, 0.5)
+    assert by_size(matching, out) == [
         Bin("8 to 16 px", objects=2, found=1, shown=2, right=1),
         Bin("16 to 32 px", objects=1, found=1, shown=1, right=1),
         Bin("32 to 64 px", objects=1, found=0, shown=0, right=0),
     ]
-    assert by_ratio(scene, out) == [
+    assert by_ratio(matching, out) == [
         Bin("2:3 to 3:2", objects=3, found=1, shown=2, right=1),
         Bin("over 3:1", objects=1, found=1, shown=1, right=1),
     ]

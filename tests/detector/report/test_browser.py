@@ -34,7 +34,7 @@ const outside = (inner, outer) => inner.left < outer.left - 1 || inner.right > o
 document.body.dataset.found = JSON.stringify({
   wide: root.scrollWidth - root.clientWidth,
   broken: [...document.images].filter(image => !image.complete || !image.naturalWidth).length,
-  pictures: document.images.length,
+  images: document.images.length,
   silent: [...document.querySelectorAll("svg")].filter(svg => !svg.getAttribute("aria-label")).length,
   cut: [...document.querySelectorAll("svg text")].filter(
     text => outside(text.getBoundingClientRect(), text.ownerSVGElement.getBoundingClientRect())

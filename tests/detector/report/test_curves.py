@@ -37,11 +37,11 @@ def test_nothing_right_has_no_best_threshold(scores: list, right: list) -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_precision_at_every_recall_is_that_of_pycocotools(seed: int) -> None:
     content, detections = random_case(seed)
-    coco, verdict, scene = judged(content, detections)
+    coco, verdict, matching = judged(content, detections)
     at_half = precision_recall(verdict, 0.5)
     assert np.array_equal(at_half, verdict.eval["precision"][0, :, :, 0, 2])
     for k in range(2):
-        curve = class_curve(scene, k)
+        curve = class_curve(matching, k)
         envelope = np.maximum.accumulate(curve.precision[::-1])[::-1]
         places = np.searchsorted(curve.recall, verdict.params.recThrs)
         own = np.append(envelope, 0.0)[places]
@@ -57,9 +57,9 @@ def test_precision_at_every_recall_is_that_of_pycocotools(seed: int) -> None:
 def test_different_scores_give_the_same_points_as_pycocotools() -> None:
     content, detections = random_case(5)
     detections[:, 5] = np.random.default_rng(0).permutation(len(detections)) / len(detections)
-    _, verdict, scene = judged(content, detections)
+    _, verdict, matching = judged(content, detections)
     for k in range(2):
-        curve = class_curve(scene, k)
+        curve = class_curve(matching, k)
         envelope = np.append(np.maximum.accumulate(curve.precision[::-1])[::-1], 0.0)
         places = np.searchsorted(curve.recall, verdict.params.recThrs)
         assert envelope[places] == pytest.approx(verdict.eval["precision"][0, :, k, 0, 2])
@@ -71,13 +71,13 @@ def test_more_detections_than_100_count_from_another_limit_on() -> None:
     boxes = [[(n % 15) * 6.0, (n // 15) * 6.0, 5.0, 5.0] for n in range(150)]
     content = truth(*[(1, 1, box) for box in boxes], images=(1,))
     found = rows(*[(1, 1, box, 1 - n / 1000) for n, box in enumerate(boxes)])
-    _, verdict, scene = judged(content, found, (1, 10, 100, 300))
+    _, verdict, matching = judged(content, found, (1, 10, 100, 300))
     limits = ap_by_limit(verdict)
     assert limits[300] == (1.0, 1.0)
     assert limits[100][1] == pytest.approx(100 / 150)
     assert limits[100][0] == pytest.approx(verdict.stats[0])
     assert verdict.stats[8] == pytest.approx(100 / 150)  # AR100 stays that of 100
-    assert scene.counted.sum() == 100
+    assert matching.counted.sum() == 100
 
 
 def test_no_objects() -> None:

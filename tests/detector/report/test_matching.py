@@ -29,39 +29,39 @@ FOUND = (
 
 
 def test_every_kind_of_mistake() -> None:
-    _, _, scene = judged(truth(*OBJECTS), rows(*FOUND))
-    out = mistakes(scene, 0.5)
+    _, _, matching = judged(truth(*OBJECTS), rows(*FOUND))
+    out = mistakes(matching, 0.5)
     assert out.kinds.tolist() == ["", "duplicate", "class", "loose", "loose and class", "background", "", ""]
     assert set(KINDS) == {kind for kind in out.kinds if kind}
     assert out.misses.tolist() == ["", "class", "loose", "low score", "", "unseen"]
-    assert mistakes(scene, 0.62).misses.tolist() == ["", "class", "unseen", "unseen", "", "unseen"]  # 0.3 is too low then
+    assert mistakes(matching, 0.62).misses.tolist() == ["", "class", "unseen", "unseen", "", "unseen"]  # 0.3 is too low then
     assert out.found.tolist() == [True, False, False, False, False, False]
     assert out.confused.tolist() == [-1, 2, -1, -1, -1, -1]
     assert out.nearest.tolist() == [-1, 0, 1, 2, 2, -1, -1, -1]
     assert out.overlaps[[1, 2, 3, 4]] == pytest.approx([380 / 420, 1, 1 / 3, 1 / 7])
     assert out.shown.tolist() == [True] * 6 + [False] * 2
     # rows: cats, dogs, nothing
-    assert confusion_matrix(scene, out).tolist() == [[1, 0, 2], [1, 0, 1], [2, 2, 0]]
-    everything = mistakes(scene, 0.0)
+    assert confusion_matrix(matching, out).tolist() == [[1, 0, 2], [1, 0, 1], [2, 2, 0]]
+    everything = mistakes(matching, 0.0)
     assert everything.misses.tolist() == ["", "class", "loose", "", "", "unseen"]
 
 
 def test_a_confusion_takes_the_free_object_that_it_overlaps_most() -> None:
     objects = ((1, 5, [0, 0, 20, 20]), (1, 5, [4, 0, 20, 20]))
     found = ((1, 1, [3, 0, 20, 20], 0.9), (1, 1, [3, 0, 20, 20], 0.8), (1, 1, [3, 0, 20, 20], 0.7))
-    _, _, scene = judged(truth(*objects), rows(*found))
-    out = mistakes(scene, 0.5)
+    _, _, matching = judged(truth(*objects), rows(*found))
+    out = mistakes(matching, 0.5)
     assert out.confused.tolist() == [1, 0]
     assert out.kinds.tolist() == ["class"] * 3  # the third lies on a dog, too, but all dogs are taken
-    assert confusion_matrix(scene, out).tolist() == [[0, 0, 0], [2, 0, 0], [1, 0, 0]]
+    assert confusion_matrix(matching, out).tolist() == [[0, 0, 0], [2, 0, 0], [1, 0, 0]]
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_sums_agree_with_pycocotools(seed: int) -> None:
     content, detections = random_case(seed)
-    _, verdict, scene = judged(content, detections)
-    out = mistakes(scene, 0.3)
-    counts = confusion_matrix(scene, out)
+    _, verdict, matching = judged(content, detections)
+    out = mistakes(matching, 0.3)
+    counts = confusion_matrix(matching, out)
     everything = [e for e in verdict.evalImgs if e is not None and e["aRng"] == verdict.params.areaRng[0]]
     for k, category in enumerate(verdict.params.catIds):
         own = [e for e in everything if e["category_id"] == category]
@@ -71,15 +71,15 @@ def test_sums_agree_with_pycocotools(seed: int) -> None:
         assert counts[k, k] == right
         assert counts[:, k].sum() == shown
         assert counts[k].sum() == sum((e["gtIgnore"] == 0).sum() for e in own)
-    assert (out.misses != "").sum() == (~scene.crowds & ~out.found).sum()
+    assert (out.misses != "").sum() == (~matching.crowds & ~out.found).sum()
     assert counts.sum() > counts.trace() > 0
 
 
 @pytest.mark.parametrize(("objects", "found"), [((), FOUND), (OBJECTS, ()), ((), ())])
 def test_nothing_to_match(objects: tuple, found: tuple) -> None:
-    _, _, scene = judged(truth(*objects), rows(*found))
-    out = mistakes(scene, 0.5)
-    counts = confusion_matrix(scene, out)
+    _, _, matching = judged(truth(*objects), rows(*found))
+    out = mistakes(matching, 0.5)
+    counts = confusion_matrix(matching, out)
     assert counts[-1].sum() == (7 if found else 0)  # without a crowd the one in image 2 counts, the last is below 0.5
     assert counts[:, -1].sum() == (5 if objects else 0)
     assert counts[:-1, :-1].sum() == 0

@@ -99,12 +99,12 @@ def test_the_network_is_measured_where_there_is_a_checkpoint(run: Path) -> None:
     assert "milliseconds" not in report(run, "--no-speed")
 
 
-def test_a_run_that_was_moved_asks_for_its_pictures(run: Path, tmp_path: Path) -> None:
+def test_a_run_that_was_moved_asks_for_its_images(run: Path, tmp_path: Path) -> None:
     moved = tmp_path / "elsewhere" / "run"
     shutil.copytree(run, moved)
     (tmp_path / "pictures").rename(tmp_path / "moved")
     page = report(moved)
-    assert "24 pictures could not be shown" in page
+    assert "24 images could not be shown" in page
     assert str(tmp_path / "pictures") in page
     assert report(moved, "--images", tmp_path / "moved").count("data:image/jpeg") == 24
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from detector import DetectorModule
-from detector.training.batch_size import MAX_BATCH_SIZE, cuda_batch_size, fitting_batch_size, made_up, step
+from detector.training.batch_size import MAX_BATCH_SIZE, cuda_batch_size, fitting_batch_size, random_batch, step
 
 
 class Memory:
@@ -46,7 +46,7 @@ def test_not_even_one() -> None:
 def test_a_step_leaves_the_weights_and_no_gradients(precision: str) -> None:
     module = DetectorModule("yolo26_n", ["a", "b"])
     before = [p.clone() for p in module.parameters()]
-    step(module, made_up(2, (64, 96), "cpu"), precision)
+    step(module, random_batch(2, (64, 96), "cpu"), precision)
     assert all(torch.equal(p, old) for p, old in zip(module.parameters(), before, strict=True))
     assert all(p.grad is None for p in module.parameters())
 

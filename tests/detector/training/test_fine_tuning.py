@@ -21,10 +21,10 @@ NAMES = ["red", "green"]
 
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
-    """Weights of yolo26_n for three classes, of which we know one, under a licence."""
+    """Weights of yolo26_n for three classes, of which we know one, under a license."""
     torch.manual_seed(5)
     state_dict = build_detector("yolo26_n", 3).state_dict()
-    info = WeightsInfo("yolo26_n", class_names=["green", "blue", "pink"], licence="AGPL-3.0", provenance="found")
+    info = WeightsInfo("yolo26_n", class_names=["green", "blue", "pink"], license="AGPL-3.0", provenance="found")
     save_weights(tmp_path / "start.safetensors", state_dict, info)
     return tmp_path / "start.safetensors"
 
@@ -66,10 +66,10 @@ def test_frozen_parts_stay_as_they_are_to_the_bit(tmp_path: Path, weights: Path)
     names = [group["name"] for group in checkpoint["optimizer_states"][0]["param_groups"]]
     assert "neck kernels" in names
     assert resumed["weights_info"]["started_from"] == "found"  # passed on by the checkpoint
-    assert resumed["weights_info"]["licence"] == "AGPL-3.0"
+    assert resumed["weights_info"]["license"] == "AGPL-3.0"
 
 
-def test_frozen_normalisation_never_enters_training_mode() -> None:
+def test_frozen_normalization_never_enters_training_mode() -> None:
     model = module(freeze=["backbone"])
     for mode in (None, True, False, True):  # None: as constructed
         mode = True if mode is None else model.train(mode).training
@@ -87,7 +87,7 @@ def test_a_checkpoint_knows_where_it_comes_from_and_loads_without_it(tmp_path: P
         average = torch.load(path, weights_only=True)["state_dict"]
         assert all(torch.equal(value, average[f"model.{name}"]) for name, value in model.state_dict().items())
     assert (predictor.class_names, predictor.category_ids, predictor.image_size) == (NAMES, [7, 9], (64, 64))
-    assert predictor.info.licence == "AGPL-3.0"
+    assert predictor.info.license == "AGPL-3.0"
     assert predictor.info.provenance == "trained with lightning-dyn-detector for 1 epoch, starting from: found"
 
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from detector import build_detector
 from detector.network.boxes import anchor_points, complete_iou
-from detector.training.assigner import Objects, assign
+from detector.training.assigner import FlatTargets, assign
 from detector.training.loss import DetectionLoss, flatten_targets, one_to_many_weight
 from tests.golden_values import hashed, load
 
@@ -28,8 +28,8 @@ def golden_inputs(case: dict) -> tuple[dict, list[dict]]:
     targets = []
     for rows in case["gts"]:
         rows = torch.tensor(rows).view(-1, 5)
-        centres, sides = (rows[:, 1:] * torch.tensor([width, height, width, height])).chunk(2, dim=1)
-        targets.append({"boxes": torch.cat((centres - sides / 2, centres + sides / 2), dim=1), "labels": rows[:, 0].long()})
+        centers, sides = (rows[:, 1:] * torch.tensor([width, height, width, height])).chunk(2, dim=1)
+        targets.append({"boxes": torch.cat((centers - sides / 2, centers + sides / 2), dim=1), "labels": rows[:, 0].long()})
     return outputs, targets
 
 
@@ -88,7 +88,7 @@ def test_positives(case: dict, branch: str) -> None:
         assert got.get(differing, 0.0) == 0.0  # one whose target score is 0 may be absent or present
 
 
-def slow_assign(scores: Tensor, boxes: Tensor, points: Tensor, objects: Objects, top_k: int, min_side: float) -> set:
+def slow_assign(scores: Tensor, boxes: Tensor, points: Tensor, objects: FlatTargets, top_k: int, min_side: float) -> set:
     """One-to-many assignment, object by object and anchor by anchor."""
     found = set()
     for image in range(len(boxes)):
@@ -120,7 +120,7 @@ def test_assignment_equals_a_slow_loop_on_crowded_images(seed: int) -> None:
     points, strides = anchor_points([(8, 8), (4, 4), (2, 2)], [8, 16, 32], like=torch.empty(0))
     pixels = points * strides[:, None]
     corner = torch.rand(14, 2, generator=generator) * 40
-    objects = Objects(
+    objects = FlatTargets(
         torch.cat((corner, corner + 2 + torch.rand(14, 2, generator=generator) * 24), dim=1),
         torch.randint(3, (14,), generator=generator),
         torch.tensor([0] * 9 + [2] * 5),
@@ -182,7 +182,7 @@ def test_every_object_from_one_pixel_up_has_a_candidate(branch: str) -> None:
     pixels = points * strides[:, None]
     for corner in torch.rand(40, 2, generator=torch.Generator().manual_seed(1)) * 62:
         box = torch.cat((corner, corner + 1))[None]
-        objects = Objects(box, torch.tensor([0]), torch.tensor([0]))
+        objects = FlatTargets(box, torch.tensor([0]), torch.tensor([0]))
         boxes = box.expand(1, len(points), 4)
         matches = assign(torch.zeros(1, 1, len(points)), boxes, pixels, objects, 10, 16.0, branch == "one2one")
         assert len(matches.weight) >= 1
@@ -194,8 +194,8 @@ def test_the_same_offset_in_pixels_costs_the_same_l1_on_every_level() -> None:
     for stride in (8, 16, 32):
         points, strides = anchor_points([(128 // s, 128 // s) for s in (8, 16, 32)], [8, 16, 32], like=torch.empty(0))
         anchor = int(((strides == stride) & (points == 1.5).all(dim=1)).nonzero()[0])
-        centre = 1.5 * stride
-        box = torch.tensor([[centre - 20, centre - 20, centre + 20, centre + 20]])
+        center = 1.5 * stride
+        box = torch.tensor([[center - 20, center - 20, center + 20, center + 20]])
         distances = torch.full((1, 4, len(points)), -1.0)
         distances[0, :, anchor] = (20 + 3) / stride  # 3 pixels too far on each side
         raw = {"boxes": distances, "scores": torch.zeros(1, 1, len(points))}

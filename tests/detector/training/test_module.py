@@ -16,7 +16,7 @@ NAMES = ["red", "green"]
 
 
 class Rectangles(Dataset):
-    """Pictures with one bright rectangle each, in the documented format; every third has none."""
+    """Images with one bright rectangle each, in the documented format; every third has none."""
 
     def __init__(
         self, num_images: int, size: tuple[int, int] = (64, 64), distinct: int | None = None, empty: bool = True
@@ -92,7 +92,7 @@ def assert_same(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
 
 
 def test_four_batches_equal_one_of_their_sum(tmp_path: Path) -> None:
-    """The same images in every batch, so that the normaliser of each batch is a quarter of the whole one's."""
+    """The same images in every batch, so that the normalizer of each batch is a quarter of the whole one's."""
     parts, a = gradients(tmp_path, loader(16, 4, distinct=4), nominal_batch=16)
     whole, b = gradients(tmp_path, loader(16, 16, distinct=4), nominal_batch=16)
     assert (a.accumulate_grad_batches, b.accumulate_grad_batches) == (4, 1)

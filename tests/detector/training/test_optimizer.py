@@ -8,7 +8,7 @@ from torch import nn
 
 from detector import build_detector
 from detector.dynamic.conv2d import DynamicConv2d
-from detector.training.musgd import MuSGD, orthogonalise
+from detector.training.musgd import MuSGD, orthogonalize
 from detector.training.optimizer import build_optimizer, group_table, parameter_groups
 from tests.golden_values import hashed, load
 
@@ -35,7 +35,7 @@ def test_three_steps_equal_the_golden_ones() -> None:
         torch.testing.assert_close(p.detach().flatten(), torch.tensor(GOLDEN["after"][name]), rtol=0, atol=1e-5)
 
 
-def test_float32_orthogonalisation_is_close() -> None:
+def test_float32_orthogonalization_is_close() -> None:
     for name, p in golden_run(torch.float32).items():
         torch.testing.assert_close(p.detach().flatten(), torch.tensor(GOLDEN["after"][name]), rtol=0, atol=2e-4)
 
@@ -43,15 +43,15 @@ def test_float32_orthogonalisation_is_close() -> None:
 def test_flat_matrices_take_a_shorter_way_to_the_same() -> None:
     torch.manual_seed(0)
     for matrices in (torch.randn(3, 16, 144), torch.randn(2, 40, 9), torch.ones(1, 4, 30), torch.zeros(1, 4, 30)):
-        exact = orthogonalise(matrices.double(), torch.float64)
-        torch.testing.assert_close(orthogonalise(matrices, torch.float32), exact, rtol=0, atol=1e-4)
+        exact = orthogonalize(matrices.double(), torch.float64)
+        torch.testing.assert_close(orthogonalize(matrices, torch.float32), exact, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 20), (2, 20, 8), (1, 9, 9)])
 def test_singular_values_end_near_one(shape: tuple) -> None:
     torch.manual_seed(0)
     matrices = torch.randn(shape)
-    result = orthogonalise(matrices, torch.float32)
+    result = orthogonalize(matrices, torch.float32)
     assert torch.linalg.svdvals(result).min() > 0.3
     assert torch.linalg.svdvals(result).max() < 1.3
     u, _, v = torch.linalg.svd(matrices, full_matrices=False)
@@ -59,7 +59,7 @@ def test_singular_values_end_near_one(shape: tuple) -> None:
 
 
 @pytest.mark.parametrize("kernel_size", [3, (3, 1)])
-def test_experts_are_orthogonalised_one_by_one_like_plain_kernels(kernel_size: int | tuple[int, int]) -> None:
+def test_experts_are_orthogonalized_one_by_one_like_plain_kernels(kernel_size: int | tuple[int, int]) -> None:
     torch.manual_seed(0)
     dynamic = DynamicConv2d(6, 4, kernel_size, bias=False, num_experts=3)
     plains = [nn.Conv2d(6, 4, kernel_size, bias=False) for _ in range(3)]
@@ -132,12 +132,12 @@ def test_state_survives_saving(name: str) -> None:
         assert torch.equal(a, b)
 
 
-def test_matrices_of_one_shape_are_orthogonalised_in_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_matrices_of_one_shape_are_orthogonalized_in_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
     import detector.training.musgd as optim
 
     calls = []
-    original = optim.orthogonalise
-    monkeypatch.setattr(optim, "orthogonalise", lambda m, precision: calls.append(tuple(m.shape)) or original(m, precision))
+    original = optim.orthogonalize
+    monkeypatch.setattr(optim, "orthogonalize", lambda m, precision: calls.append(tuple(m.shape)) or original(m, precision))
     model = build_detector("dyn_n", 5)
     for p in model.parameters():
         p.grad = torch.ones_like(p)

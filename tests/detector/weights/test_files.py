@@ -18,7 +18,7 @@ INFO = WeightsInfo(
     class_names=["Zelle", "größer, \"kleiner\""],
     category_ids=[7, 9],
     image_size=(64, 96),
-    licence="CC-BY-4.0",
+    license="CC-BY-4.0",
     provenance="drawn by lot",
     metrics={"val/AP": 0.25},
 )  # fmt: skip
@@ -40,7 +40,7 @@ def test_what_is_written_is_read(tmp_path: Path, dtype: torch.dtype) -> None:
         assert value.dtype == (dtype if given[name].is_floating_point() else torch.int64)
         assert torch.equal(value, given[name].to(value.dtype))
     with safe_open(tmp_path / "w.safetensors", framework="pt") as file:
-        assert file.metadata()["format_version"] == "1"
+        assert file.metadata()["format_version"] == "2"
     assert [path.name for path in tmp_path.iterdir()] == ["w.safetensors"]
 
 
@@ -64,8 +64,8 @@ def test_safetensors_that_cannot_be_used(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ValueError, match=r"w\.safetensors: not a whole safetensors file"):
         read_weights(path)
-    save_file({"a": torch.zeros(1)}, path, metadata(INFO) | {"format_version": "2"})
-    with pytest.raises(ValueError, match=r"format version 2; this version reads 1"):
+    save_file({"a": torch.zeros(1)}, path, metadata(INFO) | {"format_version": "3"})
+    with pytest.raises(ValueError, match=r"format version 3; this version reads 2"):
         read_weights(path)
     save_file({"a": torch.zeros(1)}, path, metadata(INFO))
     with pytest.raises(ValueError, match="not a detector of this project"):
@@ -101,7 +101,7 @@ def test_names_without_metadata(tmp_path: Path) -> None:
     ids=["int8", "expanded", "sparse", "meta", "number"],
 )
 def test_what_is_no_ordinary_tensor_is_refused(tmp_path: Path, value: object) -> None:
-    """Quantised weights would be taken as they stand; an expanded tensor can ask for any memory in a small file."""
+    """Quantized weights would be taken as they stand; an expanded tensor can ask for any memory in a small file."""
     content = {"pytorch-lightning_version": "2.6", "hyper_parameters": {"variant": "dyn_n", "class_names": ["a", "b"]}}
     odd = {"model.head.one2many.cls.0.4.bias": value}
     torch.save({**content, "state_dict": odd}, tmp_path / "a.ckpt")

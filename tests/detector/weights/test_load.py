@@ -73,7 +73,7 @@ def test_rows_of_classes_with_the_same_name_are_copied() -> None:
         assert f"rows of {', '.join(report.known_classes)}" in str(report)
 
 
-def test_other_classes_leave_the_last_class_layers_as_initialised() -> None:
+def test_other_classes_leave_the_last_class_layers_as_initialized() -> None:
     detector = build_detector("yolo26_n", 3)
     report = load_into(detector, trained(), ["a", "b", "c"])  # as many, but others: no class must answer for another
     assert_accounted(report, detector)
@@ -151,10 +151,10 @@ def test_a_class_layer_of_another_shape_is_noticed() -> None:
     key = "head.one2one.cls.1.4.weight"
     for wrong in (torch.zeros(3, 7, 1, 1), torch.zeros(1, 64, 1, 1)):
         weights.state_dict[key] = wrong
-        with pytest.raises(ValueError, match=rf"of another shape in the file, as initialised: {key}"):
+        with pytest.raises(ValueError, match=rf"of another shape in the file, as initialized: {key}"):
             load_into(build_detector("yolo26_n", 2), weights, ["bird", "fish"])
     del weights.state_dict["head.one2many.cls.0.1.norm.weight"]
-    with pytest.raises(ValueError, match=r"not in the file, as initialised: head\.one2many\.cls\.0\.1\.norm\.weight"):
+    with pytest.raises(ValueError, match=r"not in the file, as initialized: head\.one2many\.cls\.0\.1\.norm\.weight"):
         load_into(build_detector("yolo26_n", 2), weights, ["bird", "fish"])
 
 
@@ -183,7 +183,7 @@ def test_dynamic_layers_anywhere_load_and_are_fine_tuned(where: str, tmp_path: P
         ({"dynamic": {"num_experts": 10**9}}, "make a detector of"),
         ({"width": "wide"}, "make no detector"),
         ({"depth": 1e9}, "depth is 1"),
-        ({"colour": 3}, "colour"),
+        ({"color": 3}, "color"),
     ],
     ids=str,
 )

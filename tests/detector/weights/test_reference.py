@@ -36,7 +36,7 @@ def test_a_checkpoint_loads_without_the_package_that_wrote_it(tmp_path: Path) ->
     assert predictor.image_size == (320, 320)
     assert "cells.pt" in predictor.source
     info = predictor.info
-    assert (info.variant, info.overrides, info.licence) == ("yolo26_n", {}, "AGPL-3.0 (url)")
+    assert (info.variant, info.overrides, info.license) == ("yolo26_n", {}, "AGPL-3.0 (url)")
     for part in ("cells.pt", "8.4.190", "2026-11-24", "sha256"):
         assert part in info.provenance
 
@@ -54,7 +54,7 @@ def test_averaged_weights_are_preferred(tmp_path: Path) -> None:
     weights = read_weights(path)
     assert (weights.state_dict["backbone.stem.conv.weight"] == 1).all()
     assert weights.info.class_names == ["red", "green", "blue"]
-    assert weights.info.licence == "AGPL-3.0"  # the file does not say: its writer does
+    assert weights.info.license == "AGPL-3.0"  # the file does not say: its writer does
 
 
 @pytest.mark.parametrize("prefix", ["model.", "", "model.model.", "module.model."])

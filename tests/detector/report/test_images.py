@@ -1,4 +1,4 @@
-"""Which mistakes are shown, and how their pictures are read."""
+"""Which mistakes are shown, and how their images are read."""
 
 from pathlib import Path
 
@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from detector.report.images import read_image, worst_false_positives, worst_misses
 from detector.report.matching import mistakes
-from detector.report.pictures import read_picture, worst_false_positives, worst_misses
 from tests.detector.report.scenes import judged, rows, truth
 
-# In each of ten pictures a cat that is found three times, and a box on nothing; in the fifth a dog that is taken for a cat.
+# In each of ten images a cat that is found three times, and a box on nothing; in the fifth a dog that is taken for a cat.
 IMAGES = tuple(range(1, 11))
 CATS = [(image, 1, [0, 0, 20, 20]) for image in IMAGES]
 DUPLICATES = [(image, 1, [0, 0, 20, 20], 0.99 - 0.01 * image) for image in IMAGES for _ in range(3)]
@@ -20,44 +20,49 @@ NOTHING = [(image, 1, [70, 70, 20, 20], 0.6 + 0.01 * image) for image in IMAGES]
 
 def test_the_kinds_take_turns() -> None:
     objects, found = [*CATS, (5, 5, [40, 0, 20, 20])], [*DUPLICATES, *NOTHING, (5, 1, [40, 0, 20, 20], 0.55)]
-    _, _, scene = judged(truth(*objects, images=IMAGES), rows(*found))
-    out = mistakes(scene, 0.5)
-    chosen = worst_false_positives(scene, out, 12)
+    _, _, matching = judged(truth(*objects, images=IMAGES), rows(*found))
+    out = mistakes(matching, 0.5)
+    chosen = worst_false_positives(matching, out, 12)
     kinds = [out.kinds[row] for row in chosen]
     assert kinds[:5] == ["duplicate", "background", "class", "duplicate", "background"]  # the only "class" is there
     assert (kinds.count("duplicate"), kinds.count("background")) == (6, 5)
     for kind in ("duplicate", "background"):
-        scores = [scene.scores[row] for row in chosen if out.kinds[row] == kind]
+        scores = [matching.scores[row] for row in chosen if out.kinds[row] == kind]
         assert scores == sorted(scores, reverse=True)
-    assert np.unique(scene.det_images[chosen], return_counts=True)[1].max() == 2  # of a picture
-    assert worst_false_positives(scene, out, 3) == chosen[:3]
+    assert np.unique(matching.det_images[chosen], return_counts=True)[1].max() == 2  # of an image
+    assert worst_false_positives(matching, out, 3) == chosen[:3]
 
 
-def test_no_kind_is_left_out_for_its_picture() -> None:
+def test_no_kind_is_left_out_for_its_image() -> None:
     found = [(1, 1, [0, 0, 20, 20], 0.9), (1, 1, [0, 0, 20, 20], 0.8), (1, 1, [0, 9, 20, 20], 0.7), NOTHING[0]]
-    _, _, scene = judged(truth(CATS[0]), rows(*found))
-    out = mistakes(scene, 0.5)
-    chosen = worst_false_positives(scene, out, 12)
-    assert [out.kinds[row] for row in chosen] == ["duplicate", "loose", "background"]  # three of one picture
+    _, _, matching = judged(truth(CATS[0]), rows(*found))
+    out = mistakes(matching, 0.5)
+    chosen = worst_false_positives(matching, out, 12)
+    assert [out.kinds[row] for row in chosen] == ["duplicate", "loose", "background"]  # three of one image
 
 
 def test_misses_take_turns() -> None:
     objects = [(image, 1, [0, 0, 20 + image, 20]) for image in IMAGES]
     found = [(2, 1, [0, 0, 22, 20], 0.3)]  # below the threshold
-    _, _, scene = judged(truth(*objects, images=IMAGES), rows(*found))
-    out = mistakes(scene, 0.5)
-    assert [int(scene.obj_images[row]) for row in worst_misses(scene, out, 4)] == [10, 2, 9, 8]  # 2: the only low score
-    assert worst_misses(scene, mistakes(scene, 0.3), 12) == [9, 8, 7, 6, 5, 4, 3, 2, 0]
+    _, _, matching = judged(truth(*objects, images=IMAGES), rows(*found))
+    out = mistakes(matching, 0.5)
+    assert [int(matching.obj_images[row]) for row in worst_misses(matching, out, 4)] == [
+        10,
+        2,
+        9,
+        8,
+    ]  # 2: the only low score
+    assert worst_misses(matching, mistakes(matching, 0.3), 12) == [9, 8, 7, 6, 5, 4, 3, 2, 0]
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
-def test_pictures_are_read_as_they_were_annotated(tmp_path: Path, suffix: str) -> None:
+def test_images_are_read_as_they_were_annotated(tmp_path: Path, suffix: str) -> None:
     name, exif = f"a.{suffix}", Image.Exif()
     exif[0x0112] = 6  # turned by a quarter
     Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(tmp_path / name, exif=exif)
 
     def shape(height: int | None, width: int | None, upright: bool) -> tuple[int, ...] | None:
-        pixels = read_picture(tmp_path, {"file_name": name, "height": height, "width": width}, upright)
+        pixels = read_image(tmp_path, {"file_name": name, "height": height, "width": width}, upright)
         return None if pixels is None else pixels.shape
 
     assert shape(20, 30, upright=False) == (20, 30, 3)
@@ -68,9 +73,9 @@ def test_pictures_are_read_as_they_were_annotated(tmp_path: Path, suffix: str) -
     assert shape(10, 10, upright=False) is None
 
 
-def test_what_is_no_picture_is_none(tmp_path: Path) -> None:
-    (tmp_path / "text.png").write_text("no picture")
+def test_what_is_no_image_is_none(tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("no image")
     for entry in ({"file_name": "lost.png"}, {"file_name": "text.png"}, {}):
-        assert read_picture(tmp_path, entry, upright=False) is None
-    cv2.imwrite(str(tmp_path / "grey.png"), np.zeros((4, 5), np.uint8))
-    assert read_picture(tmp_path, {"file_name": "grey.png"}, upright=False).shape == (4, 5, 3)
+        assert read_image(tmp_path, entry, upright=False) is None
+    cv2.imwrite(str(tmp_path / "gray.png"), np.zeros((4, 5), np.uint8))
+    assert read_image(tmp_path, {"file_name": "gray.png"}, upright=False).shape == (4, 5, 3)

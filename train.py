@@ -42,7 +42,19 @@ from detector.callbacks.save_on_signal import SaveOnSignal, StoppedBySignal
 from detector.evaluation.coco_eval import coco_table
 from detector.runs.checkpoint_io import AtomicCheckpointIO
 from detector.runs.checks import check_classes, check_resumable, report_differences
-from detector.runs.folder import choose_run_dir, numbered_files
+from detector.runs.folder import (
+    BEST_CHECKPOINT,
+    CONFIG,
+    LAST_CHECKPOINT,
+    RECORD,
+    REPORT,
+    TENSORBOARD,
+    choose_run_dir,
+    evaluation_file,
+    metrics_folder,
+    numbered,
+    numbered_files,
+)
 from detector.runs.launch import PARENT_VARIABLE, RUN_DIR_VARIABLE, end_with_parent
 from detector.runs.record import run_record
 from detector.runs.slurm import continue_slurm_job
@@ -114,7 +126,7 @@ class DetectorCLI(LightningCLI):
         self.run_dir = choose_run_dir(self.config)
         if not self.config["eval"]:
             self.config["run_dir"] = str(self.run_dir)  # config.yaml says where the run is, not where it was to be
-        self.attempt = 1 + len(numbered_files(self.run_dir, "config", ".yaml"))
+        self.attempt = 1 + len(numbered_files(self.run_dir, CONFIG))
 
     def after_instantiate_classes(self) -> None:
         """Check what only shows once model and data are there."""
@@ -167,8 +179,8 @@ class DetectorCLI(LightningCLI):
         configured = self.config_init["trainer"]["logger"]
         if configured is False or self.config["eval"]:
             return []
-        version = "" if self.attempt == 1 else f"resumed-{self.attempt}"  # the CSV logger would delete the old file
-        own = [CSVLogger(self.run_dir, "", version), TensorBoardLogger(self.run_dir, "", "tensorboard")]
+        version = metrics_folder(self.attempt)  # the CSV logger would delete the old file
+        own = [CSVLogger(self.run_dir, "", version), TensorBoardLogger(self.run_dir, "", TENSORBOARD)]
         return own if configured in (None, True) else own + (configured if isinstance(configured, list) else [configured])
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
@@ -180,7 +192,7 @@ class DetectorCLI(LightningCLI):
         callbacks += [PredictionSheet(), RoutingLog()]
         if not self.config["eval"]:
             written = checkpoints(self.run_dir, config)
-            callbacks += [SaveOnSignal(self.run_dir / "last.ckpt" if written else None), *written]
+            callbacks += [SaveOnSignal(self.run_dir / LAST_CHECKPOINT if written else None), *written]
         if config["enable_progress_bar"] is None:
             config["enable_progress_bar"] = sys.stderr.isatty()
         if config["enable_progress_bar"]:
@@ -226,8 +238,8 @@ def checkpoints(run_dir: Path, trainer: dict[str, Any]) -> list[ModelCheckpoint]
     """Return what writes ``last.ckpt`` after every epoch and, if there is a validation to judge by, ``best.ckpt``."""
     if trainer["enable_checkpointing"] is False:
         return []
-    last = ModelCheckpoint(run_dir, "last", save_on_train_epoch_end=True, enable_version_counter=False)
-    best = ModelCheckpoint(run_dir, "best", monitor="val/AP", mode="max", enable_version_counter=False)
+    last = ModelCheckpoint(run_dir, Path(LAST_CHECKPOINT).stem, save_on_train_epoch_end=True, enable_version_counter=False)
+    best = ModelCheckpoint(run_dir, Path(BEST_CHECKPOINT).stem, monitor="val/AP", mode="max", enable_version_counter=False)
     # The best one first: the last one then holds what the best one knows, which a resumed run goes by.
     return [last] if trainer["limit_val_batches"] == 0 else [best, last]
 
@@ -236,9 +248,8 @@ def checkpoints(run_dir: Path, trainer: dict[str, Any]) -> list[ModelCheckpoint]
 def write_config(cli: DetectorCLI) -> None:
     """Write the resolved configuration and what the run is made with; those of a resumed run go into files of their own."""
     cli.run_dir.mkdir(parents=True, exist_ok=True)
-    number = "" if cli.attempt == 1 else f"-{cli.attempt}"
-    cli.parser.save(cli.config, cli.run_dir / f"config{number}.yaml")
-    (cli.run_dir / f"run{number}.json").write_text(json.dumps(run_record(), indent=1) + "\n")
+    cli.parser.save(cli.config, cli.run_dir / numbered(CONFIG, cli.attempt))
+    (cli.run_dir / numbered(RECORD, cli.attempt)).write_text(json.dumps(run_record(), indent=1) + "\n")
 
 
 def fit(cli: DetectorCLI) -> None:
@@ -259,7 +270,7 @@ def fit(cli: DetectorCLI) -> None:
 @rank_zero_only
 def log_resume_command(cli: DetectorCLI, stop: StoppedBySignal) -> None:
     """Print the command that resumes the run."""
-    config = numbered_files(cli.run_dir, "config", ".yaml")[-1]
+    config = numbered_files(cli.run_dir, CONFIG)[-1]
     again = f": python train.py --config {config} --ckpt_path {stop.checkpoint}" if stop.checkpoint else ""
     rank_zero_info(f"{stop}{again}")
 
@@ -320,11 +331,10 @@ def evaluate(cli: DetectorCLI) -> None:
 @rank_zero_only
 def write_evaluation(cli: DetectorCLI) -> None:
     """Write the resolved configuration beside the predictions: which checkpoint was judged, on what, at which input size."""
-    name = "evaluation.yaml" if cli.config["split"] == "val" else "evaluation_test.yaml"  # as predictions_test.json
     cli.run_dir.mkdir(parents=True, exist_ok=True)
-    (cli.run_dir / "report.html").unlink(missing_ok=True)  # of the evaluation that this one replaces
+    (cli.run_dir / REPORT).unlink(missing_ok=True)  # of the evaluation that this one replaces
     cli.config["eval"] = str(Path(cli.config["eval"]).resolve())  # the report may be made from elsewhere
-    cli.parser.save(cli.config, cli.run_dir / name, overwrite=True)
+    cli.parser.save(cli.config, cli.run_dir / evaluation_file(cli.config["split"]), overwrite=True)
 
 
 @rank_zero_only
@@ -336,7 +346,7 @@ def report(cli: DetectorCLI) -> None:
     values = [f"{branch} AP {result.metrics['AP']:.3f}" for branch, result in evaluation.results.items()]
     best = next((c for c in cli.trainer.checkpoint_callbacks if c.monitor), None)
     if best is not None and best.best_model_score is not None:
-        values.append(f"best AP {best.best_model_score:.3f} in best.ckpt")
+        values.append(f"best AP {best.best_model_score:.3f} in {BEST_CHECKPOINT}")
     there = ", ".join(sorted(path.name for path in cli.run_dir.iterdir() if path.is_file() and path.suffix != ".yaml"))
     print(f"report: python -m detector report {cli.run_dir}")
     print(f"done: {', '.join(values) or 'no evaluation'}; everything is in {cli.run_dir}: {there}")

@@ -10,6 +10,7 @@ from statistics import mean
 
 from benchmarks.runs import run_coco_eval, train, write
 from detector.callbacks.coco_evaluation import BRANCHES
+from detector.runs.folder import BEST_CHECKPOINT
 
 CONFIGS = ["configs/data/bccd.yaml", "configs/bccd_scratch.yaml"]
 # AP of the public reference (release 8.4.190) with these settings, three seeds; from the issue that set the goal
@@ -37,7 +38,7 @@ def main() -> None:
             seeded = ["--seed_everything", str(seed), "--evaluation.branch", "one2one", "--data.num_workers", "0"]
             train([*common, *seeded], run, epochs=60)
             truth = args.root / "annotations" / "instances_val.json"
-            for name, value in run_coco_eval(common, run / "best.ckpt", truth).items():
+            for name, value in run_coco_eval(common, run / BEST_CHECKPOINT, truth).items():
                 results.setdefault(variant, {}).setdefault(name, []).append(value)
     print(f"{'AP on the validation set':<26}{'NMS-free':<34}with NMS")
     for variant, numbers in results.items():

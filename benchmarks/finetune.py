@@ -15,6 +15,7 @@ from statistics import mean
 
 from benchmarks.runs import run_coco_eval, train, write
 from detector.callbacks.coco_evaluation import BRANCHES
+from detector.runs.folder import BEST_CHECKPOINT, LAST_CHECKPOINT
 
 EPOCHS, SOURCE_EPOCHS = 30, 8  # of configs/finetune.yaml and configs/demo.yaml
 ARMS = {"scratch": [], "fine-tuned": [], "fine-tuned, backbone frozen": ["--model.freeze", '["backbone"]']}
@@ -25,7 +26,7 @@ def pretrained(variant: str, runs: Path) -> Path:
     run = runs / f"finetune_source_{variant}"
     configs = ["--config", "configs/data/shapes.yaml", "--config", "configs/demo.yaml"]
     train([*configs, "--model.variant", variant, "--data.num_workers", "0"], run, SOURCE_EPOCHS)
-    return run / "best.ckpt"
+    return run / BEST_CHECKPOINT
 
 
 def measure(variant: str, root: Path, runs: Path, weights: Path, arm: str, seed: int) -> dict[str, float]:
@@ -36,7 +37,7 @@ def measure(variant: str, root: Path, runs: Path, weights: Path, arm: str, seed:
     seeded = ["--seed_everything", str(seed), "--data.num_workers", "0", "--trainer.check_val_every_n_epoch", str(EPOCHS)]
     run = runs / f"finetune_{variant}_{arm.replace(', ', '_').replace(' ', '-')}_s{seed}"
     train([*common, *start, *ARMS[arm], *seeded], run, EPOCHS)
-    return run_coco_eval(common, run / "last.ckpt", root / "annotations" / "instances_val.json")
+    return run_coco_eval(common, run / LAST_CHECKPOINT, root / "annotations" / "instances_val.json")
 
 
 def main() -> None:

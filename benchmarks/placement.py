@@ -27,6 +27,7 @@ from typing import Any
 from benchmarks.runs import run_coco_eval, train, write
 from detector.callbacks.coco_evaluation import BRANCHES
 from detector.dynamic.convert import PLACES
+from detector.runs.folder import LAST_CHECKPOINT, METRICS
 
 EPOCHS, SEEDS, SPLITS = 20, range(5), ("val", "test")
 T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}  # two-sided quantile of Student's t by degrees of freedom
@@ -83,7 +84,8 @@ class Study:
         train([*common, *(f"--{name}={value}" for name, value in rest.items())], run, EPOCHS)
         folder = self.root / "annotations"
         return {
-            split: run_coco_eval(common, run / "last.ckpt", folder / f"instances_{split}.json", split) for split in SPLITS
+            split: run_coco_eval(common, run / LAST_CHECKPOINT, folder / f"instances_{split}.json", split)
+            for split in SPLITS
         }
 
     def run_of(self, arm: Arm, seed: int) -> Path:
@@ -92,7 +94,7 @@ class Study:
 
     def variation(self, arm: Arm, seed: int) -> float:
         """Return how much the shares of a run varied between images in its last epoch, as the mean over the layers."""
-        with (self.run_of(arm, seed) / "metrics.csv").open(newline="") as file:
+        with (self.run_of(arm, seed) / METRICS).open(newline="") as file:
             rows = list(csv.DictReader(file))
         names = [name for name in rows[-1] if name.startswith("routing/") and name.endswith("/variation")]
         return mean(float(next(row[name] for row in reversed(rows) if row[name])) for name in names)

@@ -10,6 +10,7 @@ import numpy as np
 from detector.callbacks.coco_evaluation import BRANCHES
 from detector.evaluation.coco_eval import evaluate
 from detector.evaluation.coco_files import load_ground_truth
+from detector.runs.folder import EVALUATION_PREFIX, LAST_CHECKPOINT, TRAIN_LOG, predictions_file
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -18,21 +19,21 @@ def train(arguments: list[str], run: Path, epochs: int) -> None:
     """Train with ``arguments`` of train.py into ``run``, unless that is done; an interrupted run is resumed."""
     if finished(run, epochs):
         return
-    where = ["--ckpt_path", str(run / "last.ckpt")] if (run / "last.ckpt").exists() else ["--run_dir", str(run)]
+    last = run / LAST_CHECKPOINT
+    where = ["--ckpt_path", str(last)] if last.exists() else ["--run_dir", str(run)]
     subprocess.run([sys.executable, "train.py", *arguments, *where], check=True)
 
 
 def finished(run: Path, epochs: int) -> bool:
     """Tell whether the log of ``run`` has its last epoch."""
-    log = run / "train.log"
+    log = run / TRAIN_LOG
     return log.exists() and log.read_text().splitlines()[-1].split()[:1] == [str(epochs - 1)]
 
 
 def run_coco_eval(arguments: list[str], checkpoint: Path, truth: Path, split: str = "val") -> dict[str, float]:
     """Return ``<branch> AP`` and ``<branch> AP50`` of a checkpoint, by pycocotools on the predictions it writes."""
-    folder = checkpoint.parent / f"eval_{split}"
-    suffix = "" if split == "val" else f"_{split}"
-    files = {branch: folder / f"predictions{suffix}{end}.json" for branch, end in zip(BRANCHES, ("", "_one2many"))}
+    folder = checkpoint.parent / f"{EVALUATION_PREFIX}{split}"
+    files = {branch: folder / predictions_file(split, second) for branch, second in zip(BRANCHES, ("", BRANCHES[1]))}
     if not all(file.exists() for file in files.values()):
         command = [sys.executable, "train.py", *arguments, "--eval", str(checkpoint), "--split", split]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
+from detector.runs.folder import LAST_CHECKPOINT, TRAIN_LOG
+
 SAMPLE_SECONDS = 10
 WARM_UP_SECONDS = 300  # left out of the verdict: allocators and caches fill, workers of the first validation start
 JUDGED_MINUTES = 15  # shorter parts are reported and not judged
@@ -73,7 +75,7 @@ def main() -> None:
         writer = csv.DictWriter(file, list(Sample.__dataclass_fields__))
         writer.writeheader()
         for part, (share, signum) in enumerate(planned):
-            resume = ["--ckpt_path", str(run / "last.ckpt")] if part else []
+            resume = ["--ckpt_path", str(run / LAST_CHECKPOINT)] if part else []
             with open(args.out / f"train-{part}.log", "w") as log:
                 process = subprocess.Popen([*train, *resume], stdout=log, stderr=subprocess.STDOUT)
                 watch(process, part, started, started + share * args.minutes * 60, writer, file)
@@ -123,7 +125,7 @@ def stop(process: subprocess.Popen, signum: int, run: Path) -> dict[str, object]
         "seconds_until_it_ended": round(ended - sent, 1),
         "seconds_until_all_had_ended": round(time.monotonic() - sent, 1),
         "processes_left": len(left),
-        "last_ckpt_age_seconds": round(clock - (run / "last.ckpt").stat().st_mtime, 1),  # below 0: saved on the signal
+        "last_ckpt_age_seconds": round(clock - (run / LAST_CHECKPOINT).stat().st_mtime, 1),  # below 0: saved on the signal
     }
 
 
@@ -232,7 +234,7 @@ def verdict(path: Path) -> dict[str, object]:
 
 def epochs(run: Path) -> dict[str, int]:
     """Count the epochs in the log: repeated ones are those that a kill cost."""
-    numbers = [line.split()[0] for line in (run / "train.log").read_text().splitlines()]
+    numbers = [line.split()[0] for line in (run / TRAIN_LOG).read_text().splitlines()]
     numbers = [int(number) for number in numbers if number.isdigit()]
     return {"trained": len(numbers), "distinct": len(set(numbers)), "last": max(numbers)}
 

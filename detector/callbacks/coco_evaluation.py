@@ -18,6 +18,7 @@ from detector.evaluation.coco_files import detection_rows, load_ground_truth, wr
 from detector.imaging.letterbox import to_original
 from detector.network.decode import DetectionDict, decode
 from detector.network.head import RawOutput
+from detector.runs.folder import ground_truth_file, predictions_file
 from detector.text import plural
 
 BRANCHES = ("one2one", "one2many")
@@ -147,12 +148,11 @@ class CocoEvaluation(L.Callback):
             return error
 
     def _path(self, branch: str, trainer: L.Trainer) -> Path:
-        split = "_test" if trainer.testing else ""
-        suffix = "" if branch == self.branches[0] else f"_{branch}"
-        return Path(trainer.default_root_dir) / f"predictions{split}{suffix}.json"
+        second_branch = "" if branch == self.branches[0] else branch
+        return Path(trainer.default_root_dir) / predictions_file("test" if trainer.testing else "val", second_branch)
 
     def _write_ground_truth(self, image_ids: list[int], trainer: L.Trainer) -> None:
-        path = Path(trainer.default_root_dir) / f"ground_truth{'_test' if trainer.testing else ''}.json"
+        path = Path(trainer.default_root_dir) / ground_truth_file("test" if trainer.testing else "val")
         if (path, image_ids) != self._written:
             write_ground_truth(path, self._coco, image_ids)
             self._written = path, image_ids

@@ -8,6 +8,7 @@ from typing import Any
 import lightning as L
 
 from detector.batch import Batch
+from detector.runs.folder import TRAIN_LOG
 from detector.text import plural
 
 VALIDATION_COLUMNS = ("val/total", "val/AP", "val/AP50")
@@ -24,7 +25,7 @@ class EpochLog(L.Callback):
     progress bar, a line a minute says how far training is.
     """
 
-    def __init__(self, file_name: str = "train.log") -> None:
+    def __init__(self, file_name: str = TRAIN_LOG) -> None:
         self.file_name = file_name
         self._columns: list[str] = []
         self._epoch_started = self._validation_started = self._validation_seconds = self._spoke = 0.0

@@ -12,6 +12,7 @@ from detector.batch import Batch, Target
 from detector.imaging.draw import draw_boxes, fit_longer_side, sheet
 from detector.network.decode import DetectionDict, decode
 from detector.network.head import RawOutput
+from detector.runs.folder import sheet_file
 from detector.text import plural
 
 
@@ -57,7 +58,7 @@ class PredictionSheet(L.Callback):
         if not self._pairs:  # the sanity check, or a rank other than 0
             return
         page = sheet([self._pairs[i : i + 2] for i in range(0, len(self._pairs), 2)])
-        path = Path(trainer.default_root_dir) / f"{'test' if trainer.testing else 'val'}_predictions.jpg"
+        path = Path(trainer.default_root_dir) / sheet_file("test" if trainer.testing else "val")
         path.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(path), page[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
         self._pairs = []

@@ -18,6 +18,7 @@ from detector.dynamic.conv2d import dynamic_layers
 from detector.dynamic.routing import ALIKE, LayerRouting, RoutingStatistics, expert_distance, record_routing, warnings_for
 from detector.imaging.draw import heat_map, sheet
 from detector.network.head import RawOutput
+from detector.runs.folder import ROUTING_PLOT
 
 
 def routing_map(results: Mapping[str, LayerRouting], class_names: list[str], max_classes: int = 20) -> np.ndarray:
@@ -102,7 +103,7 @@ class RoutingLog(L.Callback):
             if (layer := sentence.partition(":")[0]) not in self._warned:
                 self._warned.add(layer)
                 rank_zero_warn(sentence)
-        path = Path(trainer.default_root_dir) / "routing.png"
+        path = Path(trainer.default_root_dir) / ROUTING_PLOT
         path.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(path), routing_map(self.results, list(pl_module.class_names))[..., ::-1])
 

@@ -8,6 +8,7 @@ from detector.report.findings import Findings, find
 from detector.report.run_folder import RunFolder, read_run
 from detector.report.speed import measure
 from detector.report.training import network_section
+from detector.runs.folder import REPORT
 
 
 def add_report_command(commands: argparse._SubParsersAction) -> None:
@@ -36,7 +37,7 @@ def write_report(options: argparse.Namespace) -> int:
         raise ValueError(f"--threshold is {options.threshold}; a score is in 0..1")
     if options.images is not None and not options.images.is_dir():
         raise ValueError(f"--images {options.images}: no such folder; give the one with the evaluated images")
-    out = options.out or options.folder / "report.html"
+    out = options.out or options.folder / REPORT
     run = read_run(options.folder, options.ground_truth)
     if out.is_dir():
         raise ValueError(f"--out {out} is a folder; give the name of a file in it")

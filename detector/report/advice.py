@@ -10,6 +10,7 @@ from detector.network.config import VARIANTS
 from detector.report.findings import Findings
 from detector.report.matching import KINDS, MISSES
 from detector.report.run_folder import RunFolder, series
+from detector.runs.folder import BEST_CHECKPOINT, LAST_CHECKPOINT
 from detector.text import plural
 
 FEW_OBJECTS = 20  # AP of a class with fewer is a matter of luck
@@ -42,7 +43,7 @@ def next_commands(run: RunFolder, found: list[Findings]) -> list[str]:
     if run.checkpoint is None or not found or found[0].best is None:
         return []
     start, main, checkpoint = ["python", "-m", "detector"], found[0], run.checkpoint
-    if _later_than_the_best(run) and (last := run.folder / "last.ckpt").is_file():
+    if _later_than_the_best(run) and (last := run.folder / LAST_CHECKPOINT).is_file():
         checkpoint = last  # whose numbers, and threshold, these are
     trained, judged = _trained_size(run), _input_size(run.judged_with)
     size = ["--image_size", *map(str, judged)] if judged and judged != trained else []  # by default that of training
@@ -227,7 +228,7 @@ def _training(run: RunFolder) -> list[str]:
     best, last, said = int(np.argmax(values)), len(values) - 1, []
     if _later_than_the_best(run):
         said.append(f"These numbers are of epoch {epochs[last]}; epoch {epochs[best]} was better (AP {values[best]:.3f}).")
-        if (checkpoint := run.folder / "best.ckpt").is_file():
+        if (checkpoint := run.folder / BEST_CHECKPOINT).is_file():
             trained, now = _trained_size(run), _input_size(run.config)
             size = ["--data.image_size", _setting(trained)] if trained and trained != now else []
             config = str(run.folder / run.config_name)

@@ -10,7 +10,21 @@ from typing import Any
 import yaml
 
 from detector.files import read_json
-from detector.runs.folder import numbered_files
+from detector.runs.folder import (
+    BEST_CHECKPOINT,
+    CONFIG,
+    EVALUATION_PREFIX,
+    LAST_CHECKPOINT,
+    METRICS,
+    RECORD,
+    ROUTING_PLOT,
+    TRAIN_LOG,
+    evaluation_file,
+    ground_truth_file,
+    metrics_files,
+    numbered_files,
+    predictions_file,
+)
 from detector.weights.files import read_weights
 
 BRANCHES = ("one2one", "one2many")
@@ -47,8 +61,9 @@ def read_run(folder: Path, ground_truth: Path | None = None) -> RunFolder:
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder; give the folder of a run, as runs/dyn_n")
     folder = folder.resolve()
-    run = folder.parent if folder.name.startswith("eval_") and not (folder / "config.yaml").is_file() else folder
-    split = "val" if (folder / "predictions.json").is_file() or not (folder / "predictions_test.json").is_file() else "test"
+    run = folder.parent if folder.name.startswith(EVALUATION_PREFIX) and not (folder / CONFIG).is_file() else folder
+    has = {split: (folder / predictions_file(split)).is_file() for split in ("val", "test")}
+    split = "test" if has["test"] and not has["val"] else "val"
     config, text, name = _config(run)
     evaluated, judged_with = _evaluation(folder, split)
     judged_with = judged_with or config
@@ -56,9 +71,9 @@ def read_run(folder: Path, ground_truth: Path | None = None) -> RunFolder:
     epochs = _epochs(run)
     if not predictions and not epochs:
         raise ValueError(
-            f"{folder}: has neither predictions.json nor metrics.csv with an epoch in it; give the folder of a run"
+            f"{folder}: has neither {predictions_file('val')} nor {METRICS} with an epoch in it; give the folder of a run"
         )
-    checkpoints = [run / "best.ckpt", run / "last.ckpt"]
+    checkpoints = [run / BEST_CHECKPOINT, run / LAST_CHECKPOINT]
     if evaluated is not None:
         path = evaluated.resolve()
         moved = [run / path.name] if path.parent.name == run.name else []  # the run may have been moved since
@@ -80,7 +95,7 @@ def read_run(folder: Path, ground_truth: Path | None = None) -> RunFolder:
         versions=_versions(run, text),
         checkpoint=checkpoint,
         trained_size=_trained_size(checkpoint),
-        routing=path if (path := folder / "routing.png").is_file() else None,
+        routing=path if (path := folder / ROUTING_PLOT).is_file() else None,
     )
 
 
@@ -92,15 +107,15 @@ def _trained_size(checkpoint: Path | None) -> tuple[int, int] | None:
 
 
 def _config(run: Path) -> tuple[dict[str, Any], str, str]:
-    if not (written := numbered_files(run, "config", ".yaml")):
-        return {}, "", "config.yaml"
+    if not (written := numbered_files(run, CONFIG)):
+        return {}, "", CONFIG
     text = written[-1].read_text(encoding="utf-8")
     return _known(_yaml(written[-1], text)), text, written[-1].name
 
 
 def _evaluation(folder: Path, split: str) -> tuple[Path | None, dict[str, Any]]:
     """Return the checkpoint and the configuration that train.py --eval has recorded, if it has."""
-    path = folder / ("evaluation.yaml" if split == "val" else "evaluation_test.yaml")
+    path = folder / evaluation_file(split)
     content = _yaml(path, path.read_text(encoding="utf-8")) if path.is_file() else {}
     return Path(content["eval"]) if isinstance(content.get("eval"), str) else None, _known(content)
 
@@ -119,17 +134,16 @@ def _known(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _predictions(folder: Path, split: str, config: dict[str, Any]) -> dict[str, Path]:
-    stem = "predictions" if split == "val" else "predictions_test"
     chosen = (config.get("evaluation") or {}).get("branch", "both")
     main = chosen if chosen in BRANCHES else BRANCHES[0]
     second = BRANCHES[1 - BRANCHES.index(main)]
-    paths = {main: folder / f"{stem}.json", second: folder / f"{stem}_{second}.json"}
+    paths = {main: folder / predictions_file(split), second: folder / predictions_file(split, second)}
     return {branch: path for branch, path in paths.items() if path.is_file()}
 
 
 def _ground_truth(folder: Path, split: str, config: dict[str, Any]) -> Path | None:
     """Return what the run recorded, or, for runs of before it did, the file that its configuration names."""
-    recorded = folder / ("ground_truth.json" if split == "val" else "ground_truth_test.json")
+    recorded = folder / ground_truth_file(split)
     if recorded.is_file():
         return recorded
     data = config.get("data") or {}
@@ -148,11 +162,8 @@ def image_folder(run: RunFolder, info: dict[str, Any]) -> Path | None:
 
 def _epochs(run: Path) -> Epochs:
     """Return the metrics by epoch. Resumed runs write files of their own; where epochs repeat, the later one counts."""
-    resumed = sorted(run.glob("resumed-*/metrics.csv"), key=lambda path: int(re.sub(r"\D", "", path.parent.name) or 0))
     epochs: Epochs = {}
-    for path in [run / "metrics.csv", *resumed]:
-        if not path.is_file():
-            continue
+    for path in metrics_files(run):
         with path.open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
                 if (epoch := _number(row.get("epoch"))) is None:  # the last line of a run that was cut off
@@ -172,7 +183,7 @@ def _number(value: Any) -> float | None:
 
 
 def _log(run: Path) -> list[dict[str, str]]:
-    path = run / "train.log"
+    path = run / TRAIN_LOG
     rows: list[dict[str, str]] = []
     head: list[str] = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
@@ -185,9 +196,7 @@ def _log(run: Path) -> list[dict[str, str]]:
 
 
 def _versions(run: Path, config_text: str) -> dict[str, Any]:
-    if records := [
-        read_json(path, dict, "the file as it was, or move it away") for path in numbered_files(run, "run", ".json")
-    ]:
+    if records := [read_json(path, dict, "the file as it was, or move it away") for path in numbered_files(run, RECORD)]:
         first = {"command": records[0].get("command")}
         resumed = {"resumed by": [record.get("command") for record in records[1:]]}
         return _flat(first | resumed | {name: value for name, value in records[-1].items() if name != "command"})

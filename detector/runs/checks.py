@@ -7,7 +7,7 @@ import torch
 import yaml
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
-from detector.runs.folder import numbered_files
+from detector.runs.folder import CONFIG, numbered_files
 from detector.text import plural
 from detector.weights.files import read_weights
 from detector.weights.info import OWN_CHECKPOINT
@@ -35,9 +35,9 @@ def check_resumable(path: str, hparams: dict[str, Any], max_epochs: int) -> None
 @rank_zero_only
 def report_differences(run_dir: Path, config: dict[str, Any]) -> None:
     """Say which settings are not those of the run's last start; ``config`` has those of this one."""
-    written = numbered_files(run_dir, "config", ".yaml")
+    written = numbered_files(run_dir, CONFIG)
     if not written:
-        rank_zero_info(f"{run_dir} has no config.yaml: whether settings of data and trainer differ is not known")
+        rank_zero_info(f"{run_dir} has no {CONFIG}: whether settings of data and trainer differ is not known")
         return
     before, now = flatten(yaml.safe_load(written[-1].read_text())), flatten(config)
     names = [name for name in sorted(before | now) if before.get(name) != now.get(name) and name not in MAY_DIFFER]

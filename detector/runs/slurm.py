@@ -9,7 +9,7 @@ from typing import Any
 from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only, rank_zero_warn
 
-from detector.runs.folder import numbered_files, wanted_run_dir
+from detector.runs.folder import LAST_CHECKPOINT, RECORD, numbered_files, wanted_run_dir
 from detector.runs.record import command_line
 
 
@@ -37,10 +37,10 @@ def continue_slurm_job(config: Any) -> bool:
     wanted = wanted_run_dir(config)
     own = re.compile(re.escape(wanted.name) + r"(-\d+)?")  # as choose_run_dir numbers them
     for run in [folder for folder in wanted.parent.glob("*") if own.fullmatch(folder.name)]:
-        records = [json.loads(path.read_text()) for path in numbered_files(run, "run", ".json")]
+        records = [json.loads(path.read_text()) for path in numbered_files(run, RECORD)]
         # A job may train more than one thing, but each by a command of its own.
         same = [r["environment"].get("SLURM_JOB_ID") == str(job) and r["command"] == command_line() for r in records]
-        if any(same) and (last := run / "last.ckpt").is_file():
+        if any(same) and (last := run / LAST_CHECKPOINT).is_file():
             config["ckpt_path"], config["run_dir"] = str(last), str(run)
             rank_zero_info(f"SLURM has started job {job} again: going on from {last}")
             return True

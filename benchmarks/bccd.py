@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import mean
 
 from benchmarks.runs import run_coco_eval, train, write
-from detector.callbacks.coco_evaluation import BRANCHES
+from detector.network.head import BRANCHES
 from detector.runs.folder import BEST_CHECKPOINT
 
 CONFIGS = ["configs/data/bccd.yaml", "configs/bccd_scratch.yaml"]

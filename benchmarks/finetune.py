@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import mean
 
 from benchmarks.runs import run_coco_eval, train, write
-from detector.callbacks.coco_evaluation import BRANCHES
+from detector.network.head import BRANCHES
 from detector.runs.folder import BEST_CHECKPOINT, LAST_CHECKPOINT
 
 EPOCHS, SOURCE_EPOCHS = 30, 8  # of configs/finetune.yaml and configs/demo.yaml

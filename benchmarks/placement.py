@@ -25,8 +25,8 @@ from statistics import mean, stdev
 from typing import Any
 
 from benchmarks.runs import run_coco_eval, train, write
-from detector.callbacks.coco_evaluation import BRANCHES
 from detector.dynamic.convert import PLACES
+from detector.network.head import BRANCHES
 from detector.runs.folder import LAST_CHECKPOINT, METRICS
 
 EPOCHS, SEEDS, SPLITS = 20, range(5), ("val", "test")

@@ -16,11 +16,12 @@ import torch
 from torchvision.ops import box_iou
 
 from benchmarks.runs import write
-from detector.callbacks.coco_evaluation import BRANCHES
+from detector.batch import xywh_to_xyxy
 from detector.evaluation.coco_eval import evaluate
 from detector.evaluation.coco_files import detection_rows, load_ground_truth
 from detector.imaging.letterbox import letterbox, to_original
 from detector.network.decode import decode
+from detector.network.head import BRANCHES
 from detector.predict.predictor import Predictor, load_detector
 
 NAME = "yolo26n-bccd"
@@ -68,11 +69,8 @@ def compare_detections(rows: np.ndarray, theirs: list[dict[str, Any]]) -> dict[s
     """Match each detection of the reference with ours of the same image and class that overlaps it most."""
     scores, ious, pixels = [], [], []
     for found in theirs:
-        x, y, w, h = found["bbox"]
         same = rows[(rows[:, 0] == found["image_id"]) & (rows[:, 6] == found["category_id"])]
-        boxes = same[:, 1:5].copy()
-        boxes[:, 2:] += boxes[:, :2]
-        box = np.array([[x, y, x + w, y + h]])
+        boxes, box = xywh_to_xyxy(same[:, 1:5]), xywh_to_xyxy(np.array([found["bbox"]]))
         overlap = box_iou(torch.from_numpy(box), torch.from_numpy(boxes))[0].numpy()
         best = int(overlap.argmax())
         ious.append(float(overlap[best]))

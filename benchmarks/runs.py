@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from detector.callbacks.coco_evaluation import BRANCHES
 from detector.evaluation.coco_eval import evaluate
 from detector.evaluation.coco_files import load_ground_truth
+from detector.network.head import BRANCHES
 from detector.runs.folder import EVALUATION_PREFIX, LAST_CHECKPOINT, TRAIN_LOG, predictions_file
 
 RESULTS = Path(__file__).parent / "results"

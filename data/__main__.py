@@ -19,6 +19,7 @@ from data.check.report import html_report, text_report
 from data.check.sheets import write_sheets
 from data.datamodule import CocoDataModule, read_split, read_splits
 from data.shapes.draw import SHAPES
+from detector.batch import as_size
 
 BASE_CONFIG = Path(__file__).parents[1] / "configs" / "base.yaml"
 OUT = Path("runs/data")
@@ -41,9 +42,8 @@ def parse(args: list[str]) -> tuple[argparse.Namespace, ArgumentParser, Namespac
     sections = [_section(Path(path)) for path in (BASE_CONFIG, *options.config)]
     config = parser.parse_args([word for section in sections for word in ("--config", section)] + rest)
     config.data.seed = config.seed_everything
-    size = config.data.image_size
-    if min(size if isinstance(size, tuple | list) else (size,)) < 1 or options.pictures < 1:
-        raise ValueError(f"data.image_size is {size} and --pictures {options.pictures}; expected 1 or more")
+    if options.pictures < 1:
+        raise ValueError(f"--pictures is {options.pictures}; expected 1 or more")
     if options.out.exists() and not options.out.is_dir():
         raise ValueError(f"--out {options.out} is a file; give a folder")
     return options, parser, config
@@ -71,8 +71,7 @@ def show(options: argparse.Namespace, parser: ArgumentParser, config: Namespace)
 
 def check(options: argparse.Namespace, config: Namespace) -> int:
     """Print the report and write it as a page; return 1 if there are errors, else 0."""
-    size = config.data.image_size
-    size = (size, size) if isinstance(size, int) else tuple(size)
+    size = as_size(config.data.image_size, "data.image_size")
     splits, findings = read_what_is_there(config.data)
     if any(side % SMALLEST_MULTIPLE for side in size):
         findings.append(

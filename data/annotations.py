@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
+from detector.batch import xywh_to_xyxy
 from detector.text import plural
 
 
@@ -125,8 +126,7 @@ class Faults:
 
 def clip_bboxes(bboxes: np.ndarray, height: np.ndarray | int, width: np.ndarray | int) -> np.ndarray:
     """Return x y width height (N, 4) as x1 y1 x2 y2, clipped to images of that height and width, one or N of them."""
-    corners = bboxes.copy()
-    corners[:, 2:] += bboxes[:, :2]
+    corners = xywh_to_xyxy(bboxes)
     np.clip(corners[:, 0::2].T, 0, width, out=corners[:, 0::2].T)
     np.clip(corners[:, 1::2].T, 0, height, out=corners[:, 1::2].T)
     return corners
@@ -145,7 +145,7 @@ def faulty_boxes(annotations: Annotations) -> tuple[np.ndarray, np.ndarray]:
 def _faulty(bboxes: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     solid = have_area(clip_bboxes(bboxes, *sizes.T))
     limits = sizes[:, ::-1] * (1 + 1e-6)  # shares of the image turned into pixels need not come out round
-    outside = (bboxes[:, :2] < -1e-3).any(axis=1) | (bboxes[:, :2] + bboxes[:, 2:] > limits).any(axis=1)
+    outside = (bboxes[:, :2] < -1e-3).any(axis=1) | (xywh_to_xyxy(bboxes)[:, 2:] > limits).any(axis=1)
     return ~solid, solid & outside
 
 

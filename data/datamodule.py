@@ -20,6 +20,7 @@ from data.shapes.draw import SHAPES
 from data.transforms import Augmentation, TrainPipeline
 from data.workers import Describable, WatchedDataset, WatchedLoader, check_temporary_folder, init_worker
 from data.yolo import read_yolo
+from detector.batch import as_size
 from detector.text import plural
 
 Split = Literal["train", "val", "test"]
@@ -75,7 +76,7 @@ class CocoDataModule(LightningDataModule):
         rect: bool = False,
     ) -> None:
         super().__init__()
-        self.size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+        self.size = as_size(image_size, "data.image_size")
         self.batch_size, self.val_batch_size = batch_size, val_batch_size or batch_size
         self.num_workers, self.seed, self.augment, self.rect = num_workers, seed, augment, rect
         self._check_numbers()
@@ -110,8 +111,6 @@ class CocoDataModule(LightningDataModule):
         self._watched: list[WatchedDataset] = []  # what loaders have been made of
 
     def _check_numbers(self) -> None:
-        if len(self.size) != 2 or min(self.size) < 1:
-            raise ValueError(f"data.image_size is {self.size}; expected one side or (height, width) in pixels")
         for name, least in (("batch_size", 1), ("val_batch_size", 1), ("num_workers", 0), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"data.{name} is {getattr(self, name)}; expected {least} or more")

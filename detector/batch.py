@@ -1,9 +1,14 @@
-"""What every dataloader yields: the one contract between data and detector."""
+"""The contract between data and detector: batches, sizes and boxes."""
 
-from typing import NamedTuple, NotRequired, TypedDict
+from collections.abc import Sequence
+from typing import NamedTuple, NotRequired, TypedDict, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
+
+Size = tuple[int, int]  # (height, width) in pixels
+Boxes = TypeVar("Boxes", np.ndarray, Tensor)
 
 
 class Letterbox(NamedTuple):
@@ -39,3 +44,30 @@ class Batch(TypedDict):
 def network_input(images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """Return ``Batch`` images as the network takes them, in 0..1 and of ``dtype``; on whatever device they are."""
     return images.to(dtype) / 255 if images.dtype == torch.uint8 else images.to(dtype)
+
+
+def as_size(value: int | Sequence[int], name: str = "image_size") -> Size:
+    """Return (height, width) for ``value``, which is one side or (height, width), in pixels.
+
+    Raises ValueError for anything else; ``name`` is the name of ``value`` in the message.
+    """
+    size = (value, value) if isinstance(value, int) else value
+    if isinstance(size, list | tuple) and len(size) == 2 and all(isinstance(side, int) and side > 0 for side in size):
+        return size[0], size[1]
+    raise ValueError(f"{name} is {size!r}; expected one side, or height and width, in pixels")
+
+
+def xywh_to_xyxy(boxes: Boxes) -> Boxes:
+    """Convert ``boxes`` (..., 4) from x y width height, with x y the top left corner, to x1 y1 x2 y2."""
+    top_left, sides = boxes[..., :2], boxes[..., 2:]
+    return _concatenate(top_left, top_left + sides)
+
+
+def xyxy_to_xywh(boxes: Boxes) -> Boxes:
+    """Convert ``boxes`` (..., 4) from x1 y1 x2 y2 to x y width height, with x y the top left corner."""
+    top_left, bottom_right = boxes[..., :2], boxes[..., 2:]
+    return _concatenate(top_left, bottom_right - top_left)
+
+
+def _concatenate(first: Boxes, second: Boxes) -> Boxes:
+    return torch.cat((first, second), -1) if isinstance(first, Tensor) else np.concatenate((first, second), -1)

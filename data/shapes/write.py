@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 
 from data.shapes.draw import CLASSES, SHAPES, SPLITS, draw_image
+from detector.batch import xyxy_to_xywh
 
 VERSION = 3  # raise it whenever images or annotations change: sets drawn by older code are then drawn anew
 MARKER = "drawn_by_data_shapes.json"  # inside the set: what it was drawn from
@@ -32,9 +33,9 @@ def write_split(folder: Path, split: str, num_images: int, seed: int) -> None:
         _, jpeg = cv2.imencode(".jpg", drawing.image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
         (folder / split / name).write_bytes(jpeg.tobytes())
         images.append({"id": index + 1, "file_name": name, "width": width, "height": height})
-        for (x1, y1, x2, y2), label in zip(drawing.boxes.tolist(), drawing.labels):
+        for bbox, label in zip(xyxy_to_xywh(drawing.boxes).tolist(), drawing.labels):
             entry = {"id": len(annotations) + 1, "image_id": index + 1, "category_id": label + 1, "iscrowd": 0}
-            annotations.append(entry | {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1)})
+            annotations.append(entry | {"bbox": bbox, "area": bbox[2] * bbox[3]})
     categories = [{"id": label + 1, "name": name, "supercategory": "shape"} for label, name in enumerate(CLASSES)]
     info = {"description": f"images of shapes, drawn by data/shapes/write.py version {VERSION} with seed {seed}"}
     content = {"info": info, "images": images, "annotations": annotations, "categories": categories}

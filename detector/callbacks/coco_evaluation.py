@@ -17,11 +17,9 @@ from detector.evaluation.coco_eval import METRICS, Backend, CocoResult, check_ba
 from detector.evaluation.coco_files import detection_rows, load_ground_truth, write_ground_truth, write_predictions
 from detector.imaging.letterbox import to_original
 from detector.network.decode import DetectionDict, decode
-from detector.network.head import RawOutput
+from detector.network.head import BRANCHES, BranchName, RawOutput
 from detector.runs.folder import ground_truth_file, predictions_file
 from detector.text import plural
-
-BRANCHES = ("one2one", "one2many")
 
 
 class CocoEvaluation(L.Callback):
@@ -45,7 +43,7 @@ class CocoEvaluation(L.Callback):
 
     def __init__(
         self,
-        branch: Literal["one2one", "one2many", "both"] = "both",
+        branch: Literal[BranchName, "both"] = "both",
         ground_truth: str | Path | dict[str, Any] | None = None,
         score_threshold: float = 0.001,
         max_detections: int = 300,
@@ -56,7 +54,7 @@ class CocoEvaluation(L.Callback):
     ) -> None:
         check_backend(backend)
         if branch not in (*BRANCHES, "both"):
-            raise ValueError(f"branch is {branch!r}; choose one2one, one2many or both")
+            raise ValueError(f"branch is {branch!r}; choose {', '.join(BRANCHES)} or both")
         self.branches = BRANCHES if branch == "both" else (branch,)
         self.ground_truth = ground_truth
         self.decoding = {

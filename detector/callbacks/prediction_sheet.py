@@ -1,7 +1,6 @@
 """Draw a sheet of validation images, ground truth beside detections."""
 
 from pathlib import Path
-from typing import Literal
 
 import cv2
 import lightning as L
@@ -11,7 +10,7 @@ from torch import Tensor
 from detector.batch import Batch, Target
 from detector.imaging.draw import draw_boxes, fit_longer_side, sheet
 from detector.network.decode import DetectionDict, decode
-from detector.network.head import RawOutput
+from detector.network.head import BranchName, RawOutput
 from detector.runs.folder import sheet_file
 from detector.text import plural
 
@@ -28,7 +27,7 @@ class PredictionSheet(L.Callback):
         self,
         num_images: int = 16,
         score_threshold: float = 0.3,
-        branch: Literal["one2one", "one2many"] = "one2one",
+        branch: BranchName = "one2one",
     ) -> None:
         self.num_images, self.score_threshold = num_images, score_threshold
         self.branch = branch

@@ -7,6 +7,7 @@ from pathlib import Path
 from detector.commands.predict import size_of
 from detector.export.formats import SUFFIXES, export
 from detector.export.graph import ExportSettings
+from detector.network.head import BRANCHES
 from detector.predict.predictor import load_detector
 
 NEEDS = {"onnx": ("onnx",), "openvino": ("onnx", "openvino"), "torchscript": (), "torch-export": ()}
@@ -25,7 +26,7 @@ def add_export_command(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--output", choices=("end2end", "raw"), default="end2end", help="detections (B, 300, 6), or boxes and scores of all"
     )
-    parser.add_argument("--branch", choices=("one2one", "one2many"), default="one2one", help="one2many needs --output raw")
+    parser.add_argument("--branch", choices=BRANCHES, default=BRANCHES[0], help="one2many needs --output raw")
     parser.add_argument("--image_size", type=int, nargs="+", help="one side, or height and width (those of training)")
     parser.add_argument("--batch_size", type=int, default=1, help="of the graph (%(default)s)")
     parser.add_argument("--dynamic", nargs="+", choices=("batch", "size"), default=[], help="take any batch, or input, size")

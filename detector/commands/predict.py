@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from detector.batch import Size, as_size
+from detector.network.head import BRANCHES
 from detector.predict.outputs import PredictionFiles
 from detector.predict.predictor import load_detector
 from detector.predict.sources import Frame, Sources, find_sources
@@ -29,7 +31,7 @@ def add_predict_command(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--score_threshold", type=float, default=0.25, help="scores must exceed it (%(default)s)")
     parser.add_argument("--classes", nargs="+", metavar="NAME", help="look for these classes only")
     parser.add_argument("--max_detections", type=int, default=300, help="at most so many an image (%(default)s)")
-    parser.add_argument("--branch", choices=("one2one", "one2many"), default="one2one", help="without NMS, or with")
+    parser.add_argument("--branch", choices=BRANCHES, default=BRANCHES[0], help="without NMS, or with")
     parser.add_argument("--iou_threshold", type=float, default=0.7, help="of NMS, for one2many (%(default)s)")
     parser.add_argument("--image_size", type=int, nargs="+", help="one side, or height and width (those of training)")
     parser.add_argument("--batch_size", type=int, default=1, help="images at a time (%(default)s)")
@@ -89,10 +91,6 @@ def report(sources: Sources) -> int:
     return int(bool(sources.unreadable))
 
 
-def size_of(values: list[int] | None) -> int | tuple[int, int] | None:
-    """Return what ``--image_size`` says: one side, or height and width."""
-    if values is None or len(values) == 1:
-        return values[0] if values else None
-    if len(values) != 2:
-        raise ValueError(f"--image_size has {len(values)} values; expected one side, or height and width")
-    return values[0], values[1]
+def size_of(values: list[int] | None) -> Size | None:
+    """Return (height, width) for the values of ``--image_size``: one side, or height and width."""
+    return None if values is None else as_size(values[0] if len(values) == 1 else values, "--image_size")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from pycocotools.coco import COCO
 
+from detector.batch import xyxy_to_xywh
 from detector.files import atomic_write, read_json
 
 IMAGE_KEYS = ("id", "file_name", "height", "width")
@@ -63,9 +64,7 @@ def detection_rows(image_id: int, boxes: np.ndarray, scores: np.ndarray, categor
     """
     rows = np.empty((len(boxes), 7))
     rows[:, 0] = image_id
-    rows[:, 1:5] = boxes
-    rows[:, 3:5] -= rows[:, 1:3]
-    rows[:, 1:5] = rows[:, 1:5].round(3)
+    rows[:, 1:5] = xyxy_to_xywh(boxes.astype(np.float64)).round(3)
     rows[:, 5] = scores.astype(np.float64).round(6)
     rows[:, 6] = category_ids
     return rows

@@ -7,7 +7,7 @@ from torch import Tensor
 from torchvision.ops import batched_nms
 
 from detector.network.boxes import distances_to_boxes
-from detector.network.head import BranchName, RawOutput
+from detector.network.head import BRANCHES, BranchName, RawOutput
 
 MAX_CANDIDATES = (
     30_000  # (anchor, class) pairs of an image that NMS looks at, best first: it bounds time, untrained models too
@@ -52,7 +52,7 @@ def decode(
 def boxes_and_scores(outputs: RawOutput, branch: BranchName) -> tuple[Tensor, Tensor]:
     """Return what one branch says of every anchor: boxes (B, A, 4) in pixels of the network input, scores (B, A, C)."""
     if branch not in outputs:
-        present = ", ".join(name for name in ("one2one", "one2many") if name in outputs)
+        present = ", ".join(name for name in BRANCHES if name in outputs)
         raise ValueError(f"branch {branch!r} is not in the outputs, which have: {present}")
     raw = outputs[branch]
     points, strides = outputs["points"].float(), outputs["strides"].float()

@@ -2,14 +2,15 @@
 
 import math
 from copy import deepcopy
-from typing import Literal, TypedDict
+from typing import Literal, TypedDict, get_args
 
 import torch
 from torch import Tensor, nn
 
 from detector.network.blocks import ConvNormAct
 
-BranchName = Literal["one2one", "one2many"]
+BranchName = Literal["one2one", "one2many"]  # without NMS, with NMS
+BRANCHES: tuple[BranchName, ...] = get_args(BranchName)
 
 
 class BranchOutput(TypedDict):

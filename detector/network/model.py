@@ -12,7 +12,7 @@ from detector.network.blocks import ConvNormAct
 from detector.network.boxes import anchor_points
 from detector.network.config import detector_config
 from detector.network.decode import DetectionDict, decode
-from detector.network.head import BranchName, Head, RawOutput
+from detector.network.head import BRANCHES, BranchName, Head, RawOutput
 from detector.network.neck import Neck
 
 
@@ -54,7 +54,8 @@ class Detector(nn.Module):
         model = deepcopy(self).eval().requires_grad_(False)
         if getattr(model.head, branch) is None:
             raise ValueError(f"this detector has no branch {branch!r}: it was deployed with the other one")
-        setattr(model.head, "one2many" if branch == "one2one" else "one2one", None)
+        for other in set(BRANCHES) - {branch}:
+            setattr(model.head, other, None)
         for module in model.modules():
             if isinstance(module, ConvNormAct):
                 module.fuse()

@@ -11,6 +11,7 @@ from typing import Any, Self
 import cv2
 import numpy as np
 
+from detector.batch import xyxy_to_xywh
 from detector.files import atomic_write
 from detector.imaging.draw import draw_boxes
 from detector.predict.predictor import Detections, Predictor
@@ -46,8 +47,8 @@ class PredictionFiles:
             entry |= {"frame": frame.number, "seconds": round(frame.number / frame.source.rate, 3)}
         self.images.append(entry)
         rows = list(zip(found.boxes.tolist(), found.scores.tolist(), found.category_ids, found.names, strict=True))
-        for (x1, y1, x2, y2), score, category_id, _ in rows:
-            box = {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1), "iscrowd": 0}
+        for bbox, (_, score, category_id, _) in zip(xyxy_to_xywh(found.boxes.double()).tolist(), rows):
+            box = {"bbox": bbox, "area": bbox[2] * bbox[3], "iscrowd": 0}
             ids = {"id": len(self.annotations) + 1, "image_id": entry["id"], "category_id": category_id}
             self.annotations.append(ids | box | {"score": score})
         if self._table:

@@ -11,11 +11,11 @@ import PIL.ImageOps
 import torch
 from torch import Tensor
 
-from detector.batch import Letterbox, network_input
+from detector.batch import Letterbox, Size, as_size, network_input
 from detector.imaging.letterbox import letterbox, to_original
 from detector.imaging.read import read_upright
 from detector.network.decode import DetectionDict
-from detector.network.head import BranchName
+from detector.network.head import BRANCHES, BranchName
 from detector.network.model import Detector
 from detector.weights.files import read_weights
 from detector.weights.info import WeightsInfo
@@ -71,7 +71,7 @@ class Predictor:
         info: WeightsInfo,
         branch: BranchName = "one2one",
         source: str = "",
-        image_size: int | tuple[int, int] | None = None,
+        image_size: int | Size | None = None,
     ) -> None:
         _check_branch(model, branch)
         self.model, self.info, self.branch, self.source = model.eval(), info, branch, source
@@ -159,9 +159,7 @@ class Predictor:
         return Predictor(model, self.info, self.branch, self.source, self.image_size)
 
 
-def load_detector(
-    path: str | Path, branch: BranchName = "one2one", image_size: int | tuple[int, int] | None = None
-) -> Predictor:
+def load_detector(path: str | Path, branch: BranchName = "one2one", image_size: int | Size | None = None) -> Predictor:
     """Load a detector from a checkpoint of ours, a ``.safetensors``, or a ``.pt`` of the public reference.
 
     Variant, class names and input size come from the file, nothing in which is run. ``branch`` decides how images are
@@ -173,7 +171,7 @@ def load_detector(
 
 
 def _check_branch(model: Detector, branch: str) -> None:
-    if branch not in ("one2one", "one2many") or getattr(model.head, branch) is None:
+    if branch not in BRANCHES or getattr(model.head, branch) is None:
         raise ValueError(f"the detector has no branch {branch!r}; choose one2one or one2many, if it has not been deployed")
 
 
@@ -214,8 +212,8 @@ def _tensor_as_array(image: Tensor) -> np.ndarray:
     return image.movedim(0, -1).numpy()
 
 
-def _checked_size(size: int | tuple[int, int], stride: int) -> tuple[int, int]:
-    height, width = (size, size) if isinstance(size, int) else size
+def _checked_size(size: int | Size, stride: int) -> Size:
+    height, width = as_size(size)
     if min(height, width) < stride or height % stride or width % stride:
         raise ValueError(f"image_size is {height} x {width} (height x width); both must be multiples of {stride}")
     return height, width

@@ -7,6 +7,8 @@ from pycocotools import mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from detector.batch import xywh_to_xyxy, xyxy_to_xywh
+
 LOW = 0.5  # of the threshold: a score below that is none
 LOOSE = 0.1  # an overlap (IoU) below this is none
 
@@ -79,13 +81,13 @@ def matching(coco: COCO, judged: COCOeval, detections: np.ndarray, iou: float = 
     numbers = {category_id: k for k, category_id in enumerate(judged.params.catIds)}
     return Matching(
         det_images=detections[:, 0].astype(np.int64),
-        det_boxes=_corners(detections[:, 1:5]),
+        det_boxes=xywh_to_xyxy(detections[:, 1:5]),
         det_classes=np.array([numbers.get(int(i), -1) for i in detections[:, 6]], dtype=np.int64),
         scores=detections[:, 5],
         counted=counted,
         found=found,
         obj_images=np.array([a["image_id"] for a in objects], dtype=np.int64),
-        obj_boxes=_corners(np.array([a["bbox"] for a in objects], dtype=float).reshape(-1, 4)),
+        obj_boxes=xywh_to_xyxy(np.array([a["bbox"] for a in objects], dtype=float).reshape(-1, 4)),
         obj_classes=np.array([numbers[a["category_id"]] for a in objects], dtype=np.int64),
         areas=np.array([a["area"] for a in objects], dtype=float),
         crowds=np.array([a["iscrowd"] for a in objects], dtype=bool),
@@ -94,16 +96,11 @@ def matching(coco: COCO, judged: COCOeval, detections: np.ndarray, iou: float = 
     )
 
 
-def _corners(bboxes: np.ndarray) -> np.ndarray:
-    return np.concatenate((bboxes[:, :2], bboxes[:, :2] + bboxes[:, 2:]), axis=1)
-
-
 def box_ious(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Return the IoU (N, M) of boxes (N, 4) and (M, 4), x1 y1 x2 y2, as pycocotools computes it."""
     if not len(boxes) or not len(others):
         return np.zeros((len(boxes), len(others)))
-    first, second = (np.concatenate((b[:, :2], b[:, 2:] - b[:, :2]), axis=1) for b in (boxes, others))
-    return np.asarray(mask.iou(first, second, [0] * len(others)))
+    return np.asarray(mask.iou(xyxy_to_xywh(boxes), xyxy_to_xywh(others), [0] * len(others)))
 
 
 @dataclass(frozen=True)

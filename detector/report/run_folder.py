@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from detector.files import read_json
+from detector.network.head import BRANCHES
 from detector.runs.folder import (
     BEST_CHECKPOINT,
     CONFIG,
@@ -27,7 +28,6 @@ from detector.runs.folder import (
 )
 from detector.weights.files import read_weights
 
-BRANCHES = ("one2one", "one2many")
 Epochs = dict[int, dict[str, float]]  # epoch -> name -> value
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from detector.network.head import BranchName
 from detector.predict.predictor import load_detector
 from detector.text import plural
 
@@ -32,7 +33,7 @@ class Speed:
 
 
 @torch.inference_mode()
-def measure(checkpoint: Path, branch: str = "one2one") -> Speed:
+def measure(checkpoint: Path, branch: BranchName = "one2one") -> Speed:
     """Run the network of ``checkpoint`` on the CPU: one image a time, without reading and scaling images."""
     predictor = load_detector(checkpoint)
     model = predictor.model.deploy(branch).to(memory_format=torch.channels_last)

@@ -6,6 +6,7 @@ from html import escape
 
 import numpy as np
 
+from detector.network.head import BRANCHES
 from detector.report.page import table
 from detector.report.run_folder import Epochs, RunFolder, series
 from detector.report.speed import Speed
@@ -35,7 +36,7 @@ def _losses(epochs: Epochs) -> str:
         "learning rate of the first group": _line(epochs, "train/lr", "", "var(--ink)"),
         "total loss (the branches' weights change with the epoch)": _pair(epochs, "total"),
     }
-    for branch in ("one2one", "one2many"):
+    for branch in BRANCHES:
         for term in TERMS:
             plots[f"{branch} {term} loss"] = _pair(epochs, f"{branch}/{term}")
     drawn = "".join(line_plot(title, lines, "epoch", size=(290, 160)) for title, lines in plots.items() if lines)

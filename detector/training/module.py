@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from detector.batch import Batch, network_input
+from detector.batch import Batch, as_size, network_input
 from detector.network.decode import DetectionDict
 from detector.network.head import RawOutput
 from detector.network.model import build_detector
@@ -112,7 +112,7 @@ class DetectorModule(L.LightningModule):
             raise ValueError(f"lr_ratios has {wrong}; a ratio must be above 0, and what must not learn goes into freeze")
         start = None if weights is None else read_weights(weights)
         variant, overrides = _architecture(variant, overrides, start, len(self.class_names))
-        image_size = None if image_size is None else [image_size] * 2 if isinstance(image_size, int) else list(image_size)
+        image_size = None if image_size is None else list(as_size(image_size))
         self.save_hyperparameters(ignore=["weights"])
         self.model = build_detector(variant, len(self.class_names), **(overrides or {}))
         self._origin = {"license": None, "started_from": None}  # travels in the checkpoint

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from detector.batch import Size, as_size
 from detector.files import atomic_write
 from detector.network.config import detector_config
 from detector.text import plural
@@ -85,7 +86,7 @@ def _from_lightning(path: Path, content: dict[str, Any]) -> Weights:
         overrides=settings.get("overrides") or {},
         class_names=settings["class_names"],
         category_ids=settings.get("category_ids"),
-        image_size=_size(settings.get("image_size")),
+        image_size=_as_size(settings.get("image_size")),
         license=about.get("license", about.get("licence")),
         provenance=about.get("provenance") or "trained with lightning-dyn-detector",
         metrics=about.get("metrics") or {},
@@ -110,7 +111,7 @@ def _from_safetensors(path: Path) -> Weights:
     if missing := sorted(metadata(WeightsInfo("")).keys() - about.keys()):
         raise ValueError(f"its metadata lack {', '.join(missing)}; write the file again")
     plain = {name: _from_json(about, name) for name in ("overrides", "class_names", "category_ids", "metrics")}
-    size = _size(_from_json(about, "image_size"))
+    size = _as_size(_from_json(about, "image_size"))
     info = WeightsInfo(
         about["variant"],
         image_size=size,
@@ -164,7 +165,7 @@ def _from_reference(path: Path, content: Any) -> Weights:
     info = replace(
         weights.info,
         class_names=found.class_names,
-        image_size=_size(found.image_size),
+        image_size=_as_size(found.image_size),
         license=found.license,
         provenance=f"converted from {path.name} of the public reference ({found.about}, sha256 {digest})",
     )
@@ -178,15 +179,9 @@ def _from_names(path: Path, state_dict: dict[str, Tensor], kind: str) -> Weights
     return Weights(state_dict, info, path, kind)
 
 
-def _size(value: Any) -> tuple[int, int] | None:
-    """Return (height, width) of an input size, which files hold as one side or two."""
-    if isinstance(value, int) and value > 0:
-        return value, value
-    if isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(v, int) and v > 0 for v in value):
-        return value[0], value[1]
-    if value is None:
-        return None
-    raise ValueError(f"has {value!r} as image_size, the input size; expected one side or (height, width) in pixels")
+def _as_size(value: Any) -> Size | None:
+    """Return (height, width) of an input size, which files hold as one side or two; None if they do not have it."""
+    return None if value is None else as_size(value)
 
 
 def _check(weights: Weights) -> None:

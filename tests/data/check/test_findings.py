@@ -204,7 +204,7 @@ def test_show_writes_sheets_of_every_split(config: list[str], capsys: pytest.Cap
         (["--data.root", "lost"], "lost"),
         (["--config", "broken.yaml"], "broken.yaml is not YAML"),
         (["--out", "broken.yaml"], "--out broken.yaml is a file"),
-        (["--pictures", "0"], "--pictures 0; expected 1 or more"),
+        (["--pictures", "0"], "--pictures is 0; expected 1 or more"),
     ],
 )
 def test_mistakes_are_named(config: list[str], extra: list[str], message: str, capsys: pytest.CaptureFixture) -> None:

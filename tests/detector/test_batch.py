@@ -1,0 +1,38 @@
+"""Sizes and boxes of the contract between data and detector."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from detector.batch import as_size, xywh_to_xyxy, xyxy_to_xywh
+
+XYXY, XYWH = [[10.0, 20.0, 14.0, 26.5], [0.0, 0.0, 0.0, 0.0]], [[10.0, 20.0, 4.0, 6.5], [0.0, 0.0, 0.0, 0.0]]
+
+
+@pytest.mark.parametrize("make", [np.array, torch.tensor])
+def test_boxes_are_converted_there_and_back(make: Any) -> None:
+    xyxy, xywh = make(XYXY), make(XYWH)
+    assert type(xyxy_to_xywh(xyxy)) is type(xyxy)
+    assert xyxy_to_xywh(xyxy).tolist() == XYWH
+    assert xywh_to_xyxy(xywh).tolist() == XYXY
+    assert xywh_to_xyxy(xywh).dtype == xywh.dtype
+    assert xywh.tolist() == XYWH  # the input stays as it was
+
+
+@pytest.mark.parametrize("make", [np.zeros, torch.zeros])
+def test_no_boxes(make: Any) -> None:
+    assert xyxy_to_xywh(make((0, 4))).shape == xywh_to_xyxy(make((0, 4))).shape == (0, 4)
+
+
+@pytest.mark.parametrize("value", [64, (64, 64), [64, 64]])
+def test_size_is_one_side_or_two(value: Any) -> None:
+    assert as_size(value) == (64, 64)
+    assert as_size([96, 64]) == (96, 64)  # height first
+
+
+@pytest.mark.parametrize("value", [0, -1, [64], (64, 0), (1, 2, 3), "64", 64.0, (64, 1.5), None])
+def test_other_sizes_are_refused_by_name(value: Any) -> None:
+    with pytest.raises(ValueError, match=r"^--image_size is .*; expected one side, or height and width, in pixels$"):
+        as_size(value, "--image_size")

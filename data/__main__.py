@@ -14,7 +14,8 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from data.annotations import check_same_classes
-from data.check.findings import Finding, Splits, check_annotations, check_files
+from data.check.files import check_files
+from data.check.findings import Finding, Splits, check_annotations
 from data.check.report import html_report, text_report
 from data.check.sheets import write_sheets
 from data.datamodule import CocoDataModule, read_split, read_splits

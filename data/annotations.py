@@ -53,8 +53,8 @@ class Annotations:
         usable = have_area(boxes) & ~self.crowds[own]
         return boxes[usable].astype(np.float32), self.labels[own][usable]
 
-    def owners(self) -> np.ndarray:
-        """Return the image's number of each object, (N,)."""
+    def image_indices(self) -> np.ndarray:
+        """Return the index of each object's image, (N,)."""
         return np.repeat(np.arange(len(self)), np.diff(self.offsets))
 
     def as_single_class(self) -> "Annotations":
@@ -72,7 +72,7 @@ class Annotations:
             for id_, name, (height, width) in zip(self.image_ids.tolist(), self.file_names, self.sizes.tolist())
         ]
         category_ids = np.array(self.category_ids)[self.labels]
-        columns = (self.ids, self.image_ids[self.owners()], category_ids, self.bboxes, self.areas)
+        columns = (self.ids, self.image_ids[self.image_indices()], category_ids, self.bboxes, self.areas)
         keys = ("id", "image_id", "category_id", "bbox", "area", "iscrowd")
         rows = zip(*(column.tolist() for column in (*columns, self.crowds.astype(int))))
         categories = [{"id": id_, "name": name} for id_, name in zip(self.category_ids, self.class_names)]
@@ -139,7 +139,7 @@ def have_area(boxes: np.ndarray) -> np.ndarray:
 
 def faulty_boxes(annotations: Annotations) -> tuple[np.ndarray, np.ndarray]:
     """Return two masks (N,) of the objects: without area inside their image, and others that stick out of it."""
-    return _faulty(annotations.bboxes, annotations.sizes[annotations.owners()])
+    return _faulty(annotations.bboxes, annotations.sizes[annotations.image_indices()])
 
 
 def _faulty(bboxes: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -293,7 +293,9 @@ def read_split(root: Path, split: str, names: Paths | None, folders: Paths | Non
 def report_doubts(splits: dict[str, Annotations], size: tuple[int, int]) -> None:
     """Warn of what the annotations alone show to be doubtful, beside what reading them has warned of."""
     doubts = [
-        finding.line() for finding in check_annotations(splits, size) if finding.level == "warning" and not finding.told
+        finding.line()
+        for finding in check_annotations(splits, size)
+        if finding.level == "warning" and not finding.already_warned
     ]
     if doubts:
         rank_zero_warn("look at your data (more: python -m data check):\n    " + "\n    ".join(doubts))

@@ -5,7 +5,7 @@ from html import escape
 import numpy as np
 
 from data.annotations import Annotations, clip_bboxes
-from data.check.findings import Finding, Splits, Where, class_counts, object_sides
+from data.check.findings import Finding, ImageRef, Splits, class_counts, object_sides
 from data.images import read_image
 from detector.imaging.draw import draw_boxes, fit_longer_side
 from detector.imaging.read import BadImageError
@@ -52,15 +52,15 @@ def html_report(findings: list[Finding], splits: Splits, size: tuple[int, int], 
 def _finding(finding: Finding, splits: Splits) -> str:
     examples = "".join(f"<li>{escape(example)}</li>" for example in finding.examples[:8])
     more = f"<li>... and {len(finding.examples) - 8} more</li>" if len(finding.examples) > 8 else ""
-    shown = "".join(_image_figure(where, splits, side=240) for where in dict.fromkeys(finding.where[:4]))
+    shown = "".join(_image_figure(image, splits, side=240) for image in dict.fromkeys(finding.images[:4]))
     return (
         f'<li><b class="{finding.level}">{finding.level}</b> {escape(f"{finding.split}: {finding.text}")}'
         f"<ul>{examples}{more}</ul>{shown}</li>"
     )
 
 
-def _image_figure(where: Where, splits: Splits, side: int = 320) -> str:
-    split, n = where
+def _image_figure(ref: ImageRef, splits: Splits, side: int = 320) -> str:
+    split, n = ref
     annotations = splits[split]
     name = annotations.file_names[n].decode()
     try:

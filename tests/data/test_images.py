@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from data import Augmentation, CocoDataModule
-from data.check.findings import image_kind
+from data.check.files import image_kind
 from data.images import read_image, read_reduced, stored_size
 from detector.imaging.read import BadImageError, exif_orientation
 

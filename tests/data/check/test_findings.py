@@ -15,7 +15,8 @@ import yaml
 from PIL import Image
 
 from data.__main__ import main
-from data.check.findings import check_annotations, image_kind
+from data.check.files import image_kind
+from data.check.findings import check_annotations
 from data.coco import read_coco
 
 Edit = Callable[[str, Callable[[dict[str, Any]], Any]], Path]

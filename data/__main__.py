@@ -21,6 +21,7 @@ from data.check.sheets import write_sheets
 from data.datamodule import CocoDataModule, read_split, read_splits
 from data.shapes.draw import SHAPES
 from detector.batch import as_size
+from detector.files import read_yaml
 
 BASE_CONFIG = Path(__file__).parents[1] / "configs" / "base.yaml"
 OUT = Path("runs/data")
@@ -54,10 +55,7 @@ def _section(path: Path) -> str:
     """Return what concerns the data in a configuration file, as YAML."""
     if not path.is_file():
         raise ValueError(f"--config {path} is not a file (looked from {Path.cwd()})")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"--config {path} is not YAML: {error}") from None
+    content = read_yaml(path, "give a configuration file as --config")
     content = content if isinstance(content, dict) else {}
     return yaml.safe_dump({key: value for key, value in content.items() if key in ("data", "seed_everything")})
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from data.annotations import Annotations, Faults, Objects, build_annotations
 from data.images import stored_size
+from detector.files import read_yaml
 from detector.imaging.read import BadImageError
 from detector.text import plural
 
@@ -63,10 +63,7 @@ def label_path(image: Path) -> Path:
 def _load(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"data.root: there is no file {path} (looked from {Path.cwd()}); give a data.yaml or a folder")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError) as error:  # the latter of the encoding, and of dates that do not exist
-        raise ValueError(f"{path}: is not YAML ({error}); expected train, val and names") from None
+    content = read_yaml(path, "expected train, val and names")
     if not isinstance(content, dict):
         raise ValueError(f"{path}: holds {str(content)[:80]!r}; expected a mapping with train, val and names")
     if "kpt_shape" in content:

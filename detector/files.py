@@ -1,4 +1,4 @@
-"""Files that are whole or as they were, whenever the process ends."""
+"""Read and write files: atomic writes, and errors that name the file and the remedy."""
 
 import json
 import os
@@ -7,13 +7,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Give the path of a file beside ``path`` to write, and make it ``path`` when the block ends. Folders are made.
+    """Write a file atomically: yield a temporary path beside ``path``, and rename it to ``path`` when the block ends.
 
-    What is written is on the disk first, or a crash of the machine could leave the new name with nothing in it. If the block
-    raises, for want of space say, the file that was there stays.
+    Missing folders are made. The content is synced to the disk before the rename: after a crash of the machine the file is
+    either the old one or the whole new one. If the block raises, an existing file stays as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".part")
@@ -27,14 +29,32 @@ def atomic_write(path: Path) -> Iterator[Path]:
         raise
 
 
-def read_json(path: Path, kind: type, what: str) -> Any:
-    """Return the content of a JSON file, a ``kind`` (dict or list); errors ask for ``what``."""
+def read_json(path: Path, kind: type, expected: str) -> Any:
+    """Return the content of a JSON file, a ``kind`` (dict or list). Raises ValueError with ``path`` and ``expected``."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ValueError(f"{path}: no such file; give {what}") from None
+        raise ValueError(f"{path}: no such file; give {expected}") from None
     except ValueError as error:
-        raise ValueError(f"{path}: not JSON ({error}); give {what}") from None
+        raise ValueError(f"{path}: not JSON ({error}); give {expected}") from None
     if not isinstance(content, kind):
-        raise ValueError(f"{path}: the JSON holds a {type(content).__name__}, not a {kind.__name__}; give {what}")
+        raise ValueError(f"{path}: the JSON holds a {type(content).__name__}, not a {kind.__name__}; give {expected}")
     return content
+
+
+def read_yaml(path: Path, remedy: str) -> Any:
+    """Return the content of a YAML file in UTF-8. Raises ValueError with ``path`` and ``remedy`` for another file."""
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: another encoding, or a date that does not exist
+        raise ValueError(f"{path}: is not YAML ({error}); {remedy}") from None
+
+
+def check_output(path: Path, overwrite: bool) -> None:
+    """Raise ValueError if no file can be written to ``path``, or if one exists and ``overwrite`` is False."""
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; give the name of a file in it")
+    if path.exists() and not overwrite:
+        raise ValueError(f"{path} is there already; choose another name, or give --overwrite")
+    if not path.parent.is_dir():
+        raise ValueError(f"{path.parent}: no such folder; make it first")

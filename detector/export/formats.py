@@ -6,7 +6,6 @@ import os
 import tempfile
 import warnings
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -17,6 +16,7 @@ from detector.dynamic.conv2d import dynamic_layers
 from detector.files import atomic_write
 from detector.imaging.letterbox import GRAY
 from detector.predict.predictor import Predictor
+from detector.text import package_version
 
 if TYPE_CHECKING:
     import openvino
@@ -80,7 +80,7 @@ def describe(predictor: Predictor, format: Format, settings: ExportSettings) -> 
         "variant": info.variant,
         "license": info.license or "not stated",
         "provenance": info.provenance,
-        "version": f"lightning-dyn-detector {_version()}, format {format}",
+        "version": f"lightning-dyn-detector {package_version('lightning-dyn-detector') or 'of a clone'}, format {format}",
     }
 
 
@@ -170,10 +170,3 @@ def _save_torch_export(
 def _write(path: Path, content: bytes) -> None:
     with atomic_write(path) as unfinished:
         unfinished.write_bytes(content)
-
-
-def _version() -> str:
-    try:
-        return version("lightning-dyn-detector")
-    except PackageNotFoundError:  # used from a clone
-        return "of a clone"

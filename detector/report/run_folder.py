@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from detector.files import read_json
+from detector.files import read_json, read_yaml
 from detector.network.head import BRANCHES
 from detector.runs.folder import (
     BEST_CHECKPOINT,
@@ -26,6 +24,7 @@ from detector.runs.folder import (
     numbered_files,
     predictions_file,
 )
+from detector.text import flatten
 from detector.weights.files import read_weights
 
 Epochs = dict[int, dict[str, float]]  # epoch -> name -> value
@@ -109,22 +108,18 @@ def _trained_size(checkpoint: Path | None) -> tuple[int, int] | None:
 def _config(run: Path) -> tuple[dict[str, Any], str, str]:
     if not (written := numbered_files(run, CONFIG)):
         return {}, "", CONFIG
-    text = written[-1].read_text(encoding="utf-8")
-    return _known(_yaml(written[-1], text)), text, written[-1].name
+    return _known(_settings(written[-1])), written[-1].read_text(encoding="utf-8"), written[-1].name
 
 
 def _evaluation(folder: Path, split: str) -> tuple[Path | None, dict[str, Any]]:
     """Return the checkpoint and the configuration that train.py --eval has recorded, if it has."""
     path = folder / evaluation_file(split)
-    content = _yaml(path, path.read_text(encoding="utf-8")) if path.is_file() else {}
+    content = _settings(path) if path.is_file() else {}
     return Path(content["eval"]) if isinstance(content.get("eval"), str) else None, _known(content)
 
 
-def _yaml(path: Path, text: str) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: is not YAML ({error}); restore it, or move it away to do without") from None
+def _settings(path: Path) -> dict[str, Any]:
+    content = read_yaml(path, "restore it, or move it away to do without")
     return content if isinstance(content, dict) else {}
 
 
@@ -199,20 +194,13 @@ def _versions(run: Path, config_text: str) -> dict[str, Any]:
     if records := [read_json(path, dict, "the file as it was, or move it away") for path in numbered_files(run, RECORD)]:
         first = {"command": records[0].get("command")}
         resumed = {"resumed by": [record.get("command") for record in records[1:]]}
-        return _flat(first | resumed | {name: value for name, value in records[-1].items() if name != "command"})
+        # The environment is too much for a page.
+        last = {name: value for name, value in records[-1].items() if name not in ("command", "environment")}
+        flat = flatten(first | resumed | last, " ")
+        shown = {name: ", ".join(map(str, value)) if isinstance(value, list) else value for name, value in flat.items()}
+        return {name: value for name, value in shown.items() if value not in (None, "")}
     match = re.match(r"# lightning\.pytorch==(\S+)", config_text)
     return {"lightning": match[1]} if match else {}
-
-
-def _flat(record: dict[str, Any], before: str = "") -> dict[str, Any]:
-    """Return nested entries under their joined names, empty ones left out; the environment is too much for a page."""
-    out: dict[str, Any] = {}
-    for name, value in record.items():
-        if isinstance(value, dict):
-            out |= _flat(value, f"{before}{name} ") if name != "environment" else {}
-        elif value not in (None, "", []):
-            out[f"{before}{name}"] = ", ".join(map(str, value)) if isinstance(value, list) else value
-    return out
 
 
 def series(epochs: Epochs, name: str) -> tuple[list[int], list[float]]:

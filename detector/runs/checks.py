@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
+from detector.files import read_yaml
 from detector.runs.folder import CONFIG, numbered_files
-from detector.text import plural
+from detector.text import flatten, plural
 from detector.weights.files import read_weights
 from detector.weights.info import OWN_CHECKPOINT
 
@@ -39,19 +39,11 @@ def report_differences(run_dir: Path, config: dict[str, Any]) -> None:
     if not written:
         rank_zero_info(f"{run_dir} has no {CONFIG}: whether settings of data and trainer differ is not known")
         return
-    before, now = flatten(yaml.safe_load(written[-1].read_text())), flatten(config)
+    before, now = flatten(read_yaml(written[-1], "restore it, or move it away")), flatten(config)
     names = [name for name in sorted(before | now) if before.get(name) != now.get(name) and name not in MAY_DIFFER]
     if names:
         lines = "\n".join(f"    {name}: {before.get(name)} before, {now.get(name)} now" for name in names)
         rank_zero_info(f"settings that differ from {written[-1]}:\n{lines}")
-
-
-def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings as one level, ``{"data.augment.mosaic": 0.5}``."""
-    flat: dict[str, Any] = {}
-    for name, value in config.items():
-        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat
 
 
 def check_classes(path: str, class_names: list[str], category_ids: list[int]) -> None:

@@ -6,11 +6,12 @@ import re
 import shlex
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from detector.text import package_version
 
 PACKAGES = (
     *("torch", "torchvision", "lightning", "jsonargparse", "numpy", "timm"),
@@ -29,7 +30,7 @@ def run_record() -> dict[str, Any]:
         "command": command_line(),
         "folder": os.getcwd(),
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: package_version(name) for name in PACKAGES},
         "git": git_state(Path(__file__).parent),
         "machine": {
             "host": platform.node(),
@@ -78,10 +79,3 @@ def _git(folder: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.TimeoutExpired):  # no git here
         return None
     return done.stdout.rstrip() if done.returncode == 0 else None
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None

@@ -203,7 +203,7 @@ def test_show_writes_sheets_of_every_split(config: list[str], capsys: pytest.Cap
         (["--data.rot", "x"], "rot"),
         (["--config", "lost.yaml"], "lost.yaml is not a file"),
         (["--data.root", "lost"], "lost"),
-        (["--config", "broken.yaml"], "broken.yaml is not YAML"),
+        (["--config", "broken.yaml"], "broken.yaml: is not YAML"),
         (["--out", "broken.yaml"], "--out broken.yaml is a file"),
         (["--pictures", "0"], "--pictures is 0; expected 1 or more"),
     ],

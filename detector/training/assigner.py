@@ -14,7 +14,7 @@ image 0 is empty and image 1 has two objects beside each other. There are 4 anch
     pair               0      1      2      3      4   an object and an anchor whose point lies inside its box
     object             0      0      1      1      1
     anchor             0      1      1      2      3
-    overlap         1.00   0.63   0.54   0.92   0.23   CIoU of prediction and object
+    overlap         1.00   0.63   0.55   0.92   0.23   CIoU of prediction and object
     metric          0.80   0.05   0.01   0.31   0.00   score**0.5 * overlap**6
     taken            yes    yes    yes    yes     no   the two best metrics of each object
 
@@ -105,9 +105,7 @@ def assign(
     return Matches(cell // num_anchors, anchor, owner, weight)
 
 
-def _candidate_pairs(
-    scores: Tensor, boxes: Tensor, points: Tensor, objects: FlatTargets, min_side: float | Tensor
-) -> Pairs:
+def _candidate_pairs(scores: Tensor, boxes: Tensor, points: Tensor, objects: FlatTargets, min_side: float | Tensor) -> Pairs:
     """Return every pair of an object and an anchor whose point lies inside the object, enlarged to ``min_side``."""
     obj, anchor = _points_inside(points, objects.boxes, min_side).nonzero(as_tuple=True)
     image = objects.image_per_object[obj]

@@ -11,7 +11,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from detector.batch import Target
+from detector.batch import Size, Target
 from detector.network.boxes import boxes_to_distances, complete_iou, distances_to_boxes
 from detector.network.head import BranchName, BranchOutput, RawOutput
 from detector.training.assigner import FlatTargets, Matches, assign

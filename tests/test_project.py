@@ -4,10 +4,15 @@ import re
 import tomllib
 from pathlib import Path
 
+import pytest
 import yaml
 from setuptools import find_packages
 
 ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "PROVENANCE.md", *sorted((ROOT / "docs").glob("*.md"))]
+FOLDERS = ("benchmarks", "configs", "data", "detector", "docs", "tests")
+PYTHON_FILES = [*ROOT.glob("*.py"), *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))]
+
 
 
 def test_environment_mirrors_pyproject() -> None:
@@ -26,9 +31,24 @@ def test_only_the_library_is_packaged() -> None:
     assert set(packages) == folders
 
 
-def test_every_file_the_readme_names_exists() -> None:
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_python_file_that_a_page_names_exists(page: Path) -> None:
+    """A name is a path, or the end of one: ``loss.py``."""
+    for name in re.findall(r"[\w/]+\.py\b", page.read_text()):
+        assert any(str(path).endswith(f"/{name}") for path in PYTHON_FILES), name
 
-    text = (ROOT / "README.md").read_text()
-    for name in re.findall(r"`((?:detector|data|configs|tests|docs|benchmarks)/[\w/.]+\.\w+)`|\]\(((?!http)[^)]+)\)", text):
-        path = name[0] or name[1]
-        assert (ROOT / path).exists(), path
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_and_path_of_a_page_exists(page: Path) -> None:
+    text = page.read_text()
+    for path in re.findall(rf"`((?:{'|'.join(FOLDERS)})/[\w/.]+\.\w+)`", text):
+        assert path == "configs/data/mine.yaml" or (ROOT / path).exists(), path  # mine.yaml is the reader's
+    for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
+        assert link.startswith("http") or (page.parent / link).exists(), link
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/how-it-is-built.md"])
+def test_the_tree_has_every_folder_of_the_detector(page: str) -> None:
+    text = (ROOT / page).read_text()
+    for init in (ROOT / "detector").glob("*/__init__.py"):
+        assert re.search(rf"^(detector/|  ){init.parent.name}/ ", text, flags=re.M), init.parent.name

@@ -14,7 +14,6 @@ FOLDERS = ("benchmarks", "configs", "data", "detector", "docs", "tests")
 PYTHON_FILES = [*ROOT.glob("*.py"), *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))]
 
 
-
 def test_environment_mirrors_pyproject() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]

@@ -1,4 +1,4 @@
-"""What to do with a trained model: ``python -m detector predict|export|report|weights ...``."""
+"""Use a trained model: ``python -m detector predict|export|report|weights ...``."""
 
 import argparse
 import gc
@@ -10,21 +10,29 @@ from detector.commands.report import add_report_command
 from detector.commands.weights import add_weights_command
 
 
-def main(args: list[str] | None = None) -> int:
-    """Parse ``args`` (by default the command line) and do it; mistakes exit with a message. Returns the exit status."""
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands. Its result has the function to call as ``run``."""
     parser = argparse.ArgumentParser("python -m detector", description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add_predict_command(commands)
     add_export_command(commands)
     add_report_command(commands)
     add_weights_command(commands)
-    options = parser.parse_args(args)
+    return parser
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the command in ``args`` (default: the command line) and return the exit status.
+
+    A ValueError ends the program with its message.
+    """
+    options = build_parser().parse_args(args)
     try:
-        return options.run(options)
+        return options.run(options) or 0  # most commands return None
     except ValueError as error:
         sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":
-    gc.freeze()  # what is imported stays: Python would look through it once more at the end
+    gc.freeze()  # saves a second: the garbage collector leaves the imported modules alone when Python exits
     sys.exit(main())

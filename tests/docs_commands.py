@@ -4,7 +4,6 @@
 trained or downloaded. The commands of a whole life of a run are run by tests/test_train.py.
 """
 
-import argparse
 import ast
 import importlib
 import re
@@ -17,9 +16,9 @@ from pathlib import Path
 
 import yaml
 
-import detector.__main__ as detector_commands
 import train
 from data.__main__ import parse as parse_data_command
+from detector.__main__ import build_parser
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -85,7 +84,7 @@ def check_command(words: list[str]) -> str:
     if rest[0] == "train.py":
         _accept_help(Parsed, rest[1:])
     elif rest[:2] == ["-m", "detector"]:
-        _detector_parser().parse_args(rest[2:])
+        build_parser().parse_args(rest[2:])
     elif rest[:2] == ["-m", "data"]:
         parse_data_command(rest[2:])
     elif rest[0] == "-m":
@@ -106,15 +105,6 @@ def _stand_in(word: str) -> str:
 def _accept_help(parser: type, args: list[str]) -> None:
     if args != ["--help"]:
         parser(args)
-
-
-def _detector_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("python -m detector", allow_abbrev=False)
-    commands = parser.add_subparsers(required=True)
-    for name, add in vars(detector_commands).items():
-        if re.fullmatch(r"add_\w+_command", name):
-            add(commands)
-    return parser
 
 
 def _check_module(module: str, args: list[str]) -> None:

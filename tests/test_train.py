@@ -114,7 +114,7 @@ def test_train_evaluate_and_resume(
     assert yaml.safe_load((run / "eval_val" / "evaluation.yaml").read_text())["model"]["variant"] == "dyn_n"
     recorded = yaml.safe_load((run / "eval_val" / "evaluation.yaml").read_text())
     assert (recorded["eval"], recorded["data"]["image_size"]) == (str((run / "best.ckpt").resolve()), 64)
-    detector_command(["report", str(run / "eval_val"), "--no-speed"])
+    detector_command(["report", str(run / "eval_val"), "--no_speed"])
     assert "<h1>dyn_n: evaluation of best.ckpt on the val split</h1>" in (run / "eval_val" / "report.html").read_text()
     written = run / "eval_val" / "predictions.json"
     rows = json.loads(written.read_text())

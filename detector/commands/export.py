@@ -1,49 +1,53 @@
-"""``python -m detector export CKPT --format onnx``: write a detector for another runtime, from the command line."""
+"""``python -m detector export CKPT --format onnx``: write a detector for another runtime."""
 
 import argparse
 import importlib.util
 from pathlib import Path
 
-from detector.commands.predict import size_of
+from detector.commands.options import add_checkpoint, add_image_size, parse_image_size
 from detector.export.formats import SUFFIXES, export
 from detector.export.graph import ExportSettings
+from detector.files import check_output
 from detector.network.head import BRANCHES
 from detector.predict.predictor import load_detector
 
-NEEDS = {"onnx": ("onnx",), "openvino": ("onnx", "openvino"), "torchscript": (), "torch-export": ()}
+PACKAGES = {"onnx": ("onnx",), "openvino": ("onnx", "openvino"), "torchscript": (), "torch-export": ()}  # by format
 
 
 def add_export_command(commands: argparse._SubParsersAction) -> None:
-    """Add ``export``."""
+    """Add the command ``export``."""
     parser = commands.add_parser(
         "export",
         help="write a detector for another runtime",
         description="Write a detector as ONNX, OpenVINO, TorchScript or torch.export file; see docs/export.md.",
     )
-    parser.add_argument("checkpoint", type=Path, help="a checkpoint of ours, a .safetensors, or a .pt of the reference")
+    add_checkpoint(parser)
     parser.add_argument("--format", choices=SUFFIXES, default="onnx", help="(%(default)s)")
     parser.add_argument("--out", type=Path, help="file to write; default: the checkpoint's name with the format's suffix")
     parser.add_argument(
-        "--output", choices=("end2end", "raw"), default="end2end", help="detections (B, 300, 6), or boxes and scores of all"
+        "--output",
+        choices=("end2end", "raw"),
+        default="end2end",
+        help="detections (B, 300, 6), or boxes and scores of all anchors (%(default)s)",
     )
-    parser.add_argument("--branch", choices=BRANCHES, default=BRANCHES[0], help="one2many needs --output raw")
-    parser.add_argument("--image_size", type=int, nargs="+", help="one side, or height and width (those of training)")
+    parser.add_argument("--branch", choices=BRANCHES, default="one2one", help="one2many needs --output raw")
+    add_image_size(parser)
     parser.add_argument("--batch_size", type=int, default=1, help="of the graph (%(default)s)")
     parser.add_argument("--dynamic", nargs="+", choices=("batch", "size"), default=[], help="take any batch, or input, size")
     parser.add_argument("--half", action="store_true", help="float16 weights; input and output stay float32")
     parser.add_argument("--dynamic_form", choices=("mix", "experts"), help="of dynamic layers; mix is for batch 1 only")
-    parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     parser.set_defaults(run=run_export)
 
 
-def run_export(options: argparse.Namespace) -> int:
-    """Do what ``options`` say and print what the file is. Returns 0."""
-    if missing := [name for name in NEEDS[options.format] if importlib.util.find_spec(name) is None]:
+def run_export(options: argparse.Namespace) -> None:
+    """Write the exported file and print its metadata."""
+    if missing := [name for name in PACKAGES[options.format] if importlib.util.find_spec(name) is None]:
         raise ValueError(f"--format {options.format} needs {', '.join(missing)}: pip install lightning-dyn-detector[export]")
     out = options.out or options.checkpoint.with_suffix(SUFFIXES[options.format])
-    written = (out, out.with_suffix(".bin")) if options.format == "openvino" else (out,)
-    if not options.overwrite and (there := [path for path in written if path.exists()]):
-        raise ValueError(f"{there[0]} is there already; choose another --out, or give --overwrite")
+    paths = (out, out.with_suffix(".bin")) if options.format == "openvino" else (out,)
+    for path in paths:
+        check_output(path, options.overwrite)
     if "batch" in options.dynamic and options.batch_size != 1:
         raise ValueError("--dynamic batch takes any batch size; leave out --batch_size")
     settings = ExportSettings(
@@ -53,8 +57,9 @@ def run_export(options: argparse.Namespace) -> int:
         half=options.half,
         dynamic_form=options.dynamic_form,
     )
-    predictor = load_detector(options.checkpoint, options.branch, size_of(options.image_size))
-    about = export(predictor, out, options.format, settings)
-    print(f"{out}: {about['version']}, {sum(path.stat().st_size for path in written) / 1e6:.1f} MB")
-    print(*(f"  {name}: {value}" for name, value in about.items() if name not in ("version", "provenance")), sep="\n")
-    return 0
+    predictor = load_detector(options.checkpoint, options.branch, parse_image_size(options.image_size))
+    metadata = export(predictor, out, options.format, settings)
+    print(f"{out}: {metadata['version']}, {sum(path.stat().st_size for path in paths) / 1e6:.1f} MB")
+    for name, value in metadata.items():
+        if name not in ("version", "provenance"):
+            print(f"  {name}: {value}")

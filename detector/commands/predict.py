@@ -1,4 +1,4 @@
-"""``python -m detector predict CKPT SOURCE...``: find objects in images and videos, from the command line."""
+"""``python -m detector predict CKPT SOURCE...``: detect objects in images and videos."""
 
 import argparse
 import sys
@@ -6,91 +6,107 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from detector.batch import Size, as_size
+from detector.commands.options import add_checkpoint, add_image_size, add_option, parse_image_size
 from detector.network.head import BRANCHES
 from detector.predict.outputs import PredictionFiles
-from detector.predict.predictor import load_detector
+from detector.predict.predictor import Predictor, load_detector
 from detector.predict.sources import Frame, Sources, find_sources
 from detector.text import plural
 
 
 def add_predict_command(commands: argparse._SubParsersAction) -> None:
-    """Add ``predict``."""
+    """Add the command ``predict``."""
     parser = commands.add_parser(
         "predict",
-        help="find objects in images and videos",
-        description="Find objects in images and videos; write annotated images and videos and predictions.json.",
+        help="detect objects in images and videos",
+        description="Detect objects in images and videos. Write annotated images and videos, and predictions.json.",
     )
-    parser.add_argument("checkpoint", type=Path, help="a checkpoint of ours, a .safetensors, or a .pt of the reference")
+    add_checkpoint(parser)
     parser.add_argument("sources", nargs="+", metavar="SOURCE", help="images, videos, folders, or quoted patterns")
     parser.add_argument("--out", type=Path, default=Path("runs/predict"), help="folder to write into (%(default)s)")
     parser.add_argument("--score_threshold", type=float, default=0.25, help="scores must exceed it (%(default)s)")
-    parser.add_argument("--classes", nargs="+", metavar="NAME", help="look for these classes only")
-    parser.add_argument("--max_detections", type=int, default=300, help="at most so many an image (%(default)s)")
-    parser.add_argument("--branch", choices=BRANCHES, default=BRANCHES[0], help="without NMS, or with")
+    parser.add_argument("--classes", nargs="+", metavar="NAME", help="detect only these classes")
+    parser.add_argument("--max_detections", type=int, default=300, help="at most this number per image (%(default)s)")
+    parser.add_argument("--branch", choices=BRANCHES, default="one2one", help="one2one without NMS, one2many with NMS")
     parser.add_argument("--iou_threshold", type=float, default=0.7, help="of NMS, for one2many (%(default)s)")
-    parser.add_argument("--image_size", type=int, nargs="+", help="one side, or height and width (those of training)")
-    parser.add_argument("--batch_size", type=int, default=1, help="images at a time (%(default)s)")
+    add_image_size(parser)
+    parser.add_argument("--batch_size", type=int, default=1, help="images per batch (%(default)s)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(%(default)s)")
-    parser.add_argument("--csv", action="store_true", help="write predictions.csv, too")
-    parser.add_argument("--crops", action="store_true", help="write every object as an image, too")
-    parser.add_argument("--no_pictures", action="store_true", help="write no annotated images and videos")
-    parser.add_argument("--overwrite", action="store_true", help="write into a folder that is not empty, replacing files")
-    parser.set_defaults(run=predict)
+    parser.add_argument("--csv", action="store_true", help="also write predictions.csv")
+    parser.add_argument("--crops", action="store_true", help="also write every object as an image")
+    add_option(parser, "--no_images", "--no_pictures", action="store_true", help="write no annotated images and videos")
+    parser.add_argument("--overwrite", action="store_true", help="write into a folder that is not empty; replace files")
+    parser.set_defaults(run=run_predict)
 
 
-def predict(options: argparse.Namespace) -> int:
-    """Do what ``options`` say. Returns 1 if some of the input could not be read, else 0."""
-    if options.out.exists() and (not options.out.is_dir() or (any(options.out.iterdir()) and not options.overwrite)):
-        raise ValueError(f"{options.out} is there already; choose another --out, or give --overwrite")
-    predictor = load_detector(options.checkpoint, options.branch, size_of(options.image_size)).deploy()
-    names = ("score_threshold", "max_detections", "classes", "iou_threshold", "batch_size")
-    settings = {name: getattr(options, name) for name in names}
-    predictor([], **settings)  # mistakes in them show before the work starts
+def run_predict(options: argparse.Namespace) -> int:
+    """Detect objects in the sources and write the files. Returns 1 if part of the input could not be read, else 0."""
+    check_output_folder(options.out, options.overwrite)
+    predictor = load_detector(options.checkpoint, options.branch, parse_image_size(options.image_size)).deploy()
+    settings = {
+        "score_threshold": options.score_threshold,
+        "max_detections": options.max_detections,
+        "classes": options.classes,
+        "iou_threshold": options.iou_threshold,
+        "batch_size": options.batch_size,
+    }
+    predictor([], **settings)  # wrong settings are a ValueError, before the work starts
     sources = find_sources(options.sources)
     try:
         predictor.model.to(options.device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device {options.device} cannot be used: {error}") from None
+    with PredictionFiles(options.out, predictor, not options.no_images, options.csv, options.crops) as files:
+        counts = predict_sources(predictor, sources, files, settings)
+    summary = f"{plural(len(files.images), 'image or frame', 'images and frames')}, {plural(counts.total(), 'object')}"
+    if counts:
+        summary += f" ({', '.join(f'{name}: {number}' for name, number in counts.most_common())})"
+    print(f"{summary}: {options.out}")
+    print_skipped(sources)
+    return 1 if sources.unreadable else 0
+
+
+def check_output_folder(folder: Path, overwrite: bool) -> None:
+    """Raise ValueError if ``folder`` is a file, or if it has files and ``overwrite`` is False."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--out {folder} is there already, and is a file; give a folder")
+    if folder.exists() and any(folder.iterdir()) and not overwrite:
+        raise ValueError(f"{folder} is there already; choose another --out, or give --overwrite")
+
+
+def predict_sources(
+    predictor: Predictor, sources: Sources, files: PredictionFiles, settings: dict[str, Any]
+) -> Counter[str]:
+    """Write the detections in all images and frames; return the number of objects of each class, by name."""
     counts: Counter[str] = Counter()
-    files = PredictionFiles(options.out, predictor, not options.no_pictures, options.csv, options.crops)
-    with files, tqdm(total=sources.num_frames, unit=" images", disable=None) as bar:
-        for frames in in_batches(sources.frames(), options.batch_size):
-            answers = predictor([frame.image for frame in frames], **settings)
-            for frame, found in zip(frames, answers, strict=True):
-                files.add(frame, found)
-                counts.update(found.names)
+    with tqdm(total=sources.num_frames, unit=" images", disable=None) as bar:
+        for batch in in_batches(sources.frames(), settings["batch_size"]):
+            results = predictor([frame.image for frame in batch], **settings)
+            for frame, detections in zip(batch, results, strict=True):
+                files.add(frame, detections)
+                counts.update(detections.names)
                 bar.update()
-    each = ", ".join(f"{name}: {number}" for name, number in counts.most_common())
-    seen = plural(len(files.images), "image or frame", "images and frames")
-    print(f"{seen}, {plural(counts.total(), 'object')}{f' ({each})' * bool(each)}: {options.out}")
-    return report(sources)
+    return counts
 
 
 def in_batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
-    """Yield ``size`` frames at a time, the last time what is left."""
+    """Yield lists of ``size`` frames; the last list may be shorter."""
     frames = iter(frames)
     while batch := list(islice(frames, size)):
         yield batch
 
 
-def report(sources: Sources) -> int:
-    """Say what was not looked at; return the exit status."""
-    if sources.left_out:
-        some = ", ".join(str(path) for path in sources.left_out[:3]) + (", ..." if len(sources.left_out) > 3 else "")
-        many = plural(len(sources.left_out), "other file in the folders was", "other files in the folders were")
-        print(f"{many} left out: {some}")
-    if sources.unreadable:
-        many = plural(len(sources.unreadable), "input could not be read and was", "inputs could not be read and were")
-        print(f"{many} skipped:", file=sys.stderr)
-        print(*(f"  {reason}" for reason in sources.unreadable), sep="\n", file=sys.stderr)
-    return int(bool(sources.unreadable))
-
-
-def size_of(values: list[int] | None) -> Size | None:
-    """Return (height, width) for the values of ``--image_size``: one side, or height and width."""
-    return None if values is None else as_size(values[0] if len(values) == 1 else values, "--image_size")
+def print_skipped(sources: Sources) -> None:
+    """Print the files that are neither images nor videos, and, to stderr, the inputs that could not be read."""
+    if others := sources.left_out:
+        names = ", ".join(str(path) for path in others[:3]) + (", ..." if len(others) > 3 else "")
+        count = plural(len(others), "other file in the folders was", "other files in the folders were")
+        print(f"{count} left out: {names}")
+    if unreadable := sources.unreadable:
+        count = plural(len(unreadable), "input could not be read and was", "inputs could not be read and were")
+        print(f"{count} skipped:", *(f"  {reason}" for reason in unreadable), sep="\n", file=sys.stderr)

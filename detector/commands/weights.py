@@ -1,4 +1,4 @@
-"""``python -m detector weights CKPT OUT``: write weights as .safetensors."""
+"""``python -m detector weights CKPT OUT``: write the weights of a checkpoint as .safetensors."""
 
 import argparse
 from dataclasses import replace
@@ -6,6 +6,8 @@ from pathlib import Path
 
 import torch
 
+from detector.commands.options import add_checkpoint, add_option
+from detector.files import check_output
 from detector.text import plural
 from detector.weights.files import read_weights, save_weights
 from detector.weights.info import WeightsInfo
@@ -15,45 +17,39 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 
 def add_weights_command(commands: argparse._SubParsersAction) -> None:
-    """Add ``weights``."""
+    """Add the command ``weights``."""
     parser = commands.add_parser(
         "weights",
         help="write the weights of a checkpoint as .safetensors",
         description="Write the (averaged) weights of a checkpoint, or of a .pt of the public reference, as .safetensors.",
     )
-    parser.add_argument("checkpoint", type=Path, help="a checkpoint of ours, a .safetensors, or a .pt of the reference")
+    add_checkpoint(parser)
     parser.add_argument("out", type=Path, help="file to write, ending in .safetensors")
-    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="precision of the values; default %(default)s")
-    parser.add_argument("--license", help="license of weights that have none yet, e.g. Apache-2.0")
-    parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
-    parser.set_defaults(run=write_weights)
+    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="precision of the values (%(default)s)")
+    add_option(parser, "--license", "--licence", help="license of weights that have none yet, e.g. Apache-2.0")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    parser.set_defaults(run=run_weights)
 
 
-def write_weights(options: argparse.Namespace) -> int:
-    """Convert ``options.checkpoint`` into ``options.out`` and say what it holds and under which license. Returns 0."""
+def run_weights(options: argparse.Namespace) -> None:
+    """Write the weights of ``options.checkpoint`` to ``options.out`` and print their variant, classes and license."""
     if options.out.suffix != ".safetensors":
-        raise ValueError(f"{options.out}: the name must end in .safetensors, by which the file is known when it is read")
-    if options.out.exists() and not options.overwrite:
-        raise ValueError(f"{options.out} is there already; choose another name or give --overwrite")
-    if not options.out.parent.is_dir():
-        raise ValueError(f"{options.out.parent}: no such folder; make it first")
+        raise ValueError(f"{options.out}: the name must end in .safetensors, from which readers know the format")
+    check_output(options.out, options.overwrite)
     weights = read_weights(options.checkpoint)
-    build_from(weights)  # what does not load is not passed on
+    build_from(weights)  # weights that do not load raise a ValueError here and are not written
     info = with_license(weights.info, options.license)
     save_weights(options.out, weights.state_dict, info, DTYPES[options.dtype])
     classes = plural(weights.num_classes, "class", "classes")
     print(f"{options.out}: {info.variant}, {classes}, {options.dtype}, {info.provenance}")
-    if weights.info.license is not None:
-        print(
-            f"license: {info.license}. These weights keep the license of those they come from; converting changes nothing."
-        )
-    else:
+    if weights.info.license is None:
         print(f"license: {info.license or 'not stated; yours to choose, with --license'}")
-    return 0
+    else:
+        print(f"license: {info.license}. These weights keep the license of their source; converting changes nothing.")
 
 
 def with_license(info: WeightsInfo, license: str | None) -> WeightsInfo:
-    """Return ``info`` under ``license``; a license that is there stays, and another one is refused."""
+    """Return ``info`` with ``license``. Raises ValueError if it has another license already."""
     if license is None or license == info.license:
         return info
     if info.license is not None:

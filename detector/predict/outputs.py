@@ -121,5 +121,5 @@ def _video_writer(path: Path, rate: float, size: tuple[int, int]) -> cv2.VideoWr
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), rate, size[::-1])
     if not writer.isOpened():
-        raise ValueError(f"{path}: this build of OpenCV cannot write MPEG-4 video; give --no_pictures")
+        raise ValueError(f"{path}: this build of OpenCV cannot write MPEG-4 video; give --no_images")
     return writer

@@ -48,12 +48,12 @@ def find(branch: str, predictions: Path, ground_truth: Path, threshold: float | 
     if unknown := sorted({int(i) for i in detections[:, 0]} - coco.imgs.keys()):
         raise ValueError(
             f"{predictions}: {len(unknown)} of its images, e.g. ids {unknown[:3]}, {'is' if len(unknown) == 1 else 'are'} "
-            f"not in {ground_truth}; give the annotation file that the run was evaluated with as --ground-truth"
+            f"not in {ground_truth}; give the annotation file that the run was evaluated with as --ground_truth"
         )
     if len(detections) and not {int(i) for i in detections[:, 6]} & coco.cats.keys():
         raise ValueError(
             f"{predictions} and {ground_truth} have no category id in common; give the annotation file that the run was "
-            f"evaluated with as --ground-truth"
+            f"evaluated with as --ground_truth"
         )
     started = time.perf_counter()
     judged = run_coco_eval(coco, detections, sorted(coco.imgs), (*LIMITS, *MORE_LIMITS))

@@ -11,9 +11,14 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "new" / "a.txt"
     with atomic_write(path) as unfinished:
         unfinished.write_text("old")
-    with pytest.raises(OSError, match="no space"), atomic_write(path) as unfinished:
-        unfinished.write_text("half")
-        raise OSError("no space")
+
+    def write_half() -> None:
+        with atomic_write(path) as unfinished:
+            unfinished.write_text("half")
+            raise OSError("no space")
+
+    with pytest.raises(OSError, match="no space"):
+        write_half()
     assert path.read_text() == "old"
     assert list(path.parent.iterdir()) == [path]
 

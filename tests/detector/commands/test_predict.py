@@ -57,7 +57,7 @@ def test_everything_is_written(checkpoint: str, media: Path, tmp_path: Path, cap
 
 def test_predictions_are_a_coco_file(checkpoint: str, media: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert main(["predict", checkpoint, str(media), *SETTINGS, "--no_pictures", "--out", str(out)]) == 0
+    assert main(["predict", checkpoint, str(media), *SETTINGS, "--no_images", "--out", str(out)]) == 0
     assert [path.name for path in out.iterdir()] == ["predictions.json"]
     coco = COCO(str(out / "predictions.json"))
     assert {i: c["name"] for i, c in coco.cats.items()} == {7: "cat", 9: "a/b: ö"}
@@ -76,7 +76,7 @@ def test_predictions_are_a_coco_file(checkpoint: str, media: Path, tmp_path: Pat
 
 def test_classes_size_and_branch(checkpoint: str, media: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    choice = ["--classes", "cat", "--image_size", "96", "64", "--branch", "one2many", "--no_pictures", "--out", str(out)]
+    choice = ["--classes", "cat", "--image_size", "96", "64", "--branch", "one2many", "--no_images", "--out", str(out)]
     assert main(["predict", checkpoint, str(media / "b.jpg"), *SETTINGS, *choice]) == 0
     entries = json.loads((out / "predictions.json").read_text())["annotations"]
     (expected,) = load_detector(checkpoint, "one2many", (96, 64))(

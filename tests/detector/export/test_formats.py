@@ -1,7 +1,6 @@
 """Exported files against PyTorch, in the runtimes that users have."""
 
 import json
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,11 @@ import torch
 from torch import Tensor
 
 from detector import build_detector
-from detector.__main__ import main
 from detector.dynamic.conv2d import DynamicConv2d
 from detector.dynamic.experts import ExpertsConv2d
 from detector.export.formats import export
 from detector.export.graph import MAX_DETECTIONS, ExportGraph, ExportSettings
 from detector.predict.predictor import Predictor
-from detector.weights.files import save_weights
 from detector.weights.info import WeightsInfo
 
 onnx = pytest.importorskip("onnx")
@@ -182,36 +179,3 @@ def test_half_precision(predictor: Predictor, tmp_path: Path) -> None:
         assert found[0].dtype == np.float32
         assert np.abs(found[0] - truth[0].numpy()).max() < 1
         assert 0 < np.abs(found[1] - truth[1].numpy()).max() < 0.02
-
-
-def test_mistakes_exit_with_a_message(tmp_path: Path) -> None:
-    weights = tmp_path / "w.safetensors"
-    save_weights(weights, build_detector("yolo26_n", 3).state_dict(), WeightsInfo("yolo26_n", **INFO))
-    (tmp_path / "w.onnx").write_text("mine")
-    out = ["--out", str(tmp_path / "new.onnx")]
-    for arguments, message in (
-        ([], r"w\.onnx is there already"),
-        (["--out", str(tmp_path / "a.xml")], r"must end in \.onnx"),
-        (["--out", str(tmp_path / "lost" / "a.onnx")], "no such folder"),
-        ([*out, "--branch", "one2many"], "needs NMS"),
-        ([*out, "--batch_size", "0"], "batch_size is 0"),
-        ([*out, "--batch_size", "2", "--dynamic", "batch"], "leave out --batch_size"),
-        ([*out, "--batch_size", "2", "--dynamic_form", "mix"], "batch size 1 only"),
-        ([*out, "--image_size", "100"], "multiples of 32"),
-        (["--format", "torchscript", "--dynamic", "batch"], "are traced"),
-    ):
-        with pytest.raises(SystemExit, match=message):
-            main(["export", str(weights), *arguments])
-    assert (tmp_path / "w.onnx").read_text() == "mine"
-    assert not (tmp_path / "new.onnx").exists()
-
-
-def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("the network was used"))
-    weights = tmp_path / "w.safetensors"
-    predictor = lively("yolo26_n")
-    save_weights(weights, predictor.model.state_dict(), predictor.info)
-    assert main(["export", str(weights), "--format", "openvino", "--dynamic", "size", "--image_size", "64"]) == 0
-    assert "  image_size: [64, 64]" in capsys.readouterr().out
-    images = random_images(1, (96, 64))
-    assert_same(predictor, images, run_openvino(tmp_path / "w.xml", images), "end2end")

@@ -12,7 +12,7 @@ from detector import DetectorModule
 from detector.__main__ import main
 from detector.commands.export import add_export_command
 from detector.commands.predict import add_predict_command
-from detector.commands.report import judge_run
+from detector.commands.report import collect_findings
 from detector.evaluation.coco_files import write_predictions
 from detector.report.advice import advice, next_commands, sides_in_input
 from detector.report.run_folder import read_run
@@ -48,12 +48,12 @@ def write(tmp_path: Path) -> Write:
 
 def said(folder: Path, word: str) -> list[str]:
     run = read_run(folder)
-    return [sentence for sentence in advice(run, judge_run(run)[0]) if word in sentence]
+    return [sentence for sentence in advice(run, collect_findings(run)[0]) if word in sentence]
 
 
 def commands(folder: Path) -> list[str]:
     run = read_run(folder)
-    return next_commands(run, judge_run(run)[0])
+    return next_commands(run, collect_findings(run)[0])
 
 
 def test_duplicates_of_one_branch(write: Write) -> None:
@@ -117,7 +117,7 @@ def test_boxes_without_area_are_no_small_objects(tmp_path: Path) -> None:
     """They are in the ground truth, most of the objects here."""
     flat = [(image, 1, [5, 5, 0, 20]) for image in (*IMAGES, *IMAGES)]
     run = write_run(tmp_path / "run", truth(*CATS, *flat, images=IMAGES), rows(*ONCE), None)
-    assert sides_in_input(read_run(run), judge_run(read_run(run))[0][0]) == pytest.approx(12.8)
+    assert sides_in_input(read_run(run), collect_findings(read_run(run))[0][0]) == pytest.approx(12.8)
     said(run, "network input")
 
 
@@ -159,7 +159,7 @@ def test_the_next_command(write: Write) -> None:
     predict, export = commands(run)
     assert predict == f"python -m detector predict {run}/best.ckpt IMAGES --score_threshold 0.9"
     assert export == f"python -m detector export {run}/best.ckpt"
-    main(["report", str(run), "--no-speed", "--threshold", "0.5"])
+    main(["report", str(run), "--no_speed", "--score_threshold", "0.5"])
     todo = re.search(r"<h2>What to do</h2>(.*?)</div>", (run / "report.html").read_text())[1]
     todo = re.sub("</?span>", "", todo)
     assert f"<pre>{predict}</pre>" in todo

@@ -50,7 +50,7 @@ def test_a_whole_run(run: Path, capsys: pytest.CaptureFixture) -> None:
 
 def test_a_threshold_of_ones_own(run: Path) -> None:
     best = re.compile(r"<b>([\d.]+)</b>score threshold of best F1")
-    page, other = report(run), report(run, "--threshold", "0.9")
+    page, other = report(run), report(run, "--score_threshold", "0.9")
     assert best.search(page)[1] == best.search(other)[1] != "0.900"
     assert "<b>0.900</b>threshold of this page" in other
     assert "At the score 0.900" in other
@@ -96,7 +96,7 @@ def test_the_network_is_measured_where_there_is_a_checkpoint(run: Path) -> None:
     torch.save(saved, run / "best.ckpt")
     parameters = sum(p.numel() for p in module.model.parameters())
     assert f"<td>{parameters:,}</td>" in report(run)
-    assert "milliseconds" not in report(run, "--no-speed")
+    assert "milliseconds" not in report(run, "--no_speed")
 
 
 def test_a_run_that_was_moved_asks_for_its_images(run: Path, tmp_path: Path) -> None:
@@ -120,8 +120,8 @@ def test_an_interrupted_run_shows_what_it_has(run: Path) -> None:
 
 def test_a_run_of_before_ground_truth_was_recorded(run: Path, tmp_path: Path) -> None:
     (run / "ground_truth.json").rename(tmp_path / "val.json")
-    assert "cannot be judged without ground truth" in report(run)
-    assert 'id="classes"' in report(run, "--ground-truth", tmp_path / "val.json")
+    assert "cannot be evaluated without ground truth" in report(run)
+    assert 'id="classes"' in report(run, "--ground_truth", tmp_path / "val.json")
     config = run / "config.yaml"
     config.write_text(config.read_text().replace("root: somewhere", f"root: {tmp_path}"))
     assert 'id="classes"' in report(run)
@@ -216,9 +216,9 @@ def test_files_that_do_not_belong_together(run: Path, tmp_path: Path) -> None:
     for arguments, message in (
         ([tmp_path / "nowhere"], "no such folder"),
         ([tmp_path / "empty"], r"neither predictions\.json nor metrics\.csv"),
-        ([run, "--ground-truth", other], r"of its images, e\.g\. ids \[1, 2, 3\], are not in"),
+        ([run, "--ground_truth", other], r"of its images, e\.g\. ids \[1, 2, 3\], are not in"),
         ([run, "--images", tmp_path / "nowhere"], "no such folder"),
-        ([run, "--threshold", "2"], r"in 0\.\.1"),
+        ([run, "--score_threshold", "2"], r"in 0\.\.1"),
         ([run, "--out", tmp_path / "nowhere" / "page.html"], "no such folder"),
     ):
         with pytest.raises(SystemExit, match=message):

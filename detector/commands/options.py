@@ -1,0 +1,34 @@
+"""Command-line options: the ones that several commands share, and old spellings that still work."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from detector.batch import Size, as_size
+
+
+def add_option(parser: argparse.ArgumentParser, name: str, *old_names: str, **settings: Any) -> None:
+    """Add the option ``name``. Its ``old_names`` still work, but the help does not show them."""
+    parser.add_argument(name, **settings)
+    hidden = settings | {"dest": name.lstrip("-"), "default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
+    for old_name in old_names:
+        parser.add_argument(old_name, **hidden)
+
+
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """Add the argument ``checkpoint``."""
+    parser.add_argument("checkpoint", type=Path, help="a checkpoint of ours, a .safetensors, or a .pt of the reference")
+
+
+def add_image_size(parser: argparse.ArgumentParser) -> None:
+    """Add ``--image_size``; ``parse_image_size`` takes its value."""
+    parser.add_argument(
+        "--image_size", type=int, nargs="+", help="one side, or height and width; default: those of training"
+    )
+
+
+def parse_image_size(sides: list[int] | None) -> Size | None:
+    """Return the value of ``--image_size`` as (height, width). Raises ValueError for more than two sides."""
+    if sides is None:
+        return None
+    return as_size(sides[0] if len(sides) == 1 else sides, "--image_size")

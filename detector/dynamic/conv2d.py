@@ -1,4 +1,4 @@
-"""Dynamic convolution: a kernel mixed anew for every image from several experts."""
+"""Dynamic convolution: a convolution that mixes its kernel from several experts for every image."""
 
 import math
 from contextlib import AbstractContextManager, nullcontext
@@ -9,20 +9,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Routing = Literal["sigmoid", "softmax"]
-UPCYCLE_SPREAD = 0.5  # standard deviation of an upcycled router's biases, so that experts count, and learn, unequally
+UPCYCLE_SPREAD = 0.5  # standard deviation of the biases of an upcycled router: equal experts must get unequal routing weights
 
 
 class DynamicConv2d(nn.Module):
-    """Drop-in for ``nn.Conv2d`` that mixes its kernel anew for every image (ParameterNet, arXiv:2306.14525).
+    """Drop-in for ``nn.Conv2d`` that mixes a kernel for every image (ParameterNet, arXiv:2306.14525).
 
-    The ``num_experts`` kernels (and biases) are mixed by routing weights computed from the globally pooled input, and the
-    image is convolved once with the mixture (CondConv, arXiv:1904.04971). Equal to timm's ``CondConv2d`` behind a router.
+    The router computes E = ``num_experts`` routing weights from the globally pooled image. The kernel of the image is the
+    sum of the E experts, each times its routing weight; biases are mixed in the same way. The image is then convolved once
+    (CondConv, arXiv:1904.04971). A router and timm's ``CondConv2d`` compute the same.
 
-    Shape: (B, in_channels, H, W) -> (B, out_channels, H', W') as for ``nn.Conv2d``.
+    Shape: (B, in_channels, H, W) -> (B, out_channels, H', W') as for ``nn.Conv2d``. Shapes below: I input and O output
+    channels, k the kernel size.
 
-    routing:
-        ``"sigmoid"``, the layer's published code: sigmoid(Linear(pool(x))), each weight in 0..1 on its own;
-        ``"softmax"``, the paper's equation 5: softmax(MLP(pool(x))), the weights of an image sum to 1.
+    Args:
+        routing: ``"sigmoid"``, as in the published code of the layer: sigmoid(Linear(pool(x))), each routing weight in 0..1;
+            ``"softmax"``, as in the paper, equation 5: softmax(MLP(pool(x))), the routing weights of an image sum to 1.
     """
 
     def __init__(
@@ -48,24 +50,24 @@ class DynamicConv2d(nn.Module):
         self.padding, self.dilation = _pair(padding), _pair(dilation)
         self.num_experts, self.routing = num_experts, routing
         self.kernel_shape = (out_channels, in_channels // groups, *self.kernel_size)
-        # Flat, (E, numel of a kernel): a 5-D parameter would make `to(memory_format=channels_last)` fail.
+        # Flat, (E, O * I / groups * k * k): a 5-D parameter would make `to(memory_format=channels_last)` fail.
         self.weight = nn.Parameter(torch.empty(num_experts, math.prod(self.kernel_shape)))
         self.bias = nn.Parameter(torch.empty(num_experts, out_channels)) if bias else None
-        self.register_parameter("shift", None)  # (O,), a bias that is added unmixed; see fold
+        self.register_parameter("shift", None)  # (O,), a bias that is added without mixing; see fold
         self.router = _router(in_channels, num_experts, routing)
         self.reset_parameters()
 
     @classmethod
     def like(cls, conv: nn.Conv2d, num_experts: int = 4, routing: Routing = "sigmoid") -> Self:
-        """Return a freshly initialized dynamic layer in the place of ``conv``: same shapes, device, precision and mode.
+        """Return a new dynamic layer that can replace ``conv``: same shapes, device, precision and mode, new weights.
 
-        Raises ValueError for a subclass of ``nn.Conv2d``, whose forward may differ, and for padding other than with zeros
-        on both sides alike.
+        Raises ValueError for a subclass of ``nn.Conv2d``, because its forward may differ, and for padding that is not with
+        zeros or not the same on both sides.
         """
         padding = _symmetric_padding(conv)
         if type(conv) is not nn.Conv2d or padding is None:
             raise ValueError(
-                f"{conv} cannot be made dynamic: expected a plain nn.Conv2d that pads with zeros, equally on both sides, "
+                f"{conv} cannot be made dynamic: expected a plain nn.Conv2d that pads with zeros, equally on both sides; "
                 f"this is a {type(conv).__name__} with padding={conv.padding!r}, padding_mode={conv.padding_mode!r}"
             )
         shape = (conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, padding, conv.dilation, conv.groups)
@@ -73,49 +75,52 @@ class DynamicConv2d(nn.Module):
         return layer.requires_grad_(conv.weight.requires_grad).train(conv.training)
 
     def reset_parameters(self) -> None:
-        """Give every expert the initial distribution of an ``nn.Conv2d`` of its shape."""
+        """Initialize every expert as ``nn.Conv2d`` initializes a kernel of this shape."""
         fan_in = math.prod(self.kernel_shape[1:])
-        # kaiming_uniform(a=sqrt(5)) over the fan-in of one kernel, not of the flat row
+        # kaiming_uniform(a=sqrt(5)) with the fan-in of one kernel, not of a flat row
         nn.init.uniform_(self.weight, -(fan_in**-0.5), fan_in**-0.5)
         if self.bias is not None:
             nn.init.uniform_(self.bias, -(fan_in**-0.5), fan_in**-0.5)
 
-    def mixture(self, x: Tensor) -> Tensor:
-        """Return (B, E), how much each expert counts in each image, in 0..1; in the weights' precision, also in autocast."""
-        with _without_autocast(x.device.type):  # routing decides the kernel
-            return self.shares(self.router(x.mean(dim=(2, 3), dtype=self.weight.dtype)))
+    def routing_weights(self, x: Tensor) -> Tensor:
+        """Return the routing weights (B, E) in 0..1 for ``x`` (B, I, H, W), in the precision of the experts.
 
-    def shares(self, logits: Tensor) -> Tensor:
-        """Turn the router's output (B, E) into the mixture (B, E)."""
+        Autocast is off: small errors here would change the kernel of the whole image.
+        """
+        with _without_autocast(x.device.type):
+            return self.routing_activation(self.router(x.mean(dim=(2, 3), dtype=self.weight.dtype)))
+
+    def routing_activation(self, logits: Tensor) -> Tensor:
+        """Turn the output of the router (B, E) into routing weights (B, E)."""
         return logits.sigmoid() if self.routing == "sigmoid" else logits.softmax(dim=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        mixture = self.mixture(x)
+        routing_weights = self.routing_weights(x)
         with _without_autocast(x.device.type):
-            kernels, biases = self.mix(mixture)
+            kernels, biases = self.mix_kernels(routing_weights), self.mix_biases(routing_weights)
         return self._convolve(x, kernels, biases)
 
-    def mix(self, mixture: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return the kernels (B, O, I / groups, k, k) and biases (B, O), or None, that ``mixture`` (B, E) makes."""
-        return (mixture @ self.weight).view(-1, *self.kernel_shape), self.mix_biases(mixture)
+    def mix_kernels(self, routing_weights: Tensor) -> Tensor:
+        """Return the kernels (B, O, I / groups, k, k) for ``routing_weights`` (B, E)."""
+        return (routing_weights @ self.weight).view(-1, *self.kernel_shape)
 
-    def mix_biases(self, mixture: Tensor) -> Tensor | None:
-        """Return the biases (B, O), or None, that ``mixture`` (B, E) makes."""
-        biases = None if self.bias is None else mixture @ self.bias
+    def mix_biases(self, routing_weights: Tensor) -> Tensor | None:
+        """Return the biases (B, O) for ``routing_weights`` (B, E), or None if the layer has no bias."""
+        biases = None if self.bias is None else routing_weights @ self.bias
         if self.shift is not None:
-            biases = self.shift.expand(mixture.shape[0], -1) if biases is None else biases + self.shift
+            biases = self.shift.expand(routing_weights.shape[0], -1) if biases is None else biases + self.shift
         return biases
 
     def _convolve(self, x: Tensor, kernels: Tensor, biases: Tensor | None) -> Tensor:
-        """Convolve image b with ``kernels[b]``, in whichever of three equal ways is fastest for the shape."""
+        """Convolve image b with ``kernels[b]``: there are three equal ways, and the shape decides which is fastest."""
         batch, _, height, width = x.shape
         if batch == 1:
-            bias = None if biases is None else biases.view(-1)  # not [0], which exported graphs would copy
+            bias = None if biases is None else biases.view(-1)  # not [0]: exported graphs would copy it
             kernel = kernels.view(self.kernel_shape)
             return F.conv2d(x, kernel, bias, self.stride, self.padding, self.dilation, self.groups)
         if self._pointwise:
             return _matrix_products(x, kernels.flatten(2), biases)
-        # One convolution: the images become channel groups of a single image.
+        # All B kernels in one call: the images become channel groups of a single image.
         layout = torch.channels_last if _by_pixel(x) else torch.contiguous_format
         x = x.reshape(1, batch * self.in_channels, height, width)
         bias = None if biases is None else biases.flatten()
@@ -124,9 +129,9 @@ class DynamicConv2d(nn.Module):
 
     @torch.no_grad()
     def fold(self, scale: Tensor, shift: Tensor) -> None:
-        """Multiply output channel o by ``scale[o]`` and add ``shift[o]``, in place: what is left of a BatchNorm.
+        """Multiply output channel o by ``scale[o]`` and add ``shift[o]``, in place: how a BatchNorm is folded in.
 
-        The scale goes into every expert. The shift stays unmixed: sigmoid routing does not sum to 1.
+        The scale goes into every expert. The shift is added without mixing: routing weights of a sigmoid do not sum to 1.
         """
         self.weight.copy_((self.weight.view(self.num_experts, self.out_channels, -1) * scale[:, None]).flatten(1))
         if self.bias is not None:
@@ -136,29 +141,38 @@ class DynamicConv2d(nn.Module):
 
     @torch.no_grad()
     def upcycle(self, weight: Tensor, bias: Tensor | None = None) -> None:
-        """Start from a trained plain convolution, ``weight`` (O, I / groups, k, k) and ``bias`` (O,): the same function.
+        """Take over a trained plain convolution, ``weight`` (O, I / groups, k, k) and ``bias`` (O,): the same function.
 
-        All experts become that kernel over what the shares of an image sum to, which is made constant: with softmax it is 1;
-        with sigmoid, experts 2 i and 2 i + 1 get opposite logits, for sigmoid(-z) = 1 - sigmoid(z), and one left over 1/2.
-        Equal experts part because their shares, and so their gradients, differ; with a silent router they never would.
+        Every expert becomes that kernel, divided by the sum of an image's routing weights, which is made the same for every
+        image. The experts are equal at first. Training makes them differ, because their routing weights, and so their
+        gradients, differ. With equal routing weights they would stay equal.
         """
         if tuple(weight.shape) != self.kernel_shape or (bias is None) != (self.bias is None):
             raise ValueError(
                 f"a kernel {tuple(weight.shape)} {'without' if bias is None else 'with'} bias cannot be upcycled "
                 f"into this layer; expected {self.kernel_shape} {'without' if self.bias is None else 'with'} bias"
             )
-        last = self.router[-1] if isinstance(self.router, nn.Sequential) else self.router
-        nn.init.normal_(last.bias, std=UPCYCLE_SPREAD)
-        total = 1.0
-        if self.routing == "sigmoid":
-            total, paired = self.num_experts / 2, self.num_experts // 2 * 2
-            for p in (last.weight, last.bias):
-                p[1:paired:2] = -p[:paired:2]
-                p[paired:] = 0
+        total = self._make_routing_sum_constant()
         self.weight.copy_((weight.flatten() / total).expand_as(self.weight))
         if bias is not None:
             self.bias.copy_((bias / total).expand_as(self.bias))
-        self.shift = None  # of a normalization that was folded in before
+        self.shift = None  # it belonged to a normalization that was folded in before
+
+    def _make_routing_sum_constant(self) -> float:
+        """Change the router so that the routing weights of every image have the same sum, and return this sum.
+
+        With softmax it is 1. With sigmoid, experts 2 i and 2 i + 1 get opposite logits: sigmoid(z) + sigmoid(-z) = 1. The last
+        of an odd number of experts gets the logit 0, and so the routing weight 1/2.
+        """
+        last = self.router[-1] if isinstance(self.router, nn.Sequential) else self.router
+        nn.init.normal_(last.bias, std=UPCYCLE_SPREAD)
+        if self.routing == "softmax":
+            return 1.0
+        num_paired = self.num_experts // 2 * 2
+        for parameter in (last.weight, last.bias):
+            parameter[1:num_paired:2] = -parameter[:num_paired:2]
+            parameter[num_paired:] = 0
+        return self.num_experts / 2
 
     @property
     def _pointwise(self) -> bool:
@@ -179,7 +193,7 @@ def dynamic_layers(module: nn.Module) -> dict[str, DynamicConv2d]:
 
 
 def _matrix_products(x: Tensor, kernels: Tensor, biases: Tensor | None) -> Tensor:
-    """Convolve x (B, I, H, W) with 1x1 ``kernels`` (B, O, I), each image with its own; keeps the memory layout."""
+    """Convolve image b of x (B, I, H, W) with the 1x1 kernel ``kernels[b]`` (O, I); the memory layout stays."""
     batch, _, height, width = x.shape
     if _by_pixel(x):
         pixels = x.permute(0, 2, 3, 1).flatten(1, 2)  # (B, H * W, I)
@@ -191,12 +205,12 @@ def _matrix_products(x: Tensor, kernels: Tensor, biases: Tensor | None) -> Tenso
 
 
 def _by_pixel(x: Tensor) -> bool:
-    """Whether x lies in memory pixel by pixel: channels_last, or some of its channels, which are not contiguous."""
+    """Return True if x lies in memory pixel by pixel: in channels_last, or as some channels of such a tensor."""
     return x.stride(1) == 1
 
 
 def _symmetric_padding(conv: nn.Conv2d) -> tuple[int, int] | None:
-    """Return the zeros that ``conv`` pads each side with, or None if it pads in another way."""
+    """Return how many zeros ``conv`` pads on each side, (vertical, horizontal), or None if it pads in another way."""
     if conv.padding_mode != "zeros":
         return None
     if conv.padding == "valid":
@@ -208,7 +222,8 @@ def _symmetric_padding(conv: nn.Conv2d) -> tuple[int, int] | None:
 
 
 def _without_autocast(device_type: str) -> AbstractContextManager:
-    # Entering a context costs as much as mixing a small kernel. The meta device, on which costs are counted, has none.
+    # Entering a context costs as much as mixing a small kernel, so it is done only if needed. On the meta device, where
+    # multiply-adds are counted, autocast does not exist.
     if device_type != "meta" and torch.is_autocast_enabled(device_type):
         return torch.autocast(device_type, enabled=False)
     return nullcontext()

@@ -1,4 +1,4 @@
-"""A dynamic layer as one convolution with all experts' kernels: constant weights, and any batch size in one graph."""
+"""A dynamic layer for exported graphs: constant kernels, and any batch size in one graph."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -7,10 +7,10 @@ from detector.dynamic.conv2d import DynamicConv2d
 
 
 class ExpertsConv2d(nn.Module):
-    """Computes what ``layer`` does, for export: convolves with every expert and mixes the results, not the kernels.
+    """Computes the same as ``layer``: convolves with every expert, then mixes the results instead of the kernels.
 
-    The convolution is linear in its kernel, so both are equal; this takes ``num_experts`` times the multiply-adds. Exported
-    graphs need it where mixing first would need a convolution whose number of groups is the batch size.
+    A convolution is linear in its kernel, so both are equal. This form takes E times the multiply-adds. Exported graphs need
+    it for batches above 1: mixing the kernels first needs a convolution whose number of groups is the batch size.
 
     Shape: (B, in_channels, H, W) -> (B, out_channels, H', W') as for ``layer``.
     """
@@ -25,10 +25,10 @@ class ExpertsConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         layer = self.layer
-        mixture = layer.mixture(x)  # (B, E)
+        routing_weights = layer.routing_weights(x)  # (B, E)
         y = F.conv2d(x, self.weight, None, layer.stride, layer.padding, layer.dilation, layer.groups)
         height, width = y.shape[2:]
         y = y.reshape(-1, layer.groups, layer.num_experts, layer.out_channels // layer.groups * height * width)
-        y = (mixture[:, None, None] @ y).reshape(-1, layer.out_channels, height, width)
-        biases = layer.mix_biases(mixture)
+        y = (routing_weights[:, None, None] @ y).reshape(-1, layer.out_channels, height, width)
+        biases = layer.mix_biases(routing_weights)
         return y if biases is None else y + biases[:, :, None, None]

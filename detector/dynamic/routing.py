@@ -1,7 +1,7 @@
-"""Record the routing of dynamic layers, and what it says: mean, entropy, and variation between images."""
+"""Record the routing weights of dynamic layers, and summarize them: mean, entropy, and variation between images."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -9,54 +9,60 @@ import torch
 from torch import Tensor, nn
 
 from detector.batch import Target
-from detector.dynamic.conv2d import dynamic_layers
+from detector.dynamic.conv2d import DynamicConv2d, dynamic_layers
 
-DOMINANT = 0.9  # an expert with a larger share of the mixture leaves the others idle
-ALIKE = 0.05  # experts whose distance is a smaller share of their size do the same
+DOMINANT = 0.9  # an expert with more than this part of all routing weight leaves the other experts idle
+ALIKE = 0.05  # experts are alike if expert_distance is below this
 
 
 @dataclass(frozen=True)
 class LayerRouting:
-    """How one dynamic layer mixed its experts over a set of images."""
+    """Routing weights of one dynamic layer over a set of images, summarized. C classes, E experts."""
 
-    mean: Tensor  # (E,), the mean mixture
-    std: Tensor  # (E,), over images
-    by_class: Tensor  # (C, E), the mean over images that have an object of the class; NaN where none has
+    mean: Tensor  # (E,) over all images
+    std: Tensor  # (E,) over all images
+    by_class: Tensor  # (C, E), the mean over the images that have an object of the class; NaN if there is none
 
     @property
     def entropy(self) -> float:
-        """Entropy of the mean mixture, scaled to sum 1: 1 where all experts count alike, 0 where only one does."""
-        share = self.mean / self.mean.sum()
-        number = len(share)
-        return float(-(share * share.clamp_min(1e-12).log()).sum() / math.log(number)) if number > 1 else 1.0
+        """Entropy of the mean routing weights, scaled to sum 1, in 0..1: 1 if all are equal, 0 if only one is not 0."""
+        probabilities = self.mean / self.mean.sum()
+        num_experts = len(probabilities)
+        if num_experts == 1:
+            return 1.0
+        return float(-(probabilities * probabilities.clamp_min(1e-12).log()).sum() / math.log(num_experts))
 
     @property
     def variation(self) -> float:
-        """Mean over experts of the standard deviation over images; 0 is a plain convolution."""
+        """Mean over experts of the standard deviation over images; at 0 the layer is a plain convolution."""
         return float(self.std.mean())
 
 
 class RoutingStatistics:
-    """Sums over images, which add up over batches and processes. N images, C classes, E experts."""
+    """Sums of routing weights over images. The sums of several batches or processes may be added up.
+
+    Args:
+        layers: number of experts by name of the layer.
+        num_classes: number of classes C, for the means by class.
+    """
 
     def __init__(self, layers: Mapping[str, int], num_classes: int) -> None:
-        """Start at nothing; ``layers`` gives the number of experts by name."""
         self.layers = dict(layers)
-        width = sum(self.layers.values())
-        # Rows: all images, their squares, then a class each; the last column counts images.
-        self.sums = torch.zeros(2 + num_classes, width + 1, dtype=torch.float64)
+        num_columns = sum(self.layers.values()) + 1  # an expert each, all layers side by side; the last counts images
+        # Rows: sums over all images, sums of squares over all images, then sums over the images of each class.
+        self.sums = torch.zeros(2 + num_classes, num_columns, dtype=torch.float64)
 
-    def add(self, mixtures: Mapping[str, Tensor], targets: list[Target]) -> None:
-        """Count the ``mixtures`` (N, E) of N images by layer."""
-        values = torch.cat([mixtures[name].cpu().double() for name in self.layers], dim=1)
+    def add(self, routing_weights: Mapping[str, Tensor], targets: list[Target]) -> None:
+        """Add the ``routing_weights`` (N, E) of N images, by name of the layer, and their ``targets``."""
+        values = torch.cat([routing_weights[name].cpu().double() for name in self.layers], dim=1)
         values = torch.cat((values, torch.ones(len(values), 1, dtype=torch.float64)), dim=1)
-        present = torch.zeros(len(targets), len(self.sums) - 2, dtype=torch.float64)
+        present = torch.zeros(len(targets), len(self.sums) - 2, dtype=torch.float64)  # (N, C): 1 if the image has the class
         for row, target in zip(present, targets, strict=True):
             row[target["labels"].cpu()] = 1
         self.sums += torch.cat((values.sum(dim=0, keepdim=True), (values**2).sum(dim=0, keepdim=True), present.T @ values))
 
     def results(self) -> dict[str, LayerRouting]:
-        """Return what was counted, by layer; nothing if no image was."""
+        """Return the summary of each layer by its name; an empty dict if no image was added."""
         count = self.sums[0, -1]
         if count == 0:
             return {}
@@ -68,18 +74,21 @@ class RoutingStatistics:
         return {name: LayerRouting(*columns) for name, *columns in zip(self.layers, *parts)}
 
 
-def warnings_for(results: Mapping[str, LayerRouting]) -> list[str]:
-    """Return a sentence for every layer in which one expert does everything."""
-    said = []
+def idle_expert_warnings(results: Mapping[str, LayerRouting]) -> dict[str, str]:
+    """Return a warning for every layer, by its name, in which one expert has nearly all of the routing weight."""
+    warnings = {}
     for name, routing in results.items():
-        share, expert = (routing.mean / routing.mean.sum()).max(dim=0)
-        if share > DOMINANT and len(routing.mean) > 1:
-            said.append(f"{name}: expert {int(expert)} has {share:.0%} of the mixture, the others are idle")
-    return said
+        part, expert = (routing.mean / routing.mean.sum()).max(dim=0)
+        if part > DOMINANT and len(routing.mean) > 1:
+            warnings[name] = f"{name}: expert {int(expert)} has {part:.0%} of the routing weight; the other experts are idle"
+    return warnings
 
 
 def expert_distance(weight: Tensor) -> float:
-    """Return the mean distance between two experts, rows of ``weight`` (E, n), as a share of their mean size."""
+    """Return the mean distance between two experts, rows of ``weight`` (E, n), divided by their mean norm.
+
+    It is 0 for equal experts, about 1.41 for independent ones, and infinite for a single expert.
+    """
     experts = weight.detach().float()
     distances = torch.pdist(experts.cpu())
     return float(distances.mean() / experts.norm(dim=1).mean().cpu().clamp_min(1e-12)) if len(distances) else math.inf
@@ -87,21 +96,27 @@ def expert_distance(weight: Tensor) -> float:
 
 @contextmanager
 def record_routing(module: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
-    """Within it, every forward pass of ``module`` appends each dynamic layer's mixture (B, E) to the list of its name.
+    """Record the routing weights of all dynamic layers of ``module`` while the context is active.
 
-    It listens to the routers, so a compiled network, whose hooks torch leaves out, must be run through ``forward``.
+    Yields a list for every layer, by its name, to which each forward pass appends the routing weights (B, E), detached, in
+    float32. They come from hooks on the routers. torch leaves out the hooks of a compiled network, so call ``forward`` of it.
     """
     records: dict[str, list[Tensor]] = {}
     handles = []
     for name, layer in dynamic_layers(module).items():
-        seen = records.setdefault(name, [])
-
-        def listen(_router: nn.Module, _inputs: object, logits: Tensor, layer=layer, seen=seen) -> None:
-            seen.append(layer.shares(logits.detach()).float())
-
-        handles.append(layer.router.register_forward_hook(listen))
+        records[name] = []
+        handles.append(layer.router.register_forward_hook(_recorder(layer, records[name])))
     try:
         yield records
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _recorder(layer: DynamicConv2d, record: list[Tensor]) -> Callable[[nn.Module, object, Tensor], None]:
+    """Return a forward hook for the router of ``layer`` that appends the routing weights to ``record``."""
+
+    def append(_router: nn.Module, _inputs: object, logits: Tensor) -> None:
+        record.append(layer.routing_activation(logits.detach()).float())
+
+    return append

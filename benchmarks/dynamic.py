@@ -21,12 +21,13 @@ from benchmarks.runs import write
 from benchmarks.train_step import Case, Step
 from benchmarks.yard import median, milliseconds, yard
 from detector.dynamic.conv2d import dynamic_layers
-from detector.dynamic.convert import PLACES
+from detector.network.config import CONVOLUTION_PATTERNS
 from detector.network.model import Detector, build_detector
 
 PLAIN = "plain"
 NETWORKS: dict[str, dict[str, Any] | None] = {PLAIN: None} | {
-    f"{place}, {routing}": {"where": place, "routing": routing} for place, routing in product(PLACES, ("sigmoid", "softmax"))
+    f"{place}, {routing}": {"where": place, "routing": routing}
+    for place, routing in product(CONVOLUTION_PATTERNS, ("sigmoid", "softmax"))
 }
 COLUMNS = ("layers", "parameters", "multiply_adds", "inference_ms", "step_ms", "step_mb")
 

@@ -25,7 +25,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from benchmarks.runs import run_coco_eval, train, write
-from detector.dynamic.convert import PLACES
+from detector.network.config import CONVOLUTION_PATTERNS
 from detector.network.head import BRANCHES
 from detector.runs.folder import LAST_CHECKPOINT, METRICS
 
@@ -54,7 +54,7 @@ class Arm:
 PLAIN = Arm("plain", None)
 ARMS = [
     Arm(f"{place}, {routing}", {"where": place, "routing": routing})
-    for place, routing in product(PLACES, ("sigmoid", "softmax"))
+    for place, routing in product(CONVOLUTION_PATTERNS, ("sigmoid", "softmax"))
 ]
 
 DEFAULT = ARMS[0]

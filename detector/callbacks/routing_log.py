@@ -15,7 +15,14 @@ from torch import Tensor, nn
 
 from detector.batch import Batch, network_input
 from detector.dynamic.conv2d import dynamic_layers
-from detector.dynamic.routing import ALIKE, LayerRouting, RoutingStatistics, expert_distance, record_routing, warnings_for
+from detector.dynamic.routing import (
+    ALIKE,
+    LayerRouting,
+    RoutingStatistics,
+    expert_distance,
+    idle_expert_warnings,
+    record_routing,
+)
 from detector.imaging.draw import heat_map, sheet
 from detector.network.head import RawOutput
 from detector.runs.folder import ROUTING_PLOT
@@ -82,8 +89,10 @@ class RoutingLog(L.Callback):
             _run_eagerly(pl_module, batch["images"])
         num_images = len(batch["targets"])
         # A layer that runs several times on a batch, as heads on several levels do, counts with the mean of these.
-        mixtures = {name: torch.cat(m).view(-1, num_images, m[0].shape[1]).mean(dim=0) for name, m in self._records.items()}
-        self._statistics.add(mixtures, batch["targets"])
+        routing_weights = {
+            name: torch.cat(w).view(-1, num_images, w[0].shape[1]).mean(dim=0) for name, w in self._records.items()
+        }
+        self._statistics.add(routing_weights, batch["targets"])
         for seen in self._records.values():
             seen.clear()
 
@@ -99,10 +108,10 @@ class RoutingLog(L.Callback):
         if not self.results or not trainer.is_global_zero:
             return
         self._log(trainer)
-        for sentence in warnings_for(self.results):
-            if (layer := sentence.partition(":")[0]) not in self._warned:
-                self._warned.add(layer)
-                rank_zero_warn(sentence)
+        for name, warning in idle_expert_warnings(self.results).items():
+            if name not in self._warned:
+                self._warned.add(name)
+                rank_zero_warn(warning)
         path = Path(trainer.default_root_dir) / ROUTING_PLOT
         path.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(path), routing_map(self.results, list(pl_module.class_names))[..., ::-1])

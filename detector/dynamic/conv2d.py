@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Routing = Literal["sigmoid", "softmax"]
-UPCYCLE_SPREAD = 0.5  # standard deviation of the biases of an upcycled router: equal experts must get unequal routing weights
+UPCYCLE_SPREAD = (
+    0.5  # standard deviation of the biases of an upcycled router: equal experts must get unequal routing weights
+)
 
 
 class DynamicConv2d(nn.Module):
@@ -161,8 +163,8 @@ class DynamicConv2d(nn.Module):
     def _make_routing_sum_constant(self) -> float:
         """Change the router so that the routing weights of every image have the same sum, and return this sum.
 
-        With softmax it is 1. With sigmoid, experts 2 i and 2 i + 1 get opposite logits: sigmoid(z) + sigmoid(-z) = 1. The last
-        of an odd number of experts gets the logit 0, and so the routing weight 1/2.
+        With softmax it is 1. With sigmoid, experts 2 i and 2 i + 1 get opposite logits: sigmoid(z) + sigmoid(-z) = 1. If the
+        number of experts is odd, the last one gets the logit 0 and thus the routing weight 1/2.
         """
         last = self.router[-1] if isinstance(self.router, nn.Sequential) else self.router
         nn.init.normal_(last.bias, std=UPCYCLE_SPREAD)

@@ -37,7 +37,7 @@ def make_dynamic(
     Args:
         module: a network, for instance a Detector, or a model of torchvision or timm.
         where: one or several regular expressions, each over whole module names. If the network has a dict
-            ``convolution_groups`` (name -> regular expression), as Detector has, these names may be used, too.
+            ``convolution_patterns`` (name -> regular expression), as Detector has, these names may be used, too.
         num_experts: how many kernels each layer mixes.
         routing: ``"sigmoid"`` or ``"softmax"``, see ``DynamicConv2d``.
         init: ``"fresh"`` initializes new experts; ``"upcycle"`` takes over the present weights, so that the network computes
@@ -117,12 +117,12 @@ def plain_convolution(layer: DynamicConv2d, routing_weights: Tensor) -> nn.Conv2
 
 def _matching_names(names: list[str], where: Sequence[str], module: nn.Module) -> list[str]:
     """Return those of ``names``, in their order, that any entry of ``where`` matches. Each entry must match some."""
-    groups: Mapping[str, str] = getattr(module, "convolution_groups", {})
-    choice = f"choose from {', '.join(groups)}, or give" if groups else "give"
+    patterns: Mapping[str, str] = getattr(module, "convolution_patterns", {})
+    choice = f"choose from {', '.join(patterns)}, or give" if patterns else "give"
     matching: set[str] = set()
     for entry in where:
         try:
-            pattern = re.compile(groups.get(entry, entry))
+            pattern = re.compile(patterns.get(entry, entry))
         except re.error as error:
             raise ValueError(f"where: {entry!r} is not a regular expression: {error}") from None
         matches = {name for name in names if pattern.fullmatch(name)}

@@ -98,8 +98,8 @@ def expert_distance(weight: Tensor) -> float:
 def record_routing(module: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
     """Record the routing weights of all dynamic layers of ``module`` while the context is active.
 
-    Yields a list for every layer, by its name, to which each forward pass appends the routing weights (B, E), detached, in
-    float32. They come from hooks on the routers. torch leaves out the hooks of a compiled network, so call ``forward`` of it.
+    Yields a dict with a list for each layer, by its name. Every forward pass appends the routing weights (B, E) to it, in
+    float32. They come from hooks on the routers; torch skips the hooks of a compiled network, so call its ``forward``.
     """
     records: dict[str, list[Tensor]] = {}
     handles = []

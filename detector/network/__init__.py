@@ -1,1 +1,11 @@
-"""The network: images in, detections out."""
+"""The network: images in, detections out.
+
+config.py    DetectorConfig and the table of variants
+blocks.py    convolutions, attention, CSP stages
+backbone.py  images -> feature maps
+neck.py      feature maps -> combined feature maps
+head.py      feature maps -> raw boxes and scores of both branches
+boxes.py     geometry of boxes
+decode.py    raw outputs -> detections
+model.py     Detector and build_detector put the parts together
+"""

@@ -1,4 +1,4 @@
-"""The backbone: image -> one feature map per level."""
+"""The backbone: images -> one feature map per level."""
 
 from torch import Tensor, nn
 
@@ -7,10 +7,10 @@ from detector.network.config import DetectorConfig
 
 
 class Backbone(nn.Module):
-    """A stride-2 stem, then per level a stride-2 convolution and a CSP stage; pooling and attention on the coarsest.
+    """A strided stem, then on each level a strided convolution and a CSP stage; pooling and attention on the coarsest level.
 
-    Shape: (B, 3, H, W) in 0..1 -> list of (B, channels[i], H / strides[i], W / strides[i]), finest first, from the level
-    ``config.min_level`` to ``config.max_level``. H and W are multiples of the largest stride.
+    Shape: (B, 3, H, W) in 0..1 -> list of (B, channels[i], H / strides[i], W / strides[i]), finest first, for the levels
+    ``config.min_level`` to ``config.max_level``. H and W must be multiples of the largest stride.
     """
 
     def __init__(self, config: DetectorConfig) -> None:
@@ -20,7 +20,7 @@ class Backbone(nn.Module):
         self.max_level = config.max_level
         early = "c3k" if config.deep_early_stages else "bottleneck"
         p5 = 1024 if config.max_level == 5 else 768
-        # level: channels of the stride-2 convolution, of the stage, inner blocks, expansion (all channels nominal)
+        # level: nominal channels of the strided convolution and of the stage, kind of the inner blocks, their expansion
         rows = {
             2: (128, 256, early, 0.25),
             3: (256, 512, early, 0.25),

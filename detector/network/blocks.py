@@ -1,4 +1,4 @@
-"""The blocks of the network: convolutions, attention, and the CSP stages that are made of them."""
+"""Blocks of the network: convolutions, attention, and the CSP stages that consist of them."""
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +34,7 @@ class ConvNormAct(nn.Module):
 
     @torch.no_grad()
     def fuse(self) -> None:
-        """Fold the normalization into the convolution, in place, for inference. Does nothing the second time."""
+        """Fold the normalization into the convolution, in place, for inference. A second call does nothing."""
         if isinstance(self.norm, nn.Identity):
             return
         if isinstance(self.conv, DynamicConv2d):
@@ -46,7 +46,7 @@ class ConvNormAct(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention whose keys have half the size of its values. (B, channels, H, W) -> same."""
+    """Multi-head self-attention with keys half as wide as values. (B, channels, H, W) -> same."""
 
     def __init__(self, channels: int, num_heads: int) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class PSABlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """Two 3x3 convolutions; adds its input where the channels allow. (B, in_channels, H, W) -> (B, out_channels, H, W)."""
+    """Two 3x3 convolutions, with a residual if the channels are equal. (B, in_channels, H, W) -> (B, out_channels, H, W)."""
 
     def __init__(self, in_channels: int, out_channels: int, expansion: float = 0.5) -> None:
         super().__init__()
@@ -112,9 +112,9 @@ class C3k(nn.Module):
 
 
 class CSPStage(nn.Module):
-    """Split into two halves, a chain of inner blocks on the second, everything on the way merged (C3k2 in the spec).
+    """Splits the input into two halves, runs a chain of inner blocks on the second, merges both and all outputs (C3k2).
 
-    Shape: (B, in_channels, H, W) -> (B, out_channels, H, W). ``inner`` says what the chain is made of: ``"bottleneck"``,
+    Shape: (B, in_channels, H, W) -> (B, out_channels, H, W). ``inner`` is the kind of the inner blocks: ``"bottleneck"``,
     ``"c3k"``, or ``"attention"`` (a bottleneck followed by self-attention).
     """
 
@@ -135,7 +135,10 @@ class CSPStage(nn.Module):
 
 
 class AttentionStage(nn.Module):
-    """Split into two halves, a chain of attention blocks on the second, merged (C2PSA). (B, channels, H, W) -> same."""
+    """Splits the input into two halves, runs attention blocks on the second, merges both (C2PSA).
+
+    Shape: (B, channels, H, W) -> same.
+    """
 
     def __init__(self, channels: int, num_blocks: int) -> None:
         super().__init__()
@@ -145,12 +148,12 @@ class AttentionStage(nn.Module):
         self.merge = ConvNormAct(2 * hidden, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        passed, attended = self.split(x).chunk(2, dim=1)
-        return self.merge(torch.cat((passed, self.blocks(attended)), dim=1))
+        first, second = self.split(x).chunk(2, dim=1)
+        return self.merge(torch.cat((first, self.blocks(second)), dim=1))
 
 
 class SPPF(nn.Module):
-    """Spatial pyramid pooling: three chained 5x5 max-pools see 5, 9 and 13 cells. (B, channels, H, W) -> same."""
+    """Spatial pyramid pooling: three 5x5 max-pools in a chain cover 5, 9 and 13 cells. (B, channels, H, W) -> same."""
 
     def __init__(self, channels: int, residual: bool = True) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The table of variants: every number that tells one model from another."""
+"""The table of variants: every number in which one detector differs from another."""
 
 import math
 from dataclasses import dataclass, replace
@@ -6,19 +6,30 @@ from typing import Any
 
 from detector.dynamic.convert import DynamicConfig
 
+# Groups of convolutions that can be made dynamic (the field ``where`` of DynamicConfig), as regular expressions over the
+# names of the modules of a Detector. They are in this package because the names are those of its parts.
+CONVOLUTION_PATTERNS = {
+    "backbone-bottlenecks": r"backbone\.stage_p\d\.blocks\..*conv[12]\.conv",  # 3x3
+    "neck-bottlenecks": r"neck\.(top_down|bottom_up)\.\d\.blocks\..*conv[12]\.conv",  # 3x3
+    "downsample": r"backbone\.down_p\d\.conv",  # 3x3, stride 2
+    "pointwise": r"(backbone\.stage_p\d|neck\.(top_down|bottom_up)\.\d)(\.blocks\.\d)?\.(split|merge|main|side)\.conv",
+    # The rule of ParameterNet. Not the convolution of the stem, nor the last ones of the head, which have no normalization.
+    "all": r"(?!backbone\.stem\.).*\.conv",
+}
+
 
 @dataclass(frozen=True)
 class DetectorConfig:
-    """Sizes of a YOLO26 detector. Level p<i> has the stride 2**i."""
+    """Sizes of a YOLO26 detector. Level p<i> has a stride of 2**i pixels."""
 
-    depth: float  # multiplies repeat counts above 1
-    width: float  # multiplies channels
-    max_channels: int  # cap on nominal channels, before the width
+    depth: float  # factor of the number of inner blocks in a stage
+    width: float  # factor of the number of channels
+    max_channels: int  # upper limit of nominal channels, before the factor
     deep_early_stages: bool = False  # C3k instead of plain bottlenecks in the stages p2 and p3
-    min_level: int = 3  # finest level with a head
-    max_level: int = 5  # coarsest level, and the depth of the backbone
-    class_channels: int | None = None  # width of the class towers; None: of the finest level, or the class count up to 100
-    dynamic: DynamicConfig | None = None
+    min_level: int = 3  # finest level that the head uses: 2 or 3
+    max_level: int = 5  # coarsest level, the last of the backbone: 5 or 6
+    class_channels: int | None = None  # channels of the class towers; None: see ``default_class_channels`` in head.py
+    dynamic: DynamicConfig | None = None  # None: all convolutions are plain
 
     def __post_init__(self) -> None:
         if self.min_level not in (2, 3) or self.max_level not in (5, 6):
@@ -27,7 +38,6 @@ class DetectorConfig:
             )
         if not (0 < self.depth <= 10 and 0 < self.width <= 10):
             raise ValueError(f"depth is {self.depth} and width {self.width}; expected numbers above 0, 10 at most")
-
         for name, kinds in (("depth", int | float), ("width", int | float), ("max_channels", int), ("class_channels", int)):
             value = getattr(self, name)
             if value is None and name == "class_channels":
@@ -38,11 +48,11 @@ class DetectorConfig:
             raise ValueError(f"dynamic is {self.dynamic!r}; expected the fields of DynamicConfig, e.g. {{'num_experts': 8}}")
 
     def channels(self, nominal: int) -> int:
-        """Return the actual channel count of a layer of ``nominal`` channels: capped, scaled, a multiple of 8."""
-        return -int(-(min(nominal, self.max_channels) * self.width) // 8) * 8
+        """Return the number of channels of a layer of ``nominal`` channels: limited, scaled, a multiple of 8."""
+        return math.ceil(min(nominal, self.max_channels) * self.width / 8) * 8
 
     def repeats(self, nominal: int) -> int:
-        """Return how many inner blocks a stage of ``nominal`` blocks has."""
+        """Return the number of inner blocks of a stage of ``nominal`` blocks: scaled if above 1, and at least 1."""
         return max(round(nominal * self.depth), 1) if nominal > 1 else nominal
 
 
@@ -65,7 +75,10 @@ VARIANTS = _variants()
 
 
 def detector_config(variant: str, **overrides: Any) -> DetectorConfig:
-    """Return the row of ``variant`` with ``overrides`` of its fields; ``dynamic`` may be a plain dict."""
+    """Return the configuration of ``variant`` with ``overrides`` of its fields; ``dynamic`` may be a plain dict.
+
+    Raises ValueError for an unknown variant, TypeError for an unknown field.
+    """
     if variant not in VARIANTS:
         raise ValueError(f"unknown variant {variant!r}; choose one of {', '.join(VARIANTS)}")
     if isinstance(overrides.get("dynamic"), dict):

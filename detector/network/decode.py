@@ -1,4 +1,4 @@
-"""From raw head outputs to detections."""
+"""Decoding: raw outputs of the head -> detections."""
 
 from typing import TypedDict
 
@@ -9,13 +9,13 @@ from torchvision.ops import batched_nms
 from detector.network.boxes import distances_to_boxes
 from detector.network.head import BRANCHES, BranchName, RawOutput
 
-MAX_CANDIDATES = (
-    30_000  # (anchor, class) pairs of an image that NMS looks at, best first: it bounds time, untrained models too
-)
+# At most this many (anchor, class) pairs of an image, the best ones, go into NMS. It bounds the time: with an untrained
+# network nearly all pairs exceed the score threshold.
+MAX_CANDIDATES = 30_000
 
 
 class DetectionDict(TypedDict):
-    """The objects found in one image, best first (torchvision's convention)."""
+    """The detections of one image, best first, with the keys that torchvision uses."""
 
     boxes: Tensor  # (N, 4) x1 y1 x2 y2 in pixels of the network input
     scores: Tensor  # (N,) in 0..1
@@ -33,24 +33,31 @@ def decode(
 ) -> list[DetectionDict]:
     """Turn the raw outputs of one branch into detections, in float32 whatever the precision of the network.
 
-    ``"one2one"`` takes the best (anchor, class) pairs as they are; ``"one2many"`` removes, class by class, boxes that
-    overlap a better one by more than ``iou_threshold``, among the best ``MAX_CANDIDATES`` of an image. Scores must exceed
-    ``score_threshold``. ``classes`` keeps only these labels, and is applied before anything is ranked.
+    Args:
+        outputs: what ``Detector.forward`` returns for B images.
+        branch: ``"one2one"`` takes the best (anchor, class) pairs as they are. ``"one2many"`` applies NMS to the best
+            ``MAX_CANDIDATES`` pairs: of boxes of one class that overlap, it keeps the best.
+        score_threshold: scores must be above it.
+        max_detections: how many detections an image has at most.
+        iou_threshold: boxes overlap, for NMS, if their IoU is above it.
+        classes: labels to detect, all by default. Others are left out before anything is ranked.
+
+    Returns a dict for each of the B images. Raises ValueError for a missing branch and for unknown labels.
     """
     boxes, scores = boxes_and_scores(outputs, branch)
     if classes is not None:
         if unknown := [label for label in classes if not 0 <= label < scores.shape[2]]:
             raise ValueError(f"classes has the labels {unknown}; this detector's are 0 to {scores.shape[2] - 1}")
-        hidden = torch.ones(scores.shape[2], dtype=torch.bool, device=scores.device)
-        hidden[classes] = False
-        scores = scores.masked_fill(hidden, -1.0)
+        excluded = torch.ones(scores.shape[2], dtype=torch.bool, device=scores.device)
+        excluded[classes] = False
+        scores = scores.masked_fill(excluded, -1.0)
     if branch == "one2one":
-        return _top_k(boxes, scores, score_threshold, max_detections)
-    return [_suppress(b, s, score_threshold, max_detections, iou_threshold) for b, s in zip(boxes, scores)]
+        return _without_nms(boxes, scores, score_threshold, max_detections)
+    return [_with_nms(b, s, score_threshold, max_detections, iou_threshold) for b, s in zip(boxes, scores)]
 
 
 def boxes_and_scores(outputs: RawOutput, branch: BranchName) -> tuple[Tensor, Tensor]:
-    """Return what one branch says of every anchor: boxes (B, A, 4) in pixels of the network input, scores (B, A, C)."""
+    """Return boxes (B, A, 4) in pixels of the network input and scores (B, A, C) in 0..1 of one branch, for every anchor."""
     if branch not in outputs:
         present = ", ".join(name for name in BRANCHES if name in outputs)
         raise ValueError(f"branch {branch!r} is not in the outputs, which have: {present}")
@@ -62,9 +69,10 @@ def boxes_and_scores(outputs: RawOutput, branch: BranchName) -> tuple[Tensor, Te
 
 
 def top_pairs(boxes: Tensor, scores: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return boxes (B, k, 4), scores (B, k) and labels (B, k) of the best (anchor, class) pairs, best first.
+    """Return boxes (B, k, 4), scores (B, k) and labels (B, k) of the ``k`` best (anchor, class) pairs, best first.
 
-    They are pairs of the ``k`` anchors with the highest best-class scores; ``k`` is at most A.
+    ``boxes`` are (B, A, 4), ``scores`` (B, A, C), and ``k`` is at most A. Only pairs of the ``k`` anchors with the highest
+    best-class scores are taken.
     """
     anchors = scores.amax(dim=2).topk(k, dim=1).indices  # (B, k)
     boxes = boxes.gather(1, anchors[..., None].expand(-1, -1, 4))
@@ -74,19 +82,18 @@ def top_pairs(boxes: Tensor, scores: Tensor, k: int) -> tuple[Tensor, Tensor, Te
     return boxes.gather(1, rows[..., None].expand(-1, -1, 4)), best, labels
 
 
-def _top_k(boxes: Tensor, scores: Tensor, score_threshold: float, max_detections: int) -> list[DetectionDict]:
+def _without_nms(boxes: Tensor, scores: Tensor, score_threshold: float, max_detections: int) -> list[DetectionDict]:
     """Return the best (anchor, class) pairs of each image whose scores exceed ``score_threshold``."""
     boxes, best, labels = top_pairs(boxes, scores, min(max_detections, scores.shape[1]))
-    counts = (best > score_threshold).sum(dim=1).tolist()  # best first, so they are the first ones
-    return [
-        {"boxes": b[:n], "scores": s[:n], "labels": c[:n]} for b, s, c, n in zip(boxes, best, labels, counts, strict=True)
-    ]
+    counts = (best > score_threshold).sum(dim=1).tolist()  # of each image: the pairs are sorted, so these are the first
+    per_image = zip(boxes, best, labels, counts, strict=True)
+    return [{"boxes": b[:count], "scores": s[:count], "labels": c[:count]} for b, s, c, count in per_image]
 
 
-def _suppress(
+def _with_nms(
     boxes: Tensor, scores: Tensor, score_threshold: float, max_detections: int, iou_threshold: float
 ) -> DetectionDict:
-    """Class-aware NMS over one image: ``boxes`` (A, 4), ``scores`` (A, C); every class of an anchor counts."""
+    """Apply NMS to one image, class by class: ``boxes`` (A, 4), ``scores`` (A, C). An anchor may have several classes."""
     anchors, labels = (scores > score_threshold).nonzero(as_tuple=True)
     scores = scores[anchors, labels]
     if len(scores) > MAX_CANDIDATES:

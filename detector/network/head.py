@@ -1,4 +1,4 @@
-"""The head: two branches with the same structure, one trained for NMS, one for detection without it."""
+"""The head: two branches of the same structure. One is for detection without NMS, the other for detection with NMS."""
 
 import math
 from copy import deepcopy
@@ -14,14 +14,14 @@ BRANCHES: tuple[BranchName, ...] = get_args(BranchName)
 
 
 class BranchOutput(TypedDict):
-    """Raw predictions of one branch, A anchors: levels finest first, cells row by row."""
+    """Raw outputs of one branch for the A anchors of an image: finest level first, cells row by row."""
 
-    boxes: Tensor  # (B, 4, A) distances left, top, right, bottom from the anchor point, in cells, unbounded
+    boxes: Tensor  # (B, 4, A) distances left, top, right, bottom from the anchor point, in cells; they may be negative
     scores: Tensor  # (B, C, A) logits
 
 
 class RawOutput(TypedDict, total=False):
-    """What ``Detector.forward`` returns. After ``Detector.deploy`` one of the branches is missing."""
+    """Raw outputs of a Detector. After ``Detector.deploy`` one of the branches is missing."""
 
     one2many: BranchOutput
     one2one: BranchOutput
@@ -30,7 +30,7 @@ class RawOutput(TypedDict, total=False):
 
 
 class Branch(nn.Module):
-    """Boxes and class scores from every level. List of (B, in_channels[i], H_i, W_i) -> BranchOutput."""
+    """Predicts boxes and class scores on every level. List of (B, in_channels[i], H_i, W_i) -> BranchOutput."""
 
     def __init__(
         self, in_channels: list[int], strides: list[int], num_classes: int, class_channels: int | None = None
@@ -42,7 +42,7 @@ class Branch(nn.Module):
         self.cls = nn.ModuleList(_class_tower(c, class_channels, num_classes) for c in in_channels)
         for box, cls, stride in zip(self.box, self.cls, strides):
             nn.init.constant_(box[-1].bias, 2.0)
-            # As if 5 objects of 640 / stride squared cells were to be found, spread over the classes
+            # The prior probability of a cell and class: 5 objects in the (640 / stride)^2 cells, spread over the classes
             nn.init.constant_(cls[-1].bias, math.log(5 / num_classes / (640 / stride) ** 2))
 
     def forward(self, features: list[Tensor]) -> BranchOutput:
@@ -52,10 +52,11 @@ class Branch(nn.Module):
 
 
 class Head(nn.Module):
-    """The one-to-many branch trains the features; the one-to-one branch learns from them without moving them.
+    """Two branches on the same features (consistent dual assignments, YOLOv10, arXiv:2405.14458).
 
-    Consistent dual assignments, YOLOv10 (arXiv:2405.14458). A branch that is None, as after ``Detector.deploy``, is left
-    out of the output; if that is the one-to-many branch, training moves the features with the other.
+    Gradients of the one-to-many branch reach the features; those of the one-to-one branch stop before them. A branch may be
+    None, as after ``Detector.deploy``; the output then lacks it. If it is the one-to-many branch, the gradients of the
+    one-to-one branch reach the features.
     """
 
     def __init__(
@@ -70,13 +71,12 @@ class Head(nn.Module):
         if self.one2many is not None:
             outputs["one2many"] = self.one2many(features)
         if self.one2one is not None:
-            alone = self.one2many is None  # then nothing else trains the features
-            outputs["one2one"] = self.one2one(features if alone else [x.detach() for x in features])
+            outputs["one2one"] = self.one2one(features if self.one2many is None else [x.detach() for x in features])
         return outputs
 
 
 def default_class_channels(finest_channels: int, num_classes: int) -> int:
-    """Return the width of the class towers where the finest level has ``finest_channels``."""
+    """Return the width of the class towers if the finest level has ``finest_channels``."""
     return max(finest_channels, min(num_classes, 100))
 
 

@@ -1,4 +1,4 @@
-"""The whole network, and the one place where its parts are wired."""
+"""The whole network. Its parts are put together here and nowhere else."""
 
 from copy import deepcopy
 from typing import Any, Self
@@ -10,14 +10,19 @@ from detector.dynamic.convert import make_dynamic
 from detector.network.backbone import Backbone
 from detector.network.blocks import ConvNormAct
 from detector.network.boxes import anchor_points
-from detector.network.config import detector_config
+from detector.network.config import CONVOLUTION_PATTERNS, detector_config
 from detector.network.decode import DetectionDict, decode
 from detector.network.head import BRANCHES, BranchName, Head, RawOutput
 from detector.network.neck import Neck
 
 
 class Detector(nn.Module):
-    """Images in, raw outputs of both branches out, in training and evaluation alike."""
+    """A detector: images in, raw outputs of both branches out, in training and in evaluation.
+
+    ``strides`` are the pixels per cell of the levels, finest first.
+    """
+
+    convolution_patterns = CONVOLUTION_PATTERNS  # names that make_dynamic takes for ``where``
 
     def __init__(self, backbone: Backbone, neck: Neck, head: Head) -> None:
         super().__init__()
@@ -43,14 +48,17 @@ class Detector(nn.Module):
         iou_threshold: float = 0.7,
         classes: list[int] | None = None,
     ) -> list[DetectionDict]:
-        """Find objects in ``images`` (B, 3, H, W), RGB in 0..1: per image ``boxes`` xyxy, ``scores`` and ``labels``.
+        """Return the detections in ``images`` (B, 3, H, W), RGB in 0..1, a dict for each image.
 
-        The arguments are those of ``detector.network.decode.decode``. Call ``eval()`` first, as for any network.
+        For the other arguments and the dicts see ``detector.network.decode``. Call ``eval()`` first, as for any network.
         """
         return decode(self(images), branch, score_threshold, max_detections, iou_threshold, classes)
 
     def deploy(self, branch: BranchName = "one2one") -> Self:
-        """Return a copy for inference: only ``branch``, normalization folded into the convolutions, no gradients."""
+        """Return a copy for inference: only ``branch``, normalization folded into the convolutions, no gradients.
+
+        Raises ValueError if the detector has no such branch.
+        """
         model = deepcopy(self).eval().requires_grad_(False)
         if getattr(model.head, branch) is None:
             raise ValueError(f"this detector has no branch {branch!r}: it was deployed with the other one")

@@ -1,4 +1,4 @@
-"""The neck: mixes the backbone's levels, first from coarse to fine, then back (PANet, arXiv:1803.01534)."""
+"""The neck: combines the levels of the backbone, first from coarse to fine, then back (PANet, arXiv:1803.01534)."""
 
 from itertools import pairwise
 
@@ -11,9 +11,9 @@ from detector.network.config import DetectorConfig
 
 
 class Neck(nn.Module):
-    """Path aggregation. List of (B, C_i, H_i, W_i), finest first -> the same with ``channels[i]`` channels.
+    """Path aggregation network.
 
-    ``in_channels`` are the backbone's, finest level first.
+    Shape: list of (B, in_channels[i], H_i, W_i), finest level first -> list of (B, channels[i], H_i, W_i).
     """
 
     def __init__(self, in_channels: list[int], config: DetectorConfig) -> None:
@@ -23,15 +23,15 @@ class Neck(nn.Module):
         self.channels = [config.channels(nominal[level]) for level in levels]
         num_blocks = config.repeats(2)
         coarsest = len(levels) - 1
-        # what arrives from below at each level on the way down to the finest: the backbone's top, then our own maps
-        arriving = [*self.channels[:-1], in_channels[-1]]
-        self.top_down = nn.ModuleList(  # [i] makes level i, finest first
-            CSPStage(arriving[i + 1] + in_channels[i], self.channels[i], num_blocks) for i in range(coarsest)
+        # Channels of each level's map after the first pass; the coarsest is still that of the backbone.
+        after_top_down = [*self.channels[:-1], in_channels[-1]]
+        self.top_down = nn.ModuleList(  # [i] computes level i, finest first
+            CSPStage(after_top_down[i + 1] + in_channels[i], self.channels[i], num_blocks) for i in range(coarsest)
         )
         self.down = nn.ModuleList(ConvNormAct(c, c, 3, stride=2) for c in self.channels[:-1])
-        self.bottom_up = nn.ModuleList(  # [i] makes level i + 1
+        self.bottom_up = nn.ModuleList(  # [i] computes level i + 1
             CSPStage(
-                fine + arriving[i + 1],
+                fine + after_top_down[i + 1],
                 coarse,
                 num_blocks=1 if i + 1 == coarsest else num_blocks,
                 inner="attention" if i + 1 == coarsest else "c3k",

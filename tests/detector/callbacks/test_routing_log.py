@@ -14,51 +14,17 @@ from torch.utils.data import DataLoader
 
 from detector.callbacks.routing_log import RoutingLog, routing_map
 from detector.dynamic.conv2d import DynamicConv2d, dynamic_layers
-from detector.dynamic.routing import RoutingStatistics, expert_distance, warnings_for
+from detector.dynamic.routing import RoutingStatistics
+from tests.detector.dynamic.test_routing import target
 from tests.detector.training.test_module import Rectangles, collate, loader, module, trainer
 from tests.processes import Processes
 
 
-def target(*labels: int) -> dict[str, torch.Tensor]:
-    return {"boxes": torch.zeros(len(labels), 4), "labels": torch.tensor(labels, dtype=torch.int64)}
-
-
-def test_statistics_worked_out_by_hand() -> None:
-    statistics = RoutingStatistics({"a": 2, "b": 1}, num_classes=3)
-    assert statistics.results() == {}
-    statistics.add({"a": torch.tensor([[0.2, 0.8], [0.4, 0.6]]), "b": torch.ones(2, 1)}, [target(0, 0), target(0, 2)])
-    statistics.add({"a": torch.tensor([[0.6, 0.4]]), "b": torch.ones(1, 1)}, [target()])
-    a, b = statistics.results().values()
-    torch.testing.assert_close(a.mean, torch.tensor([0.4, 0.6]))
-    torch.testing.assert_close(a.std, torch.full((2,), (0.08 / 3) ** 0.5))
-    nan = float("nan")
-    torch.testing.assert_close(a.by_class, torch.tensor([[0.3, 0.7], [nan, nan], [0.4, 0.6]]), equal_nan=True)
-    assert a.entropy == pytest.approx(0.97095, abs=1e-5)
-    assert (b.entropy, b.variation) == (1.0, 0.0)
-
-
-def test_one_expert_that_does_everything_is_named() -> None:
-    statistics = RoutingStatistics({"fine": 2, "idle": 4, "single": 1}, num_classes=1)
-    mixtures = {
-        "fine": torch.tensor([[0.5, 0.1]]),
-        "idle": torch.tensor([[0.01, 0.9, 0.01, 0.01]]),
-        "single": torch.ones(1, 1),
-    }
-    statistics.add(mixtures, [target(0)])
-    assert warnings_for(statistics.results()) == ["idle: expert 1 has 97% of the mixture, the others are idle"]
-
-
-def test_distance_of_experts() -> None:
-    assert expert_distance(torch.ones(3, 8)) == 0
-    assert expert_distance(torch.eye(4)) == pytest.approx(2**0.5)
-    assert expert_distance(torch.ones(1, 8)) == float("inf")
-
-
-def expected_mixtures(network: torch.nn.Module, num_images: int) -> dict[str, torch.Tensor]:
+def expected_routing_weights(network: torch.nn.Module, num_images: int) -> dict[str, torch.Tensor]:
     seen: dict[str, list[torch.Tensor]] = {}
     for name, layer in dynamic_layers(network).items():
         layer.register_forward_pre_hook(
-            lambda layer, inputs, name=name: seen.setdefault(name, []).append(layer.mixture(inputs[0]))
+            lambda layer, inputs, name=name: seen.setdefault(name, []).append(layer.routing_weights(inputs[0]))
         )
     images = Rectangles(num_images)
     with torch.no_grad():
@@ -71,12 +37,12 @@ def test_validation_logs_and_draws(tmp_path: Path) -> None:
     net, log = module(), RoutingLog()
     judge = trainer(tmp_path, callbacks=[log], logger=CSVLogger(tmp_path, "", ""))
     judge.validate(net, loader(5, 2), verbose=False)
-    expected = expected_mixtures(module().model, 5)
+    expected = expected_routing_weights(module().model, 5)
     assert list(log.results) == list(expected)
-    for name, mixtures in expected.items():
-        torch.testing.assert_close(log.results[name].mean, mixtures.mean(dim=0), rtol=0, atol=1e-5)
-        torch.testing.assert_close(log.results[name].std, mixtures.std(dim=0, correction=0), rtol=0, atol=1e-4)
-        reds = mixtures[[0, 4]]  # of Rectangles: 2 is empty
+    for name, routing_weights in expected.items():
+        torch.testing.assert_close(log.results[name].mean, routing_weights.mean(dim=0), rtol=0, atol=1e-5)
+        torch.testing.assert_close(log.results[name].std, routing_weights.std(dim=0, correction=0), rtol=0, atol=1e-4)
+        reds = routing_weights[[0, 4]]  # of Rectangles: 2 is empty
         torch.testing.assert_close(log.results[name].by_class[0], reds.mean(dim=0), rtol=0, atol=1e-5)
     layer = "backbone.stage_p2.blocks.0.conv1"
     row = next(r for r in csv.DictReader((tmp_path / "metrics.csv").open()) if r.get(f"routing/{layer}/entropy"))
@@ -106,13 +72,13 @@ def test_compiled_networks_and_layers_that_run_twice(compiled: bool, tmp_path: P
     x = torch.stack([Rectangles(4)[i][0] for i in range(4)]) / 255
     with torch.no_grad():
         first, last = tiny.model[0], tiny.model[2]
-        expected = (first.mixture(x) + first.mixture(first(x))) / 2, last.mixture(first(first(x)))
+        expected = (first.routing_weights(x) + first.routing_weights(first(x))) / 2, last.routing_weights(first(first(x)))
     if compiled:
         tiny.model.compile(backend="eager")
         tiny.model.eval()(x[:2])  # compiled before anybody listens
     trainer(tmp_path, callbacks=[log]).validate(tiny, loader(4, 2), verbose=False)
-    for routing, mixtures in zip(log.results.values(), expected, strict=True):
-        torch.testing.assert_close(routing.mean, mixtures.mean(dim=0), rtol=0, atol=1e-5)
+    for routing, routing_weights in zip(log.results.values(), expected, strict=True):
+        torch.testing.assert_close(routing.mean, routing_weights.mean(dim=0), rtol=0, atol=1e-5)
 
 
 def test_a_plain_network_logs_nothing(tmp_path: Path) -> None:
@@ -130,7 +96,7 @@ def test_collapsed_and_identical_experts_are_warned_of(tmp_path: Path) -> None:
         trainer(tmp_path, callbacks=[RoutingLog()], max_epochs=2).fit(net, loader(4, 4), loader(4, 4))
     said = [str(w.message) for w in caught if "expert" in str(w.message)]
     assert len(said) == 2
-    assert "conv1.conv: expert 1 has 100% of the mixture" in said[0]
+    assert "conv1.conv: expert 1 has 100% of the routing weight" in said[0]
     assert "conv2.conv: its experts are alike (distance 0.000" in said[1]
 
 

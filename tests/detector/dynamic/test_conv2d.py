@@ -1,4 +1,4 @@
-"""DynamicConv2d against slow and foreign ways of computing the same."""
+"""DynamicConv2d against slow loops and against other libraries."""
 
 from fractions import Fraction
 
@@ -10,7 +10,6 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from detector.dynamic.conv2d import DynamicConv2d
-from detector.dynamic.routing import record_routing
 from detector.network.blocks import ConvNormAct
 
 CASES = [
@@ -35,9 +34,9 @@ def test_equals_one_convolution_per_image(case: dict, batch: int, routing: str) 
     x = torch.randn(batch, 8, 6, 7, dtype=torch.float64, requires_grad=True)
     plain = nn.Conv2d(8, 12, **case).double()
     expected = []
-    for image, shares in zip(x, conv.mixture(x)):
-        kernel = sum(share * flat for share, flat in zip(shares, conv.weight)).view(plain.weight.shape)
-        bias = None if conv.bias is None else sum(share * b for share, b in zip(shares, conv.bias))
+    for image, weights in zip(x, conv.routing_weights(x)):
+        kernel = sum(weight * expert for weight, expert in zip(weights, conv.weight)).view(plain.weight.shape)
+        bias = None if conv.bias is None else sum(weight * b for weight, b in zip(weights, conv.bias))
         expected.append(F.conv2d(image[None], kernel, bias, plain.stride, plain.padding, plain.dilation, plain.groups))
     expected = torch.cat(expected)
     got = conv(x)
@@ -56,12 +55,12 @@ def test_equals_timm(groups: int) -> None:
     theirs = CondConv2d(8, 12, 3, padding=1, groups=groups, bias=True, num_experts=3)
     theirs.load_state_dict({"weight": ours.weight, "bias": ours.bias})
     x = torch.randn(4, 8, 6, 6)
-    torch.testing.assert_close(ours(x), theirs(x, ours.mixture(x)), rtol=0, atol=1e-5)
+    torch.testing.assert_close(ours(x), theirs(x, ours.routing_weights(x)), rtol=0, atol=1e-5)
 
 
 def test_routings() -> None:
     x = torch.randn(5, 8, 4, 4)
-    sigmoid, softmax = (DynamicConv2d(8, 8, 3, num_experts=4, routing=r).mixture(x) for r in ("sigmoid", "softmax"))
+    sigmoid, softmax = (DynamicConv2d(8, 8, 3, num_experts=4, routing=r).routing_weights(x) for r in ("sigmoid", "softmax"))
     torch.testing.assert_close(softmax.sum(dim=1), torch.ones(5))
     assert ((sigmoid > 0) & (sigmoid < 1)).all()
     with pytest.raises(ValueError, match="unknown routing 'top1'"):
@@ -85,7 +84,7 @@ def test_layout_and_precision_are_kept() -> None:
     assert conv(x).is_contiguous(memory_format=torch.channels_last)
     with torch.autocast("cpu", torch.bfloat16):
         y = conv(x)
-        assert conv.mixture(x.bfloat16()).dtype == torch.float32
+        assert conv.routing_weights(x.bfloat16()).dtype == torch.float32
     assert y.dtype == torch.bfloat16
     torch.testing.assert_close(y.float(), conv(x), rtol=0, atol=0.05)
 
@@ -103,14 +102,14 @@ def test_folding_the_normalization_changes_nothing(bias: bool) -> None:
     x = torch.randn(3, 8, 6, 6, dtype=torch.float64)
     expected = block(x)
     block.fuse()
-    block.fuse()  # the second time does nothing
+    block.fuse()  # a second call does nothing
     torch.testing.assert_close(block(x), expected, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_layout_changes_nothing(case: dict, layout: torch.memory_format) -> None:
-    """Forward and backward, in both layouts, and the answer has that of the question."""
+    """Outputs and gradients are equal in both layouts, and the output has the layout of the input."""
     torch.manual_seed(0)
     conv = DynamicConv2d(8, 12, num_experts=3, **case)
     x = torch.randn(3, 8, 6, 7)
@@ -127,7 +126,7 @@ def test_layout_changes_nothing(case: dict, layout: torch.memory_format) -> None
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_some_channels_keep_the_layout_too(case: dict, batch: int) -> None:
-    """CSP blocks give a layer half of the channels: neither contiguous nor contiguous as channels_last."""
+    """CSP stages pass on half of the channels, which are neither contiguous nor channels_last."""
     torch.manual_seed(0)
     conv = DynamicConv2d(8, 12, num_experts=3, **case)
     half = torch.randn(batch, 16, 6, 7).contiguous(memory_format=torch.channels_last).chunk(2, dim=1)[1]
@@ -140,7 +139,7 @@ def test_some_channels_keep_the_layout_too(case: dict, batch: int) -> None:
 @pytest.mark.parametrize("num_experts", [1, 4, 6])
 @pytest.mark.parametrize("batch", [1, 3])
 def test_costs_are_those_of_the_paper(shape: tuple[int, ...], num_experts: int, batch: int) -> None:
-    """ParameterNet, section 3.2, against what is there and what is computed: exactly equal, biases left out."""
+    """Parameters and multiply-adds equal the formulas of ParameterNet, section 3.2, exactly, without biases."""
     c_in, c_out, k, height, width = shape
     plain = nn.Conv2d(c_in, c_out, k, padding=k // 2, bias=False)
     conv = DynamicConv2d(c_in, c_out, k, padding=k // 2, bias=False, num_experts=num_experts, routing="softmax")
@@ -168,13 +167,13 @@ def test_an_upcycled_layer_computes_the_same(case: dict, num_experts: int, routi
     torch.manual_seed(0)
     plain = nn.Conv2d(8, 12, **case)
     conv = DynamicConv2d.like(plain, num_experts, routing)
-    conv.fold(torch.ones(12), torch.ones(12))  # what was there before must not be left
+    conv.fold(torch.ones(12), torch.ones(12))  # upcycling must replace it
     conv.upcycle(plain.weight, plain.bias)
     x = torch.randn(3, 8, 6, 7)
     y = conv(x)
     torch.testing.assert_close(y, plain(x), rtol=0, atol=1e-5)
     (y * torch.randn_like(y)).sum().backward()
-    if num_experts > 1:  # any two experts differ, in themselves or in what they learn
+    if num_experts > 1:  # any two experts differ in their values or in their gradients
         assert torch.pdist(torch.cat((conv.weight, conv.weight.grad), dim=1)).min() > 1e-4
 
 
@@ -186,7 +185,7 @@ def test_upcycling_refuses_another_shape() -> None:
         conv.upcycle(torch.zeros(12, 8, 3, 3))
 
 
-def test_a_convolution_is_followed_in_device_precision_mode_and_freezing() -> None:
+def test_device_precision_mode_and_freezing_are_those_of_the_convolution() -> None:
     plain = nn.Conv2d(8, 12, 3, padding="same", dilation=2, bias=False).half().eval().requires_grad_(False)
     conv = DynamicConv2d.like(plain)
     assert (conv.padding, conv.weight.dtype, conv.bias, conv.training) == ((2, 2), torch.float16, None, False)
@@ -202,14 +201,3 @@ def test_a_convolution_is_followed_in_device_precision_mode_and_freezing() -> No
 def test_other_convolutions_are_refused(conv: nn.Conv2d) -> None:
     with pytest.raises(ValueError, match=r"cannot be made dynamic: expected a plain nn\.Conv2d"):
         DynamicConv2d.like(conv)
-
-
-def test_routing_is_recorded_within_the_context_only() -> None:
-    net = nn.Sequential(DynamicConv2d(3, 8, 3), DynamicConv2d(8, 8, 1, routing="softmax"))
-    x = torch.randn(2, 3, 6, 6)
-    with record_routing(net) as records:
-        net(x)
-        net(x[:1])
-    net(x)
-    assert {name: [len(part) for part in parts] for name, parts in records.items()} == {"0": [2, 1], "1": [2, 1]}
-    torch.testing.assert_close(records["0"][0], net[0].mixture(x))

@@ -1,4 +1,4 @@
-"""Exchanging convolutions: in our network by place, in other people's by pattern, from scratch and from weights."""
+"""Converting networks: ours by the names of patterns, others by patterns; from new and from trained weights; and back."""
 
 import pytest
 import timm
@@ -7,8 +7,11 @@ import torchvision
 from torch import nn
 
 from detector import build_detector
-from detector.dynamic.conv2d import dynamic_layers
-from detector.dynamic.convert import PLACES, make_dynamic, upcycle_state_dict
+from detector.dynamic.conv2d import DynamicConv2d, dynamic_layers
+from detector.dynamic.convert import collapse, make_dynamic, plain_convolution, upcycle_state_dict
+from detector.network.config import CONVOLUTION_PATTERNS
+from detector.network.head import BRANCHES
+from tests.detector.training.test_module import Rectangles, collate
 
 
 def convolutions(module: nn.Module) -> dict[str, nn.Conv2d]:
@@ -16,23 +19,23 @@ def convolutions(module: nn.Module) -> dict[str, nn.Conv2d]:
 
 
 @pytest.mark.parametrize("variant", ["yolo26_n", "yolo26_m", "yolo26_n-p2", "yolo26_n-p6"])
-@pytest.mark.parametrize("place", PLACES)
-def test_places_name_what_they_say(variant: str, place: str) -> None:
+@pytest.mark.parametrize("where", CONVOLUTION_PATTERNS)
+def test_patterns_match_all_convolutions_of_their_kind(variant: str, where: str) -> None:
     with torch.device("meta"):
         detector = build_detector(variant, 3)
         before = convolutions(detector)
-        names = make_dynamic(detector, place)
+        names = make_dynamic(detector, where)
     assert names == list(dynamic_layers(detector))
     assert set(names) <= set(before)
     chosen, left = [before[name] for name in names], [n for n in before if n not in names]
-    if "bottlenecks" in place or place == "downsample":
+    if "bottlenecks" in where or where == "downsample":
         assert {conv.kernel_size for conv in chosen} == {(3, 3)}
-        assert {conv.stride for conv in chosen} == {(2, 2) if place == "downsample" else (1, 1)}
-        part = "neck." if place == "neck-bottlenecks" else "backbone."
+        assert {conv.stride for conv in chosen} == {(2, 2) if where == "downsample" else (1, 1)}
+        part = "neck." if where == "neck-bottlenecks" else "backbone."
         assert all(name.startswith(part) for name in names)
         similar = [n for n in left if n.startswith(part) and before[n].kernel_size == (3, 3) and before[n].groups == 1]
         assert all(before[n].stride != chosen[0].stride or n.startswith("backbone.stem") for n in similar)
-    elif place == "pointwise":
+    elif where == "pointwise":
         assert {conv.kernel_size for conv in chosen} == {(1, 1)}
         elsewhere = (".attention", ".feed_forward", "sppf", "head.")
         assert all(any(part in n for part in elsewhere) for n in left if before[n].kernel_size == (1, 1))
@@ -43,7 +46,7 @@ def test_places_name_what_they_say(variant: str, place: str) -> None:
         assert len(heads) == 4 * len(detector.strides)
 
 
-def test_places_combine() -> None:
+def test_names_and_patterns_combine() -> None:
     with torch.device("meta"):
         both = make_dynamic(build_detector("yolo26_n", 3), ["downsample", r"neck\.down\.0\.conv"])
         variant = build_detector("yolo26_n", 3, dynamic={"where": ["downsample", r"neck\.down\.0\.conv"]})
@@ -84,7 +87,7 @@ def test_a_shared_layer_stays_shared() -> None:
     assert isinstance(net["c"], nn.Conv2d)
 
 
-def test_mistakes_are_refused_and_nothing_is_exchanged() -> None:
+def test_mistakes_are_refused_and_nothing_is_replaced() -> None:
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, padding=1, padding_mode="circular"), nn.ReLU())
     for where, message in [
         ("nothing", "'nothing' names no convolution of Sequential"),
@@ -105,13 +108,63 @@ def test_a_dynamic_detector_with_plain_weights_computes_the_same(routing: str) -
     torch.manual_seed(0)
     plain = build_detector("yolo26_n", 3)
     images = torch.rand(2, 3, 64, 96)
-    plain(images)  # running statistics of its own
+    plain(images)  # running statistics that are not the initial ones
     dynamic = build_detector("yolo26_n", 3, dynamic={"where": ["backbone-bottlenecks", "pointwise"], "routing": routing})
     dynamic.load_state_dict(upcycle_state_dict(dynamic, plain.state_dict()))
     with torch.no_grad():
         expected, got = plain.eval()(images), dynamic.eval()(images)
-    for branch in ("one2one", "one2many"):
+    for branch in BRANCHES:
         for kind, values in expected[branch].items():
             torch.testing.assert_close(got[branch][kind], values, rtol=1e-5, atol=1e-5)
-    again = upcycle_state_dict(dynamic, dynamic.state_dict())  # dynamic already: passed on
+    again = upcycle_state_dict(dynamic, dynamic.state_dict())  # dynamic already: nothing changes
     assert all(torch.equal(value, again[key]) for key, value in dynamic.state_dict().items())
+
+
+def batches(number: int = 2) -> list[dict]:
+    images = Rectangles(2 * number)
+    return [collate([images[2 * i], images[2 * i + 1]]) for i in range(number)]
+
+
+@pytest.mark.parametrize("case", [{}, {"groups": 2, "stride": 2}, {"bias": False}], ids=str)
+def test_a_plain_convolution_equals_the_layer_at_its_routing_weights(case: dict) -> None:
+    layer = DynamicConv2d(4, 8, 3, padding=1, num_experts=3, **case)
+    layer.fold(torch.rand(8), torch.rand(8))
+    x = torch.randn(1, 4, 6, 6)
+    torch.testing.assert_close(plain_convolution(layer, layer.routing_weights(x)[0])(x), layer(x), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("deployed", [False, True])
+def test_collapse_loses_nothing_if_all_experts_are_equal(deployed: bool) -> None:
+    torch.manual_seed(0)
+    plain, detector = build_detector("yolo26_n", 2), build_detector("dyn_n", 2)
+    detector.load_state_dict(upcycle_state_dict(detector, plain.state_dict()))
+    detector = detector.deploy() if deployed else detector.eval()
+    collapsed, routing_weights = collapse(detector, batches())
+    assert not dynamic_layers(collapsed)
+    assert dynamic_layers(detector)
+    assert all(float(weights.sum()) == pytest.approx(2) for weights in routing_weights.values())
+    images = torch.rand(2, 3, 64, 64)
+    got, expected = collapsed(images)["one2one"], detector(images)["one2one"]
+    torch.testing.assert_close(got["scores"], expected["scores"], rtol=1e-4, atol=1e-5)
+    if not deployed:
+        plain.load_state_dict(collapsed.state_dict())
+
+
+def test_collapse_takes_the_mean_routing_weights() -> None:
+    torch.manual_seed(0)
+    detector = build_detector("dyn_n", 2).eval()
+    data = batches(2)
+    name, layer = next(iter(dynamic_layers(detector).items()))
+    recorded: list[torch.Tensor] = []
+    layer.register_forward_pre_hook(lambda module, inputs: recorded.append(module.routing_weights(inputs[0])))
+    for batch in data:
+        detector(batch["images"] / 255)
+    expected = torch.cat(recorded).mean(dim=0)
+    torch.testing.assert_close(collapse(detector, data)[1][name], expected, rtol=0, atol=1e-6)
+
+
+def test_collapse_needs_dynamic_layers_and_images() -> None:
+    with pytest.raises(ValueError, match="no dynamic layer"):
+        collapse(build_detector("yolo26_n", 2), batches())
+    with pytest.raises(ValueError, match="no images"):
+        collapse(build_detector("dyn_n", 2), [])

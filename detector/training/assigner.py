@@ -43,7 +43,7 @@ class FlatTargets(NamedTuple):
 
 
 class Matches(NamedTuple):
-    """The P positive anchors of a batch, ordered by image and anchor. An anchor of an image belongs to one object at most."""
+    """The P positive anchors of a batch, ordered by image and anchor. Each anchor of an image has at most one object."""
 
     image: Tensor  # (P,) int64, index in the batch
     anchor: Tensor  # (P,) int64

@@ -1,4 +1,4 @@
-"""The LightningModule: steps, optimizer and logging. The maths is elsewhere."""
+"""The LightningModule: training and validation steps, optimizer, logging, checkpoints."""
 
 import math
 import re
@@ -24,45 +24,45 @@ from detector.weights.files import read_weights
 from detector.weights.info import Weights
 from detector.weights.load import load_into
 
-# Learning rate and initial learning rate of biases in the warm-up, where none is given
+# Default learning rate, and default learning rate of biases at the first step of the warm-up
 DEFAULT_RATES = {"musgd": (0.01, 0.1), "sgd": (0.01, 0.1), "adamw": (0.001, 0.0)}
-FEW_STEPS = 1000  # of the optimizer, in a whole run
+FEW_STEPS = 1000  # a run with fewer optimizer steps logs how to get more
 
 
 class DetectorModule(L.LightningModule):
-    """Trains and evaluates a Detector with any dataloader that yields ``detector.batch.Batch``.
+    """Train and evaluate a Detector with any dataloader that yields ``detector.batch.Batch``.
 
-    The gradient of a batch is that of its loss times its number of images. Batches are accumulated, by summing, until about
-    ``nominal_batch`` images, over all processes, make one optimizer step, and the weight decay is scaled with what that
-    comes to. Use ``RampedEMA`` beside it for the averaged weights.
+    The gradient of a batch is the gradient of its loss times its number of images. Gradients of batches are summed until
+    about ``nominal_batch`` images, over all processes, make one optimizer step. Weight decay grows with the images of a
+    step. Add the callback ``RampedEMA`` for averaged weights.
 
-    Logged are ``train/...`` and ``val/...`` losses: ``<branch>/<box|cls|l1>``, and their ``total`` with the weights that the
-    branches have in that epoch, so that totals of different epochs do not compare. ``train/lr`` is the learning rate of the
-    first parameter group at the end of the epoch.
+    The losses are logged as ``train/...`` and ``val/...``: ``<branch>/<box|cls|l1>``, and ``total``. The weights of the
+    branches in the total change from epoch to epoch, so totals of different epochs cannot be compared. ``train/lr`` is
+    the learning rate of the first parameter group at the end of the epoch.
 
     Args:
-        variant: a key of ``detector.VARIANTS``; by default that of ``weights``, and ``dyn_n`` without.
-        class_names: names of the classes 0..C-1; they travel in the checkpoint.
-        category_ids: the id of each class in the annotation file; 0..C-1 if not given.
+        variant: a key of ``detector.VARIANTS``; by default that of ``weights``, and ``dyn_n`` without weights.
+        class_names: names of the classes 0..C-1, saved in checkpoints.
+        category_ids: the id of each class in the annotation file; by default 0..C-1.
         overrides: fields of ``DetectorConfig`` that differ from the variant, e.g. ``{"dynamic": {"num_experts": 8}}``.
-        weights: file to start from, see ``detector.weights.files.read_weights``. It is read here and now, and not kept: a
+        weights: file to start from, see ``detector.weights.files.read_weights``. It is read at construction only: a
             checkpoint is loaded or resumed without it.
-        image_size: (height, width) of the network input, or one side; it only travels in the checkpoint.
-        freeze: parts that stay as they are, normalization statistics included: names of modules, or patterns over them, as
+        image_size: (height, width) of the network input in pixels, or one side; saved in checkpoints.
+        freeze: parts that are not trained, normalization statistics included: names of modules, or patterns for them, e.g.
             ``["backbone"]`` or ``["backbone.stage_p[23]"]``.
         optimizer: ``musgd``, ``sgd`` or ``adamw``.
         lr: learning rate; by default 0.01, with adamw 0.001.
-        final_lr_ratio: learning rate at the end, as a share of ``lr``.
+        final_lr_ratio: learning rate at the end, as a fraction of ``lr``.
         lr_decay: ``linear`` or ``cosine``, per epoch.
         class_lr_ratio: learning rate of the class branches as a multiple of ``lr``.
-        lr_ratios: learning rates of parts, named as in ``freeze``, as multiples of what they would be without.
+        lr_ratios: factors for the learning rates of parts, named as in ``freeze``.
         momentum: of the optimizer, the first beta of adamw.
-        weight_decay: at ``nominal_batch`` images a step.
-        warmup_epochs: length of the warm-up, may be a fraction.
+        weight_decay: for steps of ``nominal_batch`` images.
+        warmup_epochs: length of the warm-up; may be a fraction.
         warmup_momentum: momentum at the first step.
         warmup_bias_lr: learning rate of biases at the first step; by default 0.1, with adamw 0.
-        nominal_batch: images that make one optimizer step; see above. A Trainer's own ``accumulate_grad_batches`` above 1
-            wins; 1 here steps after every batch.
+        nominal_batch: images of one optimizer step; see above. A Trainer's own ``accumulate_grad_batches`` above 1 wins;
+            1 here steps after every batch.
         clip_norm: gradients are clipped to this norm; 0 turns it off. A Trainer's own ``gradient_clip_val`` wins.
         box_gain: weight of the CIoU term.
         class_gain: weight of the class term.
@@ -100,40 +100,38 @@ class DetectorModule(L.LightningModule):
         compile: bool = False,
     ) -> None:
         super().__init__()
-        if not class_names:
-            raise ValueError("class_names is empty; give the names of the classes 0..C-1, e.g. data.class_names")
+        _check_arguments(class_names, category_ids, optimizer, lr_ratios)
         self.class_names = list(class_names)
         self.category_ids = list(range(len(class_names))) if category_ids is None else list(category_ids)
-        if len(self.category_ids) != len(self.class_names):
-            raise ValueError(f"{len(self.class_names)} class_names but {len(self.category_ids)} category_ids; give as many")
-        if optimizer not in DEFAULT_RATES:
-            raise ValueError(f"unknown optimizer {optimizer!r}; choose one of {', '.join(DEFAULT_RATES)}")
-        if wrong := {part: ratio for part, ratio in (lr_ratios or {}).items() if not ratio > 0}:
-            raise ValueError(f"lr_ratios has {wrong}; a ratio must be above 0, and what must not learn goes into freeze")
         start = None if weights is None else read_weights(weights)
         variant, overrides = _architecture(variant, overrides, start, len(self.class_names))
         image_size = None if image_size is None else list(as_size(image_size))
         self.save_hyperparameters(ignore=["weights"])
         self.model = build_detector(variant, len(self.class_names), **(overrides or {}))
-        self._origin = {"license": None, "started_from": None}  # travels in the checkpoint
+        self._origin = {"license": None, "started_from": None}  # of the weights, saved in checkpoints
         if start is not None:
-            rank_zero_info(load_into(self.model, start, self.class_names))
-            if image_size and start.info.image_size and image_size != list(start.info.image_size):
-                rank_zero_info(
-                    f"these weights were trained at {list(start.info.image_size)} px (height, width), not {image_size}"
-                )
-            if start.info.license:
-                rank_zero_info(f"license of these weights: {start.info.license}; what is trained from them will say so, too")
-            self._origin = {"license": start.info.license, "started_from": start.info.provenance}
+            self._start_from(start)
         self._frozen = freeze_parts(self.model, freeze or [])
         self.train()  # all but the frozen parts
-        innermost_parts(self.model, lr_ratios or {})  # a part that is not there is an error now, not when training starts
+        innermost_parts(self.model, lr_ratios or {})  # raises for an unknown part now, not when training starts
         if channels_last:
             self.model.to(memory_format=torch.channels_last)
         self.loss = DetectionLoss(box_gain, class_gain, l1_gain)
-        self.latest_terms: dict[str, Tensor] = {}  # of the loss, for NonFiniteGuard
-        self.step_skipped = False  # what it did to the last optimizer step, for RampedEMA
-        self._accumulated = 1  # what was worked out for the Trainer, as opposed to what its user gave it
+        self.latest_terms: dict[str, Tensor] = {}  # of the loss, read by NonFiniteGuard
+        self.step_skipped = False  # NonFiniteGuard skipped the last optimizer step; read by RampedEMA
+        self._accumulated = 1  # accumulation that this module chose, to tell it from one that the user gave the Trainer
+
+    def _start_from(self, start: Weights) -> None:
+        """Load initial weights into the network, log how they fit, and remember their license and provenance."""
+        rank_zero_info(load_into(self.model, start, self.class_names))
+        trained_size, image_size = start.info.image_size, self.hparams.image_size
+        if image_size and trained_size and image_size != list(trained_size):
+            rank_zero_info(f"these weights were trained at {list(trained_size)} px (height, width), not {image_size}")
+        if start.info.license:
+            rank_zero_info(
+                f"license of these weights: {start.info.license}; it is saved in the checkpoints of this run, too"
+            )
+        self._origin = {"license": start.info.license, "started_from": start.info.provenance}
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode, except that frozen parts stay in evaluation mode."""
@@ -151,32 +149,35 @@ class DetectorModule(L.LightningModule):
         return network_input(images, self.dtype).contiguous(memory_format=layout)
 
     def _losses(self, outputs: RawOutput, batch: Batch) -> dict[str, Tensor]:
-        share = one_to_many_weight(self.current_epoch, self.trainer.max_epochs)
-        size = batch["images"].shape[-2:]
-        # Not so in validation: processes may have different numbers of batches there.
-        return self.loss(outputs, batch["targets"], size, share, all_processes=self.training)
+        one_to_many = one_to_many_weight(self.current_epoch, self.trainer.max_epochs)
+        # In validation, processes may have different numbers of batches, so each normalizes its own.
+        all_processes = self.training
+        return self.loss(outputs, batch["targets"], batch["images"].shape[-2:], one_to_many, all_processes)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the loss whose gradient, averaged over processes, is that of the mean loss times the global batch."""
+        """Return the loss times the number of images of the global batch, scaled so that gradients are summed.
+
+        DDP averages gradients over processes and Lightning over accumulated batches; the factors make sums of both.
+        """
         terms = self._losses(self(batch["images"]), batch)
         self.latest_terms = {name: term.detach() for name, term in terms.items()}
         num_images, processes = len(batch["targets"]), self.trainer.world_size
-        # Each process has its share of the loss over all of them, and logging averages: shares are to be summed.
+        # Each process has its part of the loss of all processes, and logging averages over them.
         logged = {f"train/{name}": term * processes for name, term in self.latest_terms.items()}
         self.log_dict(logged, on_step=False, on_epoch=True, batch_size=num_images, sync_dist=True)
         self.log("loss", logged["train/total"], on_step=True, on_epoch=False, prog_bar=True, logger=False)
-        # DDP averages over processes and Lightning over accumulated batches; both are to be sums.
+        # num_images * processes images in the global batch, times processes for DDP
         return terms["total"] * (num_images * processes * processes * self.trainer.accumulate_grad_batches)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> RawOutput:
-        """Log the loss and return the raw outputs of both branches, for the callbacks that judge them."""
+        """Log the loss and return the raw outputs of both branches, for the callbacks that evaluate them."""
         outputs = self(batch["images"])
         logged = {f"val/{name}": term for name, term in self._losses(outputs, batch).items()}
         self.log_dict(logged, batch_size=len(batch["targets"]), sync_dist=True)
         return outputs
 
     def test_step(self, batch: Batch, batch_idx: int) -> RawOutput:
-        """Return the raw outputs of both branches, for the callbacks that judge them."""
+        """Return the raw outputs of both branches, for the callbacks that evaluate them."""
         return self(batch["images"])
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[DetectionDict]:
@@ -184,20 +185,24 @@ class DetectorModule(L.LightningModule):
         return self.model.detect(self._prepare(batch["images"]))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Work out the accumulation and build the optimizer over its parameter groups."""
+        """Choose the images of a step, the parameter groups and the schedule, and build the optimizer."""
         hp = self.hparams
-        self.trainer.fit_loop.setup_data()  # the batch size is the dataloader's
-        batch_size, processes = _batch_size(self.trainer.train_dataloader), self.trainer.world_size
-        step_batch = batch_size * processes
-        if self.trainer.accumulate_grad_batches in (1, self._accumulated):
-            self._accumulated = max(round(hp.nominal_batch / step_batch), 1)
-            self.trainer.accumulate_grad_batches = self._accumulated
-        images_a_step = step_batch * self.trainer.accumulate_grad_batches
+        # Batches are accumulated until about nominal_batch images make a step. The batch size is that of the dataloader.
+        self.trainer.fit_loop.setup_data()
+        batch_size = _batch_size(self.trainer.train_dataloader)
+        images_per_step = self._set_accumulation(batch_size)
+        # A larger step has more weight decay, as there are fewer steps in an epoch.
+        weight_decay = hp.weight_decay * images_per_step / hp.nominal_batch
+        # AdamW needs a lower learning rate than SGD, and no higher one for biases at the start.
         default_lr, default_bias_lr = DEFAULT_RATES[hp.optimizer]
         lr = default_lr if hp.lr is None else hp.lr
-        decay = hp.weight_decay * images_a_step / hp.nominal_batch
-        groups = parameter_groups(self.model, lr, decay, hp.optimizer == "musgd", hp.class_lr_ratio, hp.lr_ratios)
-        self._settings = [{name: value for name, value in group.items() if name != "params"} for group in groups]
+        # Kernels take Muon steps, if the optimizer has them. Kernels and routers decay, norms and biases do not. Class
+        # branches have class_lr_ratio times the learning rate, parts of the network have their lr_ratios.
+        muon = hp.optimizer == "musgd"
+        groups = parameter_groups(self.model, lr, weight_decay, muon, hp.class_lr_ratio, hp.lr_ratios)
+        # Resuming restores the groups of the checkpoint; on_train_start sets these values again.
+        self._group_settings = [{name: value for name, value in group.items() if name != "params"} for group in groups]
+        # The learning rate warms up step by step, then decays epoch by epoch. Training may be endless.
         self.schedule = Schedule(
             max_epochs=-1 if self.trainer.max_epochs is None else self.trainer.max_epochs,
             final_ratio=hp.final_lr_ratio,
@@ -207,24 +212,38 @@ class DetectorModule(L.LightningModule):
             warmup_momentum=hp.warmup_momentum,
             warmup_bias_lr=default_bias_lr if hp.warmup_bias_lr is None else hp.warmup_bias_lr,
         )
+        rank_zero_info(group_table(groups))
+        self._log_steps(batch_size, images_per_step)
+        return build_optimizer(hp.optimizer, groups, hp.momentum)
+
+    def _set_accumulation(self, batch_size: int) -> int:
+        """Set the Trainer's accumulation, unless its user did, and return the images of an optimizer step."""
+        images_per_batch = batch_size * self.trainer.world_size
+        if self.trainer.accumulate_grad_batches in (1, self._accumulated):
+            self._accumulated = max(round(self.hparams.nominal_batch / images_per_batch), 1)
+            self.trainer.accumulate_grad_batches = self._accumulated
+        return images_per_batch * self.trainer.accumulate_grad_batches
+
+    def _log_steps(self, batch_size: int, images_per_step: int) -> None:
+        """Log how many images and batches make a step, and what to change if steps are few or large."""
+        nominal_batch, processes = self.hparams.nominal_batch, self.trainer.world_size
         accumulated, batches = self.trainer.accumulate_grad_batches, self.trainer.num_training_batches
         steps = math.ceil(batches / accumulated)
         rank_zero_info(
-            f"{group_table(groups)}\n{hp.optimizer}: {plural(images_a_step, 'image')} a step = {batch_size} a device x "
+            f"{self.hparams.optimizer}: {plural(images_per_step, 'image')} a step = {batch_size} a device x "
             f"{plural(processes, 'process', 'processes')} on {plural(self.trainer.num_nodes, 'node')} x {accumulated} "
             f"accumulated; {plural(batches, 'batch', 'batches')} and {plural(steps, 'step')} an epoch"
         )
         if accumulated > 1 and 0 < (total := self.schedule.max_epochs * steps) < FEW_STEPS:
             rank_zero_info(
                 f"the whole run has only {plural(total, 'optimizer step')}; on a small set a lower model.nominal_batch "
-                f"(now {hp.nominal_batch}{', say 16' if hp.nominal_batch > 16 else ''}) or more epochs make more"
+                f"(now {nominal_batch}{', say 16' if nominal_batch > 16 else ''}) or more epochs make more"
             )
-        if images_a_step > hp.nominal_batch:
+        if images_per_step > nominal_batch:
             rank_zero_info(
-                f"{images_a_step} images a step are more than model.nominal_batch ({hp.nominal_batch}): there are fewer "
+                f"{images_per_step} images a step are more than model.nominal_batch ({nominal_batch}): there are fewer "
                 "steps, with more weight decay; a lower data.batch_size keeps them as they were"
             )
-        return build_optimizer(hp.optimizer, groups, hp.momentum)
 
     def configure_gradient_clipping(
         self,
@@ -232,23 +251,24 @@ class DetectorModule(L.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip to the Trainer's ``gradient_clip_val`` or else to ``clip_norm``."""
+        """Clip gradients to the Trainer's ``gradient_clip_val``, or to ``clip_norm`` if it has none."""
         if gradient_clip_val is None:
             gradient_clip_val = self.hparams.clip_norm or None
         self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_fit_start(self) -> None:
-        """Compile the network if asked to: its state_dict keeps its names."""
+        """Compile the network in place if ``compile`` is set, so the names in its state_dict stay."""
         if self.hparams.compile:
             self.model.compile()
 
     def on_train_start(self) -> None:
-        """Put this run's settings in force: resuming has restored those of the checkpoint, with the optimizer's state."""
-        for group, settings in zip(self.optimizers(use_pl_optimizer=False).param_groups, self._settings, strict=True):
+        """Set the groups of the optimizer as this run is configured: resuming restored those of the checkpoint."""
+        groups = self.optimizers(use_pl_optimizer=False).param_groups
+        for group, settings in zip(groups, self._group_settings, strict=True):
             group.update(settings)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note where the weights come from, under whose license, and what they were worth in the last evaluation."""
+        """Save the provenance and license of the weights, and their metrics in the last evaluation."""
         epochs = self.trainer.fit_loop.epoch_progress.current.started
         after = f", starting from: {self._origin['started_from']}" if self._origin["started_from"] else " from scratch"
         numbers = {k: float(v) for k, v in self.trainer.callback_metrics.items() if re.fullmatch(r"val/(\w+/)?A[PR]\w*", k)}
@@ -256,9 +276,10 @@ class DetectorModule(L.LightningModule):
         checkpoint["weights_info"] = {**self._origin, "provenance": provenance, "metrics": numbers}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Remember where the weights come from."""
-        about = checkpoint.get("weights_info", {})
-        self._origin = {"license": about.get("license", about.get("licence")), "started_from": about.get("started_from")}
+        """Restore the license and provenance of the weights."""
+        info = checkpoint.get("weights_info", {})
+        license = info.get("license", info.get("licence"))  # older checkpoints have the British spelling
+        self._origin = {"license": license, "started_from": info.get("started_from")}
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Set the learning rate and momentum of this batch."""
@@ -266,28 +287,41 @@ class DetectorModule(L.LightningModule):
         self.schedule.apply(optimizer, self.current_epoch, batch_idx, self.trainer.num_training_batches)
 
     def on_train_epoch_end(self) -> None:
-        """Log the learning rate of the first group, the one that the epoch ended with."""
+        """Log the learning rate of the first group at the end of the epoch."""
         lr = self.optimizers(use_pl_optimizer=False).param_groups[0]["lr"]
         self.log("train/lr", lr, batch_size=1, sync_dist=True)
+
+
+def _check_arguments(
+    class_names: list[str] | None, category_ids: list[int] | None, optimizer: str, lr_ratios: dict[str, float] | None
+) -> None:
+    if not class_names:
+        raise ValueError("class_names is empty; give the names of the classes 0..C-1, e.g. data.class_names")
+    if category_ids is not None and len(category_ids) != len(class_names):
+        raise ValueError(f"{len(class_names)} class_names but {len(category_ids)} category_ids; give as many")
+    if optimizer not in DEFAULT_RATES:
+        raise ValueError(f"unknown optimizer {optimizer!r}; choose one of {', '.join(DEFAULT_RATES)}")
+    if wrong := {part: ratio for part, ratio in (lr_ratios or {}).items() if not ratio > 0}:
+        raise ValueError(f"lr_ratios has {wrong}; a ratio must be above 0; list parts that must not learn in freeze")
 
 
 def _architecture(
     variant: str | None, overrides: dict[str, Any] | None, start: Weights | None, num_classes: int
 ) -> tuple[str, dict[str, Any] | None]:
-    """Return variant and overrides, as plain values for the checkpoint; what is not given is taken from ``start``."""
+    """Return variant and overrides as plain values. The defaults are those of the initial weights, if there are any."""
     if variant is None:
         variant = "dyn_n" if start is None else start.info.variant
-    own = {key: asdict(value) if is_dataclass(value) else value for key, value in (overrides or {}).items()}
+    overrides = {key: asdict(value) if is_dataclass(value) else value for key, value in (overrides or {}).items()}
     if start is not None:
-        own = start.overrides_for(variant, num_classes) | own
-    return variant, own or None
+        overrides = start.overrides_for(variant, num_classes) | overrides
+    return variant, overrides or None
 
 
 def _batch_size(loader: Any) -> int:
     size = getattr(loader, "batch_size", None) or getattr(getattr(loader, "batch_sampler", None), "batch_size", None)
     if not size:
         raise ValueError(
-            f"the training dataloader ({type(loader).__name__}) has no batch_size, which nominal_batch is divided by; "
-            "give the DataLoader or its batch sampler a batch_size attribute"
+            f"the training dataloader ({type(loader).__name__}) has no batch_size, by which nominal_batch is "
+            "divided; give the DataLoader or its batch sampler a batch_size attribute"
         )
     return int(size)

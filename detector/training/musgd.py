@@ -1,4 +1,4 @@
-"""The MuSGD optimizer."""
+"""MuSGD: SGD and Muon in one optimizer (YOLO26, arXiv:2606.03748)."""
 
 import math
 from collections import defaultdict
@@ -8,27 +8,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-MatrixShape = tuple[int, int, int, float]  # number of matrices, rows, columns, and the factor of their update
+# Number of matrices, rows, columns, and the factor of their update. A plain tuple, because checkpoints hold it.
+MatrixShape = tuple[int, int, int, float]
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # quintic coefficients of Muon (Jordan et al., 2024)
 NEWTON_SCHULZ_STEPS = 5
 
 
 class MuSGD(torch.optim.Optimizer):
-    """SGD with Nesterov momentum, and on top of it a Muon step for matrices (YOLO26, arXiv:2606.03748).
+    """SGD with Nesterov momentum for all parameters, and a Muon step for matrices in addition.
 
-    A parameter group with ``muon=True`` may have ``matrices``, one ``MatrixShape`` for each of its parameters; by
-    default a parameter of 2 or more dimensions is one matrix of its first dimension by the rest. Matrices of one shape are
-    orthogonalized together, in one call, whichever group they are in.
-
-    Parameters of a group without ``muon`` take the SGD step alone.
+    Parameters of a group with ``muon=True`` take both steps, others the SGD step alone. Such a group may have
+    ``matrices``, one ``MatrixShape`` per parameter; by default a parameter is one matrix, its first dimension by the
+    product of the others. Matrices of one shape are orthogonalized in one call, whichever group they are in.
 
     Args:
         params: parameters or parameter groups, with the options ``lr``, ``momentum``, ``weight_decay``, ``muon``.
-        lr: learning rate of the SGD part; the Muon part takes ``muon_scale`` times as much.
-        momentum: of both parts, each with its own buffer.
-        weight_decay: of the SGD part, added to its gradient.
+        lr: learning rate of the SGD step; that of the Muon step is ``muon_scale`` times as high.
+        momentum: of both steps, each with its own buffer.
+        weight_decay: of the SGD step, added to its gradient.
         muon_scale: see ``lr``.
-        precision: of the orthogonalization; None takes bfloat16 on GPUs and float32, the faster one there, on CPUs.
+        precision: of the orthogonalization; None chooses the faster one, bfloat16 on GPUs and float32 on CPUs.
     """
 
     def __init__(
@@ -42,14 +41,16 @@ class MuSGD(torch.optim.Optimizer):
         precision: torch.dtype | None = None,
     ) -> None:
         if lr < 0 or not 0 <= momentum < 1 or weight_decay < 0:
-            raise ValueError(f"lr={lr} and weight_decay={weight_decay} must not be negative, momentum={momentum} be in 0..1")
+            raise ValueError(
+                f"lr={lr} and weight_decay={weight_decay} must not be negative, momentum={momentum} must be in 0..1"
+            )
         self.precision = precision
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "muon": muon, "muon_scale": muon_scale}
         super().__init__(params, defaults)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
-        """Take one step. Parameters without a gradient stay as they are."""
+        """Take one step. Parameters without a gradient do not change."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -66,27 +67,29 @@ class MuSGD(torch.optim.Optimizer):
         return [self.state[p][name] for p in params]
 
     def _muon_step(self, groups: list[dict[str, Any]]) -> None:
-        by_shape: dict[tuple, list[tuple[Tensor, float]]] = defaultdict(list)  # update, step size
-        targets: dict[tuple, list[Tensor]] = defaultdict(list)
+        """Orthogonalize the updates of all groups, matrices of one shape in one call, and add them."""
+        by_shape: dict[tuple[int, int, torch.device], list[tuple[Tensor, Tensor, float]]] = defaultdict(list)
         for group in groups:
-            entries = [(p, shape) for p, shape in zip(group["params"], _matrices(group)) if p.grad is not None]
-            if not entries:
-                continue
-            params = [p for p, _ in entries]
-            grads, buffers = [p.grad for p in params], self._buffers("muon_buffer", params)
-            torch._foreach_lerp_(buffers, grads, 1 - group["momentum"])
-            updates = torch._foreach_lerp(grads, buffers, group["momentum"])  # Nesterov: b m + (1 - b) g
-            for (p, (number, rows, columns, scale)), update in zip(entries, updates):
-                key = (rows, columns, p.device)
-                step = -group["lr"] * group["muon_scale"] * scale
-                by_shape[key].append((update.reshape(number, rows, columns), step))
-                targets[key].append(p)
-        for key, pairs in by_shape.items():
-            stacked = torch.cat([update for update, _ in pairs])
-            orthogonal = orthogonalize(stacked, self.precision).split([len(update) for update, _ in pairs])
-            updates = [o.reshape(p.shape) for o, p in zip(orthogonal, targets[key])]
-            torch._foreach_mul_(updates, [step for _, step in pairs])
-            torch._foreach_add_(targets[key], updates)
+            for p, (count, rows, columns, factor), update in self._nesterov_updates(group):
+                step_size = -group["lr"] * group["muon_scale"] * factor
+                by_shape[rows, columns, p.device].append((p, update.reshape(count, rows, columns), step_size))
+        for entries in by_shape.values():
+            params, matrices, step_sizes = (list(column) for column in zip(*entries))
+            orthogonal = orthogonalize(torch.cat(matrices), self.precision).split([len(m) for m in matrices])
+            updates = [o.reshape(p.shape) for o, p in zip(orthogonal, params)]
+            torch._foreach_mul_(updates, step_sizes)
+            torch._foreach_add_(params, updates)
+
+    def _nesterov_updates(self, group: dict[str, Any]) -> list[tuple[Tensor, MatrixShape, Tensor]]:
+        """Move the Muon buffers of a group, and return parameter, matrix shape and update where there is a gradient."""
+        entries = [(p, shape) for p, shape in zip(group["params"], _matrix_shapes(group)) if p.grad is not None]
+        if not entries:
+            return []
+        params, shapes = (list(column) for column in zip(*entries))
+        grads, buffers = [p.grad for p in params], self._buffers("muon_buffer", params)
+        torch._foreach_lerp_(buffers, grads, 1 - group["momentum"])  # m <- b m + (1 - b) g
+        updates = torch._foreach_lerp(grads, buffers, group["momentum"])  # Nesterov: b m + (1 - b) g
+        return list(zip(params, shapes, updates))
 
     def _sgd_step(self, group: dict[str, Any]) -> None:
         params = [p for p in group["params"] if p.grad is not None]
@@ -102,9 +105,9 @@ class MuSGD(torch.optim.Optimizer):
 
 
 def orthogonalize(matrices: Tensor, precision: torch.dtype | None = None) -> Tensor:
-    """Return about U V^T of the singular value decompositions U S V^T of ``matrices`` (N, rows, columns), float32.
+    """Return approximately U V^T for ``matrices`` (N, rows, columns) = U S V^T, as float32.
 
-    Five Newton-Schulz iterations in ``precision``, whose singular values end near 1 (Muon, Jordan et al., 2024).
+    Five Newton-Schulz iterations in ``precision`` bring the singular values near 1 (Muon, Jordan et al., 2024).
     """
     if precision is None:
         precision = torch.float32 if matrices.device.type == "cpu" else torch.bfloat16
@@ -112,14 +115,14 @@ def orthogonalize(matrices: Tensor, precision: torch.dtype | None = None) -> Ten
     x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
     tall = x.shape[1] > x.shape[2]
     x = x.mT if tall else x
-    # Squared first, half of the digits are gone: no way to do it in bfloat16.
-    flat = precision == torch.float32 and x.shape[2] >= 2 * x.shape[1]
-    x = _newton_schulz_flat(x) if flat else _newton_schulz(x)
+    # X X^T loses half the precision, so not in bfloat16.
+    by_gram = precision == torch.float32 and x.shape[2] >= 2 * x.shape[1]
+    x = _newton_schulz_by_gram(x) if by_gram else _newton_schulz(x)
     return (x.mT if tall else x).float()
 
 
 def _newton_schulz(x: Tensor) -> Tensor:
-    """X <- a X + (b A + c A A) X, where A = X X^T."""
+    """Iterate X <- a X + (b A + c A A) X, where A = X X^T."""
     a, b, c = NEWTON_SCHULZ
     for _ in range(NEWTON_SCHULZ_STEPS):
         gram = x @ x.mT
@@ -128,8 +131,8 @@ def _newton_schulz(x: Tensor) -> Tensor:
     return x
 
 
-def _newton_schulz_flat(x: Tensor) -> Tensor:
-    """The same with all but the first and last product on the small square matrices: X <- S X makes A <- S A S."""
+def _newton_schulz_by_gram(x: Tensor) -> Tensor:
+    """Iterate on A = X X^T, which is much smaller than X if X is flat: X <- S X makes A <- S A S."""
     a, b, c = NEWTON_SCHULZ
     gram, product = x @ x.mT, None
     for step in range(NEWTON_SCHULZ_STEPS):
@@ -141,10 +144,13 @@ def _newton_schulz_flat(x: Tensor) -> Tensor:
     return product @ x
 
 
-def _matrices(group: dict[str, Any]) -> list[MatrixShape]:
-    return group.get("matrices") or [_matrix_of(p.shape) for p in group["params"]]
+def _matrix_shapes(group: dict[str, Any]) -> list[MatrixShape]:
+    return group.get("matrices") or [matrix_shape(p.shape) for p in group["params"]]
 
 
-def _matrix_of(shape: Sequence[int], number: int = 1) -> MatrixShape:
-    """Describe ``number`` tensors of ``shape`` as matrices; the factor is 1 for square kernels, however flat the matrix."""
-    return (number, shape[0], math.prod(shape[1:]), max(1.0, shape[-2] / shape[-1]) ** 0.5)
+def matrix_shape(shape: Sequence[int], count: int = 1) -> MatrixShape:
+    """Describe ``count`` tensors of ``shape`` as matrices: the first dimension by the product of the others.
+
+    The factor of the update comes from the last two dimensions; it is 1 for square kernels.
+    """
+    return (count, shape[0], math.prod(shape[1:]), max(1.0, shape[-2] / shape[-1]) ** 0.5)

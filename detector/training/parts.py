@@ -1,4 +1,4 @@
-"""Parts of a model, by name: what is frozen, and what learns at a rate of its own."""
+"""Parts of a model by name, to freeze them or to give them their own learning rate."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -8,24 +8,25 @@ from torch import nn
 
 
 def find_parts(model: nn.Module, pattern: str) -> list[str]:
-    """Return the names of the modules of ``model`` that ``pattern`` names, with ``*``, ``?`` and ``[...]`` as in a shell.
+    """Return the names of the modules of ``model`` that match ``pattern``, with ``*``, ``?`` and ``[...]`` as in a shell.
 
-    ``"backbone"``, ``"backbone.stage_p3"``, ``"backbone.stage_p[23]"``, ``"*.norm"``. Raises ValueError if there is none.
+    Examples: ``"backbone"``, ``"backbone.stage_p3"``, ``"backbone.stage_p[23]"``, ``"*.norm"``. Raises ValueError if
+    nothing matches.
     """
     names = [name for name, _ in model.named_modules() if name]
-    if found := [name for name in names if fnmatchcase(name, pattern)]:
-        return found
-    near = get_close_matches(pattern, names, n=3) or [name for name in names if name.count(".") < 2][:12]
-    raise ValueError(f"{pattern!r} names no part of {type(model).__name__}; there are, for instance, {', '.join(near)}")
+    if matches := [name for name in names if fnmatchcase(name, pattern)]:
+        return matches
+    examples = get_close_matches(pattern, names, n=3) or [name for name in names if name.count(".") < 2][:12]
+    raise ValueError(f"{pattern!r} names no part of {type(model).__name__}; some of its parts are {', '.join(examples)}")
 
 
 def freeze_parts(model: nn.Module, patterns: Iterable[str]) -> list[str]:
-    """Stop the parameters of parts from being trained, and return the names of all modules in them.
+    """Freeze the parameters of the parts that match ``patterns``, and return the names of all modules in these parts.
 
-    Their normalization must be kept in evaluation mode as well, or its statistics would move. Raises ValueError for a
-    pattern that names nothing, and if nothing is left to train.
+    The caller must keep these modules in evaluation mode, or their normalization statistics would change. Raises
+    ValueError for a pattern that matches nothing, and if nothing is left to train.
     """
-    frozen: dict[str, None] = {}  # in order, each once
+    frozen: dict[str, None] = {}  # an ordered set
     for pattern in patterns:
         for part in find_parts(model, pattern):
             module = model.get_submodule(part).requires_grad_(False)
@@ -36,13 +37,13 @@ def freeze_parts(model: nn.Module, patterns: Iterable[str]) -> list[str]:
 
 
 def innermost_parts(model: nn.Module, patterns: Iterable[str]) -> dict[str, str | None]:
-    """Return for the name of every module the pattern of the innermost part that it is in, or None.
+    """Return, for the name of every module, the pattern of the innermost part that contains the module, or None.
 
-    Of several patterns for the same part the last one counts. Raises ValueError for a pattern that names nothing.
+    The last of several patterns for the same part counts. Raises ValueError for a pattern that matches nothing.
     """
-    own = {part: pattern for pattern in patterns for part in find_parts(model, pattern)}
+    pattern_of_part = {part: pattern for pattern in patterns for part in find_parts(model, pattern)}
     innermost: dict[str, str | None] = {"": None}
     for name, _ in model.named_modules():
         if name:  # parents come before their children
-            innermost[name] = own.get(name, innermost[name.rpartition(".")[0]])
+            innermost[name] = pattern_of_part.get(name, innermost[name.rpartition(".")[0]])
     return innermost

@@ -19,10 +19,10 @@ def test_decay_per_epoch() -> None:
 
 def test_warm_up_per_step() -> None:
     schedule = Schedule(max_epochs=10, warmup_epochs=2)
-    assert [schedule.warmup_share(e, b, 4) for e, b in ((0, 0), (0, 2), (1, 0), (2, 0), (5, 3))] == [0, 0.25, 0.5, 1, 1]
-    assert Schedule(max_epochs=2, warmup_epochs=3).warmup_share(1, 0, 4) == 1.0  # at most E - 1 epochs
-    assert Schedule(max_epochs=1, warmup_epochs=3).warmup_share(0, 0, 4) == 1.0
-    assert Schedule(max_epochs=9, warmup_epochs=0).warmup_share(0, 0, 4) == 1.0
+    assert [schedule.warmup_progress(e, b, 4) for e, b in ((0, 0), (0, 2), (1, 0), (2, 0), (5, 3))] == [0, 0.25, 0.5, 1, 1]
+    assert Schedule(max_epochs=2, warmup_epochs=3).warmup_progress(1, 0, 4) == 1.0  # at most E - 1 epochs
+    assert Schedule(max_epochs=1, warmup_epochs=3).warmup_progress(0, 0, 4) == 1.0
+    assert Schedule(max_epochs=9, warmup_epochs=0).warmup_progress(0, 0, 4) == 1.0
 
 
 @pytest.mark.parametrize("name", ["musgd", "sgd", "adamw"])
@@ -49,10 +49,10 @@ def test_rates_of_groups(name: str) -> None:
 
 def test_schedule_is_a_function_of_epoch_and_batch_alone() -> None:
     p = nn.Parameter(torch.zeros(2))
-    seen = []
+    rates_and_momenta = []
     for history in ([(0, 0), (1, 2)], [(1, 2)]):
         optimizer = build_optimizer("sgd", parameter_groups(nn.ParameterList([p]), 0.2, 0.0, False), 0.9)
         for epoch, batch in history:
             Schedule(max_epochs=10).apply(optimizer, epoch, batch, 4)
-        seen.append((optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["momentum"]))
-    assert seen[0] == seen[1]
+        rates_and_momenta.append((optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["momentum"]))
+    assert rates_and_momenta[0] == rates_and_momenta[1]

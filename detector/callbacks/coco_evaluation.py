@@ -13,32 +13,49 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from pycocotools.coco import COCO
 
 from detector.batch import Batch, Target
-from detector.evaluation.coco_eval import METRICS, Backend, CocoResult, check_backend, evaluate
-from detector.evaluation.coco_files import detection_rows, load_ground_truth, write_ground_truth, write_predictions
+from detector.evaluation import (
+    Backend,
+    CocoResult,
+    check_backend,
+    detection_rows,
+    evaluate,
+    load_ground_truth,
+    write_ground_truth,
+    write_predictions,
+)
 from detector.imaging.letterbox import to_original
 from detector.network.decode import DetectionDict, decode
 from detector.network.head import BRANCHES, BranchName, RawOutput
 from detector.runs.folder import ground_truth_file, predictions_file
 from detector.text import plural
 
+RowsByImage = dict[BranchName, dict[int, np.ndarray]]  # branch -> image id -> (N, 7), see detection_rows
+
 
 class CocoEvaluation(L.Callback):
-    """Evaluates with pycocotools after every validation and test, in original pixels and with the original ids.
+    """Computes the COCO metrics after every validation and test, in original pixels and with the original category ids.
 
-    Logs the twelve COCO numbers as ``val/AP``, ``val/AP50``, ... (``test/...`` in a test), those of the second branch
-    as ``val/one2many/AP``, ..., the AP of each class as ``val/AP_class/<name>``, and the time it took as
-    ``val/eval_seconds``. With ``branch="both"`` the one-to-one branch has the plain names; one forward pass does.
+    Logged are the twelve metrics as ``val/AP``, ``val/AP50``, ... (``test/...`` in a test), those of the second branch as
+    ``val/one2many/AP``, ..., the AP of each class as ``val/AP_class/<name>``, and the seconds it took as
+    ``val/eval_seconds``. With ``branch="both"`` the one-to-one branch has the names without a branch; both branches come
+    from the same forward pass. ``results`` holds the last ``CocoResult`` of each branch.
 
-    Only images that were seen count: with ``limit_val_batches``, or where broken images are skipped, the numbers are
-    of fewer images than the ground truth has, and a warning says so. An image seen twice (samplers pad their last batch
-    when several processes share the work) counts once. Nothing is evaluated in the sanity check.
+    Only images that the dataloader yields are evaluated. If the ground truth has more, because of ``limit_val_batches`` or
+    skipped images, a warning gives both numbers. An image that comes twice counts once: a sampler repeats some, so that all
+    processes get the same number of images. The sanity check is not evaluated.
 
-    ``ground_truth`` is a COCO annotation file or its content, and serves validation and test alike; without it the data
-    module is asked: ``ground_truth(split)`` with "val" or "test". ``predictions`` writes the detections into
-    ``trainer.default_root_dir`` as ``predictions.json`` (a test: ``predictions_test.json``; the second branch:
-    ``..._one2many.json``), replaced by each evaluation, and beside them ``ground_truth.json``, what they were judged by: the
-    objects of the images seen, and the folder of the images if known. ``results`` holds the last :class:`CocoResult` of
-    each branch. ``backend="faster-coco-eval"``, an extra, computes the same numbers (to 1e-12) several times faster.
+    Args:
+        branch: the branch to evaluate, or both.
+        ground_truth: a COCO annotation file or its content, for validation and test alike; default:
+            ``ground_truth(split)`` of the data module, with the split "val" or "test".
+        score_threshold: scores must exceed it.
+        max_detections: the limit of detections for each image, all classes together.
+        iou_threshold: of NMS, for the branch ``one2many``.
+        predictions: write the detections into ``trainer.default_root_dir`` as ``predictions.json`` (in a test
+            ``predictions_test.json``, of the second branch ``..._one2many.json``), and beside them ``ground_truth.json``
+            with the evaluated images and their objects. The files of the last evaluation are replaced.
+        per_class: log the AP of each class.
+        backend: see ``detector.evaluation.evaluate``.
     """
 
     def __init__(
@@ -63,22 +80,22 @@ class CocoEvaluation(L.Callback):
             "iou_threshold": iou_threshold,
         }
         self.predictions, self.per_class, self.backend = predictions, per_class, backend
-        self.results: dict[str, CocoResult] = {}
+        self.results: dict[BranchName, CocoResult] = {}
         self._coco: COCO | None = None
-        self._written: tuple[Path, list[int]] | None = None  # the ground truth on file, and of which images
-        self._rows: dict[str, dict[int, np.ndarray]] = {}  # branch -> image id -> (N, 7), see detection_rows
+        self._written: tuple[Path, list[int]] | None = None  # the ground truth file and its image ids
+        self._rows: RowsByImage = {}
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage == "predict" or (stage == "fit" and not trainer.enable_validation):
             return
         source = self.ground_truth
         if source is None:
-            source = _ask_datamodule(trainer, "test" if stage == "test" else "val")
+            source = _ground_truth_of_data_module(trainer, "test" if stage == "test" else "val")
         self._written = None
-        # On every rank, though rank 0 alone needs it: what is wrong with it then stops all of them.
+        # Only rank 0 needs the ground truth, but every rank reads it, so that an error in it stops all ranks.
         self._coco = load_ground_truth(source)
         check_categories(self._coco, pl_module.class_names, pl_module.category_ids)
-        if trainer.world_size > 1:  # every rank logs the same broadcast numbers; averaging them is no improvement
+        if trainer.world_size > 1:  # every rank logs the same values, so they need no averaging
             warnings.filterwarnings("ignore", r"It is recommended to use `self\.log\('(val|test)/(one2many/)?(A|eval_)")
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -93,83 +110,86 @@ class CocoEvaluation(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep the detections of the batch, on original pixels."""
+        """Keep the detections of the batch, in original pixels."""
         if trainer.sanity_checking:
             return
         category_ids = np.asarray(pl_module.category_ids)
         for branch in self.branches:
-            found = decode(outputs, branch, **self.decoding)
-            for target, detections in zip(batch["targets"], found, strict=True):
+            batch_detections = decode(outputs, branch, **self.decoding)
+            for target, detections in zip(batch["targets"], batch_detections, strict=True):
                 rows = original_rows(target, detections, category_ids)
                 self._rows[branch][int(target["image_id"])] = rows
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Evaluate. Weight averaging may have put the raw weights back already, so nothing here runs the network."""
+        """Evaluate and log. The network must not run here: averaged weights may be replaced by the raw ones already."""
         if trainer.sanity_checking:
             return
         started = time.perf_counter()
-        shards = _gather(self._rows, trainer)
+        rows_of_ranks = _gather(self._rows, trainer)
         self._rows = {}
-        outcome = self._judge(shards, trainer) if trainer.is_global_zero else None
+        outcome = self._evaluate(rows_of_ranks, trainer) if trainer.is_global_zero else None
         outcome = trainer.strategy.broadcast(outcome, src=0)
         if isinstance(outcome, Exception):
             raise outcome
         self.results = outcome
         seconds = trainer.strategy.broadcast(time.perf_counter() - started, src=0)
-        self._log(pl_module, "test" if trainer.testing else "val", seconds)
+        self._log(pl_module, _split(trainer), seconds)
 
     on_test_epoch_start = on_validation_epoch_start
     on_test_batch_end = on_validation_batch_end
     on_test_epoch_end = on_validation_epoch_end
 
-    def _judge(
-        self, shards: Sequence[dict[str, dict[int, np.ndarray]]], trainer: L.Trainer
-    ) -> dict[str, CocoResult] | Exception:
-        """Evaluate what all ranks found. An error is returned, not raised: the other ranks wait for this one's word."""
+    def _evaluate(
+        self, rows_of_ranks: Sequence[RowsByImage], trainer: L.Trainer
+    ) -> dict[BranchName, CocoResult] | Exception:
+        """Evaluate the detections of all ranks, on rank 0.
+
+        An error is returned, not raised: the other ranks wait for the broadcast and raise it, too.
+        """
         try:
             results = {}
             for branch in self.branches:
-                images = {image_id: rows for shard in reversed(shards) for image_id, rows in shard[branch].items()}
+                images = {image_id: rows for rank in reversed(rows_of_ranks) for image_id, rows in rank[branch].items()}
                 detections = np.concatenate([np.empty((0, 7)), *(images[image_id] for image_id in sorted(images))])
-                detections = _finite(detections, branch)
+                detections = _drop_non_finite(detections, branch)
                 if self.predictions:
                     write_predictions(self._path(branch, trainer), detections)
                 results[branch] = evaluate(self._coco, detections, list(images), self.backend)
             if self.predictions:
                 self._write_ground_truth(sorted(images), trainer)
             if len(images) < len(self._coco.imgs):
-                rank_zero_warn(
-                    f"the COCO numbers are of {plural(len(images), 'image')}, of {len(self._coco.imgs)} there are"
-                )
+                rank_zero_warn(f"the COCO metrics are of {len(images)} of {plural(len(self._coco.imgs), 'image')}")
             return results
         except Exception as error:
             return error
 
-    def _path(self, branch: str, trainer: L.Trainer) -> Path:
+    def _path(self, branch: BranchName, trainer: L.Trainer) -> Path:
         second_branch = "" if branch == self.branches[0] else branch
-        return Path(trainer.default_root_dir) / predictions_file("test" if trainer.testing else "val", second_branch)
+        return Path(trainer.default_root_dir) / predictions_file(_split(trainer), second_branch)
 
     def _write_ground_truth(self, image_ids: list[int], trainer: L.Trainer) -> None:
-        path = Path(trainer.default_root_dir) / ground_truth_file("test" if trainer.testing else "val")
+        path = Path(trainer.default_root_dir) / ground_truth_file(_split(trainer))
         if (path, image_ids) != self._written:
             write_ground_truth(path, self._coco, image_ids)
             self._written = path, image_ids
 
     def _log(self, pl_module: L.LightningModule, split: str, seconds: float) -> None:
-        """Log on every rank, so that a checkpoint callback finds its monitor on every rank."""
+        """Log on every rank: ModelCheckpoint needs the metric that it monitors on all of them."""
         for branch, result in self.results.items():
             prefix = split if branch == self.branches[0] else f"{split}/{branch}"
-            shown = {f"{prefix}/{name}": result.metrics[name] for name in ("AP", "AP50")}
-            others = {f"{prefix}/{name}": result.metrics[name] for name in METRICS if f"{prefix}/{name}" not in shown}
+            for name, value in result.metrics.items():
+                pl_module.log(f"{prefix}/{name}", value, prog_bar=prefix == split and name in ("AP", "AP50"))
             if self.per_class:
-                others |= {f"{prefix}/AP_class/{name}": value for name, value in result.per_class.items()}
-            pl_module.log_dict(shown, prog_bar=prefix == split)
-            pl_module.log_dict(others)
+                pl_module.log_dict({f"{prefix}/AP_class/{name}": value for name, value in result.per_class.items()})
         pl_module.log(f"{split}/eval_seconds", seconds)
 
 
+def _split(trainer: L.Trainer) -> str:
+    return "test" if trainer.testing else "val"
+
+
 def original_rows(target: Target, detections: DetectionDict, category_ids: np.ndarray) -> np.ndarray:
-    """Return the detections of one image, as (N, 7) rows in original pixels and ids, see ``detection_rows``."""
+    """Return the detections of one image as (N, 7) rows in original pixels and category ids, see ``detection_rows``."""
     if missing := [key for key in ("image_id", "letterbox") if key not in target]:
         raise ValueError(
             f"a target has no {' and no '.join(missing)}, only {', '.join(target)}; COCO evaluation needs both to map "
@@ -181,29 +201,30 @@ def original_rows(target: Target, detections: DetectionDict, category_ids: np.nd
 
 
 def check_categories(coco: COCO, class_names: Sequence[str], category_ids: Sequence[int]) -> None:
-    """Compare the ground truth's categories with the model's classes; ids off by one would score 0 without a word.
+    """Compare the categories of the ground truth with the classes of the model. Without it, shifted ids would score 0.
 
-    Categories of either side that the other lacks are allowed as long as some are common; those that have annotations
-    and are unknown to the model count as missed, with a warning.
+    Each side may have categories that the other lacks, if some are common. Objects of categories that the model lacks
+    count as missed, with a warning. Raises ValueError if a common id has two names, or no id is common.
     """
-    model = dict(zip(category_ids, class_names, strict=True))
-    there = {category_id: category["name"] for category_id, category in coco.cats.items()}
-    common = model.keys() & there.keys()
-    wrong = [f"{i} is {there[i]!r} there and {model[i]!r} in the model" for i in sorted(common) if there[i] != model[i]]
-    if wrong or (there and not common):
-        detail = "; ".join(wrong[:5]) or f"ids {sorted(there)[:5]} there and {sorted(model)[:5]} in the model"
+    in_model = dict(zip(category_ids, class_names, strict=True))
+    in_truth = {category_id: category["name"] for category_id, category in coco.cats.items()}
+    common = in_model.keys() & in_truth.keys()
+    differing = [i for i in sorted(common) if in_truth[i] != in_model[i]]
+    if differing or (in_truth and not common):
+        names = [f"{i} is {in_truth[i]!r} in the ground truth and {in_model[i]!r} in the model" for i in differing[:5]]
+        ids = f"ids {sorted(in_truth)[:5]} in the ground truth and {sorted(in_model)[:5]} in the model"
         raise ValueError(
-            f"the ground truth's categories are not the model's: {detail}; evaluate with annotations whose ids and "
-            f"names are those of the training file"
+            f"the categories of the ground truth are not those of the model: {'; '.join(names) or ids}; evaluate with "
+            f"annotations that have the ids and names of the training file"
         )
-    unknown = [there[i] for i in sorted(there.keys() - common) if coco.catToImgs.get(i)]
+    unknown = [in_truth[i] for i in sorted(in_truth.keys() - common) if coco.catToImgs.get(i)]
     if unknown:
         rank_zero_warn(f"the model has no class for {', '.join(unknown[:5])}: these objects count as missed")
 
 
-def _ask_datamodule(trainer: L.Trainer, split: str) -> str | Path | dict[str, Any]:
-    ask = getattr(trainer.datamodule, "ground_truth", None)
-    source = ask(split) if ask is not None else None
+def _ground_truth_of_data_module(trainer: L.Trainer, split: str) -> str | Path | dict[str, Any]:
+    method = getattr(trainer.datamodule, "ground_truth", None)
+    source = method(split) if method is not None else None
     if source is None:
         raise ValueError(
             f"CocoEvaluation has no ground truth for {split!r}: give it an annotation file, as "
@@ -212,22 +233,22 @@ def _ask_datamodule(trainer: L.Trainer, split: str) -> str | Path | dict[str, An
     return source
 
 
-def _gather(rows: dict[str, dict[int, np.ndarray]], trainer: L.Trainer) -> list[dict[str, dict[int, np.ndarray]]]:
-    """Return the rows of all ranks, in their order, on rank 0; an empty list on the others. Called by all ranks."""
+def _gather(rows: RowsByImage, trainer: L.Trainer) -> list[RowsByImage]:
+    """Return the rows of every rank, in the order of the ranks, on rank 0; an empty list on the others. All must call it."""
     if trainer.world_size == 1:
         return [rows]
-    shards = [None] * trainer.world_size if trainer.is_global_zero else None
-    torch.distributed.gather_object(rows, shards, dst=0)
-    return shards or []
+    rows_of_ranks = [None] * trainer.world_size if trainer.is_global_zero else None
+    torch.distributed.gather_object(rows, rows_of_ranks, dst=0)
+    return rows_of_ranks or []
 
 
-def _finite(detections: np.ndarray, branch: str) -> np.ndarray:
-    """Return the detections without those that are not numbers: pycocotools would take them for perfect matches."""
+def _drop_non_finite(detections: np.ndarray, branch: BranchName) -> np.ndarray:
+    """Drop detections with NaN or infinity, with a warning: pycocotools would take them for perfect matches."""
     finite = np.isfinite(detections).all(axis=1)
-    if finite.all():  # not to copy them for nothing
+    if finite.all():  # the usual case, without a copy
         return detections
-    which = f"of {plural(len(finite), f'{branch} detection')}"
+    subject = f"of {plural(len(finite), f'{branch} detection')}"
     rank_zero_warn(
-        plural((~finite).sum(), f"{which} is not finite and was left out", f"{which} are not finite and were left out")
+        plural((~finite).sum(), f"{subject} is not finite and was dropped", f"{subject} are not finite and were dropped")
     )
     return detections[finite]

@@ -1,4 +1,4 @@
-"""Compute the twelve COCO numbers with pycocotools; works without a trainer."""
+"""Compute the twelve COCO metrics with pycocotools; no trainer needed."""
 
 import contextlib
 import io
@@ -15,7 +15,7 @@ from pycocotools.cocoeval import COCOeval
 from detector.evaluation.coco_files import load_ground_truth
 from detector.text import plural
 
-# pycocotools' order, with its default limits of 1, 10 and 100 detections an image: the numbers everybody reports.
+# The order of pycocotools, with its usual limits of 1, 10 and 100 detections for each image and class.
 METRICS = {
     "AP": "IoU 0.50:0.95",
     "AP50": "IoU 0.50",
@@ -30,20 +30,20 @@ METRICS = {
     "AR_medium": "area up to 96 x 96 px",
     "AR_large": "larger",
 }
-LIMITS = (1, 10, 100)  # detections for each image and class
+MAX_DETECTIONS = (1, 10, 100)  # for each image and class
 
 Backend = Literal["pycocotools", "faster-coco-eval"]
 
 
 @dataclass(frozen=True)
 class CocoResult:
-    """What an evaluation found. A number is in 0..1, or -1 where the ground truth has no object of the kind."""
+    """The COCO metrics of one evaluation. Each is in 0..1, or -1 if the ground truth has no object for it."""
 
-    metrics: dict[str, float]  # the twelve numbers by the names in METRICS
+    metrics: dict[str, float]  # twelve, with the keys of METRICS
     per_class: dict[str, float]  # AP (IoU 0.50:0.95) by class name, in the order of the category ids
     num_images: int
     num_detections: int
-    seconds: float
+    seconds: float  # the time it took
 
 
 def evaluate(
@@ -52,46 +52,52 @@ def evaluate(
     image_ids: Sequence[int] | None = None,
     backend: Backend = "pycocotools",
 ) -> CocoResult:
-    """Return pycocotools' verdict on ``detections`` (N, 7), see :func:`detection_rows`; N may be 0.
+    """Compute the COCO metrics of ``detections``.
 
-    Only ``image_ids`` count (default: every image of the ground truth), whether or not anything was found in them.
-    ``backend="faster-coco-eval"``, an extra, computes them in less time. They can differ in the 16th digit: a precision of 1
-    that rests on a single detection is 1 there, and 1 / (1 + 2.2e-16) in pycocotools.
+    Args:
+        ground_truth: the content of a COCO annotation file, or the object that ``load_ground_truth`` returns.
+        detections: (N, 7) rows as ``detection_rows`` returns them; N may be 0.
+        image_ids: the images to evaluate; default: all of the ground truth. The objects of an image without detections
+            count as missed.
+        backend: ``"faster-coco-eval"``, an optional package, is several times faster. Its metrics are the same to 1e-12:
+            pycocotools adds 2.2e-16 to some denominators.
+
+    Raises ValueError if the ground truth lacks one of the images.
     """
     started = time.perf_counter()
     coco = ground_truth if isinstance(ground_truth, COCO) else load_ground_truth(ground_truth)
     image_ids = sorted(set(coco.imgs if image_ids is None else image_ids))
     _check_image_ids(coco, {*image_ids, *(int(i) for i in np.unique(detections[:, 0]))})
-    found = run_coco_eval(coco, detections, image_ids, backend=backend)
-    return summary(coco, found, len(detections), time.perf_counter() - started)
+    coco_eval = run_coco_eval(coco, detections, image_ids, backend=backend)
+    return coco_result(coco, coco_eval, len(detections), time.perf_counter() - started)
 
 
 def run_coco_eval(
     coco: COCO,
     detections: np.ndarray,
     image_ids: Sequence[int],
-    limits: Sequence[int] = LIMITS,
+    max_detections: Sequence[int] = MAX_DETECTIONS,
     backend: Backend = "pycocotools",
 ) -> COCOeval:
-    """Return pycocotools' evaluation of ``detections`` (N, 7), its arrays filled.
+    """Run COCOeval on ``detections`` (N, 7) and return it, with its matches and its precision and recall arrays.
 
-    The annotation ids of its detections are their rows, counted from 1. ``limits`` are the numbers of detections for each
-    image and class that are evaluated; the first three must be those of the twelve numbers.
+    It knows each detection by its row, counted from 1. ``max_detections`` are the limits of detections for each image and
+    class that recall and precision are computed for; the first three must be those of ``MAX_DETECTIONS``.
     """
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints at every step
-        found = _reference(coco, detections) if backend == "pycocotools" else _faster(coco, detections)
-        found.params.imgIds = list(image_ids)
-        found.params.maxDets = list(limits)
-        found.evaluate()
-        found.accumulate()
-        found.summarize()
-    return found
+        coco_eval = _pycocotools_eval(coco, detections) if backend == "pycocotools" else _faster_eval(coco, detections)
+        coco_eval.params.imgIds = list(image_ids)
+        coco_eval.params.maxDets = list(max_detections)
+        coco_eval.evaluate()
+        coco_eval.accumulate()
+        coco_eval.summarize()
+    return coco_eval
 
 
-def summary(coco: COCO, found: COCOeval, num_detections: int, seconds: float) -> CocoResult:
-    """Return the numbers of an evaluation."""
-    metrics = {name: float(value) for name, value in zip(METRICS, found.stats[: len(METRICS)], strict=True)}
-    return CocoResult(metrics, class_ap(coco, found), len(found.params.imgIds), num_detections, seconds)
+def coco_result(coco: COCO, coco_eval: COCOeval, num_detections: int, seconds: float) -> CocoResult:
+    """Read the metrics off a COCOeval that has run."""
+    metrics = {name: float(value) for name, value in zip(METRICS, coco_eval.stats[: len(METRICS)], strict=True)}
+    return CocoResult(metrics, class_ap(coco, coco_eval), len(coco_eval.params.imgIds), num_detections, seconds)
 
 
 def _check_image_ids(coco: COCO, image_ids: set[int]) -> None:
@@ -110,51 +116,50 @@ def check_backend(backend: str) -> None:
         raise ValueError("backend is 'faster-coco-eval', which is not installed: pip install faster-coco-eval")
 
 
-def _reference(coco: COCO, detections: np.ndarray) -> COCOeval:
-    """Return pycocotools' judge.
+def _pycocotools_eval(coco: COCO, detections: np.ndarray) -> COCOeval:
+    """Return pycocotools' COCOeval, not run yet.
 
-    ``COCO.loadRes`` would make the same of the detections, but it fails on an empty list and gives every box a polygon,
-    twice the memory.
+    Not by ``COCO.loadRes``: it fails on an empty list, and makes a polygon of every box, which takes twice the memory.
     """
     results = COCO()
-    results.dataset = {**coco.dataset, "annotations": _entries(detections)}
+    results.dataset = {**coco.dataset, "annotations": _as_annotations(detections)}
     results.createIndex()
     return COCOeval(coco, results, "bbox")
 
 
-def _faster(coco: COCO, detections: np.ndarray) -> Any:
-    """Return the judge of faster-coco-eval."""
-    from faster_coco_eval import COCO as FasterCOCO  # an extra
+def _faster_eval(coco: COCO, detections: np.ndarray) -> Any:
+    """Return the COCOeval of faster-coco-eval, not run yet."""
+    from faster_coco_eval import COCO as FasterCOCO  # an optional package
     from faster_coco_eval import COCOeval_faster
 
     truth, results = FasterCOCO(), FasterCOCO()
-    truth.dataset, results.dataset = coco.dataset, {**coco.dataset, "annotations": _entries(detections)}
+    truth.dataset, results.dataset = coco.dataset, {**coco.dataset, "annotations": _as_annotations(detections)}
     truth.createIndex()
     results.createIndex()
-    return COCOeval_faster(truth, results, "bbox", print_function=_say_nothing)
+    return COCOeval_faster(truth, results, "bbox", print_function=_no_print)
 
 
-def _say_nothing(*words: Any) -> None: ...
+def _no_print(*_: Any) -> None: ...
 
 
-def _entries(detections: np.ndarray) -> list[dict[str, Any]]:
-    entries = []
+def _as_annotations(detections: np.ndarray) -> list[dict[str, Any]]:
+    annotations = []
     for number, row in enumerate(detections, start=1):
         image_id, *bbox, score, category_id = row.tolist()
         ids = {"id": number, "image_id": int(image_id), "category_id": int(category_id)}
-        entries.append(ids | {"bbox": bbox, "score": score, "area": bbox[2] * bbox[3], "iscrowd": 0})
-    return entries
+        annotations.append(ids | {"bbox": bbox, "score": score, "area": bbox[2] * bbox[3], "iscrowd": 0})
+    return annotations
 
 
-def class_ap(coco: COCO, found: COCOeval) -> dict[str, float]:
-    """Return AP by class name. A name that is used twice gets its category id beside it."""
-    precision = found.eval["precision"][:, :, :, 0, LIMITS.index(100)]  # (IoU, recall, class), all areas
-    names = unique_names(coco, found.params.catIds)
+def class_ap(coco: COCO, coco_eval: COCOeval) -> dict[str, float]:
+    """Return the AP (IoU 0.50:0.95) of every class, by the names of ``category_names``."""
+    precision = coco_eval.eval["precision"][:, :, :, 0, MAX_DETECTIONS.index(100)]  # (IoU, recall, class), all areas
+    names = category_names(coco, coco_eval.params.catIds)
     return {name: mean_ap(precision[:, :, k]) for k, name in enumerate(names)}
 
 
-def unique_names(coco: COCO, category_ids: Sequence[int]) -> list[str]:
-    """Return the names of categories; a repeated name gets its id beside it."""
+def category_names(coco: COCO, category_ids: Sequence[int]) -> list[str]:
+    """Return the names of categories; a repeated name has its id added: ``"cell (7)"``."""
     names: list[str] = []
     for category_id in category_ids:
         name = coco.cats[category_id]["name"]
@@ -163,25 +168,24 @@ def unique_names(coco: COCO, category_ids: Sequence[int]) -> list[str]:
 
 
 def mean_ap(precision: np.ndarray) -> float:
-    """Return the mean of a part of pycocotools' precision array, or -1 where it has no object: AP of that part."""
+    """Return the mean of a part of pycocotools' precision array, which is the AP of that part; -1 if it has no object."""
     values = precision[precision > -1]
     return float(values.mean()) if values.size else -1.0
 
 
 def coco_table(results: Mapping[str, CocoResult]) -> str:
-    """Return the twelve numbers and the AP of every class as text, one column for each entry, e.g. each branch."""
-    columns = list(results)
-    any_result = results[columns[0]]
-    width = max([9, *(len(name) for name in any_result.per_class)])
-    lines = [plural(any_result.num_images, "image").ljust(width) + "".join(f"{name:>10}" for name in columns)]
+    """Return the twelve metrics and the AP of every class as text, with one column for each result, e.g. for each branch."""
+    first = next(iter(results.values()))
+    width = max([9, *(len(name) for name in first.per_class)])
+    lines = [plural(first.num_images, "image").ljust(width) + "".join(f"{title:>10}" for title in results)]
     for name, meaning in METRICS.items():
-        numbers = "".join(_number(results[column].metrics[name]) for column in columns)
+        numbers = "".join(_cell(result.metrics[name]) for result in results.values())
         lines.append(f"{name:<{width}}{numbers}   {meaning}")
     lines.append("AP of each class")
-    for name in any_result.per_class:
-        lines.append(f"{name:<{width}}" + "".join(_number(results[column].per_class[name]) for column in columns))
+    for name in first.per_class:
+        lines.append(f"{name:<{width}}" + "".join(_cell(result.per_class[name]) for result in results.values()))
     return "\n".join(lines)
 
 
-def _number(value: float) -> str:
-    return f"{'none':>10}" if value < 0 else f"{value:>10.4f}"  # pycocotools' -1: no such object in the ground truth
+def _cell(value: float) -> str:
+    return f"{'none':>10}" if value < 0 else f"{value:>10.4f}"  # -1 is pycocotools' "no such object"

@@ -19,12 +19,12 @@ DETECTION_KEYS = ("image_id", "category_id", "bbox", "score")
 
 
 def load_ground_truth(source: str | Path | Mapping[str, Any]) -> COCO:
-    """Return ``source``, a COCO annotation file or its content, as a pycocotools object; ``source`` is not changed.
+    """Return a COCO annotation file, or its content, as a pycocotools object. ``source`` is not changed.
 
-    Only what boxes need is kept, and where the images are, if it is said. A missing ``iscrowd`` is 0 and a missing
-    ``area`` is width times height; an area that is given counts as it stands, 0 too. Annotations
-    are numbered afresh: to pycocotools the id 0 means "not matched", and of two annotations with one id it sees the last
-    twice.
+    Only the fields that boxes need are kept, and ``info``, which may name the folder of the images. A missing ``iscrowd`` is
+    0 and a missing ``area`` is width times height; an area of 0 stays 0. Annotations get new ids, 1, 2, ...: for pycocotools
+    the id 0 means "not matched", and of two annotations with the same id it uses the last one twice. Raises ValueError for
+    other files.
     """
     name = str(source) if isinstance(source, str | Path) else "the ground truth"
     content = read_json(Path(source), dict, "a COCO annotation file") if isinstance(source, str | Path) else source
@@ -57,10 +57,10 @@ def _annotation(name: str, number: int, annotation: Mapping[str, Any]) -> dict[s
 
 
 def detection_rows(image_id: int, boxes: np.ndarray, scores: np.ndarray, category_ids: np.ndarray) -> np.ndarray:
-    """Return (N, 7) float64, image_id x y width height score category_id, rounded as it is written to a file.
+    """Return the detections of one image as (N, 7) float64: image_id x y width height score category_id.
 
-    ``boxes`` (N, 4) are x1 y1 x2 y2 in pixels of the original image, kept to 0.001 px; ``scores`` (N,) to 0.000001.
-    Evaluating the rounded values makes the result that of the file, bit for bit.
+    ``boxes`` (N, 4) are x1 y1 x2 y2 in pixels of the original image; ``scores`` (N,) are in 0..1. Boxes are rounded to 0.001
+    px and scores to 0.000001, as in the results file, so that an evaluation of the file gives the same numbers to the bit.
     """
     rows = np.empty((len(boxes), 7))
     rows[:, 0] = image_id
@@ -71,12 +71,12 @@ def detection_rows(image_id: int, boxes: np.ndarray, scores: np.ndarray, categor
 
 
 def write_predictions(path: Path, detections: np.ndarray) -> None:
-    """Write ``detections`` (N, 7), see :func:`detection_rows`, in the COCO results format. A file there is replaced."""
+    """Write ``detections`` (N, 7), see ``detection_rows``, as a COCO results file. An existing file is replaced."""
     entries = map(_entry, detections.tolist())
     first = next(entries, None)
     rest = (",\n" + entry for entry in entries)
     with atomic_write(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
-        file.writelines(["[]\n"] if first is None else chain(["[\n", first], rest, ["\n]\n"]))
+        file.writelines(["[]\n"] if first is None else chain(["[\n", first], rest, ["\n]\n"]))  # one line each
 
 
 def _entry(row: list[float]) -> str:
@@ -85,7 +85,7 @@ def _entry(row: list[float]) -> str:
 
 
 def read_predictions(path: Path) -> np.ndarray:
-    """Read a COCO results file into (N, 7) rows, see :func:`detection_rows`. Raises ValueError for other files."""
+    """Read a COCO results file into (N, 7) rows, see ``detection_rows``. Raises ValueError for other files."""
     entries = read_json(path, list, "a COCO results file, as predictions.json of a run")
     rows = np.empty((len(entries), 7))
     for row, entry in zip(rows, entries):
@@ -96,15 +96,15 @@ def read_predictions(path: Path) -> np.ndarray:
 
 
 def write_ground_truth(path: Path, coco: COCO, image_ids: Sequence[int]) -> None:
-    """Write the part of ``coco`` that an evaluation of ``image_ids`` went by, as a COCO annotation file."""
-    chosen = set(image_ids)
+    """Write the images ``image_ids`` of ``coco`` and their objects as a COCO annotation file."""
+    evaluated = set(image_ids)
     content = {
         **coco.dataset,
-        "images": [image for image in coco.dataset["images"] if image["id"] in chosen],
-        "annotations": [dict(a) for a in coco.dataset["annotations"] if a["image_id"] in chosen],
+        "images": [image for image in coco.dataset["images"] if image["id"] in evaluated],
+        "annotations": [dict(a) for a in coco.dataset["annotations"] if a["image_id"] in evaluated],
     }
     for annotation in content["annotations"]:
-        annotation.pop("ignore", None)  # pycocotools notes it down while it evaluates
+        annotation.pop("ignore", None)  # both keys are added by pycocotools when it evaluates
         annotation.pop("_ignore", None)
     with atomic_write(path) as unfinished:
         unfinished.write_text(json.dumps(content) + "\n", encoding="utf-8")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from pycocotools.cocoeval import COCOeval
 
-from detector.evaluation.coco_eval import LIMITS, mean_ap
+from detector.evaluation.coco_eval import MAX_DETECTIONS, mean_ap
 from detector.report.matching import Matching
 
 
@@ -75,7 +75,7 @@ def precision_recall(judged: COCOeval, iou: float | None) -> np.ndarray:
 
     The mean of a column is the AP of its class. Classes without objects are NaN.
     """
-    precision = judged.eval["precision"][:, :, :, 0, LIMITS.index(100)]
+    precision = judged.eval["precision"][:, :, :, 0, MAX_DETECTIONS.index(100)]
     level = None if iou is None else int(np.argmin(np.abs(judged.params.iouThrs - iou)))
     chosen = precision.mean(axis=0) if level is None else precision[level]
     return np.where(chosen < 0, np.nan, chosen)

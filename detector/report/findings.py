@@ -7,7 +7,7 @@ from pathlib import Path
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from detector.evaluation.coco_eval import LIMITS, CocoResult, run_coco_eval, summary, unique_names
+from detector.evaluation.coco_eval import MAX_DETECTIONS, CocoResult, category_names, coco_result, run_coco_eval
 from detector.evaluation.coco_files import load_ground_truth, read_predictions
 from detector.report.curves import Point, ThresholdCurve, class_curve
 from detector.report.matching import Matching, Mistakes, matching, mistakes
@@ -56,8 +56,8 @@ def find(branch: str, predictions: Path, ground_truth: Path, threshold: float | 
             f"evaluated with as --ground_truth"
         )
     started = time.perf_counter()
-    judged = run_coco_eval(coco, detections, sorted(coco.imgs), (*LIMITS, *MORE_LIMITS))
-    result = summary(coco, judged, len(detections), time.perf_counter() - started)
+    judged = run_coco_eval(coco, detections, sorted(coco.imgs), (*MAX_DETECTIONS, *MORE_LIMITS))
+    result = coco_result(coco, judged, len(detections), time.perf_counter() - started)
     what = matching(coco, judged, detections)
     curve = class_curve(what)
     best = curve.best()
@@ -66,7 +66,7 @@ def find(branch: str, predictions: Path, ground_truth: Path, threshold: float | 
     return Findings(
         branch=branch,
         coco=coco,
-        names=unique_names(coco, judged.params.catIds),
+        names=category_names(coco, judged.params.catIds),
         judged=judged,
         result=result,
         matching=what,

@@ -161,7 +161,8 @@ def measure_memory(model: str, runtime: str, path: Path, size: int) -> float:
 
 def measure(args: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any]]:
     """Return everything about each model in each runtime."""
-    images = [s.path for s in find_sources([str(args.int8)]).found if s.frames is None][:CALIBRATION] if args.int8 else []
+    files = find_sources([str(args.int8)]).files if args.int8 else []
+    images = [file.path for file in files if not file.is_video][:CALIBRATION]
     runtimes = [r for r in args.runtimes if r != "openvino-int8" or images]
     rows: dict[str, dict[str, Any]] = {}
     one: dict[str, Run] = {}

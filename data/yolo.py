@@ -11,10 +11,9 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from data.annotations import Annotations, Faults, Objects, build_annotations
 from data.images import stored_size
 from detector.files import read_yaml
-from detector.imaging.read import BadImageError
+from detector.imaging.read import IMAGE_SUFFIXES, BadImageError
 from detector.text import plural
 
-SUFFIXES = {".bmp", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp"}
 TOLERANCE = 0.01  # shares of the image may leave 0..1 by this much, rounded as they often are
 
 
@@ -122,7 +121,7 @@ def _find_images(value: Any, folder: Path, who: str) -> list[Path]:
         else:
             raise ValueError(f"{who} is {entry!r}, but there is no {place}; correct it, or get the data set first")
         if not found:
-            raise ValueError(f"{who} is {entry!r}, but {place} has no images ({', '.join(sorted(SUFFIXES))})")
+            raise ValueError(f"{who} is {entry!r}, but {place} has no images ({', '.join(IMAGE_SUFFIXES)})")
         images.update(dict.fromkeys(found))
         listed += len(found)
     if listed > len(images):
@@ -134,7 +133,7 @@ def _find_images(value: Any, folder: Path, who: str) -> list[Path]:
 def _list_folder(folder: Path) -> list[Path]:
     """Return the images in ``folder`` and below, behind links too, sorted."""
     paths = [Path(at, name) for at, _, names in os.walk(folder, followlinks=True) for name in names]
-    return sorted(path for path in paths if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
+    return sorted(path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."))
 
 
 def _locate(entry: str, folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Image files in, RGB arrays out."""
+"""Read image files of any kind as upright RGB arrays."""
 
 import io
 from collections.abc import Iterator
@@ -8,11 +8,13 @@ import cv2
 import numpy as np
 from PIL import Image
 
+# Formats that OpenCV decodes to pixels, and Pillow opens for size and EXIF orientation
+IMAGE_SUFFIXES = (".bmp", ".jp2", ".jpeg", ".jpg", ".mpo", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8", 0xDA, b"\xff\xd9"
 JPEG_SIZES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}  # segments with the size
 REDUCED = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
 EXIF_ORIENTATION = 0x0112
-UNREADABLE = (OSError, Image.DecompressionBombError)  # what Pillow does not recognize, and more than 179 million pixels
+UNREADABLE = (OSError, Image.DecompressionBombError)  # a format that Pillow does not know, or over 179 million pixels
 
 
 class BadImageError(ValueError):
@@ -20,7 +22,7 @@ class BadImageError(ValueError):
 
 
 def read_upright(path: Path) -> np.ndarray:
-    """Return the image as viewers show it, (H, W, 3) uint8 RGB; see ``decode_image``."""
+    """Return the image as viewers show it, (H, W, 3) uint8 RGB, see ``decode_image``. Raises BadImageError."""
     content = read_file(path)
     image = decode_image(content)
     if image is None:
@@ -29,10 +31,10 @@ def read_upright(path: Path) -> np.ndarray:
 
 
 def decode_image(content: bytes, factor: int = 1) -> np.ndarray | None:
-    """Return the image in a file's ``content`` as stored, (H, W, 3) uint8 RGB, or None if that is not a whole image.
+    """Decode a file's ``content`` to the stored image, (H, W, 3) uint8 RGB; return None if it is not a whole image.
 
-    Grayscale, palettes, CMYK and 16 bits a channel become RGB; transparency is left out. A JPEG comes at 1/``factor`` of its
-    height and width (rounded up): 1, 2, 4 or 8.
+    Grayscale, palettes, CMYK and 16 bits per channel become 8-bit RGB; transparency is dropped. A JPEG is decoded at
+    1/``factor`` of its height and width (rounded up); ``factor`` is 1, 2, 4 or 8. Other formats ignore it.
     """
     is_jpeg = content.startswith(JPEG_START)
     if not content or (is_jpeg and is_cut_jpeg(content)):
@@ -40,13 +42,13 @@ def decode_image(content: bytes, factor: int = 1) -> np.ndarray | None:
     flags = REDUCED[factor if is_jpeg else 1] | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
-    except cv2.error:  # more pixels than OpenCV takes
+    except cv2.error:  # too many pixels for OpenCV
         return None
     return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def read_file(path: Path) -> bytes:
-    """Return the file's bytes; a BadImageError says why not."""
+    """Return the file's bytes. Raises BadImageError with the reason."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -54,7 +56,7 @@ def read_file(path: Path) -> bytes:
 
 
 def exif_orientation(content: bytes) -> int:
-    """Return 1 to 8, how the stored image is to be turned for viewing (see ``turn``); 1 if the file does not say."""
+    """Return the EXIF orientation, 1 to 8, of a file's ``content`` (see ``turn``); 1 if it has none."""
     try:
         with Image.open(io.BytesIO(content)) as image:
             return orientation_of(image)
@@ -63,18 +65,18 @@ def exif_orientation(content: bytes) -> int:
 
 
 def orientation_of(image: Image.Image) -> int:
-    """Return the EXIF orientation, 1 to 8, of an image that Pillow has opened."""
-    if "exif" not in image.info:  # for other files Pillow would look for it in the whole image
+    """Return the EXIF orientation, 1 to 8, of an image that Pillow has opened; 1 if it has none."""
+    if "exif" not in image.info:  # without this, Pillow would search some files to their end
         return 1
     try:
-        found = image.getexif().get(EXIF_ORIENTATION, 1)
-    except Exception:  # Pillow raises all sorts of errors for damaged EXIF data, which the pixels do not depend on
+        orientation = image.getexif().get(EXIF_ORIENTATION, 1)
+    except Exception:  # Pillow raises many kinds of errors for damaged EXIF data; the pixels do not depend on them
         return 1
-    return found if found in range(1, 9) else 1
+    return orientation if orientation in range(1, 9) else 1
 
 
 def turn(image: np.ndarray, orientation: int) -> np.ndarray:
-    """Turn and mirror ``image`` (H, W, 3) as EXIF's orientation 1 to 8 says; from 5 on height and width change places."""
+    """Rotate and mirror ``image`` (H, W, 3) upright from the EXIF ``orientation``, 1 to 8. From 5 on, H and W swap."""
     if orientation >= 5:
         image = image.transpose(1, 0, 2)
     if orientation in (2, 3, 6, 7):
@@ -85,26 +87,28 @@ def turn(image: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def is_cut_jpeg(content: bytes) -> bool:
-    """Whether this is a JPEG file without its end, which OpenCV would quietly fill up with gray."""
+    """Return True for a JPEG file without its end, which OpenCV would fill up with gray without a warning."""
     if not content.startswith(JPEG_START):
         return False
-    # Behind the header: a thumbnail in one of its segments has an end marker of its own.
+    # Search behind the header: a thumbnail in one of its segments has its own end marker.
     header_end = max((end for _, _, end in _segments(content)), default=2)
     return content.find(JPEG_END, header_end) < 0
 
 
 def jpeg_size(content: bytes) -> tuple[int, int]:
-    """Return the stored height and width that a JPEG file's header gives; (0, 0) if there is none."""
+    """Return the stored height and width from a JPEG file's header; (0, 0) if it has none."""
     for kind, start, _ in _segments(content):
         if kind in JPEG_SIZES:  # length (2 bytes), bits (1), height (2), width (2)
-            return int.from_bytes(content[start + 3 : start + 5], "big"), int.from_bytes(
-                content[start + 5 : start + 7], "big"
-            )
+            height, width = content[start + 3 : start + 5], content[start + 5 : start + 7]
+            return int.from_bytes(height, "big"), int.from_bytes(width, "big")
     return 0, 0
 
 
 def _segments(content: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield kind, start (of the length) and end of a JPEG header's segments, each 0xFF, kind, length, content."""
+    """Yield the segments of a JPEG header: kind, start (of the length field) and end.
+
+    A segment is 0xFF, its kind (1 byte), its length (2 bytes, itself included) and its content.
+    """
     position = 2
     while position + 4 <= len(content) and content[position] == 0xFF and content[position + 1] != JPEG_SCAN:
         kind = content[position + 1]

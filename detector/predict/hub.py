@@ -1,4 +1,4 @@
-"""Sharing detectors on the Hugging Face Hub; needs ``pip install lightning-dyn-detector[hub]``."""
+"""Share detectors on the Hugging Face Hub; needs ``pip install lightning-dyn-detector[hub]``."""
 
 import json
 from pathlib import Path
@@ -17,25 +17,25 @@ WEIGHTS_FILE = "model.safetensors"
 
 
 class HubPredictor(Predictor, ModelHubMixin):
-    """A Predictor that can be pushed to the Hub and loaded from there, with a model card filled from its run.
+    """A Predictor that can be pushed to the Hub and loaded from there, with a model card made from its metadata.
 
     ``HubPredictor.from_file("best.ckpt").push_to_hub("me/cells")``, then ``HubPredictor.from_pretrained("me/cells")``.
-    Both ends use safetensors; ``save_pretrained`` and ``from_pretrained`` work on folders, too, without a network.
+    Weights travel as safetensors. ``save_pretrained`` and ``from_pretrained`` also work on folders, without a network.
     """
 
     def __init__(self, model: Detector, info: WeightsInfo, branch: BranchName = "one2one", source: str = "") -> None:
-        # The mixin fills arguments from config.json by their names, so there is none called image_size here.
+        # No argument image_size: the mixin would set it from the entry of that name in config.json.
         super().__init__(model, info, branch, source)
 
     @classmethod
     def from_file(cls, path: str | Path) -> Self:
-        """Take any file that ``load_detector`` takes."""
-        found = load_detector(path)
-        return cls(found.model, found.info, found.branch, found.source)
+        """Load any file that ``load_detector`` takes."""
+        predictor = load_detector(path)
+        return cls(predictor.model, predictor.info, predictor.branch, predictor.source)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         save_weights(save_directory / WEIGHTS_FILE, self.model.state_dict(), self.info)
-        # For people, and the Hub's count of downloads; loading reads what is in the weights file.
+        # config.json is for readers and the Hub's count of downloads; loading takes the metadata from the weights file.
         (save_directory / "config.json").write_text(json.dumps(metadata(self.info), indent=1) + "\n")
 
     @classmethod
@@ -63,7 +63,7 @@ class HubPredictor(Predictor, ModelHubMixin):
         return cls.from_file(path)
 
     def generate_model_card(self, **_: Any) -> ModelCard:
-        """Return the card: what the weights are, what they are worth, where they come from, and how to use them."""
+        """Return the model card: variant, provenance, license, metrics, classes and an example."""
         info = self.info
         data = ModelCardData(
             license=info.license.split()[0].lower() if info.license else None,
@@ -79,14 +79,14 @@ def card_text(predictor: Predictor) -> str:
     info = predictor.info
     height, width = predictor.image_size
     classes = "\n".join(f"| {i} | {name} |" for i, name in zip(predictor.category_ids, predictor.class_names))
-    numbers = "\n".join(f"| {name} | {value:.4f} |" for name, value in info.metrics.items())
-    results = f"| | pycocotools |\n|---|---|\n{numbers}" if numbers else "None are recorded in the checkpoint."
+    metrics = "\n".join(f"| {name} | {value:.4f} |" for name, value in info.metrics.items())
+    results = f"| | pycocotools |\n|---|---|\n{metrics}" if metrics else "None are recorded in the checkpoint."
     return f"""# {info.variant}, {plural(len(predictor.class_names), "class", "classes")}
 
 An object detector of lightning-dyn-detector: {info.variant}, network input {height} x {width} pixels (height x width).
 
-- Where it comes from: {info.provenance}
-- License of the weights: {info.license or "not stated by who trained them"}
+- Provenance: {info.provenance}
+- License of the weights: {info.license or "not stated"}
 
 ## Results on the validation set
 
@@ -104,6 +104,6 @@ An object detector of lightning-dyn-detector: {info.variant}, network input {hei
 from detector.predict.hub import HubPredictor
 
 predictor = HubPredictor.from_pretrained("this/repository")
-(found,) = predictor("image.jpg")
+(detections,) = predictor("image.jpg")
 ```
 """

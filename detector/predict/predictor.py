@@ -1,4 +1,4 @@
-"""A trained detector, ready to use: whatever it was saved in, on whatever images."""
+"""Load a trained detector from any weights file and run it on images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from detector.weights.load import build_from
 if TYPE_CHECKING:
     import supervision
 
-DEFAULT_SIZE = (640, 640)  # where the file does not know what its weights were trained at
+DEFAULT_SIZE = (640, 640)  # if the weights file has no image size
 Image = str | Path | np.ndarray | Tensor | PIL.Image.Image
 
 
@@ -36,13 +36,13 @@ class Detections:
     scores: Tensor  # (N,) in 0..1
     labels: Tensor  # (N,) int64, 0..C-1
     names: list[str]  # N class names
-    category_ids: list[int]  # N ids of the annotations that were trained on
+    category_ids: list[int]  # N category ids of the training annotations
 
     def __len__(self) -> int:
         return len(self.scores)
 
     def to_torchvision(self) -> dict[str, Tensor]:
-        """Return ``boxes``, ``scores`` and ``labels`` as torchvision's detectors do; labels count from 0."""
+        """Return ``boxes``, ``scores`` and ``labels`` as torchvision's detectors return them, but labels count from 0."""
         return {"boxes": self.boxes, "scores": self.scores, "labels": self.labels}
 
     def to_supervision(self) -> "supervision.Detections":
@@ -58,11 +58,11 @@ class Detections:
 
 
 class Predictor:
-    """A plain Detector with what is needed to use it: class names, ids, input size, and where it came from.
+    """A detector with its class names, category ids, input size and branch: images in, ``Detections`` out.
 
     ``model`` is an ordinary module, which is put into evaluation mode: move it to another device or precision with
-    ``predictor.model.to(...)``. ``image_size`` (height, width), or one side of a square, is that of the network input; by
-    default the one of training.
+    ``predictor.model.to(...)``. ``image_size`` is the size of the network input, (height, width) or one side of a square,
+    multiples of the largest stride; by default the size of training. ``source`` names the weights file.
     """
 
     def __init__(
@@ -78,7 +78,10 @@ class Predictor:
         num_classes = getattr(model.head, branch).cls[0][-1].out_channels
         self.class_names = info.class_names or [f"class {label}" for label in range(num_classes)]
         self.category_ids = info.category_ids or list(range(num_classes))
-        self.image_size = _checked_size(image_size or info.image_size or DEFAULT_SIZE, model.strides[-1])
+        self.image_size = height, width = as_size(image_size or info.image_size or DEFAULT_SIZE)
+        stride = model.strides[-1]
+        if height % stride or width % stride:
+            raise ValueError(f"image_size is {height} x {width} (height x width); both must be multiples of {stride}")
 
     @torch.inference_mode()
     def __call__(
@@ -91,18 +94,18 @@ class Predictor:
         batch_size: int = 8,
         branch: BranchName | None = None,
     ) -> list[Detections]:
-        """Find the objects of images, one ``Detections`` each.
+        """Detect objects in images of any sizes; return one ``Detections`` per image.
 
         Args:
-            images: images, of any sizes. An image is a file or PIL's, turned as its EXIF data say; an array (H, W),
-                (H, W, 3) or (H, W, 4), RGB, uint8 or uint16; or a tensor (3, H, W), uint8 or floating point in 0..1.
-                Transparency is left out.
+            images: one image or several. An image is a path or a PIL image, rotated as its EXIF data require; an array
+                (H, W), (H, W, 3) or (H, W, 4), RGB, uint8 or uint16; or a tensor (3, H, W), uint8 or floating point in
+                0..1. Transparency is dropped.
             score_threshold: scores must exceed it.
-            max_detections: at most so many objects an image, the best.
-            classes: names or labels of the classes to look for, before anything is ranked; default: all.
-            iou_threshold: of NMS, which the branch ``one2many`` needs.
-            batch_size: so many images go through the network at a time, which changes nothing but time and memory.
-            branch: the one to answer, ``"one2one"`` or ``"one2many"``; default: the predictor's own.
+            max_detections: at most this number of objects per image, the best ones.
+            classes: names or labels of the classes to detect; default: all. Applied before ranking.
+            iou_threshold: for NMS, which the branch ``one2many`` needs.
+            batch_size: images per batch. It changes time and memory, not the detections.
+            branch: ``"one2one"`` or ``"one2many"``; default: the predictor's branch.
 
         Raises ValueError for anything else.
         """
@@ -115,46 +118,48 @@ class Predictor:
         _check_branch(self.model, branch)
         images = [images] if isinstance(images, Image) else list(images)
         labels = None if classes is None else self.labels_of(classes)
-        found: list[Detections] = []
+        detections: list[Detections] = []
         for start in range(0, len(images), batch_size):
-            batch, places = self.prepare([as_array(image) for image in images[start : start + batch_size]])
-            answers = self.model.detect(batch, branch, score_threshold, max_detections, iou_threshold, labels)
-            found += [self.detections(answer, place) for answer, place in zip(answers, places, strict=True)]
-        return found
+            batch, placements = self.prepare([as_array(image) for image in images[start : start + batch_size]])
+            outputs = self.model.detect(batch, branch, score_threshold, max_detections, iou_threshold, labels)
+            for output, placement in zip(outputs, placements, strict=True):
+                detections.append(self.detections(output, placement))
+        return detections
 
     def prepare(self, images: Sequence[np.ndarray]) -> tuple[Tensor, list[Letterbox]]:
-        """Return the network input (B, 3, H, W) made of ``images``, each (h, w, 3) uint8 RGB, and where each lies on it."""
-        canvases, places = zip(*(letterbox(image, self.image_size) for image in images), strict=True)
+        """Letterbox ``images``, each (h, w, 3) uint8 RGB. Returns the network input (B, 3, H, W) and B placements."""
+        canvases, placements = zip(*(letterbox(image, self.image_size) for image in images), strict=True)
         weight = next(self.model.parameters())
         batch = torch.from_numpy(np.stack(canvases)).permute(0, 3, 1, 2).to(weight.device)
-        return network_input(batch, weight.dtype), list(places)
+        return network_input(batch, weight.dtype), list(placements)
 
-    def detections(self, found: DetectionDict, place: Letterbox) -> Detections:
-        """Return what was ``found`` on the network input in pixels of the image, with the classes' names and ids.
+    def detections(self, output: DetectionDict, placement: Letterbox) -> Detections:
+        """Map the ``output`` for one image from the network input to the image, and add class names and category ids.
 
-        Boxes without area in the image, which a network that has learned little may give, are left out.
+        Boxes without area in the image are dropped: a network that has learned little may give some.
         """
-        boxes = to_original(found["boxes"].cpu(), place)
+        boxes = to_original(output["boxes"].cpu(), placement)
         has_area = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
-        labels = found["labels"].cpu()[has_area]
+        labels = output["labels"].cpu()[has_area]
         return Detections(
             boxes=boxes[has_area],
-            scores=found["scores"].cpu()[has_area],
+            scores=output["scores"].cpu()[has_area],
             labels=labels,
             names=[self.class_names[label] for label in labels.tolist()],
             category_ids=[self.category_ids[label] for label in labels.tolist()],
         )
 
     def labels_of(self, classes: Sequence[str | int]) -> list[int]:
-        """Return the labels of ``classes``, given by name or label; a ValueError lists the classes there are."""
-        names = dict(zip(self.class_names, range(len(self.class_names))))
-        labels = [names.get(c, -1) if isinstance(c, str) else c for c in classes]
-        if unknown := [c for c, label in zip(classes, labels) if not 0 <= label < len(self.class_names)] or not labels:
-            raise ValueError(f"no class {unknown}; choose some of: {', '.join(names)}")
+        """Return the labels of ``classes``, given by name or label. Raises ValueError for unknown classes, and for none."""
+        label_by_name = {name: label for label, name in enumerate(self.class_names)}
+        labels = [label_by_name.get(name, -1) if isinstance(name, str) else name for name in classes]
+        unknown = [name for name, label in zip(classes, labels) if not 0 <= label < len(self.class_names)]
+        if unknown or not labels:
+            raise ValueError(f"no class {unknown or 'is given'}; choose some of: {', '.join(label_by_name)}")
         return labels
 
     def deploy(self) -> "Predictor":
-        """Return one for inference alone, on the same device: its branch only, normalization folded, channels last."""
+        """Return a predictor for inference only, on the same device: one branch, normalization folded, channels last."""
         model = self.model.deploy(self.branch).to(memory_format=torch.channels_last)
         return Predictor(model, self.info, self.branch, self.source, self.image_size)
 
@@ -162,17 +167,12 @@ class Predictor:
 def load_detector(path: str | Path, branch: BranchName = "one2one", image_size: int | Size | None = None) -> Predictor:
     """Load a detector from a checkpoint of ours, a ``.safetensors``, or a ``.pt`` of the public reference.
 
-    Variant, class names and input size come from the file, nothing in which is run. ``branch`` decides how images are
-    answered: ``"one2one"`` without NMS, ``"one2many"`` with. ``image_size``: see ``Predictor``. Raises ValueError, with file
-    and reason, for other files.
+    Variant, class names and input size come from the file; no code in the file is run. ``branch`` is the one that predicts:
+    ``"one2one"`` without NMS, ``"one2many"`` with NMS. ``image_size``: see ``Predictor``. Raises ValueError, with path and
+    reason, for other files.
     """
     weights = read_weights(path)
     return Predictor(build_from(weights), weights.info, branch, f"{weights.path} ({weights.kind})", image_size)
-
-
-def _check_branch(model: Detector, branch: str) -> None:
-    if branch not in BRANCHES or getattr(model.head, branch) is None:
-        raise ValueError(f"the detector has no branch {branch!r}; choose one2one or one2many, if it has not been deployed")
 
 
 def as_array(image: Image) -> np.ndarray:
@@ -187,23 +187,19 @@ def as_array(image: Image) -> np.ndarray:
         raise ValueError(
             f"an image is a {type(image).__name__}; expected a path, an array (numpy.asarray makes one) or a tensor"
         )
-    shape, dtype = tuple(image.shape), image.dtype
-    if isinstance(image, Tensor) and image.ndim == 3:
-        image = _tensor_as_array(image)
-    elif image.ndim == 2 and not isinstance(image, Tensor):
-        image = image[..., None]
-    if image.dtype == np.uint16:
-        image = (image >> 8).astype(np.uint8)  # as decoders do
-    if image.ndim != 3 or image.shape[2] not in (1, 3, 4) or image.dtype != np.uint8 or not image.size:
-        raise ValueError(
-            f"the image is {dtype} of shape {shape}; expected an array (height, width), (height, width, 3) or (height, "
-            "width, 4), RGB, uint8 or uint16, or a tensor (3, height, width), uint8 or floating point in 0..1; several "
-            "images go into a list"
-        )
-    return np.ascontiguousarray(image.repeat(3, axis=2) if image.shape[2] == 1 else image[..., :3])
+    pixels = _tensor_as_array(image) if isinstance(image, Tensor) else image
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
+    if pixels.dtype == np.uint16:
+        pixels = (pixels >> 8).astype(np.uint8)  # as image decoders do
+    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4) or pixels.dtype != np.uint8 or not pixels.size:
+        raise _unsupported(image)
+    return np.ascontiguousarray(pixels.repeat(3, axis=2) if pixels.shape[2] == 1 else pixels[..., :3])
 
 
 def _tensor_as_array(image: Tensor) -> np.ndarray:
+    if image.ndim != 3:
+        raise _unsupported(image)
     image = image.detach().cpu()
     if image.is_floating_point():
         if image.numel() and not image.max() <= 2:  # resizing may overshoot 1 a little
@@ -212,8 +208,16 @@ def _tensor_as_array(image: Tensor) -> np.ndarray:
     return image.movedim(0, -1).numpy()
 
 
-def _checked_size(size: int | Size, stride: int) -> Size:
-    height, width = as_size(size)
-    if min(height, width) < stride or height % stride or width % stride:
-        raise ValueError(f"image_size is {height} x {width} (height x width); both must be multiples of {stride}")
-    return height, width
+def _unsupported(image: np.ndarray | Tensor) -> ValueError:
+    return ValueError(
+        f"the image is {image.dtype} of shape {tuple(image.shape)}; expected an array (height, width), (height, width, 3) "
+        "or (height, width, 4), RGB, uint8 or uint16, or a tensor (3, height, width), uint8 or floating point in 0..1; "
+        "several images go into a list"
+    )
+
+
+def _check_branch(model: Detector, branch: str) -> None:
+    if branch not in BRANCHES or getattr(model.head, branch) is None:
+        raise ValueError(
+            f"the detector has no branch {branch!r}; choose one2one or one2many (a deployed detector has only one of them)"
+        )

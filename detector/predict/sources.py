@@ -1,4 +1,4 @@
-"""What a user means by files, folders, patterns and videos: images, one after the other."""
+"""Images and video frames from files, folders and patterns."""
 
 import glob
 from collections.abc import Iterator, Sequence
@@ -8,88 +8,93 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from detector.imaging.read import BadImageError, read_upright
+from detector.imaging.read import IMAGE_SUFFIXES, BadImageError, read_upright
 from detector.text import plural
 
-IMAGES = {".bmp", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-VIDEOS = {".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"}
+VIDEO_SUFFIXES = (".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
+DEFAULT_FRAME_RATE = 25.0  # for videos whose headers lack it
 
 
 @dataclass(frozen=True)
-class Source:
+class MediaFile:
     """An image file or a video."""
 
     path: Path
-    name: Path  # its own within the run: relative to the folder that was given, else the name of the file
-    frames: int | None = None  # of a video, as its header says; None: an image
-    rate: float = 0.0  # frames a second of a video
+    name: Path  # unique among the sources: relative to the given folder, or the name of the given file
+    num_frames: int | None = None  # of a video, by its header; None: an image
+    frame_rate: float = 0.0  # of a video, in frames per second
+
+    @property
+    def is_video(self) -> bool:
+        """True for a video, False for an image."""
+        return self.num_frames is not None
 
 
 @dataclass(frozen=True)
 class Frame:
     """An image, or one frame of a video."""
 
-    source: Source
+    file: MediaFile
     image: np.ndarray  # (H, W, 3) uint8 RGB, upright
     number: int = 0  # of the frame in its video, from 0
 
 
 @dataclass
 class Sources:
-    """The images and videos found, and what is wrong with others; that list grows while frames are read."""
+    """The images and videos to read, in order. ``unreadable`` grows while ``frames`` reads them."""
 
-    found: list[Source] = field(default_factory=list)
-    unreadable: list[str] = field(default_factory=list)  # inputs that were asked for, each with the reason
-    left_out: list[Path] = field(default_factory=list)  # files in folders that are neither, by their names
+    files: list[MediaFile] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)  # a message for each input that cannot be read
+    left_out: list[Path] = field(default_factory=list)  # files in folders whose suffix is not of an image or a video
 
     @property
     def num_frames(self) -> int:
-        """The number of frames expected; headers of videos do not always know."""
-        return sum(1 if source.frames is None else source.frames for source in self.found)
+        """The expected number of images and frames. Some video headers give a wrong number."""
+        return sum(file.num_frames if file.is_video else 1 for file in self.files)
 
     def frames(self) -> Iterator[Frame]:
-        """Read one after the other; what cannot be read is added to ``unreadable`` and skipped."""
-        for source in self.found:
+        """Read and yield one frame after the other. Files that cannot be read are added to ``unreadable`` and skipped."""
+        for file in self.files:
             try:
-                if source.frames is None:
-                    yield Frame(source, read_upright(source.path))
+                if file.is_video:
+                    yield from _video_frames(file)
                 else:
-                    yield from _video_frames(source)
+                    yield Frame(file, read_upright(file.path))
             except BadImageError as error:
                 self.unreadable.append(str(error))
 
 
-def find_sources(given: Sequence[str]) -> Sources:
-    """Return what ``given`` names: files, folders (with all below), patterns such as ``"scans/**/*.png"``, videos.
+def find_sources(inputs: Sequence[str]) -> Sources:
+    """Find the images and videos of ``inputs``: files, folders with their subfolders, patterns as ``"scans/**/*.png"``.
 
-    A file is looked at once, however often it is named. A file named by itself is a video if its suffix says so, else a
-    image. Raises ValueError if nothing of it can be read.
+    Each file is taken once, even if several inputs contain it. A file given by its own path is a video if it has a video
+    suffix, else an image. Raises ValueError if there is nothing to read.
     """
     sources = Sources()
     names: set[Path] = set()
-    seen: set[Path] = set()
-    for path, folder in _expand(given, sources):
-        if (key := path.resolve()) in seen:
+    resolved_paths: set[Path] = set()
+    for path, folder in _expand(inputs, sources):
+        if (resolved := path.resolve()) in resolved_paths:
             continue
-        seen.add(key)
+        resolved_paths.add(resolved)
         suffix = path.suffix.lower()
-        if folder is not None and suffix not in IMAGES | VIDEOS:
+        if folder is not None and suffix not in IMAGE_SUFFIXES + VIDEO_SUFFIXES:
             sources.left_out.append(path)
             continue
-        name = _unused(path.relative_to(folder) if folder else Path(path.name), names)
+        name = _unique_name(path.relative_to(folder) if folder else Path(path.name), names)
         try:
-            sources.found.append(_video(path, name) if suffix in VIDEOS else Source(path, name))
+            sources.files.append(_video(path, name) if suffix in VIDEO_SUFFIXES else MediaFile(path, name))
         except BadImageError as error:
             sources.unreadable.append(str(error))
-    if not sources.found:
-        reasons = sources.unreadable or [f"no images or videos in {', '.join(given)}"]
-        raise ValueError("nothing to look at: " + "; ".join(reasons))
+    if not sources.files:
+        reasons = sources.unreadable or [f"no images or videos in {', '.join(inputs)}"]
+        raise ValueError("nothing to read: " + "; ".join(reasons))
     return sources
 
 
-def _expand(given: Sequence[str], sources: Sources) -> Iterator[tuple[Path, Path | None]]:
-    """Yield the files that are meant, each with the folder that was given, if one was."""
-    for text in given:
+def _expand(inputs: Sequence[str], sources: Sources) -> Iterator[tuple[Path, Path | None]]:
+    """Yield the path of each file, and the given folder that contains it (None for a file or a match of a pattern)."""
+    for text in inputs:
         paths = [Path(text)]
         if not paths[0].exists():
             paths = [Path(match) for match in sorted(glob.glob(text, recursive=True))]
@@ -102,40 +107,40 @@ def _expand(given: Sequence[str], sources: Sources) -> Iterator[tuple[Path, Path
                 yield path, None
 
 
-def _unused(name: Path, names: set[Path]) -> Path:
-    """Return ``name``, with a number if files of it would be confused with those of one before, and note it."""
-    number, free = 1, name
-    while free.with_suffix("") in names:
+def _unique_name(name: Path, names: set[Path]) -> Path:
+    """Return ``name``, with a number if ``names`` has its stem already, and add the stem to ``names``."""
+    number, unique = 1, name
+    while unique.with_suffix("") in names:
         number += 1
-        free = name.with_stem(f"{name.stem}-{number}")
-    names.add(free.with_suffix(""))
-    return free
+        unique = name.with_stem(f"{name.stem}-{number}")
+    names.add(unique.with_suffix(""))
+    return unique
 
 
-def _video(path: Path, name: Path) -> Source:
-    capture = _open(path)
-    frames, rate = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), capture.get(cv2.CAP_PROP_FPS)
+def _video(path: Path, name: Path) -> MediaFile:
+    capture = _open_video(path)
+    num_frames, rate = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), capture.get(cv2.CAP_PROP_FPS)
     capture.release()
-    return Source(path, name, max(frames, 0), rate if 0 < rate < 1000 else 25.0)  # some headers lack the rate
+    return MediaFile(path, name, max(num_frames, 0), rate if 0 < rate < 1000 else DEFAULT_FRAME_RATE)
 
 
-def _open(path: Path) -> cv2.VideoCapture:
+def _open_video(path: Path) -> cv2.VideoCapture:
     capture = cv2.VideoCapture(str(path))
     if not capture.isOpened():
         raise BadImageError(f"{path}: is not a video that OpenCV can read; convert it, for instance to H.264 in .mp4")
     return capture
 
 
-def _video_frames(source: Source) -> Iterator[Frame]:
-    capture, number = _open(source.path), 0
+def _video_frames(file: MediaFile) -> Iterator[Frame]:
+    capture, number = _open_video(file.path), 0
     try:
         while True:
-            whole, image = capture.read()
-            if not whole:
+            success, image = capture.read()
+            if not success:
                 break
-            yield Frame(source, cv2.cvtColor(image, cv2.COLOR_BGR2RGB), number)
+            yield Frame(file, cv2.cvtColor(image, cv2.COLOR_BGR2RGB), number)
             number += 1
     finally:
         capture.release()
-    if number == 0 or source.frames - number > source.rate:  # the header's count may be an estimate
-        raise BadImageError(f"{source.path}: ends after {number} of {plural(source.frames, 'frame')}; restore the file")
+    if number == 0 or file.num_frames - number > file.frame_rate:  # the header's count may be an estimate
+        raise BadImageError(f"{file.path}: ends after {number} of {plural(file.num_frames, 'frame')}; restore the file")

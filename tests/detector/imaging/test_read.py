@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from detector.imaging.read import BadImageError, is_cut_jpeg, read_upright, turn
+from detector.imaging.read import IMAGE_SUFFIXES, BadImageError, is_cut_jpeg, read_upright, turn
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -18,6 +18,19 @@ def test_images_are_turned_as_pillow_does(orientation: int) -> None:
     np.testing.assert_array_equal(turn(pixels, orientation), np.asarray(ImageOps.exif_transpose(image)))
 
 
+@pytest.mark.parametrize("suffix", IMAGE_SUFFIXES)
+def test_opencv_and_pillow_read_every_suffix(tmp_path: Path, suffix: str) -> None:
+    """Prediction decodes with OpenCV; the YOLO reader takes sizes from Pillow."""
+    path = tmp_path / f"a{suffix}"
+    mode = "L" if suffix == ".pgm" else "RGB"
+    Image.new(mode, (30, 20), 200 if mode == "L" else (200, 100, 50)).save(path)
+    assert Image.open(path).size == (30, 20)
+    image = read_upright(path)
+    assert image.shape == (20, 30, 3)
+    expected = (200, 200, 200) if mode == "L" else (200, 100, 50)
+    assert np.abs(image.astype(int) - expected).max() <= 3
+
+
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
 def test_files_are_turned_upright(tmp_path: Path, suffix: str) -> None:
     pixels = np.zeros((20, 30, 3), np.uint8)
@@ -26,9 +39,9 @@ def test_files_are_turned_upright(tmp_path: Path, suffix: str) -> None:
     exif[0x0112] = 6
     path = tmp_path / f"a.{suffix}"
     Image.fromarray(pixels).save(path, exif=exif, quality=98)
-    found = read_upright(path)
-    assert found.shape == (30, 20, 3)
-    assert found[15, 15, 0] > 240 > 20 > found[15, 5, 0]  # red on the right
+    image = read_upright(path)
+    assert image.shape == (30, 20, 3)
+    assert image[15, 15, 0] > 240 > 20 > image[15, 5, 0]  # red on the right
 
 
 def test_a_jpeg_without_its_end_is_bad(tmp_path: Path) -> None:

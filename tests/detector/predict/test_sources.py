@@ -31,12 +31,12 @@ def test_everything_is_found_once(tmp_path: Path) -> None:
     write_video(tmp_path / "c.avi")
     (tmp_path / "notes.txt").touch()
     sources = find_sources([str(tmp_path / "a.png"), str(tmp_path), str(tmp_path / "**" / "*.png"), str(tmp_path / "deep")])
-    names = [source.name.as_posix() for source in sources.found]
+    names = [source.name.as_posix() for source in sources.files]
     assert names == ["a.png", "c.avi", "deep/a.png", "deep/b.JPG"]
     assert sources.left_out == [tmp_path / "notes.txt"]
     assert not sources.unreadable
     assert sources.num_frames == 8
-    assert [(f.source.name.name, f.number) for f in sources.frames()] == [
+    assert [(f.file.name.name, f.number) for f in sources.frames()] == [
         ("a.png", 0),
         *(("c.avi", number) for number in range(5)),
         ("a.png", 0),
@@ -46,18 +46,18 @@ def test_everything_is_found_once(tmp_path: Path) -> None:
 
 def test_a_name_with_brackets_is_a_file(tmp_path: Path) -> None:
     path = write_image(tmp_path / "scan [1].png")
-    assert [source.path for source in find_sources([str(path)]).found] == [path]
+    assert [source.path for source in find_sources([str(path)]).files] == [path]
 
 
 def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
     paths = [write_image(tmp_path / name) for name in ("x/a.png", "y/a.png", "y/a.jpg")]
-    names = [source.name.name for source in find_sources([str(path) for path in paths]).found]
+    names = [source.name.name for source in find_sources([str(path) for path in paths]).files]
     assert names == ["a.png", "a-2.png", "a-3.jpg"]
 
 
 def test_frames_are_rgb_and_videos_know_their_rate(tmp_path: Path) -> None:
     sources = find_sources([str(write_video(tmp_path / "c.avi"))])
-    assert sources.found[0].rate == 10
+    assert sources.files[0].frame_rate == 10
     last = list(sources.frames())[-1].image
     assert last.shape == (48, 64, 3)
     assert np.abs(last[10, 10].astype(int) - (160, 0, 0)).max() < 10
@@ -75,7 +75,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
         "*.jpeg",
         "b.png",
     ]
-    with pytest.raises(ValueError, match=r"nothing to look at: .*lost\.png: there is no such file"):
+    with pytest.raises(ValueError, match=r"nothing to read: .*lost\.png: there is no such file"):
         find_sources([str(tmp_path / "lost.png")])
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"no images or videos in .*empty"):
@@ -88,5 +88,5 @@ def test_a_video_that_ends_early_is_named(tmp_path: Path) -> None:
     sources = find_sources([str(path)])
     frames = len(list(sources.frames()))
     assert 0 < frames < 40
-    if sources.found[0].frames == 40:  # where the header has the count
+    if sources.files[0].num_frames == 40:  # where the header has the count
         assert "ends after" in sources.unreadable[0]

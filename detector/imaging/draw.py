@@ -69,43 +69,6 @@ def sheet(
     return canvas
 
 
-def heat_map(
-    values: np.ndarray,
-    rows: Sequence[str],
-    columns: Sequence[str],
-    limits: tuple[float, float],
-    title: str,
-    numbers: bool = True,
-    cell: tuple[int, int] = (22, 46),
-) -> np.ndarray:
-    """Return ``values`` (R, C) as an image of colored cells, ``cell`` (height, width) pixels each, with names around.
-
-    Colors run from the lower to the upper of ``limits``; NaN is left white. ``numbers`` writes the values into the cells.
-    """
-    height, width = cell if numbers else (cell[0], cell[1] // 2)
-    names = [_plain(name, i) for i, name in enumerate(rows)]
-    left = 12 + max(cv2.getTextSize(name, FONT, 0.4, 1)[0][0] for name in names)
-    across = max(left + width * len(columns), 20 + cv2.getTextSize(title, FONT, 0.42, 1)[0][0])
-    canvas = np.full((2 * height + 8 + height * len(rows), across + 8, 3), 255, dtype=np.uint8)
-    _write(canvas, title, 6, 16)
-    share = np.nan_to_num((values - limits[0]) / (limits[1] - limits[0])).clip(0, 1)
-    colors = cv2.applyColorMap((share * 255).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
-    for j, name in enumerate(columns):
-        _write(canvas, name, left + j * width + 4, 2 * height - 6)
-    for i, name in enumerate(names):
-        top = 2 * height + i * height
-        _write(canvas, name, 6, top + height - 7)
-        for j in range(len(columns)):
-            if np.isnan(values[i, j]):
-                continue
-            x = left + j * width
-            canvas[top : top + height - 1, x : x + width - 1] = colors[i, j]
-            if numbers:
-                bright = colors[i, j] @ (0.299, 0.587, 0.114) > 120
-                _write(canvas, f"{values[i, j]:.2f}", x + 6, top + height - 7, (0, 0, 0) if bright else (255, 255, 255))
-    return canvas
-
-
 def fit_longer_side(image: np.ndarray, boxes: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Return ``image`` with its longer side resized to ``size`` pixels, and ``boxes`` (N, 4) moved along."""
     ratio = size / max(image.shape[:2])
@@ -152,7 +115,3 @@ def _plain(text: str, label: int | None) -> str:
     """Return ``text`` in the letters OpenCV's font has: accents dropped; other scripts give the number of the class."""
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     return plain if plain.strip() or label is None else f"class {label}"
-
-
-def _write(image: np.ndarray, text: str, x: int, y: int, ink: Color = (30, 30, 30)) -> None:
-    cv2.putText(image, text, (x, y), FONT, 0.4, ink, 1, cv2.LINE_AA)

@@ -20,6 +20,7 @@ from xml.etree import ElementTree
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager, get_font
 from matplotlib.patches import Rectangle
@@ -256,11 +257,13 @@ def heat_map(
     axes.set_yticks(range(len(rows)), rows)
     axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
     axes.spines[:].set_visible(False)
-    axes.figure.colorbar(cells, ax=axes, fraction=0.03, pad=0.02).outline.set_visible(False)
+    width = axes.figure.get_figwidth() * 72 * axes.get_position().width
+    axes.figure.colorbar(cells, axes.inset_axes((1 + 10 / width, 0, 12 / width, 1))).outline.set_visible(False)
     for i, j in np.argwhere(np.isfinite(values)).tolist() if numbers else []:
         bright = np.dot(cells.to_rgba(values[i, j])[:3], (0.299, 0.587, 0.114)) > 0.5
         ink = "black" if bright else "white"
         axes.text(j, i, f"{values[i, j]:.2f}", color=ink, fontsize=9, ha="center", va="center_baseline")
+    _use_fonts(axes)
 
 
 def shortened(text: str, most: int = 24) -> str:
@@ -295,9 +298,13 @@ def _letters(font_file: str) -> frozenset[str]:
 def _finish(name: str, title: str, words: Iterable[str], axes: Axes) -> Plot:
     """Return the plot of ``axes``. Its title is shown in files only: a page has it as the caption."""
     axes.set_title(textwrap.fill(title, 60), x=0, ha="left", visible=False)
+    _use_fonts(axes)
+    return Plot(name, title, "; ".join(filter(None, words)), axes.figure)
+
+
+def _use_fonts(axes: Axes) -> None:
     for text in axes.figure.findobj(Text):
         text.set_fontfamily(_fonts(text.get_text())[0])
-    return Plot(name, title, "; ".join(filter(None, words)), axes.figure)
 
 
 def inline_svg(plot: Plot) -> str:
@@ -325,13 +332,15 @@ def save_plot(plot: Plot, folder: Path) -> None:
 def save_png(figure: Figure, path: Path) -> None:
     """Write ``figure`` as a PNG file, two pixels for each CSS pixel."""
     with atomic_write(path) as unfinished:
-        _save(figure, unfinished, format="png", dpi=144, pad_inches=0.1, metadata={"Software": None})
+        _save(figure, unfinished, padding=7, format="png", dpi=144, metadata={"Software": None})
 
 
-def _save(figure: Figure, to: Any, **options: Any) -> None:
+def _save(figure: Figure, to: Any, padding: float, **options: Any) -> None:
+    """Write ``figure`` with all that lies around its axes, and ``padding`` pixels more."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # see ``legible``
-        figure.savefig(to, bbox_inches="tight", **options)
+        box = figure.get_tightbbox(FigureCanvasAgg(figure).get_renderer())  # "tight" would draw the figure once more
+        figure.savefig(to, bbox_inches=box.padded(padding / 72), **options)
 
 
 def _svg(plot: Plot, background: str) -> ElementTree.Element:
@@ -341,7 +350,7 @@ def _svg(plot: Plot, background: str) -> ElementTree.Element:
     written, no_metadata = io.StringIO(), dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with plot_style():
         matplotlib.rcParams["svg.hashsalt"] = plot.name  # the ids are then always the same, and no other plot's
-        _save(plot.figure, written, format="svg", facecolor=background, pad_inches=pad / 72, metadata=no_metadata)
+        _save(plot.figure, written, pad, format="svg", facecolor=background, metadata=no_metadata)
     root = ElementTree.fromstring(written.getvalue())
     for element in list(root.iter()):
         _simplify(element)

@@ -1,4 +1,4 @@
-"""What is said of the experts, against values worked out by hand and by running each image alone."""
+"""Routing statistics against values worked out by hand and by running each image alone."""
 
 import csv
 from pathlib import Path
@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 from torch.utils.data import DataLoader
 
-from detector.callbacks.routing_log import RoutingLog, routing_map
+from detector.callbacks.routing_log import RoutingLog, routing_figure
 from detector.dynamic.conv2d import DynamicConv2d, dynamic_layers
 from detector.dynamic.routing import RoutingStatistics
 from tests.detector.dynamic.test_routing import target
@@ -100,12 +100,28 @@ def test_collapsed_and_identical_experts_are_warned_of(tmp_path: Path) -> None:
     assert "conv2.conv: its experts are alike (distance 0.000" in said[1]
 
 
-def test_a_map_without_any_object_has_the_upper_part_only() -> None:
-    statistics = RoutingStatistics({"a": 2}, num_classes=2)
-    statistics.add({"a": torch.tensor([[0.2, 0.8]])}, [target()])
-    upper = routing_map(statistics.results(), ["x", "y"])
-    statistics.add({"a": torch.tensor([[0.2, 0.8]])}, [target(1)])
-    assert routing_map(statistics.results(), ["x", "y"]).shape[0] > upper.shape[0] > 0
+def test_the_figure_without_any_object_has_the_upper_part_only() -> None:
+    statistics = RoutingStatistics({"a": 2, "b": 1}, num_classes=2)
+    statistics.add({"a": torch.tensor([[0.2, 0.8]]), "b": torch.ones(1, 1)}, [target()])
+    (upper,) = routing_figure(statistics.results(), ["x", "y"]).axes
+    assert [text.get_text() for text in upper.texts] == ["0.20", "0.80", "1.00"]
+    assert [text.get_text() for text in upper.get_yticklabels()] == [
+        "a, entropy 0.72, variation 0.000   0",
+        "b, entropy 1.00, variation 0.000   1",
+    ]
+    assert "Mean routing weight" in upper.get_title()
+
+
+def test_the_lower_part_has_the_classes_that_occur() -> None:
+    statistics = RoutingStatistics({"a": 2, "b": 1}, num_classes=3)
+    routing_weights = {"a": torch.tensor([[0.2, 0.8], [0.4, 0.6]]), "b": torch.ones(2, 1)}
+    statistics.add(routing_weights, [target(1), target(2)])
+    _, lower = routing_figure(statistics.results(), ["x", "y", "z"]).axes
+    assert [text.get_text() for text in lower.get_yticklabels()] == ["y", "z"]
+    (cells,) = lower.images
+    assert cells.get_array().tolist() == [pytest.approx([-0.1, 0.1, 0]), pytest.approx([0.1, -0.1, 0])]
+    assert cells.get_clim() == pytest.approx((-0.1, 0.1))
+    assert len(routing_figure(statistics.results(), ["x", "y", "z"], max_classes=1).axes[1].get_yticklabels()) == 1
 
 
 class Rank(L.Callback):

@@ -1,4 +1,4 @@
-"""Training runs of a benchmark, made by ``train.py``: what is measured is what its users run."""
+"""Trainings and evaluations of a benchmark, by train.py and evaluate.py: the programs that users run."""
 
 import json
 import subprocess
@@ -35,7 +35,7 @@ def run_coco_eval(arguments: list[str], checkpoint: Path, truth: Path, split: st
     folder = checkpoint.parent / f"{EVALUATION_PREFIX}{split}"
     files = {branch: folder / predictions_file(split, second) for branch, second in zip(BRANCHES, ("", BRANCHES[1]))}
     if not all(file.exists() for file in files.values()):
-        command = [sys.executable, "train.py", *arguments, "--eval", str(checkpoint), "--split", split]
+        command = [sys.executable, "evaluate.py", str(checkpoint), *arguments, "--split", split]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     ground_truth = load_ground_truth(truth)
     numbers = {}

@@ -13,7 +13,7 @@ from typing import Literal
 import cv2
 import numpy as np
 import torch
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info
 
 from data.annotations import Annotations
 from data.images import read_image, read_reduced

@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import yaml
 
 from tests.processes import processes  # noqa: F401, a fixture
 
@@ -87,6 +88,19 @@ def tiny_arguments(tiny_coco: Path) -> dict[str, Any]:
         "batch_size": 4,
         "num_workers": 0,
     }
+
+
+@pytest.fixture
+def arguments(tiny_arguments: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The options of train.py for two epochs on the tiny set. The working directory, which is set, has ``tiny.yaml``."""
+    monkeypatch.chdir(tmp_path)
+    config = {
+        "trainer": {"max_epochs": 2, "accelerator": "cpu"},
+        "model": {"variant": "dyn_n", "nominal_batch": 8},
+        "data": tiny_arguments,
+    }
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(config))
+    return ["--config", "tiny.yaml"]
 
 
 @pytest.fixture

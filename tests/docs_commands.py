@@ -16,9 +16,12 @@ from pathlib import Path
 
 import yaml
 
-import train
+from data import CocoDataModule
 from data.__main__ import parse as parse_data_command
 from detector.__main__ import build_parser
+from detector.commands.evaluate_cli import EvaluateCLI
+from detector.commands.run_cli import RunCLI
+from detector.commands.train_cli import TrainCLI
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -28,8 +31,11 @@ STAND_INS = {"configs/data/mine.yaml": "configs/data/template.yaml"}
 RUN_CONFIG = re.compile(r"runs/[\w./-]+/config[\w-]*\.yaml")
 
 
-class Parsed(train.DetectorCLI):
+class ParsedOnly(RunCLI):
     """Reads the configuration and stops there."""
+
+    def __init__(self, args: list[str]) -> None:
+        super().__init__(CocoDataModule, args)
 
     def before_instantiate_classes(self) -> None:
         pass
@@ -39,6 +45,17 @@ class Parsed(train.DetectorCLI):
 
     def after_instantiate_classes(self) -> None:
         pass
+
+
+class ParsedTraining(ParsedOnly, TrainCLI):
+    """Configuration of train.py."""
+
+
+class ParsedEvaluation(ParsedOnly, EvaluateCLI):
+    """Configuration of evaluate.py."""
+
+
+PARSERS = {"train.py": ParsedTraining, "evaluate.py": ParsedEvaluation}
 
 
 def examples(page: Path) -> Iterator[tuple[str, str]]:
@@ -76,13 +93,13 @@ def check_command(words: list[str]) -> str:
     if program == "trtexec":
         return "NVIDIA's; not checked"
     if program in ("torchrun", "srun"):  # what they start is checked, with the options of the launcher before it
-        start = next(index for index, word in enumerate(rest) if word in ("train.py", "python"))
+        start = next(index for index, word in enumerate(rest) if word in (*PARSERS, "python"))
         return check_command(rest[start:] if rest[start] == "python" else ["python", *rest[start:]])
     if program != "python":
         raise ValueError(f"{program} is not known to the check; teach it in tests/docs_commands.py")
     rest = [_stand_in(word) for word in rest]
-    if rest[0] == "train.py":
-        _accept_help(Parsed, rest[1:])
+    if rest[0] in PARSERS:
+        _accept_help(PARSERS[rest[0]], rest[1:])
     elif rest[:2] == ["-m", "detector"]:
         build_parser().parse_args(rest[2:])
     elif rest[:2] == ["-m", "data"]:
@@ -150,7 +167,7 @@ def check_yaml(text: str) -> str:
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         file.write(text)
         file.flush()
-        Parsed(["--config", file.name])
+        ParsedTraining(["--config", file.name])
     return "parsed as a configuration"
 
 

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import torch
 
+import evaluate
 import train
 from data import CocoDataModule
 from detector import DetectorModule, build_detector
 from detector.batch import Batch
 from detector.callbacks.coco_evaluation import CocoEvaluation
 from detector.callbacks.ema import RampedEMA
+from detector.commands.run_cli import filter_warnings
 from tests.detector.network.test_model import OURS, summary
 from tests.detector.training.test_module import trainer as plain_trainer
 from tests.processes import Processes
@@ -63,7 +65,7 @@ def test_the_start_on_real_images(variant: str, tiny_arguments: Arguments, tmp_p
 def test_nothing_there_and_nothing_found(
     tiny_arguments: Arguments, edit_json: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """train.py and --eval on a set without objects, whose scores never reach the threshold: everything is written."""
+    """train.py and evaluate.py on a set without objects, whose scores never reach the threshold: everything is written."""
     monkeypatch.chdir(tmp_path)
     for split in ("train", "val"):
         edit_json(split, lambda content: content.update(annotations=[]))
@@ -72,7 +74,7 @@ def test_nothing_there_and_nothing_found(
     arguments += ["--evaluation.score_threshold=1.0", "--trainer.max_epochs=1", "--trainer.accelerator=cpu"]
     train.main([*arguments, "--run_dir", "run"])
     for split in ("val", "test"):
-        train.main([*arguments, "--eval", "run/last.ckpt", "--split", split])
+        evaluate.main(["run/last.ckpt", *arguments, "--split", split])
     for folder, split in (("run", "val"), ("run/eval_val", "val"), ("run/eval_test", "test")):
         suffix = "_test" if split == "test" else ""
         for branch in ("", "_one2many"):
@@ -129,7 +131,7 @@ class Witness(L.Callback):
         self.catching = warnings.catch_warnings(record=True)
         self.warnings = self.catching.__enter__()
         warnings.simplefilter("always")
-        train.filter_warnings()  # what train.py keeps out of its log
+        filter_warnings()  # as train.py does
 
     def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Batch, index: int) -> None:
         self.seen["train"] += [target["image_id"] for target in batch["targets"]]

@@ -1,4 +1,4 @@
-"""train.py as people use it: train, look, resume, evaluate, and every way to get the configuration wrong."""
+"""train.py and evaluate.py as users run them: train, look, resume, evaluate, and wrong configurations."""
 
 import csv
 import json
@@ -17,26 +17,18 @@ import yaml
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+import evaluate
 import train
+from data import CocoDataModule
 from detector import DetectorModule, build_detector, load_detector
 from detector.__main__ import main as detector_command
+from detector.commands import run_cli
+from detector.commands.train_cli import TrainCLI
+from detector.training import batch_size
 from tests.detector.reference_files import some_weights, write_checkpoint
-from tests.docs_commands import Parsed
+from tests.docs_commands import ParsedTraining
 
 CONFIGS = Path(train.__file__).parent / "configs"
-
-
-@pytest.fixture
-def arguments(tiny_arguments: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The command line of a run of two epochs on the tiny set, in a working directory of its own."""
-    monkeypatch.chdir(tmp_path)
-    config = {
-        "trainer": {"max_epochs": 2, "accelerator": "cpu"},
-        "model": {"variant": "dyn_n", "nominal_batch": 8},
-        "data": tiny_arguments,
-    }
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(config))
-    return ["--config", "tiny.yaml"]
 
 
 def offline_ap(ground_truth: Path, predictions: Path) -> float:
@@ -109,7 +101,7 @@ def test_train_evaluate_and_resume(
 
     # With the run's own config.yaml its run_dir is given, too, whose files must stay as they are. What is judged is what is
     # in the checkpoint, whatever the configuration says.
-    train.main([*arguments, "--run_dir", str(run), "--eval", str(run / "best.ckpt"), "--model.variant", "yolo26_n"])
+    evaluate.main([str(run / "best.ckpt"), *arguments, "--run_dir", str(run), "--model.variant", "yolo26_n"])
     assert "is a dyn_n: model.variant yolo26_n is not used" in caplog.text
     assert yaml.safe_load((run / "eval_val" / "evaluation.yaml").read_text())["model"]["variant"] == "dyn_n"
     recorded = yaml.safe_load((run / "eval_val" / "evaluation.yaml").read_text())
@@ -127,7 +119,7 @@ def test_train_evaluate_and_resume(
         best["hyper_parameters"][name].reverse()
     torch.save(best, "other_order.ckpt")
     with pytest.raises(SystemExit, match=r"knows the classes .*'blue'.* but the data have"):
-        train.main([*arguments, "--eval", "other_order.ckpt"])
+        evaluate.main(["other_order.ckpt", *arguments])
 
     record = json.loads((run / "run.json").read_text())
     assert record["packages"]["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
@@ -151,7 +143,7 @@ def test_train_evaluate_and_resume(
     train.main([*arguments, "--ckpt_path", str(run / "last.ckpt"), "--trainer.max_epochs", "3"])
     assert "is from the end of a run of 3 epochs: nothing is left to train" in caplog.text
 
-    train.main(["--config", str(run / "config-2.yaml"), "--eval", str(run / "best.ckpt"), "--run_dir", "judged"])
+    evaluate.main([str(run / "best.ckpt"), "--config", str(run / "config-2.yaml"), "--run_dir", "judged"])
     assert Path("judged/predictions.json").is_file()  # though that configuration says what to resume from
 
     for extra, message in (
@@ -212,7 +204,7 @@ def test_a_slurm_job_that_is_queued_again_goes_on(
 
 def test_the_template_for_ones_own_data_leaves_augmentation_to_the_recipe() -> None:
     configs = [f"--config={CONFIGS / name}" for name in ("finetune.yaml", "data/template.yaml")]
-    augment = Parsed(configs).config["data"]["augment"]
+    augment = ParsedTraining(configs).config["data"]["augment"]
     assert (augment["mosaic"], augment["close_mosaic"]) == (0.5, 5)
 
 
@@ -222,7 +214,7 @@ def test_a_resumed_run_never_writes_into_the_folder_of_another(arguments: list[s
         train.main([*arguments, "--run_dir", name, "--trainer.max_epochs", "1"])
     before = {path.name: path.stat().st_mtime_ns for path in Path("mine").iterdir()}
     train.main([*arguments, "--run_dir", "mine", "--ckpt_path", "mine-2/last.ckpt", "--trainer.max_epochs", "2"])
-    train.main([*arguments, "--run_dir", "mine", "--eval", "mine-2/best.ckpt"])
+    evaluate.main(["mine-2/best.ckpt", *arguments, "--run_dir", "mine"])
     assert {path.name: path.stat().st_mtime_ns for path in Path("mine").iterdir()} == before
     assert (Path("mine-2") / "eval_val").is_dir()
     assert yaml.safe_load(Path("mine-2/config.yaml").read_text())["run_dir"] == "mine-2"
@@ -241,11 +233,11 @@ def test_an_automatic_batch_size_is_measured_and_recorded(
     tiny_arguments: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
-    monkeypatch.setattr(train, "cuda_batch_size", lambda module, *about: asked.append(about) or 3)
+    monkeypatch.setattr(batch_size, "cuda_batch_size", lambda module, *about: asked.append(about) or 3)
     data = [f"--data.{name}={value}" for name, value in tiny_arguments.items()]
     options = ["--model.variant=yolo26_n", "--trainer.accelerator=cpu", "--auto_batch_size=0.7", *data]
-    cli = train.DetectorCLI(
-        [*options, f"--run_dir={tmp_path / 'a'}", "--data.image_size=128", "--data.augment.multi_scale=0.5"]
+    cli = TrainCLI(
+        CocoDataModule, [*options, f"--run_dir={tmp_path / 'a'}", "--data.image_size=128", "--data.augment.multi_scale=0.5"]
     )
     assert asked == [((192, 192), "32-true", torch.device("cpu"), 0.7)]  # the largest size of the batches
     assert (cli.datamodule.batch_size, cli.config["data"]["batch_size"], cli.config["auto_batch_size"]) == (3, 3, None)
@@ -256,10 +248,10 @@ def test_an_automatic_batch_size_is_measured_and_recorded(
 
 def test_batch_statistics_are_shared_on_cuda_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert [train.on_cuda(name) for name in ("auto", "gpu", "cuda", "cpu", "mps")] == [True, True, True, False, False]
+    assert [run_cli.uses_cuda(name) for name in ("auto", "gpu", "cuda", "cpu", "mps")] == [True, True, True, False, False]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert not train.on_cuda("auto")
-    config = Parsed(["--config", str(CONFIGS / "dyn_n.yaml")]).config
+    assert not run_cli.uses_cuda("auto")
+    config = ParsedTraining(["--config", str(CONFIGS / "dyn_n.yaml")]).config
     assert config["trainer"]["sync_batchnorm"] is True  # before it is known where the run takes place
 
 
@@ -271,7 +263,6 @@ def test_batch_statistics_are_shared_on_cuda_alone(monkeypatch: pytest.MonkeyPat
         (["--trainer.max_epoch", "3"], "max_epoch"),
         (["--data.augment.mosaik", "1"], "mosaik"),
         (["--config", "nowhere.yaml"], "nowhere.yaml"),
-        (["--split", "train"], "split"),
     ],
 )
 def test_wrong_keys_and_types_are_refused_by_name(
@@ -296,7 +287,6 @@ def test_wrong_keys_and_types_are_refused_by_name(
         (["--model.variant", "yolo27_n"], "unknown variant 'yolo27_n'"),
         (["--model.overrides", '{"widht": 1}'], "widht"),
         (["--data.image_size", "60"], "multiples of 32"),
-        (["--eval", "tiny.yaml", "--split", "test"], "test_annotations"),
     ],
 )
 def test_bad_input_exits_with_one_clear_line(arguments: list[str], extra: list[str], message: str) -> None:
@@ -311,21 +301,6 @@ def test_weights_are_not_resumed(arguments: list[str], tmp_path: Path) -> None:
         train.main([*arguments, "--ckpt_path", str(path)])
 
 
-def test_weights_of_the_reference_are_evaluated(arguments: list[str], tmp_path: Path) -> None:
-    """With the classes in whatever order; the same detections as from those weights used in Python."""
-    path = write_checkpoint(tmp_path / "official.pt", some_weights(), ["blue", "red", "green"])
-    train.main([*arguments, "--model.variant", "yolo26_n", "--eval", str(path)])
-    rows = json.loads((tmp_path / "eval_val_official" / "predictions.json").read_text())
-    best = max((row for row in rows if row["image_id"] == 201), key=lambda row: row["score"])
-    predictor = load_detector(path, image_size=64)
-    (found,) = predictor(tmp_path / "tiny/images/val/image_0.png", score_threshold=0.0, max_detections=1)
-    assert found.scores.item() == pytest.approx(best["score"], abs=1e-4)
-    assert {7: "red", 22: "green", 90: "blue"}[best["category_id"]] == found.names[0]
-    other = write_checkpoint(tmp_path / "other.pt", some_weights(), ["blue", "red", "gray"])
-    with pytest.raises(SystemExit, match=r"knows the classes .*'gray'.* but the data have"):
-        train.main([*arguments, "--model.variant", "yolo26_n", "--eval", str(other)])
-
-
 def test_missing_coco_tells_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(
@@ -336,7 +311,7 @@ def test_missing_coco_tells_how_to_get_it(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: str(path.relative_to(CONFIGS)))
 def test_every_configuration_parses_and_builds(path: Path) -> None:
-    config = Parsed(["--config", str(path)]).config
+    config = ParsedTraining(["--config", str(path)]).config
     with torch.device("meta"):
         build_detector(config["model"]["variant"] or "dyn_n", 80, **(config["model"]["overrides"] or {}))
     assert config["trainer"]["precision"] == ("bf16-mixed" if path.stem == "bf16" else "32-true")
@@ -345,7 +320,7 @@ def test_every_configuration_parses_and_builds(path: Path) -> None:
 
 
 def test_the_published_experiment() -> None:
-    config = Parsed(["--config", str(CONFIGS / "dyn_n_10epochs.yaml")]).config
+    config = ParsedTraining(["--config", str(CONFIGS / "dyn_n_10epochs.yaml")]).config
     assert (config["trainer"]["max_epochs"], config["data"]["augment"]["close_mosaic"]) == (10, 10)
     assert (config["data"]["image_size"], config["data"]["batch_size"], config["data"]["num_workers"]) == (640, 8, 0)
     assert (config["model"]["optimizer"], config["data"]["single_cls"]) == ("musgd", False)
@@ -367,7 +342,7 @@ def test_a_run_from_reference_weights(arguments: list[str], tmp_path: Path, caps
 
     train.main(["--config", str(run / "config.yaml"), "--ckpt_path", str(run / "last.ckpt"), "--trainer.max_epochs", "2"])
     assert torch.load(run / "last.ckpt", weights_only=True)["epoch"] == 1
-    train.main([*arguments, "--eval", str(run / "last.ckpt")])
+    evaluate.main([str(run / "last.ckpt"), *arguments])
     with pytest.raises(SystemExit, match=r"freeze: \['backbone.stem'\] in the checkpoint, None here"):
         train.main([*arguments, "--model.variant", "null", "--ckpt_path", str(run / "last.ckpt")])
 

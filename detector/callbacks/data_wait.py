@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_warn
 
 WARN_ABOVE = 0.2
 MIN_BATCHES = 10  # an epoch with fewer says little

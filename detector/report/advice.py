@@ -232,7 +232,7 @@ def _training(run: RunFolder) -> list[str]:
             trained, now = _trained_size(run), _input_size(run.config)
             size = ["--data.image_size", _setting(trained)] if trained and trained != now else []
             config = str(run.folder / run.config_name)
-            command = shlex.join(["python", "train.py", "--config", config, "--eval", str(checkpoint), *size])
+            command = shlex.join(["python", "evaluate.py", str(checkpoint), "--config", config, *size])
             said.append(f"For the numbers of best.ckpt: {command}, and a report on eval_val.")
     planned = (run.config.get("trainer") or {}).get("max_epochs")
     reached = max(run.epochs)

@@ -41,7 +41,7 @@ class RunFolder:
     config: dict[str, Any]
     config_text: str
     config_name: str  # of a resumed run the newest, config-2.yaml
-    is_evaluation: bool  # by train.py --eval
+    is_evaluation: bool  # by evaluate.py
     evaluated: Path | None  # the checkpoint that it was given, if that is recorded
     judged_with: dict[str, Any]  # the configuration behind the predictions: of the evaluation if recorded, or of the run
     epochs: Epochs
@@ -112,7 +112,7 @@ def _config(run: Path) -> tuple[dict[str, Any], str, str]:
 
 
 def _evaluation(folder: Path, split: str) -> tuple[Path | None, dict[str, Any]]:
-    """Return the checkpoint and the configuration that train.py --eval has recorded, if it has."""
+    """Return the checkpoint and the configuration that evaluate.py has recorded, if it has."""
     path = folder / evaluation_file(split)
     content = _settings(path) if path.is_file() else {}
     return Path(content["eval"]) if isinstance(content.get("eval"), str) else None, _known(content)

@@ -1,4 +1,4 @@
-"""Writing checkpoints so that there is always a whole one."""
+"""Write checkpoints atomically."""
 
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,14 @@ from detector.files import atomic_write
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the file and renames: whenever the process is killed, the file is the old or the new one, whole.
+    """Saves a checkpoint beside its path and renames it: a process that is killed leaves the old or the new file, whole.
 
-    Lightning's own writes into the temporary folder, from where moving is copying if that is another file system, and holds
-    the whole file in memory.
+    Lightning's own plugin writes into the temporary folder, and moves the file. If that is another file system, moving is
+    copying. It also holds the whole file in memory.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        """Save ``checkpoint``; a file at ``path`` is replaced. If that fails, for want of space say, it stays."""
+        """Save ``checkpoint`` in place of the file at ``path``; the old file stays if that fails, as on a full disk."""
         if "://" in str(path):  # not a local file
             super().save_checkpoint(checkpoint, path, storage_options)
             return

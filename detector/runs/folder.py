@@ -15,12 +15,9 @@ A run folder holds, each beside the function or callback that writes it:
 In the files of a test split "test" takes the place of "val" or is added: predictions_test.json, test_predictions.jpg.
 """
 
-import os
 import re
 from pathlib import Path
 from typing import Any
-
-from detector.runs.launch import RUN_DIR_VARIABLE
 
 CONFIG, RECORD = "config.yaml", "run.json"  # one for every start of the run, see ``numbered``
 LAST_CHECKPOINT, BEST_CHECKPOINT = "last.ckpt", "best.ckpt"
@@ -81,29 +78,30 @@ def _test(split: str) -> str:
     return "" if split == "val" else f"_{split}"
 
 
-def wanted_run_dir(config: Any) -> Path:
-    """Return the folder that the run would have if it were free: the given one, or that of its checkpoint."""
+def requested_folder(config: Any) -> Path:
+    """Return the folder that the settings of a training ask for: run_dir, that of its checkpoint, or runs/<variant>."""
     if config["ckpt_path"] and not config["run_dir"]:
         return Path(config["ckpt_path"]).parent
     return Path(config["run_dir"] or config["trainer"]["default_root_dir"] or Path("runs") / config["model"]["variant"])
 
 
-def choose_run_dir(config: Any) -> Path:
-    """Return the folder to write to: never one in use, unless it is that of the run that is resumed."""
-    if inherited := os.environ.get(RUN_DIR_VARIABLE):
-        return Path(inherited)
-    if config["eval"]:
-        weights = Path(config["eval"])
-        run = weights.parent
-        folder = Path(config["run_dir"] or run)
-        # The run's own config.yaml names its folder, and an older one's may name that of another run: those files must stay.
-        if folder.resolve() == run.resolve() or numbered_files(folder, RECORD):
-            which = "" if weights.suffix == ".ckpt" else f"_{weights.stem}"  # other weights may lie beside each other
-            return run / f"{EVALUATION_PREFIX}{config['split']}{which}"
-        return folder
-    own = Path(config["ckpt_path"]).parent if config["ckpt_path"] else None
-    folder = wanted = wanted_run_dir(config)
+def training_folder(config: Any) -> Path:
+    """Return the folder of a training: the requested one, or if another run has used it, the next free <name>-2, -3, ..."""
+    resumed = Path(config["ckpt_path"]).parent.resolve() if config["ckpt_path"] else None
+    requested = folder = requested_folder(config)
     number = 2
-    while folder.exists() and any(folder.iterdir()) and (own is None or folder.resolve() != own.resolve()):
-        folder, number = wanted.with_name(f"{wanted.name}-{number}"), number + 1
+    while folder.exists() and any(folder.iterdir()) and folder.resolve() != resumed:
+        folder, number = requested.with_name(f"{requested.name}-{number}"), number + 1
+    return folder
+
+
+def evaluation_folder(checkpoint: Path, split: str, run_dir: str | None) -> Path:
+    """Return the folder of an evaluation: ``run_dir``, or eval_<split> beside the checkpoint.
+
+    A ``run_dir`` that holds a training is not written to: it comes from the config.yaml of that run.
+    """
+    folder = Path(run_dir or checkpoint.parent)
+    if folder.resolve() == checkpoint.parent.resolve() or numbered_files(folder, RECORD):
+        suffix = "" if checkpoint.suffix == ".ckpt" else f"_{checkpoint.stem}"  # several weights files may lie in one folder
+        return checkpoint.parent / f"{EVALUATION_PREFIX}{split}{suffix}"
     return folder

@@ -4,12 +4,13 @@ import json
 import os
 import re
 import subprocess
+from pathlib import Path
 from typing import Any
 
 from lightning.fabric.plugins.environments import SLURMEnvironment
-from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
-from detector.runs.folder import LAST_CHECKPOINT, RECORD, numbered_files, wanted_run_dir
+from detector.runs.folder import LAST_CHECKPOINT, RECORD, numbered_files, requested_folder
 from detector.runs.record import command_line
 
 
@@ -26,22 +27,26 @@ def requeue() -> None:
         rank_zero_info(f"SLURM job {job} is queued again")
 
 
-def continue_slurm_job(config: Any) -> bool:
-    """Resume the run of a SLURM job that was queued again, which starts with the command it had the first time.
+def resume_slurm_job(config: Any) -> bool:
+    """Set ``config`` to resume the run of this SLURM job if the job was queued again; return True if there is such a run.
 
-    Tell whether there is one.
+    SLURM starts a job that was queued again with the command it had the first time.
     """
     job = SLURMEnvironment.job_id()
-    if job is None or int(os.environ.get("SLURM_RESTART_COUNT", 0)) == 0 or config["eval"]:
+    if job is None or int(os.environ.get("SLURM_RESTART_COUNT", 0)) == 0:
         return False
-    wanted = wanted_run_dir(config)
-    own = re.compile(re.escape(wanted.name) + r"(-\d+)?")  # as choose_run_dir numbers them
-    for run in [folder for folder in wanted.parent.glob("*") if own.fullmatch(folder.name)]:
-        records = [json.loads(path.read_text()) for path in numbered_files(run, RECORD)]
-        # A job may train more than one thing, but each by a command of its own.
-        same = [r["environment"].get("SLURM_JOB_ID") == str(job) and r["command"] == command_line() for r in records]
-        if any(same) and (last := run / LAST_CHECKPOINT).is_file():
-            config["ckpt_path"], config["run_dir"] = str(last), str(run)
-            rank_zero_info(f"SLURM has started job {job} again: going on from {last}")
+    requested = requested_folder(config)
+    numbered_name = re.compile(re.escape(requested.name) + r"(-\d+)?")  # as training_folder numbers them
+    for run in [folder for folder in requested.parent.glob("*") if numbered_name.fullmatch(folder.name)]:
+        checkpoint = run / LAST_CHECKPOINT
+        if _is_run_of(job, run) and checkpoint.is_file():
+            config["ckpt_path"], config["run_dir"] = str(checkpoint), str(run)
+            rank_zero_info(f"SLURM has started job {job} again: going on from {checkpoint}")
             return True
     return False
+
+
+def _is_run_of(job: int, run: Path) -> bool:
+    """Return True if this job has started ``run`` by this command: one job may train several runs by several commands."""
+    records = [json.loads(path.read_text()) for path in numbered_files(run, RECORD)]
+    return any(r["environment"].get("SLURM_JOB_ID") == str(job) and r["command"] == command_line() for r in records)

@@ -4,6 +4,8 @@ import copy
 from collections.abc import Callable
 
 import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_info
 
 from detector.batch import Batch, Size
 from detector.training.module import DetectorModule
@@ -41,6 +43,25 @@ def fitting_batch_size(peak: Callable[[int], int], limit: int) -> int:
             # At most four times the last size: small steps predict large ones badly.
             size = max(fitting + 1, min(predicted, 4 * fitting, too_large - 1))
     return fitting
+
+
+def automatic_batch_size(module: DetectorModule, trainer: Trainer, size: Size, fraction: float) -> int:
+    """Return how many images of ``size`` (height, width) fit into ``fraction`` of the GPU's memory, in the Trainer's precision.
+
+    Raises ValueError for a fraction outside 0..1, several processes, another device than CUDA, and if not even one image fits.
+    """
+    if not 0 < fraction < 1:
+        raise ValueError(f"--auto_batch_size is {fraction}; expected a share of the GPU's memory, above 0 and below 1")
+    if trainer.world_size > 1:
+        raise ValueError("--auto_batch_size works on one device; measure there, then give data.batch_size for all")
+    try:
+        batch_size = cuda_batch_size(module, size, trainer.precision, trainer.strategy.root_device, fraction)
+    except torch.OutOfMemoryError as error:
+        raise ValueError(f"--auto_batch_size: {error}; a smaller data.image_size or model.variant needs less") from None
+    rank_zero_info(
+        f"data.batch_size {batch_size}: what fits into {fraction:.0%} of the GPU's memory at {size} px (height, width)"
+    )
+    return batch_size
 
 
 def cuda_batch_size(module: DetectorModule, size: Size, precision: str, device: torch.device, fraction: float = 0.8) -> int:

@@ -47,7 +47,8 @@ class DetectorModule(L.LightningModule):
         overrides: fields of ``DetectorConfig`` that differ from the variant, e.g. ``{"dynamic": {"num_experts": 8}}``.
         weights: file to start from, see ``detector.weights.files.read_weights``. It is read at construction only: a
             checkpoint is loaded or resumed without it.
-        image_size: (height, width) of the network input in pixels, or one side; saved in checkpoints.
+        image_size: (height, width) of the network input in pixels, or one side; multiples of the largest stride. Saved in
+            checkpoints.
         freeze: parts that are not trained, normalization statistics included: names of modules, or patterns for them, e.g.
             ``["backbone"]`` or ``["backbone.stage_p[23]"]``.
         optimizer: ``musgd``, ``sgd`` or ``adamw``.
@@ -108,6 +109,11 @@ class DetectorModule(L.LightningModule):
         image_size = None if image_size is None else list(as_size(image_size))
         self.save_hyperparameters(ignore=["weights"])
         self.model = build_detector(variant, len(self.class_names), **(overrides or {}))
+        largest = self.model.strides[-1]
+        if image_size and any(side % largest for side in image_size):
+            raise ValueError(
+                f"image_size is {image_size}; both sides must be multiples of {largest}, the largest stride of {variant}"
+            )
         self._origin = {"license": None, "started_from": None}  # of the weights, saved in checkpoints
         if start is not None:
             self._start_from(start)

@@ -1,0 +1,168 @@
+"""The command line that training and evaluation share."""
+
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import SUPPRESS
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+from detector.callbacks.coco_evaluation import CocoEvaluation
+from detector.callbacks.prediction_sheet import PredictionSheet
+from detector.callbacks.routing_log import RoutingLog
+from detector.evaluation.coco_eval import coco_table
+from detector.runs.checkpoint_io import AtomicCheckpointIO
+from detector.runs.folder import BEST_CHECKPOINT, LAST_CHECKPOINT, sheet_file
+from detector.runs.launch import check_torchrun, child_process_environment
+from detector.training.module import DetectorModule
+
+BASE_CONFIG = Path(__file__).parents[2] / "configs" / "base.yaml"
+
+
+class RunCLI(LightningCLI):
+    """Builds data, network and Trainer from configuration files and options. Mistakes in them exit with a message.
+
+    Configuration files are merged in the order given, over configs/base.yaml. Any value can be set on the command line, as
+    ``--model.lr 0.02``. The data module gives ``class_names``, ``category_ids`` and ``size`` to the network and takes
+    ``seed`` and an ``image_size``, as ``data.CocoDataModule`` does.
+
+    A subclass sets ``run_dir``, the folder to write to, before the classes are instantiated.
+    """
+
+    usage: str  # shown before an error; --help lists the options
+    # Settings that only another program uses: accepted, since a configuration file may serve several, and left out.
+    unused: tuple[str, ...]
+    run_dir: Path
+
+    def __init__(self, datamodule_class: type[LightningDataModule], args: list[str] | None = None) -> None:
+        """Parse ``args``, by default the command line, and build everything."""
+        filter_warnings()
+        torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it
+        try:
+            super().__init__(
+                DetectorModule,
+                datamodule_class,
+                save_config_callback=None,  # Lightning's refuses a used folder, also to resume in
+                parser_kwargs={"default_config_files": [str(BASE_CONFIG)], "allow_abbrev": False, "usage": self.usage},
+                args=args,
+                run=False,
+                auto_configure_optimizers=False,
+                load_from_checkpoint_support=False,  # hyperparameters are what __init__ received, linked values included
+            )
+        except (ValueError, TypeError) as error:
+            sys.exit(f"error: {error}")
+
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Take a seed as a number only: the data need it too, and a run without one cannot be repeated."""
+        parser.add_argument("--seed_everything", type=int, default=0, help="seed of weights, data order and augmentation")
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the COCO evaluation, and the links between data and network."""
+        for name in self.unused:
+            parser.add_argument(f"--{name}", type=Any, default=SUPPRESS, help=SUPPRESS)
+        parser.add_lightning_class_args(CocoEvaluation, "evaluation")
+        for name in ("class_names", "category_ids"):
+            parser.link_arguments(f"data.{name}", f"model.{name}", apply_on="instantiate")
+        parser.link_arguments("data.size", "model.image_size", apply_on="instantiate")
+        parser.link_arguments("seed_everything", "data.seed")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse ``args`` into ``config``; the settings that are not used go into ``unused_settings``."""
+        super().parse_arguments(parser, args)
+        self.unused_settings = {name: self.config.pop(name) for name in self.unused if name in self.config}
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the Trainer with our callbacks, loggers and way to write checkpoints. It writes into the run folder."""
+        settings = self.config_init["trainer"]
+        progress_bar = settings["enable_progress_bar"]
+        if progress_bar is None:
+            progress_bar = sys.stderr.isatty()
+        callbacks = self.callbacks() + ([TQDMProgressBar(refresh_rate=20)] if progress_bar else [])
+        self.trainer_defaults["callbacks"] = callbacks  # Lightning appends them to those of the configuration
+        plugins = settings["plugins"] or []
+        return super().instantiate_trainer(
+            default_root_dir=str(self.run_dir),
+            logger=self.loggers(),
+            enable_progress_bar=progress_bar,
+            sync_batchnorm=settings["sync_batchnorm"] and uses_cuda(settings["accelerator"]),
+            plugins=[*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()],
+            **kwargs,
+        )
+
+    def callbacks(self) -> list[Callback]:
+        """Return the callbacks that cannot be configured, in the order in which they are called."""
+        return [PredictionSheet(), RoutingLog()]
+
+    def loggers(self) -> list[Logger]:
+        """Return the loggers."""
+        return []
+
+    def after_instantiate_classes(self) -> None:
+        """Check the number of processes."""
+        check_torchrun(self.trainer.world_size)
+
+    @contextmanager
+    def processes(self) -> Iterator[bool]:
+        """Run in the environment of ``child_process_environment``; out of memory exits with advice."""
+        with child_process_environment(self.run_dir) as is_child:
+            try:
+                yield is_child
+            except torch.OutOfMemoryError as error:
+                sys.exit(f"error: {self.memory_advice()}\n{error}")
+
+    def memory_advice(self) -> str:
+        """Return what was tried when the memory ran out, and what needs less."""
+        raise NotImplementedError
+
+    @rank_zero_only
+    def print_results(self) -> None:
+        """Print the table of the last evaluation, a summary in one line, and the files of the run."""
+        evaluation = next(c for c in self.trainer.callbacks if isinstance(c, CocoEvaluation))
+        if evaluation.results:
+            print(coco_table(evaluation.results))
+        names = sorted(path.name for path in self.run_dir.iterdir() if path.is_file() and path.suffix != ".yaml")
+        print(f"report: python -m detector report {self.run_dir}")
+        summary = ", ".join(self.summary(evaluation)) or "no evaluation"
+        print(f"done: {summary}; everything is in {self.run_dir}: {', '.join(names)}")
+        for image in self.run_dir.glob(sheet_file("*")):
+            print(f"look at {image}")
+
+    def summary(self, evaluation: CocoEvaluation) -> list[str]:
+        """Return the AP of each branch, in words."""
+        return [f"{branch} AP {result.metrics['AP']:.3f}" for branch, result in evaluation.results.items()]
+
+
+def check_is_file(path: str, argument: str) -> None:
+    """Raise ValueError if there is no checkpoint at ``path``, which was given as ``argument``."""
+    if not Path(path).is_file():
+        raise ValueError(f"{argument} {path} is not a file; a run has <run>/{LAST_CHECKPOINT} and <run>/{BEST_CHECKPOINT}")
+
+
+def uses_cuda(accelerator: str) -> bool:
+    """Return True if this ``trainer.accelerator`` means CUDA devices, the only ones that torch has SyncBatchNorm for."""
+    return accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+
+
+def filter_warnings() -> None:
+    """Keep hints that do not apply here out of the log."""
+    for message in (
+        ".*does not have many workers.*",
+        ".*smaller than the logging interval.*",
+        ".*exists and is not empty.*",
+        ".*ended before the epoch ended and your dataloader is not resumable.*",  # the data module knows where it was
+        ".*module.s. in eval mode at the start of training.*",  # frozen parts are to be
+        ".*LeafSpec.*",
+        "(?s).*was deprecated in v4.*",  # of jsonargparse, inside LightningCLI
+        "(?s).*JsonargparseDeprecationWarning.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "Tip:" not in record.getMessage())

@@ -1,0 +1,96 @@
+"""evaluate.py, and train.py --eval, its name until it had a file of its own. More of it is in tests/test_train.py."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+import evaluate
+import train
+from detector import load_detector
+from tests.detector.reference_files import some_weights, write_checkpoint
+
+
+def test_weights_of_the_reference_are_evaluated(arguments: list[str], tmp_path: Path) -> None:
+    """With the classes in whatever order; the same detections as from those weights used in Python."""
+    path = write_checkpoint(tmp_path / "official.pt", some_weights(), ["blue", "red", "green"])
+    evaluate.main([str(path), *arguments, "--model.variant", "yolo26_n"])
+    rows = json.loads((tmp_path / "eval_val_official" / "predictions.json").read_text())
+    best = max((row for row in rows if row["image_id"] == 201), key=lambda row: row["score"])
+    predictor = load_detector(path, image_size=64)
+    (found,) = predictor(tmp_path / "tiny/images/val/image_0.png", score_threshold=0.0, max_detections=1)
+    assert found.scores.item() == pytest.approx(best["score"], abs=1e-4)
+    assert {7: "red", 22: "green", 90: "blue"}[best["category_id"]] == found.names[0]
+    other = write_checkpoint(tmp_path / "other.pt", some_weights(), ["blue", "red", "gray"])
+    with pytest.raises(SystemExit, match=r"knows the classes .*'gray'.* but the data have"):
+        evaluate.main([str(other), *arguments, "--model.variant", "yolo26_n"])
+
+
+def test_a_split_without_annotations_is_refused(arguments: list[str], tmp_path: Path) -> None:
+    path = write_checkpoint(tmp_path / "official.pt", some_weights(), ["red", "green", "blue"])
+    with pytest.raises(SystemExit, match=r"no split 'test'.*data\.test_annotations"):
+        evaluate.main([str(path), *arguments, "--split", "test"])
+    assert not (tmp_path / "eval_test_official").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments_of_evaluate", "message"),
+    [
+        (["lost.ckpt"], "lost.ckpt is not a file"),
+        (["tiny.yaml"], "tiny.yaml: not a whole file of torch.save"),
+        ([], "checkpoint"),
+        (["tiny.yaml", "--split", "train"], "split"),
+    ],
+)
+def test_wrong_arguments_exit_with_a_message(
+    arguments: list[str], arguments_of_evaluate: list[str], message: str, capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        evaluate.main([*arguments_of_evaluate, *arguments])
+    assert message in f"{stop.value} {capsys.readouterr().err}"
+
+
+@pytest.mark.parametrize("option", [["--eval", "my best.ckpt"], ["--eval=my best.ckpt"]])
+def test_train_names_the_command_that_evaluates(arguments: list[str], option: list[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        train.main([*arguments, *option, "--split", "test", "--data.image_size", "[64, 96]"])
+    command = "python evaluate.py 'my best.ckpt' --config tiny.yaml --split test --data.image_size '[64, 96]'"
+    assert stop.value.code == f"error: train.py only trains; evaluate with\n    {command}"
+    assert not Path("runs").exists()
+
+
+def test_train_takes_no_configuration_of_an_evaluation(arguments: list[str]) -> None:
+    Path("evaluation.yaml").write_text(yaml.safe_dump({"eval": "/runs/best.ckpt", "split": "test"}))
+    with pytest.raises(SystemExit, match=r"evaluate with\n *python evaluate.py /runs/best.ckpt .*--config evaluation.yaml"):
+        train.main([*arguments, "--config", "evaluation.yaml"])
+
+
+def test_each_program_takes_the_configurations_of_the_other_and_of_older_runs(
+    arguments: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """train.py evaluated until evaluate.py was there: the config.yaml of older runs has ``split`` and may have ``eval``."""
+    run = Path("runs/dyn_n")
+    last = str(run / "last.ckpt")
+    Path("older.yaml").write_text(yaml.safe_dump({"eval": None, "split": "val"}))
+    quick = ["--trainer.limit_val_batches", "0", "--trainer.max_epochs"]
+    train.main([*arguments, "--config", "older.yaml", *quick, "1"])
+    config = run / "config.yaml"
+    assert not {"eval", "split"} & yaml.safe_load(config.read_text()).keys()
+
+    config.write_text(config.read_text() + "split: val\n")
+    with caplog.at_level("INFO"):
+        train.main(["--config", str(config), "--ckpt_path", last, *quick, "2"])
+    assert "trainer.max_epochs: 1 before, 2 now" in caplog.text
+    assert "split: val before" not in caplog.text
+
+    # The configuration of the resumed run has a ckpt_path, and that of the evaluation another checkpoint: CKPT counts.
+    everything = ["--trainer.limit_val_batches", "1.0"]
+    evaluate.main([last, "--config", str(run / "config-2.yaml"), *everything])
+    evaluation = run / "eval_val" / "evaluation.yaml"
+    evaluation.write_text(evaluation.read_text().replace("last.ckpt", "other.ckpt"))
+    evaluate.main([last, "--config", str(evaluation), "--auto_batch_size", "0.8"])
+    settings = yaml.safe_load(evaluation.read_text())
+    assert settings["eval"] == str(Path(last).resolve())
+    assert not {"ckpt_path", "auto_batch_size", "checkpoint"} & settings.keys()
+    assert {"ema", "guard"} <= settings.keys()

@@ -93,6 +93,6 @@ class EvaluateCLI(RunCLI):
         trained_size, size = read_weights(self.checkpoint).info.image_size, tuple(self.datamodule.size)
         if trained_size not in (None, size):
             rank_zero_info(
-                f"these numbers are of an input of {size} (height, width), but the weights were trained with {trained_size}. "
+                f"these numbers are of an input of {size} (height, width), but the weights were trained at {trained_size}. "
                 f"AP may be far lower. For the input size of the training add --data.image_size '{list(trained_size)}'"
             )

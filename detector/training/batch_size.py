@@ -46,12 +46,12 @@ def fitting_batch_size(peak: Callable[[int], int], limit: int) -> int:
 
 
 def automatic_batch_size(module: DetectorModule, trainer: Trainer, size: Size, fraction: float) -> int:
-    """Return how many images of ``size`` (height, width) fit into ``fraction`` of the GPU's memory, in the Trainer's precision.
+    """Return how many images of ``size`` (height, width) fit into ``fraction`` of the memory of the Trainer's GPU.
 
-    Raises ValueError for a fraction outside 0..1, several processes, another device than CUDA, and if not even one image fits.
+    Raises ValueError for a fraction outside 0..1, several processes or another device, and if not even one image fits.
     """
     if not 0 < fraction < 1:
-        raise ValueError(f"--auto_batch_size is {fraction}; expected a share of the GPU's memory, above 0 and below 1")
+        raise ValueError(f"--auto_batch_size is {fraction}; expected a fraction of the GPU's memory, above 0 and below 1")
     if trainer.world_size > 1:
         raise ValueError("--auto_batch_size works on one device; measure there, then give data.batch_size for all")
     try:

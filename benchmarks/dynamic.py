@@ -1,9 +1,9 @@
-"""What dynamic convolutions cost, place by place, beside the plain network in the same run.
+"""What do dynamic convolutions cost, compared with the plain network in the same run?
 
-``python -m benchmarks.dynamic`` (about 10 minutes on 2 cores; the machine must be quiet) prints, as ratios to plain yolo26_n
+``python -m benchmarks.dynamic`` (about 10 minutes on 2 cores; nothing else may run) prints, as ratios to plain yolo26_n
 with 80 classes: parameters, multiply-adds and time of an inference (640 px, batch 1, one branch, folded), time and peak
-memory of a training step (320 px, batch 16), and writes ``benchmarks/results/dynamic.json``. Times are medians over rounds
-in which every network has its turn, and memory is that of a process of its own.
+memory of a training step (320 px, batch 16), and writes ``benchmarks/results/dynamic.json``. Times are medians over rounds;
+every network has its turn in each round. Memory is measured in a separate process.
 """
 
 import argparse
@@ -26,8 +26,8 @@ from detector.network.model import Detector, build_detector
 
 PLAIN = "plain"
 NETWORKS: dict[str, dict[str, Any] | None] = {PLAIN: None} | {
-    f"{place}, {routing}": {"where": place, "routing": routing}
-    for place, routing in product(CONVOLUTION_PATTERNS, ("sigmoid", "softmax"))
+    f"{where}, {routing}": {"where": where, "routing": routing}
+    for where, routing in product(CONVOLUTION_PATTERNS, ("sigmoid", "softmax"))
 }
 COLUMNS = ("layers", "parameters", "multiply_adds", "inference_ms", "step_ms", "step_mb")
 
@@ -38,7 +38,7 @@ def network(name: str) -> Detector:
 
 
 def multiply_adds(detector: Detector, size: int = 640) -> int:
-    """Return the multiply-adds of one image, counted while they are computed."""
+    """Return the multiply-adds for one image, counted in a forward pass."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         detector.to("meta")(torch.empty(1, 3, size, size, device="meta"))
     return counter.get_total_flops() // 2
@@ -67,12 +67,12 @@ def time_steps(names: list[str], rounds: int) -> dict[str, float]:
 
 
 def training_case(name: str) -> Case:
-    """Return the case of a training step that is measured."""
+    """Return the case for measuring a training step of ``name``."""
     return Case("yolo26_n", 320, 16, dynamic=NETWORKS[name])
 
 
 def step_memory(name: str) -> float:
-    """Return the MB that three training steps of ``name`` take at their peak, over what the process had before."""
+    """Return the peak memory of three training steps of ``name`` in MB, less the memory before them; in a new process."""
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.dynamic", "--memory_of", name], check=True, capture_output=True, text=True
     )
@@ -80,7 +80,7 @@ def step_memory(name: str) -> float:
 
 
 def measure_memory(name: str) -> float:
-    """Do what ``step_memory`` asks for, in this process."""
+    """Return the value of ``step_memory``, measured in this process."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     step = Step(training_case(name))
     for _ in range(3):
@@ -107,7 +107,7 @@ def measure(names: list[str], rounds: int) -> dict[str, dict[str, float]]:
 
 
 def table(rows: dict[str, dict[str, float]]) -> str:
-    """Show the plain network's figures, and the others' as ratios to them."""
+    """Return the values of the plain network, and those of the others as ratios to them."""
     plain = rows[PLAIN]
     lines = [f"{'':<32}" + "".join(f"{column:>15}" for column in COLUMNS)]
     lines.append(f"{PLAIN:<32}" + "".join(f"{plain[column]:>15,.0f}" for column in COLUMNS))

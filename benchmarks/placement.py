@@ -1,16 +1,16 @@
-"""Which convolutions of the detector should be dynamic? Trained and compared, not guessed.
+"""Which convolutions of the detector should be dynamic?
 
-``python -m benchmarks.placement --root datasets/bccd --jobs 2`` (about 2 hours on 2 cores; it goes on where it was
-stopped) trains on the blood cells at 224 px for 20 epochs:
+``python -m benchmarks.placement --root datasets/bccd --jobs 2`` (about 2 hours on 2 cores; a stopped study
+continues where it was) trains on the blood cells at 224 px for 20 epochs:
 
-1. every place with both routings, one seed: this sorts them by validation AP;
+1. every name of ``where`` with both routings, one seed: this sorts them by validation AP;
 2. the plain network and the best two, five seeds each: mean difference to the plain network of the same seed, with the 95 %
-   interval of a paired t-test, on validation and test set; once more without seed 0, which has chosen them;
-3. two reasons why dynamic layers may not help, ``--explained_seeds`` seeds each: routers that learn too slowly, and experts
-   that learn too fast (orthogonalized steps do not shrink with an expert's share: two steps of halves move the mixture by
-   a whole one, and shares of four sigmoids sum to 2). How much shares vary between images is told beside the AP.
+   interval of a paired t-test, on validation and test set; once more without seed 0, by which they were chosen;
+3. two possible reasons why dynamic layers do not help, ``--explained_seeds`` seeds each: routers that learn too slowly, and
+   experts that learn too fast. (An orthogonalized step does not shrink with the routing weight of an expert. So if routing
+   weights sum to 2, a step moves the mixed kernel twice as far.) The variation of routing weights between images is printed.
 
-All APs are of the average weights after the last epoch, so that no choice of an epoch flatters the validation set.
+All APs are those of the averaged weights after the last epoch: choosing the best epoch would favor the validation set.
 """
 
 import argparse
@@ -36,7 +36,7 @@ Numbers = dict[str, dict[str, float]]  # split -> "<branch> <metric>" -> value
 
 @dataclass(frozen=True)
 class Arm:
-    """One thing to train: a network, and how its training differs."""
+    """One arm of the study: a network, and the settings in which its training differs."""
 
     name: str
     dynamic: dict[str, Any] | None  # the fields of DynamicConfig
@@ -46,27 +46,27 @@ class Arm:
         """Return the arguments of train.py."""
         configs = ["configs/yolo26_n.yaml", "configs/data/bccd.yaml", "configs/bccd_scratch.yaml"]
         settings = {"data.root": str(root), "data.image_size": "224", "trainer.max_epochs": str(EPOCHS)}
-        settings["model.nominal_batch"] = "16"  # a step every batch: 64 would leave 80 steps in all, and AP at 0.27
+        settings["model.nominal_batch"] = "16"  # a step every batch; with 64 there are 80 steps in all, and AP is 0.27
         settings |= {"model.overrides": json.dumps({"dynamic": self.dynamic})} | self.settings
         return [f"--config={config}" for config in configs] + [f"--{name}={value}" for name, value in settings.items()]
 
 
 PLAIN = Arm("plain", None)
 ARMS = [
-    Arm(f"{place}, {routing}", {"where": place, "routing": routing})
-    for place, routing in product(CONVOLUTION_PATTERNS, ("sigmoid", "softmax"))
+    Arm(f"{where}, {routing}", {"where": where, "routing": routing})
+    for where, routing in product(CONVOLUTION_PATTERNS, ("sigmoid", "softmax"))
 ]
 
 DEFAULT = ARMS[0]
 LAYERS = "backbone.stage_p?.blocks.*conv[12].conv"  # those of DEFAULT, as a pattern for model.lr_ratios
 EXPLANATIONS = [
-    Arm(f"{DEFAULT.name}, {what}", DEFAULT.dynamic, {"model.lr_ratios": json.dumps(ratios)})
-    for what, ratios in {"router x 30": {"*.router": 30.0}, "experts x 0.5": {LAYERS: 0.5, "*.router": 1.0}}.items()
+    Arm(f"{DEFAULT.name}, {change}", DEFAULT.dynamic, {"model.lr_ratios": json.dumps(ratios)})
+    for change, ratios in {"router x 30": {"*.router": 30.0}, "experts x 0.5": {LAYERS: 0.5, "*.router": 1.0}}.items()
 ]
 
 
 class Study:
-    """Trains arms and remembers nothing: what is done is in the run folders."""
+    """Trains arms. It keeps no state: the run folders show which trainings are finished."""
 
     def __init__(self, root: Path, runs: Path, jobs: int) -> None:
         self.root, self.runs, self.jobs = root, runs, jobs
@@ -93,7 +93,7 @@ class Study:
         return self.runs / f"placement_{arm.name.replace(', ', '_').replace(' ', '-')}_s{seed}"
 
     def variation(self, arm: Arm, seed: int) -> float:
-        """Return how much the shares of a run varied between images in its last epoch, as the mean over the layers."""
+        """Return how much routing weights varied between images in the last epoch of a run, as the mean over the layers."""
         with (self.run_of(arm, seed) / METRICS).open(newline="") as file:
             rows = list(csv.DictReader(file))
         names = [name for name in rows[-1] if name.startswith("routing/") and name.endswith("/variation")]
@@ -101,7 +101,7 @@ class Study:
 
 
 def difference(arm: list[float], plain: list[float]) -> tuple[float, float | None]:
-    """Return the mean of the paired differences and half of the width of its 95 % interval, None for a single pair."""
+    """Return the mean of the paired differences, and half of the width of its 95 % interval (None for a single pair)."""
     differences = [a - p for a, p in zip(arm, plain, strict=True)]
     if len(differences) == 1:
         return differences[0], None
@@ -109,7 +109,7 @@ def difference(arm: list[float], plain: list[float]) -> tuple[float, float | Non
 
 
 def show(results: dict[str, list[Numbers]], heading: str) -> None:
-    """Print one line an arm: AP of both branches on both sets, the mean over its seeds."""
+    """Print a line for each arm: AP of both branches on both sets, the mean over its seeds."""
     print(f"\n{heading:<48}" + "".join(f"{f'{split} {branch}':>16}" for split in SPLITS for branch in BRANCHES))
     for name, numbers in results.items():
         cells = [mean(n[split][f"{branch} AP"] for n in numbers) for split in SPLITS for branch in BRANCHES]
@@ -117,7 +117,7 @@ def show(results: dict[str, list[Numbers]], heading: str) -> None:
 
 
 def compare(results: dict[str, list[Numbers]], base: str) -> dict[str, dict[str, tuple[float, float | None]]]:
-    """Return and print for every arm but ``base`` its difference to that, by set and branch."""
+    """Print and return the difference of every arm to ``base``, by set and branch."""
     compared: dict[str, dict[str, tuple[float, float | None]]] = {}
     heading = f"minus {base}, 95 % interval"
     print(f"\n{heading:<48}" + "".join(f"{f'{s} {b}':>22}" for s in SPLITS for b in BRANCHES))
@@ -133,7 +133,7 @@ def compare(results: dict[str, list[Numbers]], base: str) -> dict[str, dict[str,
 
 
 def main() -> None:
-    """Train what is missing, print, write."""
+    """Train the missing runs, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, default=Path("datasets/bccd"))
     parser.add_argument("--runs", type=Path, default=Path("runs"))
@@ -167,7 +167,7 @@ def main() -> None:
     show(explained, f"mean of {args.explained_seeds} seeds")
     content |= {"explained": explained, "against default": compare(explained, DEFAULT.name), "variation": variation}
     for name, values in variation.items():
-        print(f"{name}: shares vary between images by " + ", ".join(f"{value:.4f}" for value in values))
+        print(f"{name}: routing weights vary between images by " + ", ".join(f"{value:.4f}" for value in values))
     write("placement", content)
 
 

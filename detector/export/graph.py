@@ -1,27 +1,25 @@
 """The graph that is exported: a deployed detector with its decoding."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from detector.batch import Size
 from detector.dynamic.conv2d import dynamic_layers
 from detector.dynamic.experts import ExpertsConv2d
 from detector.network.decode import boxes_and_scores, top_pairs
 from detector.network.head import BranchName
 from detector.network.model import Detector
 
-if TYPE_CHECKING:
-    pass
-
 Output = Literal["end2end", "raw"]
 DynamicForm = Literal["mix", "experts"]
 OUTPUT_NAMES: dict[Output, tuple[str, ...]] = {"end2end": ("detections",), "raw": ("boxes", "scores")}
 CONTRACTS: dict[Output, str] = {
     "end2end": "detections (B, 300, 6) float32: x1 y1 x2 y2 in pixels of the network input, score in 0..1, class index; "
-    "best first; rows with score 0 hold nothing; no NMS is needed",
+    "best first; rows with score 0 are empty; no NMS is needed",
     "raw": "boxes (B, A, 4) float32: x1 y1 x2 y2 in pixels of the network input; scores (B, A, C) float32 in 0..1; "
     "A anchors: strides finest first, cells row by row",
 }
@@ -30,12 +28,12 @@ MAX_DETECTIONS = 300
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """What the exported graph takes and gives.
+    """Input, output and precision of the exported graph.
 
-    ``batch_size`` None takes any; ``dynamic_size`` any height and width that are multiples of the largest stride.
-    ``dynamic_form`` is how dynamic layers are computed: ``"mix"`` the kernel of the one image, then a convolution with it
-    (batch 1 only), or ``"experts"``, all of them, then their results (several times the arithmetic, constant weights). By
-    default the first for batch 1, else the second.
+    A ``batch_size`` of None is any batch size; ``dynamic_size`` is any height and width that are multiples of the largest
+    stride. ``dynamic_form`` is the form of dynamic layers: ``"mix"`` mixes the kernel for the one image, then convolves
+    (batch 1 only); ``"experts"`` convolves with every expert, then mixes the results (constant kernels, several times the
+    arithmetic). The default is ``"mix"`` for batch 1, else ``"experts"``.
     """
 
     output: Output = "end2end"
@@ -48,20 +46,18 @@ class ExportSettings:
         if self.batch_size is not None and self.batch_size < 1:
             raise ValueError(f"batch_size is {self.batch_size}; expected at least 1, or None for any")
         if self.dynamic_form == "mix" and self.batch_size != 1:
-            raise ValueError("dynamic layers can mix first in a graph of batch size 1 only; choose the form 'experts'")
+            raise ValueError("dynamic layers of the form 'mix' are for graphs of batch size 1 only; choose 'experts'")
 
     @property
     def form(self) -> DynamicForm:
-        """The form of the dynamic layers that is used."""
+        """The form of the dynamic layers: ``dynamic_form`` or its default."""
         return self.dynamic_form or ("mix" if self.batch_size == 1 else "experts")
 
 
 class ExportGraph(nn.Module):
     """A deployed detector with its decoding: images (B, 3, H, W) float32 RGB in 0..1 -> see ``CONTRACTS``."""
 
-    def __init__(
-        self, detector: Detector, branch: BranchName, settings: ExportSettings, image_size: tuple[int, int]
-    ) -> None:
+    def __init__(self, detector: Detector, branch: BranchName, settings: ExportSettings, image_size: Size) -> None:
         super().__init__()
         self.detector = detector.deploy(branch)
         if settings.form == "experts":
@@ -78,10 +74,10 @@ class ExportGraph(nn.Module):
         if self.output == "raw":
             return boxes, scores
         num_anchors = scores.shape[1]
-        if self.padding:  # small inputs have fewer anchors than there are rows in the output
+        if self.padding:  # small inputs have fewer anchors than the output has rows
             boxes, scores = F.pad(boxes, (0, 0, 0, self.padding)), F.pad(scores, (0, 0, 0, self.padding))
         boxes, best, labels = top_pairs(boxes, scores, MAX_DETECTIONS)
         rows = torch.cat((boxes, best[..., None], labels[..., None].float()), dim=2)
-        if self.padding:  # decode gives as many detections as there are anchors, at most
+        if self.padding:  # as in decode, an image has at most num_anchors detections
             rows = rows * (torch.arange(MAX_DETECTIONS, device=rows.device) < num_anchors)[:, None]
         return rows

@@ -1,4 +1,4 @@
-"""int8 after training, by NNCF, for OpenVINO: needs ``pip install lightning-dyn-detector[int8]``."""
+"""Quantize a detector to int8 after training, by NNCF, for OpenVINO; needs ``pip install lightning-dyn-detector[int8]``."""
 
 import logging
 import os
@@ -6,6 +6,8 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,50 +17,65 @@ from detector.imaging.read import read_upright
 from detector.predict.predictor import Predictor
 from detector.text import plural
 
-# In float: the decoding, which is arithmetic on pixels, the last convolutions, whose outputs are distances and logits, and
-# the routing of dynamic layers, which decides on kernels
+if TYPE_CHECKING:
+    import openvino
+
+# Patterns of operations that stay in floating point: decoding (arithmetic on pixels), the routers of dynamic layers (they
+# decide on kernels), and the last convolutions (their outputs are distances and logits).
 IN_FLOAT = [r"/(?!detector/).*", r".*/router/.*", r"/detector/head/one2\w+/(box\.\d+/box\.\d+\.2|cls\.\d+/cls\.\d+\.4)/.*"]
 
 
 def quantize(
     predictor: Predictor, path: str | Path, images: Sequence[Path], settings: ExportSettings | None = None
 ) -> dict[str, str]:
-    """Write the detector of ``predictor`` in int8 to ``path`` (.xml, and a .bin) and return its metadata.
+    """Write the detector of ``predictor`` in int8 to ``path`` (.xml, and a .bin beside it); return the file's metadata.
 
-    ``images`` show what ranges the activations have: a few hundred, like those that will be looked at. Dynamic layers are
-    exported in the form "experts", whose kernels are constants. Measure the AP afterwards: it may fall. Raises ValueError
-    as ``export`` does, or if there are no images.
+    ``images`` calibrate the ranges of the activations: a few hundred, like those in use later. Dynamic layers are exported
+    in the form "experts", whose kernels are constants. Measure the AP afterwards: it may fall. Raises ValueError as
+    ``export`` does, and without images.
     """
     if not images:
-        raise ValueError("no images to calibrate with; give some hundred that are like those to be looked at")
-    # NNCF reports its use unless told that it runs in a test machine; we want no network.
-    os.environ.setdefault("NNCF_CI", "1")
-    import nncf
+        raise ValueError("no images to calibrate with; give a few hundred that are like those in use later")
+    nncf = _import_nncf()
     import openvino
 
     path, settings = Path(path), replace(settings or ExportSettings(), dynamic_form="experts")
     if path.suffix != ".xml" or not path.parent.is_dir():
-        raise ValueError(f"{path}: expected a name ending in .xml, in a folder that is there")
+        raise ValueError(f"{path}: expected a name ending in .xml, in an existing folder")
     with tempfile.TemporaryDirectory() as folder:
-        about = export(predictor, Path(folder) / "float.xml", "openvino", settings)
-        model = openvino.Core().read_model(Path(folder) / "float.xml")
+        float_path = Path(folder) / "float.xml"
+        metadata = export(predictor, float_path, "openvino", settings)
+        model = _calibrate(openvino.Core().read_model(float_path), predictor, images, settings.batch_size or 1)
+        metadata |= {"precision": "int8", "calibration": f"{plural(len(images), 'image')}, NNCF {nncf.__version__}"}
+        save_openvino(model, path, metadata)
+    return metadata
 
-        def inputs(image: Path) -> np.ndarray:
-            batch = [read_upright(image)] * (settings.batch_size or 1)
-            return predictor.prepare(batch)[0].float().cpu().numpy()
 
-        level = logging.getLogger("nncf").level
-        nncf.set_log_level(logging.WARNING)  # it would name every layer that stays in float
-        try:
-            model = nncf.quantize(
-                model,
-                nncf.Dataset(images, inputs),
-                preset=nncf.QuantizationPreset.MIXED,  # zero points: SiLU is not symmetric
-                subset_size=len(images),
-                ignored_scope=nncf.IgnoredScope(patterns=IN_FLOAT, validate=False),
-            )
-        finally:
-            nncf.set_log_level(level)
-        about |= {"precision": "int8", "calibration": f"{plural(len(images), 'image')}, NNCF {nncf.__version__}"}
-        save_openvino(model, path, about)
-    return about
+def _import_nncf() -> ModuleType:
+    """Import NNCF with its usage reports turned off: nothing here uses the network."""
+    os.environ.setdefault("NNCF_CI", "1")  # NNCF sends no reports from test machines
+    import nncf
+
+    return nncf
+
+
+def _calibrate(model: "openvino.Model", predictor: Predictor, images: Sequence[Path], batch_size: int) -> "openvino.Model":
+    """Return ``model`` with int8 convolutions, whose ranges are those on ``images``."""
+    nncf = _import_nncf()
+
+    def network_input(image: Path) -> np.ndarray:  # (batch_size, 3, H, W): copies of one image
+        batch, _ = predictor.prepare([read_upright(image)] * batch_size)
+        return batch.float().cpu().numpy()
+
+    level = logging.getLogger("nncf").level
+    nncf.set_log_level(logging.WARNING)  # on INFO it lists every layer that stays in float
+    try:
+        return nncf.quantize(
+            model,
+            nncf.Dataset(images, network_input),
+            preset=nncf.QuantizationPreset.MIXED,  # zero points for activations: SiLU is not symmetric
+            subset_size=len(images),
+            ignored_scope=nncf.IgnoredScope(patterns=IN_FLOAT, validate=False),
+        )
+    finally:
+        nncf.set_log_level(level)

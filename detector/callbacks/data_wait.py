@@ -1,4 +1,4 @@
-"""How long training waits for data."""
+"""Log how long training waits for data."""
 
 import time
 from typing import Any
@@ -6,42 +6,42 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_warn
 
-WARN_ABOVE = 0.2
-MIN_BATCHES = 10  # an epoch with fewer says little
+WARN_ABOVE = 0.2  # share of the training time
+MIN_BATCHES = 10  # shorter epochs are not warned about
 
 
 class DataWait(L.Callback):
-    """Logs ``train/data_wait``, the share (0..1) of an epoch's training time that steps waited for their batch.
+    """Log ``train/data_wait``, the share (0..1) of an epoch's training time that steps waited for their batch.
 
-    Counted is the time between the end of a step and the start of the next, validation left out; the first batch of an
-    epoch is not, since workers start then. Above a fifth a warning tells what to do, once in a run.
+    The wait is the time from the end of a step to the start of the next. Validation is not part of it, nor is the first
+    batch of an epoch, because workers start then. A share above ``WARN_ABOVE`` gives a warning with advice, once in a run.
     """
 
     def __init__(self) -> None:
         self._warned = False
-        self._ended: float | None = None  # when the last step did
+        self._step_ended: float | None = None  # time; None before the first step and after a validation
         self._waited = self._worked = 0.0
-        self._started, self._num_batches = 0.0, 0
+        self._step_started, self._num_batches = 0.0, 0
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._ended, self._waited, self._worked, self._num_batches = None, 0.0, 0.0, 0
+        self._step_ended, self._waited, self._worked, self._num_batches = None, 0.0, 0.0, 0
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
-        self._started = time.perf_counter()
-        if self._ended is not None:
-            self._waited += self._started - self._ended
+        self._step_started = time.perf_counter()
+        if self._step_ended is not None:
+            self._waited += self._step_started - self._step_ended
             self._num_batches += 1
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         now = time.perf_counter()
-        if self._ended is not None:
-            self._worked += now - self._started
-        self._ended = now
+        if self._step_ended is not None:
+            self._worked += now - self._step_started
+        self._step_ended = now
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._ended = None  # the wait after a validation in the middle of an epoch is not counted either
+        self._step_ended = None
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not self._num_batches:

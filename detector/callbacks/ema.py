@@ -1,4 +1,4 @@
-"""The average of the weights that validation, the best checkpoint and prediction use."""
+"""Exponential moving average of the weights, for validation, checkpoints and prediction."""
 
 import math
 from typing import Any
@@ -10,11 +10,18 @@ from torch import Tensor, nn
 
 
 class RampedEMA(WeightAveraging):
-    """Exponential moving average of weights and float buffers after every optimizer step n, whose decay grows with n:
-    ``decay * (1 - exp(-n / tau))``. Integer buffers are copied.
+    """Average weights and float buffers after every optimizer step, and copy integer buffers.
 
-    During validation, and after training, the module holds the average; a checkpoint's ``state_dict`` is the average, and
-    the raw weights, needed to resume, are beside it.
+    average <- d * average + (1 - d) * weights, where the decay d grows with the optimizer step n = 1, 2, ...:
+    d = decay * (1 - exp(-n / tau)). So the average follows the weights closely at first. With the default values:
+
+        n   1       500     1,000   2,000   4,000   10,000  20,000
+        d   0.0005  0.2212  0.3934  0.6321  0.8646  0.9932  0.9999
+
+    For a short run choose ``tau`` well below its number of steps: d reaches 95% of ``decay`` after 3 tau steps.
+
+    During validation and after training, the module holds the average. In a checkpoint, ``state_dict`` is the average, and
+    ``current_model_state`` holds the raw weights, which resuming needs.
     """
 
     def __init__(self, decay: float = 0.9999, tau: float = 2000.0) -> None:
@@ -25,38 +32,36 @@ class RampedEMA(WeightAveraging):
         self._swapped = False
 
     def decay_at(self, step: int) -> float:
-        """Return the decay of optimizer step ``step``, counted from 1."""
+        """Return the decay at optimizer step ``step``, counted from 1."""
         return self.decay * (1 - math.exp(-step / self.tau))
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Follow the module to its device: the average was made in ``setup``, before the module was moved."""
+        """Move the average to the device of the module: it was made in ``setup``, before the module was moved."""
         if self._average_model is not None:
             self._average_model.to(pl_module.device)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Update the average if this batch ended in an optimizer step."""
+        """Update the average if this batch completed an optimizer step, unless NonFiniteGuard skipped the step."""
         if trainer.global_step > self._latest_update_step:
             self._latest_update_step = trainer.global_step
-            if getattr(pl_module, "step_skipped", False):  # by NonFiniteGuard: there is nothing new to average
+            if getattr(pl_module, "step_skipped", False):
                 return
             assert self._average_model is not None
+            # Not update_parameters: it copies the weights at the first step, and waits for the GPU at every step.
             update_average(self._average_model.module, pl_module, self.decay_at(trainer.global_step))
             self._average_model.n_averaged += 1
 
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Do nothing: the average follows steps, not epochs."""
-
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Let go of the average after training: the module holds it now, and so does every checkpoint's ``state_dict``.
+        """Drop the average: after training, the module and the ``state_dict`` of every checkpoint hold it.
 
-        Kept, it would make a later ``trainer.test(ckpt_path=...)`` load the raw weights of the checkpoint.
+        Otherwise a later ``trainer.test(ckpt_path=...)`` would load the raw weights of the checkpoint.
         """
         self._average_model = None
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Give the raw weights back if validation was interrupted, so that what is saved now is not mixed up."""
+        """Swap back if validation was interrupted, so that a checkpoint written now has average and raw weights in place."""
         if self._swapped:
             self._swap_models(pl_module)
 
@@ -68,14 +73,14 @@ class RampedEMA(WeightAveraging):
 @torch.no_grad()
 def update_average(average: nn.Module, current: nn.Module, decay: float) -> None:
     """Set ``average`` to ``decay * average + (1 - decay) * current``, in place; integer buffers are copied."""
-    floats, news = [], []
-    for old, new in zip(_state(average), _state(current), strict=True):
-        if old.is_floating_point():
-            floats.append(old)
-            news.append(new.to(old.device))
+    averages, currents = [], []
+    for average_tensor, tensor in zip(_state(average), _state(current), strict=True):
+        if average_tensor.is_floating_point():
+            averages.append(average_tensor)
+            currents.append(tensor.to(average_tensor.device))
         else:
-            old.copy_(new)
-    torch._foreach_lerp_(floats, news, 1 - decay)
+            average_tensor.copy_(tensor)
+    torch._foreach_lerp_(averages, currents, 1 - decay)
 
 
 def _state(module: nn.Module) -> list[Tensor]:

@@ -1,6 +1,7 @@
-"""What to do when a loss is not a number: say where, leave that step out, and stop when it goes on."""
+"""Guard against losses that are not finite: warn, skip the step, and stop if it happens again and again."""
 
 import warnings
+from typing import NamedTuple
 
 import lightning as L
 import torch
@@ -12,98 +13,112 @@ from detector.text import plural
 
 
 class NonFiniteLoss(RuntimeError):
-    """The loss was not finite in too many steps in a row."""
+    """The loss or gradient was not finite in too many steps in a row."""
+
+
+class BatchRecord(NamedTuple):
+    """Loss terms and image ids of a batch, for the warnings."""
+
+    terms: dict[str, Tensor]  # loss terms, scalars
+    image_ids: list[int]
 
 
 class NonFiniteGuard(L.Callback):
-    """Skips optimizer steps whose loss, or gradient, is not finite, and after ``max_skips`` in a row stops the training.
+    """Skip optimizer steps whose loss or gradient is not finite, and stop training after ``max_skips`` of them in a row.
 
-    Loss terms and image ids are named in a warning on the process that met them. Of a step that is skipped nothing stays:
-    neither gradients nor what the images did to the statistics of normalization, and the average is not updated. All
-    processes skip together. With 16-mixed precision infinite gradients of a finite loss are left to the gradient scaler,
-    whose business they are, until its scale has fallen below 1: then float16's range is not the reason.
+    A warning names the loss terms and image ids, on the process that has them. A skipped step changes nothing: it leaves no
+    gradients, the statistics of normalization are restored, and the averaged weights are not updated. All processes skip
+    together. With 16-mixed precision, the gradient scaler handles infinite gradients of a finite loss until its scale is
+    below 1; then the range of float16 cannot be the cause, and this callback skips the step.
 
-    The module keeps the terms of its latest loss in ``latest_terms``, as DetectorModule does, and is told ``step_skipped``,
-    by which ``RampedEMA`` leaves its average alone.
+    The module must keep the terms of its latest loss in ``latest_terms``, as DetectorModule does. This callback sets its
+    ``step_skipped``, which ``RampedEMA`` reads.
     """
 
     def __init__(self, max_skips: int = 10) -> None:
         if max_skips < 1:
             raise ValueError(f"max_skips is {max_skips}; expected 1 or more")
         self.max_skips = max_skips
-        self.skipped = 0  # in the whole run
-        self._in_a_row = 0
-        self._seen: list[tuple[dict[str, Tensor], list[int]]] = []  # terms and image ids of the batches of this step
-        self._kept: list[Tensor] = []  # float buffers at its start
+        self.skipped = 0  # steps in the whole run
+        self._skipped_in_a_row = 0
+        self._batches: list[BatchRecord] = []  # of the current step
+        self._saved_buffers: list[Tensor] = []  # float buffers at the start of the step
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Forget what a training before this one may have left when it was interrupted."""
-        self._seen, self._kept = [], []
+        """Drop the records of a training that was interrupted before."""
+        self._batches, self._saved_buffers = [], []
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int) -> None:
-        """Keep what the batch may spoil, and note its images."""
-        if not self._seen:
-            self._kept = [buffer.clone() for buffer in _float_buffers(pl_module)]
-        self._seen.append(({}, [target.get("image_id", -1) for target in batch["targets"]]))
+        """Save the float buffers before the first batch of a step, and record the image ids of every batch."""
+        if not self._batches:
+            self._saved_buffers = [buffer.clone() for buffer in _float_buffers(pl_module)]
+        self._batches.append(BatchRecord({}, [target.get("image_id", -1) for target in batch["targets"]]))
 
     def on_after_backward(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Note the loss terms of the batch."""
-        self._seen[-1][0].update(pl_module.latest_terms)
+        """Record the loss terms of the batch."""
+        self._batches[-1].terms.update(pl_module.latest_terms)
 
     def on_before_optimizer_step(
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        """Judge the step, and take away its gradients if it is bad."""
-        seen, self._seen = self._seen, []
-        terms = [value for of_batch, _ in seen for value in of_batch.values()]
-        # One word from the device on most steps: asking for each, or for the scale, would make it wait twice.
-        bad = not _finite(terms + _gradient_norms(pl_module))
-        if bad and not _finite(terms):
-            warnings.warn(f"{describe(seen)}; this step is skipped", stacklevel=2)
-        elif bad and trainer.scaler is not None and trainer.scaler.get_scale() >= 1:
-            bad = False
-        elif bad and trainer.is_global_zero:  # gradients are those of all processes
-            warnings.warn(f"the gradient of {_first_bad(pl_module)} is not finite; this step is skipped", stacklevel=2)
-        if trainer.world_size > 1:  # what is wrong on one process need not show in what the others got of its gradients
-            bad = trainer.strategy.reduce_boolean_decision(bad, all=False)
-        pl_module.step_skipped = bad
-        if not bad:
-            self._in_a_row = 0
+        """Skip the step on all processes if its loss or gradient is not finite on one of them."""
+        batches, self._batches = self._batches, []
+        skip = self._is_bad(trainer, pl_module, batches)
+        if trainer.world_size > 1:  # a loss that is not finite on one process need not show on the others
+            skip = trainer.strategy.reduce_boolean_decision(skip, all=False)
+        pl_module.step_skipped = skip
+        if not skip:
+            self._skipped_in_a_row = 0
             return
-        self._skip(pl_module)
-        if self._in_a_row >= self.max_skips:
+        self._undo_step(pl_module)
+        if self._skipped_in_a_row >= self.max_skips:
             raise NonFiniteLoss(
-                f"{plural(self._in_a_row, 'step')} in a row had a loss or gradient that is not finite; in the last one "
-                f"{describe(seen)}. The checkpoints written before are whole. Resume from last.ckpt with a lower model.lr, "
-                "a longer model.warmup_epochs, or trainer.precision bf16-mixed or 32-true instead of 16-mixed, and look at "
-                "these images (python -m data show)"
+                f"{plural(self._skipped_in_a_row, 'step')} in a row had a loss or gradient that is not finite; in the last "
+                f"one {describe(batches)}. The checkpoints written before are intact. Resume from last.ckpt with a lower "
+                "model.lr, a longer model.warmup_epochs, or trainer.precision bf16-mixed or 32-true instead of 16-mixed. "
+                "Look at these images: python -m data show"
             )
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Say how many steps were skipped."""
+        """Log how many steps were skipped."""
         if self.skipped:
-            many = plural(self.skipped, "optimizer step was", "optimizer steps were")
-            rank_zero_warn(f"{many} skipped, for a loss or gradient that was not finite")
+            steps = plural(self.skipped, "optimizer step was", "optimizer steps were")
+            rank_zero_warn(f"{steps} skipped, for a loss or gradient that was not finite")
 
-    def _skip(self, module: L.LightningModule) -> None:
-        self.skipped, self._in_a_row = self.skipped + 1, self._in_a_row + 1
+    def _is_bad(self, trainer: L.Trainer, module: L.LightningModule, batches: list[BatchRecord]) -> bool:
+        """Return True, with a warning, if the loss or gradient of a step is not finite on this process."""
+        terms = [term for batch in batches for term in batch.terms.values()]
+        # One GPU sync per step.
+        if _all_finite(terms + _gradient_norms(module)):
+            return False
+        if not _all_finite(terms):
+            warnings.warn(f"{describe(batches)}; this step is skipped", stacklevel=2)
+            return True
+        if trainer.scaler is not None and trainer.scaler.get_scale() >= 1:
+            return False  # the scaler skips the step and lowers its scale
+        if trainer.is_global_zero:  # gradients are the same on all processes
+            warnings.warn(f"the gradient of {_first_bad(module)} is not finite; this step is skipped", stacklevel=2)
+        return True
+
+    def _undo_step(self, module: L.LightningModule) -> None:
+        self.skipped, self._skipped_in_a_row = self.skipped + 1, self._skipped_in_a_row + 1
         for p in module.parameters():
-            p.grad = None  # optimizers leave out what has no gradient
-        for buffer, kept in zip(_float_buffers(module), self._kept, strict=True):
-            buffer.copy_(kept)
+            p.grad = None  # optimizers leave out parameters without a gradient
+        for buffer, saved in zip(_float_buffers(module), self._saved_buffers, strict=True):
+            buffer.copy_(saved)
 
 
-def describe(batches: list[tuple[dict[str, Tensor], list[int]]]) -> str:
-    """Name the terms that are not finite, and the images of the batches they came from."""
-    found = []
+def describe(batches: list[BatchRecord]) -> str:
+    """Name the loss terms that are not finite, and the images of their batches."""
+    problems = []
     for terms, image_ids in batches:
-        if wrong := [f"{name} {value.item()}" for name, value in terms.items() if not value.isfinite()]:
-            found.append(f"the loss has {', '.join(wrong)} with the images {image_ids}")
-    images = [image_id for _, image_ids in batches for image_id in image_ids]
-    return "; ".join(found) or f"the loss of this process is finite, its images are {images}"
+        if bad_terms := [f"{name} {value.item()}" for name, value in terms.items() if not value.isfinite()]:
+            problems.append(f"the loss has {', '.join(bad_terms)} with the images {image_ids}")
+    image_ids = [image_id for batch in batches for image_id in batch.image_ids]
+    return "; ".join(problems) or f"the loss of this process is finite, its images are {image_ids}"
 
 
-def _finite(values: list[Tensor]) -> bool:
+def _all_finite(values: list[Tensor]) -> bool:
     return not values or bool(torch.stack([value.detach().float() for value in values]).isfinite().all())
 
 

@@ -1,5 +1,6 @@
-"""Draw a sheet of validation images, ground truth beside detections."""
+"""Write a sheet of validation images, with ground truth and detections side by side."""
 
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -16,11 +17,11 @@ from detector.text import plural
 
 
 class PredictionSheet(L.Callback):
-    """Writes the first images of the validation or test set, ground truth beside detections, whenever they are run.
+    """Write a sheet with the first ``num_images`` images after every validation or test.
 
-    The sheet, ``<trainer.default_root_dir>/val_predictions.jpg`` or ``test_predictions.jpg``, shows the network's input,
-    letterboxing included, and the detections of ``branch`` with scores above ``score_threshold``. With several processes
-    it has the images that rank 0 sees.
+    The sheet is ``<trainer.default_root_dir>/val_predictions.jpg`` or ``test_predictions.jpg``. It shows each network input,
+    letterbox borders included: its objects on the left, and on the right the detections of ``branch`` with scores above
+    ``score_threshold``. With several processes it has the images of rank 0.
     """
 
     def __init__(
@@ -45,12 +46,13 @@ class PredictionSheet(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep the images that the sheet will show."""
-        missing = self.num_images - len(self._pairs)
-        if trainer.sanity_checking or not trainer.is_global_zero or missing <= 0:
+        """Draw the images of the batch that go on the sheet."""
+        num_missing = self.num_images - len(self._pairs)
+        if trainer.sanity_checking or not trainer.is_global_zero or num_missing <= 0:
             return
-        found = decode(outputs, self.branch, score_threshold=self.score_threshold)
-        for image, target, detections in list(zip(batch["images"], batch["targets"], found))[:missing]:
+        detections_per_image = decode(outputs, self.branch, score_threshold=self.score_threshold)
+        images = zip(batch["images"], batch["targets"], detections_per_image)
+        for image, target, detections in islice(images, num_missing):
             self._pairs.append(compare(image, target, detections, pl_module.class_names))
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -68,17 +70,17 @@ class PredictionSheet(L.Callback):
 
 
 def compare(image: Tensor, target: Target, detections: DetectionDict, names: list[str], size: int = 480) -> np.ndarray:
-    """Return one RGB image of ``image`` (3, H, W), uint8 or in 0..1: its objects left, the detections right.
+    """Return an RGB image: ``image`` (3, H, W), uint8 or in 0..1, with its objects on the left and detections on the right.
 
-    The longer side of each half is ``size`` pixels, so that labels can be read on small inputs too.
+    The longer side of each half is ``size`` pixels, so that labels are readable on small inputs too.
     """
-    pixels = image.cpu() if not image.is_floating_point() else image.float().cpu().mul(255).round().clamp(0, 255)
-    pixels = np.ascontiguousarray(pixels.byte().permute(1, 2, 0).numpy())
-    truth, truth_boxes = fit_longer_side(pixels, target["boxes"].float().cpu().numpy(), size)
-    truth = draw_boxes(truth, truth_boxes, target["labels"].cpu().numpy(), names)
-    guess, guess_boxes = fit_longer_side(pixels, detections["boxes"].float().cpu().numpy(), size)
+    pixels = image.float().mul(255).round().clamp(0, 255).byte() if image.is_floating_point() else image
+    pixels = np.ascontiguousarray(pixels.cpu().permute(1, 2, 0).numpy())
+    left, true_boxes = fit_longer_side(pixels, target["boxes"].float().cpu().numpy(), size)
+    left = draw_boxes(left, true_boxes, target["labels"].cpu().numpy(), names)
+    right, boxes = fit_longer_side(pixels, detections["boxes"].float().cpu().numpy(), size)
     scores = detections["scores"].float().cpu().numpy()
-    guess = draw_boxes(guess, guess_boxes, detections["labels"].cpu().numpy(), names, scores)
-    which = f"image {target['image_id']}: " if "image_id" in target else ""
-    captions = [which + plural(len(truth_boxes), "object"), plural(len(guess_boxes), "detection")]
-    return sheet([[truth, guess]], [captions], margin=4)
+    right = draw_boxes(right, boxes, detections["labels"].cpu().numpy(), names, scores)
+    prefix = f"image {target['image_id']}: " if "image_id" in target else ""
+    captions = [prefix + plural(len(true_boxes), "object"), plural(len(boxes), "detection")]
+    return sheet([[left, right]], [captions], margin=4)

@@ -1,4 +1,4 @@
-"""The share of time that training waits for data."""
+"""The share of the training time that steps wait for data."""
 
 import time
 import warnings
@@ -15,7 +15,7 @@ from detector.callbacks.epoch_log import EpochLog
 
 
 class Slow(IterableDataset):
-    """Twelve items, each of which takes ``seconds``."""
+    """A dataset of twelve items that take ``seconds`` each."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -44,12 +44,12 @@ class Model(L.LightningModule):
 
 @pytest.mark.filterwarnings("ignore:.*(num_workers|does not have many workers|sync_dist).*")
 @pytest.mark.parametrize(("data", "step", "low", "high"), [(0.03, 0.01, 0.6, 0.9), (0.0, 0.04, 0.0, 0.2)])
-def test_the_share_is_logged_and_a_large_one_warned_of(
+def test_the_share_is_logged_and_a_large_one_gives_a_warning(
     tmp_path: Path, data: float, step: float, low: float, high: float
 ) -> None:
     options = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
     log = EpochLog()
-    log.on_train_batch_end = lambda *_: None  # it counts images, of which there are none here
+    log.on_train_batch_end = lambda *_: None  # it counts images, and these batches have none
     trainer = L.Trainer(
         max_epochs=2,
         accelerator="cpu",
@@ -64,8 +64,8 @@ def test_the_share_is_logged_and_a_large_one_warned_of(
         trainer.fit(Model(step), DataLoader(Slow(data), batch_size=None), DataLoader(Slow(0.0), batch_size=None))
     share = float(trainer.callback_metrics["train/data_wait"])
     assert low < share < high
-    told = [str(w.message) for w in caught if "waiting for data" in str(w.message)]
-    assert len(told) == (1 if share > 0.2 else 0)
+    messages = [str(w.message) for w in caught if "waiting for data" in str(w.message)]
+    assert len(messages) == (1 if share > 0.2 else 0)
     header, *rows = [line.split() for line in (tmp_path / "train.log").read_text().splitlines()]
     assert header[1] == "data_wait"
     assert [float(row[1]) for row in rows][-1] == pytest.approx(share, rel=1e-3)

@@ -1,5 +1,6 @@
-"""RampedEMA: the average itself, when it is used, and where it lives."""
+"""RampedEMA: the average itself, when the module holds it, and on which device it is."""
 
+import re
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -14,7 +15,7 @@ from tests.golden_values import load
 
 
 class Tiny(L.LightningModule):
-    """A weight, a BatchNorm with an integer buffer, and a record of what happened to them."""
+    """A linear layer, a BatchNorm with an integer buffer, and copies of their state at several times."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,8 +66,11 @@ def loaders() -> tuple[DataLoader, DataLoader]:
     return DataLoader(data, batch_size=2), DataLoader(data, batch_size=12)
 
 
-def test_decay_ramps_as_the_golden_values_say() -> None:
+def test_decays_equal_the_golden_values_and_the_docstring() -> None:
     ema = RampedEMA(decay=0.9999, tau=2000)
+    steps, decays = re.findall(r"^ +[nd] +(\d.+)$", RampedEMA.__doc__, re.MULTILINE)
+    for step, decay in zip(steps.replace(",", "").split(), decays.split(), strict=True):
+        assert f"{ema.decay_at(int(step)):.4f}" == decay
     for step, value in load("misc")["ema_decay"].items():
         assert ema.decay_at(int(step)) == pytest.approx(value, rel=1e-12)
 
@@ -89,24 +93,24 @@ def test_average_follows_optimizer_steps(tmp_path: Path, accumulated: int) -> No
     assert model.layer.state_dict()["1.num_batches_tracked"] == 12
 
 
-def test_validation_sees_the_average_and_gives_the_raw_weights_back(tmp_path: Path) -> None:
+def test_validation_uses_the_average_and_restores_the_raw_weights(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = Tiny()
     trainer(tmp_path, RampedEMA(decay=0.9, tau=3)).fit(model, *loaders())
     before, after = model.around_validation[::2], model.around_validation[1::2]
-    for raw, seen, again in zip(before, model.validated, after, strict=True):
-        assert not torch.equal(raw["0.weight"], seen["0.weight"])
-        assert all(torch.equal(raw[name], again[name]) for name in raw)
+    for raw, average, restored in zip(before, model.validated, after, strict=True):
+        assert not torch.equal(raw["0.weight"], average["0.weight"])
+        assert all(torch.equal(raw[name], restored[name]) for name in raw)
 
 
-def test_before_any_step_the_average_is_the_start(tmp_path: Path) -> None:
+def test_without_a_step_the_average_is_the_initial_weights(tmp_path: Path) -> None:
     model = Tiny()
     start = model.copy_state()
     trainer(tmp_path, RampedEMA(), max_steps=0).fit(model, *loaders())
     assert all(torch.equal(start[name], value) for name, value in model.copy_state().items())
 
 
-def test_checkpoint_holds_both_and_loads_safely(tmp_path: Path) -> None:
+def test_checkpoint_holds_average_and_raw_weights_and_loads_safely(tmp_path: Path) -> None:
     model = Tiny()
     fitted = trainer(tmp_path, RampedEMA(decay=0.9, tau=3), enable_checkpointing=True)
     fitted.fit(model, *loaders())
@@ -117,18 +121,18 @@ def test_checkpoint_holds_both_and_loads_safely(tmp_path: Path) -> None:
     assert not torch.equal(raw["layer.0.weight"], average["layer.0.weight"])
 
 
-def test_interrupted_validation_gives_the_raw_weights_back(tmp_path: Path) -> None:
+def test_interrupted_validation_restores_the_raw_weights(tmp_path: Path) -> None:
     class Interrupted(Tiny):
         def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
-            raise RuntimeError("pulled the plug")
+            raise RuntimeError("interrupted")
 
     model = Interrupted()
-    with pytest.raises(RuntimeError, match="pulled the plug"):
+    with pytest.raises(RuntimeError, match="interrupted"):
         trainer(tmp_path, RampedEMA(decay=0.9, tau=3)).fit(model, *loaders())
     assert torch.equal(model.layer[0].weight, model.after_steps[-1]["0.weight"])
 
 
-def test_average_follows_the_module_to_its_device() -> None:
+def test_average_moves_to_the_device_of_the_module() -> None:
     ema, module = RampedEMA(), Tiny()
     ema.setup(Mock(), module, "fit")
     assert ema._average_model.module.layer[0].weight.device.type == "cpu"
@@ -136,7 +140,7 @@ def test_average_follows_the_module_to_its_device() -> None:
     assert {t.device.type for t in ema._average_model.state_dict().values()} == {"meta"}
 
 
-def test_update_average_handles_every_kind_of_state() -> None:
+def test_update_average_lerps_floats_and_copies_integers() -> None:
     old, new = nn.BatchNorm1d(3), nn.BatchNorm1d(3)
     new.weight.data.fill_(3.0)
     new.running_mean.fill_(8.0)
@@ -147,7 +151,7 @@ def test_update_average_handles_every_kind_of_state() -> None:
     assert old.num_batches_tracked == 7
 
 
-def test_nonsense_is_refused() -> None:
+def test_wrong_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match="decay is 1"):
         RampedEMA(decay=1.0)
     with pytest.raises(ValueError, match="tau 0"):

@@ -1,4 +1,4 @@
-"""Losses that are not finite."""
+"""Losses and gradients that are not finite."""
 
 import re
 import warnings
@@ -16,7 +16,7 @@ from tests.detector.training.test_module import Rectangles, collate, module, tra
 
 
 class Poisoned(Rectangles):
-    """Float images, those in ``bad`` without a number in them; image ids start at 500."""
+    """Float images, all NaN for the indices in ``bad``; image ids start at 500."""
 
     def __init__(self, num_images: int, bad: set[int]) -> None:
         super().__init__(num_images)
@@ -28,8 +28,8 @@ class Poisoned(Rectangles):
         return image, {**target, "image_id": 500 + index}
 
 
-def test_a_step_without_a_finite_loss_leaves_no_trace(tmp_path: Path) -> None:
-    """The same run without that batch has the same averaged weights and statistics; the warning names terms and images."""
+def test_a_step_without_a_finite_loss_changes_nothing(tmp_path: Path) -> None:
+    """Averaged weights and statistics equal those of a run without that batch; the warning names terms and images."""
     data = DataLoader(Poisoned(6, {4}), batch_size=2, collate_fn=collate)
     guard, states = NonFiniteGuard(), []
     for batches in (3, 2):  # the third one is bad
@@ -38,17 +38,16 @@ def test_a_step_without_a_finite_loss_leaves_no_trace(tmp_path: Path) -> None:
             warnings.simplefilter("always")
             trainer(tmp_path, limit_train_batches=batches, callbacks=[guard, RampedEMA(tau=3)]).fit(model, data)
         states.append({name: value for name, value in model.state_dict().items() if value.is_floating_point()})
-        told = [str(w.message) for w in caught if "this step is skipped" in str(w.message)]
+        messages = [str(w.message) for w in caught if "this step is skipped" in str(w.message)]
         if batches == 3:
-            assert re.search(r"one2one/cls nan.* with the images \[504, 505\]", told[0])
-            assert len(told) == guard.skipped == 1
+            assert re.search(r"one2one/cls nan.* with the images \[504, 505\]", messages[0])
+            assert len(messages) == guard.skipped == 1
     assert guard.skipped == 1
     for name, value in states[0].items():
         assert torch.equal(value, states[1][name]), name
 
 
-def test_a_gradient_that_is_not_finite_is_named(tmp_path: Path) -> None:
-    """The loss is."""
+def test_a_gradient_that_is_not_finite_is_named_if_the_loss_is_finite(tmp_path: Path) -> None:
     model = module(nominal_batch=2)
     name, parameter = next(iter(model.named_parameters()))
     parameter.register_hook(lambda gradient: gradient * torch.inf)
@@ -61,8 +60,8 @@ def test_a_gradient_that_is_not_finite_is_named(tmp_path: Path) -> None:
     assert torch.equal(parameter, before)
 
 
-def test_a_gradient_scaler_that_no_scale_helps_does_not_go_on_for_ever(tmp_path: Path) -> None:
-    """Infinite gradients are the scaler's business while it has something to lower."""
+def test_training_stops_if_no_gradient_scale_helps(tmp_path: Path) -> None:
+    """The gradient scaler handles infinite gradients until its scale is below 1."""
     model = module(nominal_batch=2)
     next(model.parameters()).register_hook(lambda gradient: gradient * torch.nan)
     precision = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=4.0))
@@ -72,10 +71,10 @@ def test_a_gradient_scaler_that_no_scale_helps_does_not_go_on_for_ever(tmp_path:
     with pytest.warns(UserWarning, match="is skipped"), pytest.raises(NonFiniteLoss, match="2 steps in a row"):
         fitted.fit(model, data)
     assert guard.skipped == 2
-    assert fitted.fit_loop.total_batch_idx == 4  # at 4, 2 and 1 the scaler was left alone
+    assert fitted.fit_loop.total_batch_idx == 4  # the scaler skipped three steps, at the scales 4, 2 and 1
 
 
-def test_it_stops_when_it_goes_on(tmp_path: Path) -> None:
+def test_training_stops_after_max_skips_in_a_row(tmp_path: Path) -> None:
     guard = NonFiniteGuard(max_skips=2)
     data = DataLoader(Poisoned(8, set(range(8))), batch_size=2, collate_fn=collate)
     fitted = trainer(tmp_path, callbacks=[guard])
@@ -87,6 +86,6 @@ def test_it_stops_when_it_goes_on(tmp_path: Path) -> None:
     assert guard.skipped == 2
 
 
-def test_mistakes_in_arguments() -> None:
+def test_wrong_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match="max_skips is 0"):
         NonFiniteGuard(max_skips=0)

@@ -1,6 +1,6 @@
-"""Files with one mistake in them: whatever it is, reading them gives an answer or a ValueError that says what is wrong.
+"""Files with one mistake: whatever it is, they are read, or refused with a ValueError that names the field.
 
-A small part runs with the other tests. ``FUZZ_CASES=3000 python -m pytest tests/test_fuzz.py`` runs 3,000 of each kind.
+A few cases run with the other tests. ``FUZZ_CASES=3000 python -m pytest tests/test_fuzz.py`` runs 3,000 of each kind.
 """
 
 import copy
@@ -16,7 +16,7 @@ import torch
 
 from data.coco import read_coco
 from detector.weights.files import read_weights, save_weights
-from detector.weights.infer import CLASS_WIDTH
+from detector.weights.infer import CLASS_TOWER_NORM
 from detector.weights.info import WeightsInfo
 
 pytest.importorskip("hypothesis")
@@ -46,8 +46,8 @@ COCO = {
     ],
     "categories": [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}],
 }
-# What tells the number of classes, and the width of their towers.
-STATE = {"head.one2many.cls.0.4.bias": torch.zeros(2), CLASS_WIDTH: torch.ones(40)}
+# The number of classes and the width of the class towers are read off these weights.
+STATE = {"head.one2many.cls.0.4.bias": torch.zeros(2), CLASS_TOWER_NORM: torch.ones(40)}
 INFO = WeightsInfo("yolo26_n", {"width": 0.5}, ["cat", "dog"], [3, 7], (64, 96), "Apache-2.0", "made up", {"val/AP": 0.5})
 CHECKPOINT = {
     "pytorch-lightning_version": "2.6.0",
@@ -64,7 +64,7 @@ CHECKPOINT = {
 
 
 def places(content: Any, at: Place = ()) -> Iterator[Place]:
-    """Yield where every field and element of ``content`` is."""
+    """Yield the place, a tuple of keys, of every field and element of ``content``."""
     if isinstance(content, dict | list):
         for key in content if isinstance(content, dict) else range(len(content)):
             yield (*at, key)
@@ -72,7 +72,7 @@ def places(content: Any, at: Place = ()) -> Iterator[Place]:
 
 
 def changed(content: Any, place: Place, value: Any, remove: bool) -> Any:
-    """Return a copy with another value at ``place``, or without it."""
+    """Return a copy of ``content`` with ``value`` at ``place``, or without that place."""
     content = copy.deepcopy(content)
     parent = content
     for key in place[:-1]:
@@ -85,7 +85,7 @@ def changed(content: Any, place: Place, value: Any, remove: bool) -> Any:
 
 
 def refusal(read: Callable[[], Any], path: Path) -> str | None:
-    """Return the message of the ValueError that names the file, or None; any other exception is one too many."""
+    """Return the message of the ValueError that ``read`` raises, which must name the file; None if it raises nothing."""
     message = None
     try:
         read()
@@ -96,7 +96,7 @@ def refusal(read: Callable[[], Any], path: Path) -> str | None:
 
 
 def names(message: str, place: Place) -> bool:
-    """Tell whether a message has the field that was changed, or the kind of entry: ``bbox``, an annotation."""
+    """Return True if ``message`` has the field at ``place``, as ``bbox``, or the kind of entry, as an annotation."""
     word = [key for key in place if isinstance(key, str)][-1]
     return {"images": "image", "annotations": "annotation", "categories": "categor"}.get(word, word) in message
 
@@ -166,17 +166,16 @@ def test_safetensors_with_one_field_changed(folder: Path, data: st.DataObject) -
     header = json.loads(content[8 : 8 + length])
     place = data.draw(st.sampled_from(list(places(header))))
     value = data.draw(values.map(json.dumps) | values)
-    text = json.dumps(changed(header, place, value, data.draw(st.booleans()))).encode()
+    remove = data.draw(st.booleans())
+    text = json.dumps(changed(header, place, value, remove)).encode()
     path = folder / "field.safetensors"
     path.write_bytes(struct.pack("<Q", len(text)) + text + content[8 + length :])
     message = refusal(lambda: read_weights(path), path)
     if message is None or names(message.replace(" ", "_"), place):
         return
-    if place[-1] in (
-        "__metadata__",
-        "format_version",
-    ):  # without our metadata it is a file of another kind, that lacks weights
+    if place[0] == "__metadata__" and (remove or (len(place) == 2 and isinstance(value, str))):  # a valid header
+        # Without our metadata it is a bare state dict, which lacks weights here.
+        assert place[-1] in ("__metadata__", "format_version"), message
         assert "head." in message, message
-    else:  # a tensor may spoil the place of another, or leave a gap
-        assert place[0] in STATE, message
-        assert "offset" in message or "ncomplete" in message, message
+    else:  # safetensors refuses the header in its own words; an empty __metadata__ is valid, too
+        assert "not a readable safetensors file (" in message or "head." in message, message

@@ -21,7 +21,7 @@ from detector.training.optimizer import OptimizerName, build_optimizer, group_ta
 from detector.training.parts import freeze_parts, innermost_parts
 from detector.training.schedule import Schedule
 from detector.weights.files import read_weights
-from detector.weights.info import Weights
+from detector.weights.info import Weights, saved_license
 from detector.weights.load import load_into
 
 # Default learning rate, and default learning rate of biases at the first step of the warm-up
@@ -284,8 +284,7 @@ class DetectorModule(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the license and provenance of the weights."""
         info = checkpoint.get("weights_info", {})
-        license = info.get("license", info.get("licence"))  # older checkpoints have the British spelling
-        self._origin = {"license": license, "started_from": info.get("started_from")}
+        self._origin = {"license": saved_license(info), "started_from": info.get("started_from")}
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Set the learning rate and momentum of this batch."""

@@ -10,49 +10,60 @@ from detector.dynamic.convert import DynamicConfig
 from detector.network.config import VARIANTS
 from detector.network.head import default_class_channels
 
-CLASS_WIDTH = "head.one2many.cls.0.1.norm.weight"  # as many values as the class towers are wide
+CLASS_TOWER_NORM = "head.one2many.cls.0.1.norm.weight"  # (class_channels,): shows how wide the class towers are
 
 
 def infer_variant(state_dict: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]]:
-    """Return the variant that weights under our names are of, and the overrides of its configuration.
+    """Return the variant of weights under our names, and the overrides of its configuration.
 
-    Raises ValueError if there is none.
+    Raises ValueError if no variant has such weights.
     """
-    stem = len(_find(state_dict, "backbone.stem.norm.weight"))  # of a dynamic convolution, the first number is the experts'
+    stem_channels = len(_tensor(state_dict, "backbone.stem.norm.weight"))  # the conv's first axis may be its experts
     repeats = _count(state_dict, r"backbone\.stage_p4\.blocks\.(\d+)\.")
     max_level = 6 if _count(state_dict, r"backbone\.stage_p(6)\.") else 5
     min_level = max_level + 1 - _count(state_dict, r"head\.one2one\.box\.(\d+)\.")
-    found = (stem, repeats, min_level, max_level)
     plain = {name: config for name, config in VARIANTS.items() if config.dynamic is None}
-    sizes = {(c.channels(64), c.repeats(2), c.min_level, c.max_level): name for name, c in plain.items()}
-    if found not in sizes:
+    variants = {(c.channels(64), c.repeats(2), c.min_level, c.max_level): name for name, c in plain.items()}
+    name = variants.get((stem_channels, repeats, min_level, max_level))
+    if name is None:
         raise ValueError(
-            "fits no variant: {} channels in the first layer, {} blocks a stage, levels {} to {}".format(*found)
+            f"fits no variant: {stem_channels} channels in the first layer, {repeats} blocks a stage, levels {min_level} "
+            f"to {max_level}"
         )
-    name, overrides = sizes[found], _class_channels(state_dict, _num_classes(state_dict))
-    routers = [key for key in state_dict if re.search(r"\.router\.(\d\.)?bias$", key)]
-    if not routers:
+    overrides = class_channels_override(state_dict, num_classes(state_dict))
+    dynamic = _dynamic_settings(state_dict)
+    if dynamic is None:
         return name, overrides
-    dynamic = {
-        "num_experts": len(_find(state_dict, routers[-1])),
-        "routing": "softmax" if any(".router.2." in key for key in routers) else "sigmoid",
-    }
-    name = dynamic_name if (dynamic_name := name.replace("yolo26", "dyn")) in VARIANTS else name
+    dynamic_name = name.replace("yolo26", "dyn")
+    name = dynamic_name if dynamic_name in VARIANTS else name
     return name, overrides if VARIANTS[name].dynamic == DynamicConfig(**dynamic) else overrides | {"dynamic": dynamic}
 
 
-def _num_classes(state_dict: Mapping[str, Tensor]) -> int:
-    return _find(state_dict, "head.one2many.cls.0.4.bias").shape[-1]  # (C,), or (E, C) of a dynamic layer
+def _dynamic_settings(state_dict: Mapping[str, Tensor]) -> dict[str, Any] | None:
+    """Return the number of experts and the routing of dynamic layers, or None if there are none."""
+    routers = [key for key in state_dict if re.search(r"\.router\.(\d\.)?bias$", key)]
+    if not routers:
+        return None
+    num_experts = len(_tensor(state_dict, routers[-1]))
+    return {"num_experts": num_experts, "routing": "softmax" if any(".router.2." in key for key in routers) else "sigmoid"}
 
 
-def _class_channels(state_dict: Mapping[str, Tensor], num_classes: int) -> dict[str, int]:
-    """Return the override that keeps the class towers as wide as in ``state_dict``, if they would not be by themselves."""
-    finest = len(_find(state_dict, "head.one2many.cls.0.0.norm.weight"))
-    width = len(_find(state_dict, CLASS_WIDTH))
-    return {} if width == default_class_channels(finest, num_classes) else {"class_channels": width}
+def num_classes(state_dict: Mapping[str, Tensor]) -> int:
+    """Return the number of classes of weights under our names."""
+    return _tensor(state_dict, "head.one2many.cls.0.4.bias").shape[-1]  # (C,), or (E, C) of a dynamic layer
 
 
-def _find(state_dict: Mapping[str, Tensor], name: str) -> Tensor:
+def class_channels_override(state_dict: Mapping[str, Tensor], num_classes: int) -> dict[str, int]:
+    """Return the override that a detector for ``num_classes`` needs to have class towers as wide as in ``state_dict``.
+
+    Empty if they are as wide by default.
+    """
+    finest_channels = len(_tensor(state_dict, "head.one2many.cls.0.0.norm.weight"))
+    width = len(_tensor(state_dict, CLASS_TOWER_NORM))
+    return {} if width == default_class_channels(finest_channels, num_classes) else {"class_channels": width}
+
+
+def _tensor(state_dict: Mapping[str, Tensor], name: str) -> Tensor:
     if name not in state_dict:
         raise ValueError(
             f"has no weight {name!r}, only {', '.join(list(state_dict)[:3])} ...: not a detector of this project"
@@ -64,4 +75,5 @@ def _find(state_dict: Mapping[str, Tensor], name: str) -> Tensor:
 
 
 def _count(state_dict: Mapping[str, Tensor], pattern: str) -> int:
+    """Return how many different numbers the group of ``pattern`` matches at the start of the names."""
     return len({match[1] for key in state_dict if (match := re.match(pattern, key))})

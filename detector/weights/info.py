@@ -1,48 +1,58 @@
-"""Facts about weights: variant, classes, input size, license, provenance."""
+"""Facts about weights: variant, classes, input size, license, provenance, metrics."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from detector.weights.infer import _class_channels, _num_classes
+from detector.weights.infer import class_channels_override, num_classes
 
-OWN_CHECKPOINT = "checkpoint of ours"  # the kind of weights that come with all that it takes to resume or evaluate a run
+OWN_CHECKPOINT = "training checkpoint"  # the kind of weights that a run can be resumed from
 
 
 @dataclass(frozen=True)
 class WeightsInfo:
-    """What is known about weights besides their values. Where a file does not say, a field is None."""
+    """The facts about weights besides their values. A fact that the file does not give is None or empty."""
 
     variant: str
     overrides: dict[str, Any] = field(default_factory=dict)  # fields of DetectorConfig that differ from the variant
     class_names: list[str] | None = None
-    category_ids: list[int] | None = None  # the id of each class in the annotations that were trained on
+    category_ids: list[int] | None = None  # the id of each class in the annotations of the training
     image_size: tuple[int, int] | None = None  # height, width of the network input
-    license: str | None = None  # of the weights; weights that start from others keep theirs
-    provenance: str = ""  # where the weights come from, and what those they started from come from
-    metrics: dict[str, float] = field(default_factory=dict)  # COCO numbers of the last evaluation, e.g. "val/AP"
+    license: str | None = None  # of the weights; weights trained from others keep the license of those
+    provenance: str = ""  # the origin of the weights, and of those that their training started from
+    metrics: dict[str, float] = field(default_factory=dict)  # COCO metrics of the last evaluation, e.g. "val/AP"
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights under our names, in the precision of the file they were read from."""
+    """Weights under our names, in the precision of the file."""
 
     state_dict: dict[str, Tensor]
     info: WeightsInfo
     path: Path
-    kind: str  # of file, for people
+    kind: str  # of file, for messages
 
     @property
     def num_classes(self) -> int:
-        """The number of classes that the weights tell apart."""
-        return _num_classes(self.state_dict)
+        """The number of classes."""
+        return num_classes(self.state_dict)
 
     def overrides_for(self, variant: str, num_classes: int) -> dict[str, Any]:
-        """Return the overrides with which a detector of ``variant`` for ``num_classes`` can take these weights.
+        """Return the overrides of a detector of ``variant`` for ``num_classes`` that can load these weights.
 
-        Class towers keep their width, which by default depends on the number of classes.
+        Its class towers are as wide as those of the weights; by default the width depends on the number of classes.
         """
-        own = {key: value for key, value in self.info.overrides.items() if key != "class_channels"}
-        return (own if variant == self.info.variant else {}) | _class_channels(self.state_dict, num_classes)
+        overrides = self.info.overrides if variant == self.info.variant else {}
+        others = {key: value for key, value in overrides.items() if key != "class_channels"}
+        return others | class_channels_override(self.state_dict, num_classes)
+
+
+def saved_license(facts: Mapping[str, Any]) -> Any:
+    """Return the license in the ``weights_info`` of a checkpoint, or in the metadata of a safetensors file, or None.
+
+    Older files have it under the key "licence".
+    """
+    return facts.get("license", facts.get("licence"))

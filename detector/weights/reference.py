@@ -1,4 +1,7 @@
-"""Files and weight names of the public reference, read as ours. Written from spec and measurements, not from its code."""
+"""Read files of the public reference, and convert its weight names to ours.
+
+Written from a specification and measurements of the files, not from the code of the reference.
+"""
 
 import re
 from collections.abc import Mapping
@@ -8,59 +11,59 @@ from torch import Tensor
 
 from detector.weights.safe_load import Placeholder
 
-LICENSE = "AGPL-3.0"  # what the writer of the reference claims for its files, where they do not say themselves
+LICENSE = "AGPL-3.0"  # of files that do not name one: the license that the writer of the reference claims for its files
 DETECTION_MODEL = "ultralytics.nn.tasks.DetectionModel"
 _HEADS = {"cv2", "cv3", "one2one_cv2", "one2one_cv3"}
-_PREFIX = re.compile(r"^(?:(?:model|module)\.)*(?=\d+\.)")  # what may stand before a layer's index
+_PREFIX = re.compile(r"^(?:(?:model|module)\.)*(?=\d+\.)")  # prefixes that wrappers put before the index of a layer
 _BACKBONE = ["stem", "down_p2", "stage_p2", "down_p3", "stage_p3", "down_p4", "stage_p4", "down_p5", "stage_p5"]
 
 
 class ReferenceFile(NamedTuple):
-    """What a reference checkpoint holds, weights under our names."""
+    """The content of a reference checkpoint, with the weights under our names."""
 
     state_dict: dict[str, Tensor]
     class_names: list[str] | None
     image_size: int | list[int] | None  # as written: one side, or height and width
     license: str
-    about: str  # version and date of writing
+    origin: str  # version of the reference and date of writing
 
 
 def is_reference_state_dict(content: Any) -> bool:
-    """Whether ``content`` is a state dict with the reference's names, ``model.<index>....``."""
+    """Return True for a state dict with the names of the reference, ``model.<index>....``."""
     return is_state_dict(content) and any(_PREFIX.match(key) for key in content)
 
 
 def is_state_dict(content: Any) -> bool:
-    """Whether ``content`` maps names to tensors."""
+    """Return True for a mapping from names to tensors that is not empty."""
     return isinstance(content, Mapping) and bool(content) and all(isinstance(v, Tensor) for v in content.values())
 
 
 def read_reference(content: Any) -> ReferenceFile:
-    """Take weights and facts out of a reference checkpoint as ``load_torch_file`` returns it, or a bare state dict.
+    """Convert a reference checkpoint, as ``load_torch_file`` returns it, or a bare state dict.
 
-    The averaged weights (``ema``) are preferred where there are any. Raises ValueError, saying why, for anything that is
-    not a YOLO26 detection model.
+    The averaged weights (``ema``) are preferred if the file has them. Raises ValueError, with the reason, for anything but a
+    YOLO26 detection model.
     """
     if is_state_dict(content):
         return ReferenceFile(convert_reference(content), None, None, LICENSE, "bare state dict")
     if not isinstance(content, dict) or not isinstance(model := content.get("ema") or content.get("model"), Placeholder):
         keys = f" with the keys {', '.join(map(str, list(content)[:8]))}" if isinstance(content, dict) else ""
         raise ValueError(f"it holds a {type(content).__name__}{keys}; expected a 'model' or a state dict")
-    if model.stands_for != DETECTION_MODEL:
-        raise ValueError(f"its model is a {model.stands_for}; only {DETECTION_MODEL} can be converted")
+    if model.class_name != DETECTION_MODEL:
+        raise ValueError(f"its model is a {model.class_name}; only {DETECTION_MODEL} can be converted")
     arguments = _mapping(content.get("train_args"))
-    about = f"version {content.get('version', 'unknown')}, written {content.get('date', 'at an unknown time')}"
+    origin = f"version {content.get('version', 'unknown')}, written {content.get('date', 'at an unknown time')}"
     return ReferenceFile(
         state_dict=convert_reference(_module_weights(model)),
         class_names=_class_names(model.state.get("names")),
         image_size=arguments.get("imgsz"),
         license=str(content.get("license") or LICENSE),
-        about=about,
+        origin=origin,
     )
 
 
 def _module_weights(module: Any, prefix: str = "", depth: int = 0) -> dict[str, Tensor]:
-    """Return the state dict of a module that is only a :class:`Placeholder`."""
+    """Return the state dict of a module that was loaded as a ``Placeholder``."""
     if not isinstance(module, Placeholder) or depth > 20:
         raise ValueError(f"{prefix.rstrip('.') or 'its model'} is not a layer but a {type(module).__name__}")
     hidden = module.state.get("_non_persistent_buffers_set") or ()
@@ -80,7 +83,7 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 
 def _class_names(names: Any) -> list[str] | None:
-    """Return the class names in order; the file has a list, or a dict by number."""
+    """Return the class names in order, from a list or a dict by number."""
     if isinstance(names, dict):
         if set(names) != set(range(len(names))):
             raise ValueError(f"its classes are numbered {list(names)[:5]}...; expected 0 to {len(names) - 1}")
@@ -89,15 +92,17 @@ def _class_names(names: Any) -> list[str] | None:
 
 
 def convert_reference(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return ``state_dict`` of a YOLO26 detection model with the reference's names (``model.<index>....``) under ours.
+    """Convert the names of a YOLO26 detection model from those of the reference (``model.<index>....``) to ours.
 
-    Works for all scales and the P2 and P6 layouts, which the index of the head tells apart; wrappers may have put more
-    ``model.`` or ``module.`` before the names. Raises ValueError for a key that belongs to no such layer, and for models
-    of other kinds. Values are passed on as they are.
+    Values stay as they are. All scales and the P2 and P6 layouts are known; the index of the head shows the layout. Wrappers
+    may have put more ``model.`` or ``module.`` before the names. Raises ValueError for a name that such a model does not
+    have, and for other models.
     """
     originals = {_PREFIX.sub("model.", key, count=1): key for key in state_dict}
-    if twice := sorted(state_dict.keys() - originals.values()):
-        raise ValueError(f"{twice[0]!r} is there twice, with different words before its number; expected each weight once")
+    if duplicates := sorted(state_dict.keys() - originals.values()):
+        raise ValueError(
+            f"has {duplicates[0]!r} twice, with different prefixes before its number; expected each weight once"
+        )
     state_dict = {key: state_dict[original] for key, original in originals.items()}
     layers = _layer_names(state_dict)
     heads = _head_parts(max(layers), state_dict)
@@ -112,16 +117,16 @@ def convert_reference(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if name in converted:
             raise ValueError(f"{key!r} and another weight would both become {name!r}; expected one of them")
         converted[name] = value
-    if absent := sorted(_HEADS - heads):
-        raise ValueError(f"its head has no {', '.join(absent)}; YOLO26 has two branches (files of fused models have one)")
+    if missing := sorted(_HEADS - heads):
+        raise ValueError(f"its head has no {', '.join(missing)}; YOLO26 has two branches (files of fused models have one)")
     return converted
 
 
 def _layer_names(state_dict: Mapping[str, Tensor]) -> dict[int, str]:
-    """Map the indices of the reference's layer list to our module names."""
+    """Return our module name for each index in the layer list of the reference that has weights."""
     indices = [int(match[1]) for key in state_dict if (match := re.match(r"model\.(\d+)\.", key))]
     last = max(indices, default=-1)
-    layouts = {23: (3, 5), 29: (2, 5), 31: (3, 6)}  # index of the head -> finest and coarsest level
+    layouts = {23: (3, 5), 29: (2, 5), 31: (3, 6)}  # index of the head, the last layer -> finest and coarsest level
     if last not in layouts:
         raise ValueError(f"the last layer has index {last}; YOLO26 detection models end at 23, at 29 (P2) or at 31 (P6)")
     finest, coarsest = layouts[last]
@@ -136,7 +141,7 @@ def _layer_names(state_dict: Mapping[str, Tensor]) -> dict[int, str]:
 
 
 def _head_parts(index: int, state_dict: Mapping[str, Tensor]) -> set[str]:
-    """Return the names inside the head, after refusing those of other models, which may stand at the same index."""
+    """Return the names of the parts of the head. Raises ValueError for the head of another model at the same index."""
     parts = {key.split(".")[2] for key in state_dict if key.startswith(f"model.{index}.")}
     if "dfl" in parts:
         raise ValueError("its head predicts distributions of distances (dfl), as YOLO11 and older do; YOLO26 does not")
@@ -153,7 +158,7 @@ def _head_name(rest: str) -> str:
     layer = match[4]
     if match[2] == "2":
         return f"{branch}.box.{match[3]}.{_conv_name(layer)}"
-    if pair := re.match(r"([01])\.([01])\.", layer):  # two pairs of layers; ours is one sequence
+    if pair := re.match(r"([01])\.([01])\.", layer):  # the reference has two pairs of layers, we have one sequence
         layer = f"{2 * int(pair[1]) + int(pair[2])}.{layer[pair.end() :]}"
     else:
         layer = re.sub(r"^2\.", "4.", layer)
@@ -161,7 +166,7 @@ def _head_name(rest: str) -> str:
 
 
 def _block_name(prefix: str, rest: str, state_dict: Mapping[str, Tensor]) -> str:
-    """Rename the path ``rest`` inside layer ``prefix``; what cv1, cv2, cv3 are depends on the block they stand in."""
+    """Return our name for ``rest``, a path inside layer ``prefix``. The meaning of cv1, cv2, cv3 depends on the block."""
     names, parts = [], rest.split(".")
     for part in parts[:-2]:  # the last two are conv or bn, and the tensor
         names.append(_PARTS.get(part) or _csp_part(prefix, part, state_dict))

@@ -1,4 +1,4 @@
-"""Reading files of ``torch.save`` without running anything that is in them."""
+"""Read files of ``torch.save`` without running anything in them."""
 
 import zipfile
 from pathlib import Path
@@ -7,43 +7,43 @@ from typing import Any
 import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
-STOOD_IN_FOR = ("ultralytics.", "torch.nn.modules.")  # prefixes of names that only describe layers
+LAYER_PREFIXES = ("ultralytics.", "torch.nn.modules.")  # of the class names that are read as Placeholder
 
 
 class Placeholder:
-    """Stands in for an object of a class that is not to be imported: holds the state it was given, and does nothing.
+    """Takes the place of an object whose class must not be imported. Holds the attributes of the object and does nothing.
 
-    ``stands_for`` is the dotted name in the file; ``state`` what the file says its attributes are.
+    ``class_name`` is the dotted name of the class in the file, ``state`` has the attributes in the file.
     """
 
-    stands_for = ""
+    class_name = ""
 
     def __new__(cls, *_: Any) -> "Placeholder":
-        """Take whatever the original took."""
+        """Accept the arguments of any class."""
         placeholder = super().__new__(cls)
         placeholder.state = {}
         return placeholder
 
     def __init__(self, *_: Any) -> None:
-        """Do nothing, whatever the original did."""
+        """Ignore the arguments."""
 
     def __setstate__(self, state: Any) -> None:
         self.state = state if isinstance(state, dict) else {}
 
 
 def load_torch_file(path: Path) -> Any:
-    """Return what ``torch.save`` wrote to ``path``, on the CPU, with layers as :class:`Placeholder`.
+    """Load a file of ``torch.save`` on the CPU, with layers as ``Placeholder``.
 
     The file is read with ``weights_only=True``: nothing in it is imported or run. Raises ValueError for a file that is
-    not whole, was not written by ``torch.save``, or names anything but tensors, plain values and layers.
+    incomplete, was not written by ``torch.save``, or holds anything but tensors, plain values and layers.
     """
     names = _unsafe_names(path)
-    if foreign := [name for name in names if not name.startswith(STOOD_IN_FOR)]:
+    if refused := [name for name in names if not name.startswith(LAYER_PREFIXES)]:
         raise ValueError(
-            f"{path}: refused, because it names {', '.join(foreign)}, which is neither a tensor nor a layer and would be "
+            f"{path}: refused, because it names {', '.join(refused)}, which is neither a tensor nor a layer and would be "
             "run by an ordinary loader; nothing of it was run. Do not use this file unless you trust who made it"
         )
-    placeholders = [(type("Placeholder", (Placeholder,), {"stands_for": name}), name) for name in names]
+    placeholders = [(type("Placeholder", (Placeholder,), {"class_name": name}), name) for name in names]
     try:
         with safe_globals(placeholders):
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -52,7 +52,7 @@ def load_torch_file(path: Path) -> Any:
 
 
 def _unsafe_names(path: Path) -> list[str]:
-    """Return the dotted names in the file that ``weights_only`` would refuse, without reading more than the names."""
+    """Return the dotted names in the file that ``weights_only`` would refuse. Only the names are read."""
     with path.open("rb") as file:
         start = file.read(4)
     try:

@@ -1,4 +1,4 @@
-"""Our own weights files: what is written is what is read."""
+"""Weights files of this project: written, read back, refused."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from detector import build_detector
-from detector.weights.files import metadata, read_weights, save_weights
-from detector.weights.info import Weights, WeightsInfo
+from detector.weights import WeightsInfo, metadata, read_weights, save_weights
 
 INFO = WeightsInfo(
     variant="dyn_n",
@@ -19,7 +18,7 @@ INFO = WeightsInfo(
     category_ids=[7, 9],
     image_size=(64, 96),
     license="CC-BY-4.0",
-    provenance="drawn by lot",
+    provenance="random",
     metrics={"val/AP": 0.25},
 )  # fmt: skip
 
@@ -30,39 +29,39 @@ def state_dict() -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_what_is_written_is_read(tmp_path: Path, dtype: torch.dtype) -> None:
-    given = state_dict()
-    save_weights(tmp_path / "w.safetensors", given, INFO, dtype)
+def test_written_weights_are_read_back(tmp_path: Path, dtype: torch.dtype) -> None:
+    original = state_dict()
+    save_weights(tmp_path / "w.safetensors", original, INFO, dtype)
     weights = read_weights(tmp_path / "w.safetensors")
     assert weights.info == INFO
-    assert set(weights.state_dict) == set(given)
+    assert set(weights.state_dict) == set(original)
     for name, value in weights.state_dict.items():
-        assert value.dtype == (dtype if given[name].is_floating_point() else torch.int64)
-        assert torch.equal(value, given[name].to(value.dtype))
+        assert value.dtype == (dtype if original[name].is_floating_point() else torch.int64)
+        assert torch.equal(value, original[name].to(value.dtype))
     with safe_open(tmp_path / "w.safetensors", framework="pt") as file:
         assert file.metadata()["format_version"] == "2"
     assert [path.name for path in tmp_path.iterdir()] == ["w.safetensors"]
 
 
-def test_what_is_not_known_stays_unknown(tmp_path: Path) -> None:
+def test_unknown_facts_stay_unknown(tmp_path: Path) -> None:
     save_weights(tmp_path / "w.safetensors", build_detector("yolo26_n", 2).state_dict(), WeightsInfo("yolo26_n"))
     assert read_weights(tmp_path / "w.safetensors").info == WeightsInfo("yolo26_n")
 
 
 def test_a_value_too_large_is_not_turned_into_infinity(tmp_path: Path) -> None:
-    given = state_dict()
-    given["backbone.stem.norm.running_var"][0] = 1e5
+    original = state_dict()
+    original["backbone.stem.norm.running_var"][0] = 1e5
     with pytest.raises(ValueError, match=r"backbone\.stem\.norm\.running_var has values up to 100000"):
-        save_weights(tmp_path / "w.safetensors", given, INFO, torch.float16)
+        save_weights(tmp_path / "w.safetensors", original, INFO, torch.float16)
     assert not list(tmp_path.iterdir())
-    save_weights(tmp_path / "w.safetensors", given, INFO, torch.bfloat16)
+    save_weights(tmp_path / "w.safetensors", original, INFO, torch.bfloat16)
 
 
 def test_safetensors_that_cannot_be_used(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     save_weights(path, state_dict(), INFO)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ValueError, match=r"w\.safetensors: not a whole safetensors file"):
+    with pytest.raises(ValueError, match=r"w\.safetensors: not a readable safetensors file"):
         read_weights(path)
     save_file({"a": torch.zeros(1)}, path, metadata(INFO) | {"format_version": "3"})
     with pytest.raises(ValueError, match=r"format version 3; this version reads 2"):
@@ -85,10 +84,10 @@ def test_safetensors_that_cannot_be_used(tmp_path: Path) -> None:
 
 
 def test_names_without_metadata(tmp_path: Path) -> None:
-    """A plain torch.save of our state dict, and safetensors of somebody else's making."""
-    given = {name: value.contiguous() for name, value in state_dict().items()}
-    torch.save(given, tmp_path / "w.pt")
-    save_file(given, tmp_path / "w.safetensors")
+    """A state dict written by torch.save, or by safetensors without metadata."""
+    original = {name: value.contiguous() for name, value in state_dict().items()}
+    torch.save(original, tmp_path / "w.pt")
+    save_file(original, tmp_path / "w.safetensors")
     for name in ("w.pt", "w.safetensors"):
         weights = read_weights(tmp_path / name)
         assert (weights.info.variant, weights.info.overrides["dynamic"]["num_experts"]) == ("dyn_n", 2)
@@ -100,13 +99,52 @@ def test_names_without_metadata(tmp_path: Path) -> None:
     [torch.ones(2).to(torch.int8), torch.zeros(1).expand(2), torch.ones(2).to_sparse(), torch.ones(2, device="meta"), 3],
     ids=["int8", "expanded", "sparse", "meta", "number"],
 )
-def test_what_is_no_ordinary_tensor_is_refused(tmp_path: Path, value: object) -> None:
-    """Quantized weights would be taken as they stand; an expanded tensor can ask for any memory in a small file."""
+def test_other_than_dense_floating_point_tensors_are_refused(tmp_path: Path, value: object) -> None:
+    """Quantized weights would be loaded without their scale; an expanded tensor in a small file can need any memory."""
     content = {"pytorch-lightning_version": "2.6", "hyper_parameters": {"variant": "dyn_n", "class_names": ["a", "b"]}}
     odd = {"model.head.one2many.cls.0.4.bias": value}
     torch.save({**content, "state_dict": odd}, tmp_path / "a.ckpt")
     with pytest.raises(ValueError, match=r"a\.ckpt: 'head\.one2many\.cls\.0\.4\.bias' is a .*; expected a dense"):
         read_weights(tmp_path / "a.ckpt")
+
+
+WRONG_TYPES = {
+    "variant": 3,
+    "overrides": [1],
+    "class_names": ["cat", 4],
+    "category_ids": [1, 2.5],
+    "image_size": [64],
+    "license": ["MIT"],
+    "provenance": [0],
+    "metrics": {"val/AP": "high"},
+}
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG_TYPES.items(), ids=WRONG_TYPES)
+def test_a_fact_of_a_wrong_type_is_refused_with_its_name_and_value(tmp_path: Path, name: str, value: object) -> None:
+    settings = {"variant": "dyn_n", "class_names": ["a", "b"]}
+    facts = {}
+    (facts if name in ("license", "provenance", "metrics") else settings)[name] = value
+    weights = {f"model.{key}": value for key, value in state_dict().items()}
+    content = {"pytorch-lightning_version": "2.6", "hyper_parameters": settings, "weights_info": facts}
+    torch.save({**content, "state_dict": weights}, tmp_path / "a.ckpt")
+    with pytest.raises(ValueError, match=rf"(?i)a\.ckpt: .*{name}.*expected") as refusal:
+        read_weights(tmp_path / "a.ckpt")
+    assert str(value) in str(refusal.value)
+
+
+def test_a_license_is_read_in_its_old_spelling(tmp_path: Path) -> None:
+    """Older checkpoints, and safetensors of format version 1, have the key "licence"."""
+    settings = {"variant": "dyn_n", "class_names": ["a", "b"], "overrides": {"dynamic": {"num_experts": 2}}}
+    content = {"pytorch-lightning_version": "2.6", "hyper_parameters": settings, "weights_info": {"licence": "CC-BY-4.0"}}
+    weights = {f"model.{name}": value for name, value in state_dict().items()}
+    torch.save({**content, "state_dict": weights}, tmp_path / "a.ckpt")
+    entries = metadata(INFO)
+    del entries["license"]
+    contiguous = {name: value.contiguous() for name, value in state_dict().items()}
+    save_file(contiguous, tmp_path / "w.safetensors", entries | {"format_version": "1", "licence": "CC-BY-4.0"})
+    for name in ("a.ckpt", "w.safetensors"):
+        assert read_weights(tmp_path / name).info.license == "CC-BY-4.0"
 
 
 @pytest.mark.parametrize("content", [{1: torch.zeros(1)}, {"ema": torch.zeros(2), "model": None}], ids=["keys", "ema"])
@@ -123,9 +161,9 @@ def test_deployed_weights_are_not_saved(tmp_path: Path) -> None:
 
 
 def test_weights_that_share_memory_are_written_apart(tmp_path: Path) -> None:
-    given = state_dict()
-    given["backbone.stem.norm.bias"] = given["backbone.stem.norm.weight"]
-    save_weights(tmp_path / "w.safetensors", given, INFO)
+    original = state_dict()
+    original["backbone.stem.norm.bias"] = original["backbone.stem.norm.weight"]
+    save_weights(tmp_path / "w.safetensors", original, INFO)
     assert torch.equal(read_weights(tmp_path / "w.safetensors").state_dict["backbone.stem.norm.bias"], torch.ones(16))
 
 
@@ -133,12 +171,3 @@ def test_checkpoints_of_other_modules_are_refused(tmp_path: Path) -> None:
     torch.save({"pytorch-lightning_version": "2.6", "state_dict": {}, "hyper_parameters": {"lr": 1}}, tmp_path / "a.ckpt")
     with pytest.raises(ValueError, match=r"a\.ckpt: is a Lightning checkpoint, but not of DetectorModule"):
         read_weights(tmp_path / "a.ckpt")
-
-
-def test_class_towers_keep_their_width() -> None:
-    """80 classes make towers of 80 channels in the small variants: those trained for them can go on with fewer classes."""
-    weights = Weights(build_detector("yolo26_n", 80).state_dict(), WeightsInfo("yolo26_n"), Path("w"), "")
-    assert weights.overrides_for("yolo26_n", 80) == {}
-    assert weights.overrides_for("dyn_n", 3) == {"class_channels": 80}
-    wide = build_detector("yolo26_n", 3, class_channels=80).state_dict()
-    assert wide["head.one2one.cls.0.4.weight"].shape == (3, 80, 1, 1)

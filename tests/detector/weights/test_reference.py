@@ -138,7 +138,7 @@ def not_a_module(path: Path) -> None:
         (yolo11, r"dfl.*YOLO11"),
         (masks, "SegmentationModel"),
         (bare_masks, "its head has proto"),
-        (twice, r"model\.0\.conv\.weight' is there twice"),
+        (twice, r"has 'model\.0\.conv\.weight' twice"),
         (norm_beside_bn, r"both become 'backbone\.stem\.norm\.weight'"),
         (fifth_beside_third, r"both become 'head\.one2many\.cls\.0\.4\.bias'"),
         (older, "last layer has index 22"),

@@ -1,4 +1,4 @@
-"""Boxes and labels on images, and images side by side on a sheet. Pure functions on (H, W, 3) uint8 RGB arrays."""
+"""Draw boxes and labels on images, and images side by side on a sheet: pure functions on (H, W, 3) uint8 RGB arrays."""
 
 import colorsys
 import unicodedata
@@ -12,8 +12,8 @@ Color = tuple[int, int, int]
 
 
 def class_color(label: int) -> Color:
-    """Return the RGB color of a class: neighbors in the list of classes lie far apart on the color wheel."""
-    hue = (0.58 + label * 0.618034) % 1.0  # steps of the golden ratio never come back to a hue
+    """Return the RGB color of a class: classes with neighboring labels lie far apart on the color wheel."""
+    hue = (0.58 + label * 0.618034) % 1.0  # with steps of the golden ratio no hue repeats
     lightness = (0.52, 0.66, 0.40)[label // 8 % 3]
     red, green, blue = colorsys.hls_to_rgb(hue, lightness, 0.85)
     return round(red * 255), round(green * 255), round(blue * 255)
@@ -28,19 +28,19 @@ def draw_boxes(
 ) -> np.ndarray:
     """Return a copy of ``image`` with ``boxes`` (N, 4) x1 y1 x2 y2 in its pixels, colored and labeled by class.
 
-    ``labels`` (N,) index ``names``; ``scores`` (N,) in 0..1 are shown behind the name. N may be 0. Lines and letters
-    grow with the image, and a label never leaves it.
+    ``labels`` (N,) index ``names``; ``scores`` (N,) in 0..1 are written after the name. N may be 0. Lines and letters grow
+    with the image, and labels stay inside it.
     """
     image = np.ascontiguousarray(image).copy()
     line = max(round(min(image.shape[:2]) / 300), 1)
-    # Weak detections first, so that strong ones lie on top; texts last, so that no line crosses them.
+    # Low scores first, so that high scores lie on top; texts last, so that no line crosses them.
     order = range(len(boxes)) if scores is None else np.argsort(scores, kind="stable")
     corners = np.clip(np.nan_to_num(np.asarray(boxes, dtype=np.float64)), -1e4, 1e4).round().astype(int).reshape(-1, 4)
     for i in order:
         x1, y1, x2, y2 = corners[i].tolist()
         cv2.rectangle(image, (x1, y1), (x2, y2), class_color(int(labels[i])), line)
     for i in order:
-        text = _plain(names[int(labels[i])], int(labels[i])) + ("" if scores is None else f" {scores[i]:.2f}")
+        text = _ascii(names[int(labels[i])], int(labels[i])) + ("" if scores is None else f" {scores[i]:.2f}")
         _label(image, text, corners[i, 0].item(), corners[i, 1].item(), class_color(int(labels[i])))
     return image
 
@@ -48,10 +48,10 @@ def draw_boxes(
 def sheet(
     rows: Sequence[Sequence[np.ndarray]], captions: Sequence[Sequence[str]] | None = None, margin: int = 12
 ) -> np.ndarray:
-    """Return one image of all, row by row, each under its caption on a light ground.
+    """Return one image with all images, row by row, each under its caption, on a light background.
 
     Images may differ in size: every cell is as large as the largest image, with ``margin`` pixels between cells.
-    Rows may differ in length. No image at all gives a small empty sheet.
+    Rows may differ in length. Without images the sheet is small and empty.
     """
     images = [image for row in rows for image in row]
     height = max((image.shape[0] for image in images), default=0)
@@ -70,7 +70,7 @@ def sheet(
 
 
 def fit_longer_side(image: np.ndarray, boxes: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return ``image`` with its longer side resized to ``size`` pixels, and ``boxes`` (N, 4) moved along."""
+    """Return ``image`` with its longer side resized to ``size`` pixels, and ``boxes`` (N, 4) scaled with it."""
     ratio = size / max(image.shape[:2])
     height, width = (max(round(side * ratio), 1) for side in image.shape[:2])
     method = cv2.INTER_AREA if ratio < 1 else cv2.INTER_CUBIC
@@ -79,9 +79,9 @@ def fit_longer_side(image: np.ndarray, boxes: np.ndarray, size: int) -> tuple[np
 
 
 def _label(image: np.ndarray, text: str, x: int, y: int, color: Color) -> None:
-    """Write ``text`` in place on a ground of ``color`` above the corner (x, y), or below it where there is no room."""
+    """Write ``text`` in place on a background of ``color`` above the corner (x, y), or below it if there is no space."""
     height, width = image.shape[:2]
-    scale, thickness = _letters(min(height, width), text, width)
+    scale, thickness = _font(min(height, width), text, width)
     (text_width, text_height), below = cv2.getTextSize(text, FONT, scale, thickness)
     pad = max(text_height // 4, 1)
     box_width, box_height = text_width + 2 * pad, text_height + below + pad
@@ -90,12 +90,12 @@ def _label(image: np.ndarray, text: str, x: int, y: int, color: Color) -> None:
     top = min(max(top, 0), max(height - box_height, 0))
     cv2.rectangle(image, (left, top), (left + box_width - 1, top + box_height - 1), color, cv2.FILLED)
     bright = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2] > 140
-    ink = (0, 0, 0) if bright else (255, 255, 255)
-    cv2.putText(image, text, (left + pad, top + pad + text_height), FONT, scale, ink, thickness, cv2.LINE_AA)
+    text_color = (0, 0, 0) if bright else (255, 255, 255)
+    cv2.putText(image, text, (left + pad, top + pad + text_height), FONT, scale, text_color, thickness, cv2.LINE_AA)
 
 
-def _letters(size: int, text: str, limit: int) -> tuple[float, int]:
-    """Return font scale and stroke for an image whose shorter side is ``size``, so that ``text`` fits ``limit``."""
+def _font(size: int, text: str, limit: int) -> tuple[float, int]:
+    """Return font scale and stroke width for an image with shorter side ``size``, so that ``text`` fits ``limit`` pixels."""
     scale = max(size / 1100, 0.38)
     (width, height), _ = cv2.getTextSize(text, FONT, scale, 1)
     scale *= min(1.0, limit / max(width + height, 1))
@@ -104,14 +104,14 @@ def _letters(size: int, text: str, limit: int) -> tuple[float, int]:
 
 def _caption(strip: np.ndarray, text: str) -> None:
     """Write ``text`` in place into ``strip`` (H, W, 3), a view of the sheet."""
-    text = _plain(text, None)
-    scale, thickness = _letters(round(strip.shape[0] * 24), text, strip.shape[1])
+    text = _ascii(text, None)
+    scale, thickness = _font(round(strip.shape[0] * 24), text, strip.shape[1])
     written = np.ascontiguousarray(strip)
     cv2.putText(written, text, (2, round(strip.shape[0] * 0.72)), FONT, scale, (40, 40, 40), thickness, cv2.LINE_AA)
     strip[:] = written
 
 
-def _plain(text: str, label: int | None) -> str:
-    """Return ``text`` in the letters OpenCV's font has: accents dropped; other scripts give the number of the class."""
-    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
-    return plain if plain.strip() or label is None else f"class {label}"
+def _ascii(text: str, label: int | None) -> str:
+    """Return ``text`` in ASCII, the letters of OpenCV's font: without accents; names in other scripts become "class 3"."""
+    letters = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return letters if letters.strip() or label is None else f"class {label}"

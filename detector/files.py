@@ -55,6 +55,6 @@ def check_output(path: Path, overwrite: bool) -> None:
     if path.is_dir():
         raise ValueError(f"{path} is a folder; give the name of a file in it")
     if path.exists() and not overwrite:
-        raise ValueError(f"{path} is there already; choose another name, or give --overwrite")
+        raise ValueError(f"{path} already exists; choose another name, or give --overwrite")
     if not path.parent.is_dir():
         raise ValueError(f"{path.parent}: no such folder; make it first")

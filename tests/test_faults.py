@@ -1,4 +1,4 @@
-"""Faults that each cost somebody a training run, looked for where the parts meet: real files, real steps, real processes."""
+"""Faults that cost training runs, tested on whole systems: real files, real steps, real processes."""
 
 import json
 import warnings
@@ -62,7 +62,7 @@ def test_the_start_on_real_images(variant: str, tiny_arguments: Arguments, tmp_p
 
 
 @pytest.mark.filterwarnings("ignore:.*no objects at all")
-def test_nothing_there_and_nothing_found(
+def test_no_objects_and_no_detections(
     tiny_arguments: Arguments, edit_json: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """train.py and evaluate.py on a set without objects, whose scores never reach the threshold: everything is written."""
@@ -81,7 +81,7 @@ def test_nothing_there_and_nothing_found(
             assert json.loads(Path(folder, f"predictions{suffix}{branch}.json").read_text()) == []
         assert cv2.imread(f"{folder}/{split}_predictions.jpg") is not None
     header, line = [text.split() for text in Path("run/train.log").read_text().splitlines()]
-    assert float(line[header.index("val/AP")]) == -1  # pycocotools' word for "no object to find"
+    assert float(line[header.index("val/AP")]) == -1  # pycocotools' value for a set without objects
     assert Path("run/best.ckpt").is_file()
 
 
@@ -89,16 +89,16 @@ def test_nothing_there_and_nothing_found(
 def test_no_detection_keeps_shapes_and_types(branch: str) -> None:
     detector = build_detector("dyn_n", 3).eval()
     for model in (detector, detector.deploy(branch)):
-        (found,) = model.detect(torch.zeros(1, 3, 64, 96), branch)
-        assert (found["boxes"].shape, found["scores"].shape, found["labels"].shape) == ((0, 4), (0,), (0,))
-        assert found["labels"].dtype == torch.int64
+        (detections,) = model.detect(torch.zeros(1, 3, 64, 96), branch)
+        assert (detections["boxes"].shape, detections["scores"].shape, detections["labels"].shape) == ((0, 4), (0,), (0,))
+        assert detections["labels"].dtype == torch.int64
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_module_trained_is_the_module_measured_and_exported(
     variant: str, tiny_arguments: Arguments, tmp_path: Path
 ) -> None:
-    """Trained weights have the names and costs of the snapshot, and what is deployed answers as the averaged ones do."""
+    """Trained weights have the names and costs of the snapshot; the deployed detector has the outputs of the average."""
     data = CocoDataModule(**tiny_arguments)
     names = [f"class {i}" for i in range(80)]
     module = DetectorModule(variant, names, nominal_batch=4, warmup_epochs=0)
@@ -120,12 +120,12 @@ def test_the_module_trained_is_the_module_measured_and_exported(
             torch.testing.assert_close(got[kind], values, rtol=1e-3, atol=1e-3)
 
 
-class Witness(L.Callback):
-    """Writes what each process saw, logged and warned of. First in the list of callbacks, to hear all warnings."""
+class Recorder(L.Callback):
+    """Writes the image ids, metrics and warnings of each process. First in the list of callbacks, to get all warnings."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.seen: dict[str, list[int]] = {"train": [], "val": []}
+        self.image_ids: dict[str, list[int]] = {"train": [], "val": []}
 
     def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
         self.catching = warnings.catch_warnings(record=True)
@@ -134,34 +134,34 @@ class Witness(L.Callback):
         filter_warnings()  # as train.py does
 
     def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Batch, index: int) -> None:
-        self.seen["train"] += [target["image_id"] for target in batch["targets"]]
+        self.image_ids["train"] += [target["image_id"] for target in batch["targets"]]
 
     def on_validation_batch_start(
         self, trainer: L.Trainer, module: L.LightningModule, batch: Batch, index: int, dataloader_idx: int = 0
     ) -> None:
-        self.seen["val"] += [target["image_id"] for target in batch["targets"]]
+        self.image_ids["val"] += [target["image_id"] for target in batch["targets"]]
 
     def on_fit_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
-        told = {"seen": self.seen, "metrics": metrics, "warnings": [str(w.message) for w in self.warnings]}
-        told["weights"] = [p.double().sum().item() for p in module.parameters()]
-        (self.folder / f"rank{trainer.global_rank}.json").write_text(json.dumps(told))
+        record = {"image_ids": self.image_ids, "metrics": metrics, "warnings": [str(w.message) for w in self.warnings]}
+        record["weights"] = [p.double().sum().item() for p in module.parameters()]
+        (self.folder / f"rank{trainer.global_rank}.json").write_text(json.dumps(record))
         self.catching.__exit__(None, None, None)
 
 
 def test_two_processes_agree_and_do_not_warn(tiny_arguments: Arguments, tmp_path: Path, processes: Processes) -> None:
-    """Real data, network, average and evaluation: 8 images to train on, and 5, which two do not divide, to judge by."""
+    """Real data, network, average and evaluation. The 5 images of the evaluation do not divide by two."""
     data = CocoDataModule(**tiny_arguments | {"batch_size": 2})
     module = DetectorModule("dyn_n", data.class_names, data.category_ids, nominal_batch=4)
-    callbacks = [Witness(tmp_path), RampedEMA(tau=3), CocoEvaluation()]
+    callbacks = [Recorder(tmp_path), RampedEMA(tau=3), CocoEvaluation()]
     many = {**processes(2), "use_distributed_sampler": False}
     plain_trainer(tmp_path, callbacks=callbacks, **many).fit(module, datamodule=data)
     ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)]
     assert [rank["warnings"] for rank in ranks] == [[], []]
-    assert sorted(ranks[0]["seen"]["train"] + ranks[1]["seen"]["train"]) == list(range(101, 109))
-    assert sorted(ranks[0]["seen"]["val"] + ranks[1]["seen"]["val"]) == list(range(201, 206))
+    assert sorted(ranks[0]["image_ids"]["train"] + ranks[1]["image_ids"]["train"]) == list(range(101, 109))
+    assert sorted(ranks[0]["image_ids"]["val"] + ranks[1]["image_ids"]["val"]) == list(range(201, 206))
     assert ranks[0]["weights"] == ranks[1]["weights"]
     for name in ("train/total", "val/total", "val/AP", "val/one2many/AP"):
         assert ranks[0]["metrics"][name] == ranks[1]["metrics"][name], name
-    found = json.loads((tmp_path / "predictions.json").read_text())
-    assert {entry["image_id"] for entry in found} == set(range(201, 206))
+    predictions = json.loads((tmp_path / "predictions.json").read_text())
+    assert {entry["image_id"] for entry in predictions} == set(range(201, 206))

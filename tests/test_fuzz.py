@@ -36,7 +36,7 @@ fuzzed = pytest.mark.filterwarnings("ignore")
 numbers = st.integers(-(2**70), 2**70) | st.integers(-3, 300) | st.floats()
 leaves = st.none() | st.booleans() | numbers | st.text(max_size=8)
 values = st.recursive(leaves, lambda x: st.lists(x, max_size=5) | st.dictionaries(st.text(max_size=5), x, max_size=3))
-Place = tuple[Any, ...]
+KeyPath = tuple[Any, ...]
 
 COCO = {
     "images": [{"id": i, "file_name": f"{i}.png", "height": 40, "width": 60} for i in (1, 2)],
@@ -63,24 +63,24 @@ CHECKPOINT = {
 }
 
 
-def places(content: Any, at: Place = ()) -> Iterator[Place]:
-    """Yield the place, a tuple of keys, of every field and element of ``content``."""
+def key_paths(content: Any, at: KeyPath = ()) -> Iterator[KeyPath]:
+    """Yield the path, a tuple of keys, to every field and element of ``content``."""
     if isinstance(content, dict | list):
         for key in content if isinstance(content, dict) else range(len(content)):
             yield (*at, key)
-            yield from places(content[key], (*at, key))
+            yield from key_paths(content[key], (*at, key))
 
 
-def changed(content: Any, place: Place, value: Any, remove: bool) -> Any:
-    """Return a copy of ``content`` with ``value`` at ``place``, or without that place."""
+def changed(content: Any, key_path: KeyPath, value: Any, remove: bool) -> Any:
+    """Return a copy of ``content`` with ``value`` at ``key_path``, or without that entry."""
     content = copy.deepcopy(content)
     parent = content
-    for key in place[:-1]:
+    for key in key_path[:-1]:
         parent = parent[key]
     if remove:
-        del parent[place[-1]]
+        del parent[key_path[-1]]
     else:
-        parent[place[-1]] = value
+        parent[key_path[-1]] = value
     return content
 
 
@@ -95,9 +95,9 @@ def refusal(read: Callable[[], Any], path: Path) -> str | None:
     return message
 
 
-def names(message: str, place: Place) -> bool:
-    """Return True if ``message`` has the field at ``place``, as ``bbox``, or the kind of entry, as an annotation."""
-    word = [key for key in place if isinstance(key, str)][-1]
+def names(message: str, key_path: KeyPath) -> bool:
+    """Return True if ``message`` has the field at ``key_path``, as ``bbox``, or the kind of entry, as an annotation."""
+    word = [key for key in key_path if isinstance(key, str)][-1]
     return {"images": "image", "annotations": "annotation", "categories": "categor"}.get(word, word) in message
 
 
@@ -113,12 +113,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @fuzzed
 @checked
-@given(st.sampled_from(list(places(COCO))), values, st.booleans())
-def test_annotations_with_one_field_changed(folder: Path, place: Place, value: Any, remove: bool) -> None:
+@given(st.sampled_from(list(key_paths(COCO))), values, st.booleans())
+def test_annotations_with_one_field_changed(folder: Path, key_path: KeyPath, value: Any, remove: bool) -> None:
     path = folder / "field.json"
-    path.write_text(json.dumps(changed(COCO, place, value, remove)))
+    path.write_text(json.dumps(changed(COCO, key_path, value, remove)))
     message = refusal(lambda: read_coco(path, folder), path)
-    assert message is None or names(message.replace(str(path), ""), place), message
+    assert message is None or names(message.replace(str(path), ""), key_path), message
 
 
 @fuzzed
@@ -135,15 +135,15 @@ def test_annotations_with_one_byte_changed(folder: Path, position: int, byte: in
 @fuzzed
 @checked
 @given(
-    st.sampled_from([place for place in places(CHECKPOINT) if place[0] != "pytorch-lightning_version"]),
+    st.sampled_from([key_path for key_path in key_paths(CHECKPOINT) if key_path[0] != "pytorch-lightning_version"]),
     values,
     st.booleans(),
 )
-def test_checkpoints_with_one_field_changed(folder: Path, place: Place, value: Any, remove: bool) -> None:
+def test_checkpoints_with_one_field_changed(folder: Path, key_path: KeyPath, value: Any, remove: bool) -> None:
     path = folder / "field.ckpt"
-    torch.save(changed(CHECKPOINT, place, value, remove), path)
+    torch.save(changed(CHECKPOINT, key_path, value, remove), path)
     message = refusal(lambda: read_weights(path), path)
-    assert message is None or names(message.replace(" ", "_"), place) or "head.one2many" in message, message
+    assert message is None or names(message.replace(" ", "_"), key_path) or "head.one2many" in message, message
 
 
 @fuzzed
@@ -164,18 +164,18 @@ def test_safetensors_with_one_field_changed(folder: Path, data: st.DataObject) -
     content = (folder / "whole.safetensors").read_bytes()
     (length,) = struct.unpack("<Q", content[:8])
     header = json.loads(content[8 : 8 + length])
-    place = data.draw(st.sampled_from(list(places(header))))
+    key_path = data.draw(st.sampled_from(list(key_paths(header))))
     value = data.draw(values.map(json.dumps) | values)
     remove = data.draw(st.booleans())
-    text = json.dumps(changed(header, place, value, remove)).encode()
+    text = json.dumps(changed(header, key_path, value, remove)).encode()
     path = folder / "field.safetensors"
     path.write_bytes(struct.pack("<Q", len(text)) + text + content[8 + length :])
     message = refusal(lambda: read_weights(path), path)
-    if message is None or names(message.replace(" ", "_"), place):
+    if message is None or names(message.replace(" ", "_"), key_path):
         return
-    if place[0] == "__metadata__" and (remove or (len(place) == 2 and isinstance(value, str))):  # a valid header
+    if key_path[0] == "__metadata__" and (remove or (len(key_path) == 2 and isinstance(value, str))):  # a valid header
         # Without our metadata it is a bare state dict, which lacks weights here.
-        assert place[-1] in ("__metadata__", "format_version"), message
+        assert key_path[-1] in ("__metadata__", "format_version"), message
         assert "head." in message, message
     else:  # safetensors refuses the header in its own words; an empty __metadata__ is valid, too
         assert "not a readable safetensors file (" in message or "head." in message, message

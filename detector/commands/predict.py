@@ -74,9 +74,9 @@ def run_predict(options: argparse.Namespace) -> int:
 def check_output_folder(folder: Path, overwrite: bool) -> None:
     """Raise ValueError if ``folder`` is a file, or if it has files and ``overwrite`` is False."""
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"--out {folder} is there already, and is a file; give a folder")
+        raise ValueError(f"--out {folder} is a file; give a folder")
     if folder.exists() and any(folder.iterdir()) and not overwrite:
-        raise ValueError(f"{folder} is there already; choose another --out, or give --overwrite")
+        raise ValueError(f"{folder} already exists; choose another --out, or give --overwrite")
 
 
 def predict_sources(

@@ -50,7 +50,7 @@ def test_files_are_replaced_on_request_only(tmp_path: Path) -> None:
     check_output(tmp_path / "new.txt", overwrite=False)
     check_output(tmp_path / "a.txt", overwrite=True)
     for path, overwrite, message in (
-        (tmp_path / "a.txt", False, r"a\.txt is there already; .*--overwrite"),
+        (tmp_path / "a.txt", False, r"a\.txt already exists; .*--overwrite"),
         (tmp_path, True, "is a folder"),
         (tmp_path / "lost" / "a.txt", True, "lost: no such folder"),
     ):

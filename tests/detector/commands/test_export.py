@@ -18,7 +18,7 @@ def test_mistakes_exit_with_a_message(tmp_path: Path) -> None:
     (tmp_path / "w.onnx").write_text("mine")
     out = ["--out", str(tmp_path / "new.onnx")]
     for arguments, message in (
-        ([], r"w\.onnx is there already"),
+        ([], r"w\.onnx already exists"),
         (["--out", str(tmp_path / "a.xml")], r"must end in \.onnx"),
         (["--out", str(tmp_path / "lost" / "a.onnx")], "no such folder"),
         ([*out, "--branch", "one2many"], "needs NMS"),

@@ -107,7 +107,7 @@ def test_mistakes_exit_before_anything_is_written(checkpoint: str, media: Path, 
     (tmp_path / "full" / "mine.txt").write_text("mine")
     new = ["--out", str(tmp_path / "new")]
     for arguments, message in (
-        (["--out", str(tmp_path / "full")], "is there already"),
+        (["--out", str(tmp_path / "full")], "already exists"),
         ([*new, "--classes", "cow"], r"no class \['cow'\]; choose some of: cat"),
         ([*new, "--image_size", "100"], "multiples of 32"),
         ([*new, "--image_size", "64", "64", "3"], r"--image_size is \[64, 64, 3\]"),

@@ -21,7 +21,7 @@ def reference(tmp_path: Path) -> Path:
 def test_a_converted_file_gives_identical_outputs_and_keeps_its_license(
     reference: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    for dtype in ("float32", "float16"):  # the reference's own precision
+    for dtype in ("float32", "float16"):  # float16: the precision of the reference's files
         out = tmp_path / f"{dtype}.safetensors"
         main(["weights", str(reference), str(out), "--dtype", dtype])
         assert "license: AGPL-3.0. These weights keep the license of their source" in capsys.readouterr().out
@@ -31,9 +31,9 @@ def test_a_converted_file_gives_identical_outputs_and_keeps_its_license(
         assert all(torch.equal(a, b) for a, b in zip(outputs(before.model), outputs(after.model)))
 
 
-def test_a_license_can_be_given_but_not_exchanged(reference: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    save_weights(tmp_path / "own.safetensors", build_detector("yolo26_n", 1).state_dict(), WeightsInfo("yolo26_n"))
-    main(["weights", str(tmp_path / "own.safetensors"), str(tmp_path / "out.safetensors"), "--license", "MIT"])
+def test_a_license_can_be_added_but_not_changed(reference: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    save_weights(tmp_path / "ours.safetensors", build_detector("yolo26_n", 1).state_dict(), WeightsInfo("yolo26_n"))
+    main(["weights", str(tmp_path / "ours.safetensors"), str(tmp_path / "out.safetensors"), "--license", "MIT"])
     assert "license: MIT" in capsys.readouterr().out
     assert load_detector(tmp_path / "out.safetensors").info.license == "MIT"
     with pytest.raises(SystemExit, match=r"under AGPL-3\.0, which stays"):
@@ -45,7 +45,7 @@ def test_mistakes_exit_with_a_message(reference: Path, tmp_path: Path) -> None:
     (tmp_path / "old.safetensors").touch()
     for arguments, message in (
         ([reference, "out.pt"], "must end in .safetensors"),
-        ([reference, tmp_path / "old.safetensors"], "is there already"),
+        ([reference, tmp_path / "old.safetensors"], "already exists"),
         ([reference, tmp_path / "nowhere" / "out.safetensors"], "no such folder"),
         (["lost.ckpt", tmp_path / "out.safetensors"], r"lost\.ckpt: no such file"),
     ):

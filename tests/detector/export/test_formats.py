@@ -67,34 +67,34 @@ def run_openvino(path: Path, images: Tensor) -> list[np.ndarray]:
 
 
 def expected(predictor: Predictor, images: Tensor, output: str) -> list[Tensor]:
-    """What plain PyTorch computes: the raw output by the graph, detections by ``Detector.detect``."""
+    """Return the results of PyTorch: the raw output by the graph, detections by ``Detector.detect``."""
     if output == "raw":
         graph = ExportGraph(predictor.model, predictor.branch, ExportSettings("raw"), SIZE)
         # images one by one: the form for batch 1
         return [torch.cat(parts) for parts in zip(*(graph(image[None]) for image in images))]
-    found = predictor.model.detect(images, score_threshold=0.0)
+    detections = predictor.model.detect(images, score_threshold=0.0)
     rows = torch.zeros(len(images), MAX_DETECTIONS, 6)
-    for row, one in zip(rows, found):
+    for row, one in zip(rows, detections):
         row[: len(one["scores"])] = torch.cat((one["boxes"], one["scores"][:, None], one["labels"][:, None]), dim=1)
     return [rows]
 
 
-def assert_same(predictor: Predictor, images: Tensor, found: list[Any], output: str) -> None:
+def assert_same(predictor: Predictor, images: Tensor, results: list[Any], output: str) -> None:
     """Boxes within 0.01 px, scores within 1e-4; of detections, the order of equal scores is free."""
     truth = expected(predictor, images, output)
-    found = [torch.as_tensor(part) for part in found]
+    results = [torch.as_tensor(part) for part in results]
     if output == "raw":
-        torch.testing.assert_close(found[0], truth[0], atol=0.01, rtol=0)
-        torch.testing.assert_close(found[1], truth[1], atol=1e-4, rtol=0)
+        torch.testing.assert_close(results[0], truth[0], atol=0.01, rtol=0)
+        torch.testing.assert_close(results[1], truth[1], atol=1e-4, rtol=0)
         return
-    for ours, theirs in zip(truth[0], found[0], strict=True):
+    for ours, theirs in zip(truth[0], results[0], strict=True):
         torch.testing.assert_close(theirs[:, 4], ours[:, 4], atol=1e-4, rtol=0)
         for row in ours[:200]:  # the last ones may fall to either side of the limit
             gap = (theirs - row).abs()
             assert ((gap[:, :4].amax(dim=1) < 0.01) & (gap[:, 4] < 1e-4) & (gap[:, 5] == 0)).any(), row
 
 
-def test_the_images_tell_detectors_apart(predictor: Predictor) -> None:
+def test_different_images_give_different_detections(predictor: Predictor) -> None:
     (detections,) = expected(predictor, random_images(2), "end2end")
     assert (detections[0] - detections[1]).abs()[:, 4].max() > 0.001
     assert detections[detections[..., 4] > 0][:, 4].std() > 0.001
@@ -175,7 +175,7 @@ def test_half_precision(predictor: Predictor, tmp_path: Path) -> None:
     num_parameters = sum(p.numel() for p in predictor.model.deploy().parameters())
     assert num_parameters * 2 < (tmp_path / "a.onnx").stat().st_size < num_parameters * 3
     export(predictor, tmp_path / "b.xml", "openvino", ExportSettings("raw", half=True))
-    for found in (run_onnx(tmp_path / "a.onnx", images), run_openvino(tmp_path / "b.xml", images)):
-        assert found[0].dtype == np.float32
-        assert np.abs(found[0] - truth[0].numpy()).max() < 1
-        assert 0 < np.abs(found[1] - truth[1].numpy()).max() < 0.02
+    for results in (run_onnx(tmp_path / "a.onnx", images), run_openvino(tmp_path / "b.xml", images)):
+        assert results[0].dtype == np.float32
+        assert np.abs(results[0] - truth[0].numpy()).max() < 1
+        assert 0 < np.abs(results[1] - truth[1].numpy()).max() < 0.02

@@ -1,4 +1,4 @@
-"""int8 files: smaller, and near enough. What int8 costs in AP, benchmarks/export.py measures."""
+"""int8 files: smaller, with similar results. benchmarks/export.py measures the loss of AP."""
 
 import re
 from pathlib import Path
@@ -39,8 +39,8 @@ def test_int8(variant: str, tmp_path: Path) -> None:
     num_parameters = sum(p.numel() for p in predictor.model.deploy().parameters())
     assert (tmp_path / "a.bin").stat().st_size < 1.5 * num_parameters  # bytes
     images = random_images(1)
-    truth, found = expected(predictor, images, "raw"), run_openvino(tmp_path / "a.xml", images)
-    assert 0 < np.abs(found[1] - truth[1].numpy()).mean() < 0.05
+    truth, results = expected(predictor, images, "raw"), run_openvino(tmp_path / "a.xml", images)
+    assert 0 < np.abs(results[1] - truth[1].numpy()).mean() < 0.05
     with pytest.raises(ValueError, match="no images to calibrate with"):
         quantize(predictor, tmp_path / "b.xml", [])
     with pytest.raises(ValueError, match=r"ending in \.xml"):

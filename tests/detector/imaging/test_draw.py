@@ -75,7 +75,7 @@ def test_captions_lie_above_their_images() -> None:
     assert page.shape[0] > 210
 
 
-def test_an_empty_sheet_is_a_image() -> None:
+def test_an_empty_sheet_is_an_image() -> None:
     assert sheet([]).ndim == 3
     assert sheet([[]], [[]]).size > 0
 

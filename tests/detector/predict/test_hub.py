@@ -21,7 +21,7 @@ def test_saved_and_loaded_with_a_card(tmp_path: Path, monkeypatch: pytest.Monkey
         raise AssertionError("something asked the network")
 
     monkeypatch.setattr(socket.socket, "connect", no_network)
-    from detector.predict.hub import HubPredictor  # not above: the package may not be there
+    from detector.predict.hub import HubPredictor  # not above: the package may not be installed
 
     info = WeightsInfo(
         variant="yolo26_n",

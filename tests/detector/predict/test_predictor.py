@@ -1,4 +1,4 @@
-"""Predictor: images in any form give the same answer, in their own pixels."""
+"""Predictor: images in any form give the same detections, in pixels of the image."""
 
 from pathlib import Path
 
@@ -21,26 +21,26 @@ def predictor() -> Predictor:
     return Predictor(build_detector("yolo26_n", 2).eval(), info)
 
 
-def test_every_form_of_a_image_gives_the_same(predictor: Predictor, tmp_path: Path) -> None:
+def test_every_form_of_an_image_gives_the_same(predictor: Predictor, tmp_path: Path) -> None:
     image = np.random.default_rng(0).integers(0, 256, (50, 120, 3), np.uint8)
     cv2.imwrite(str(tmp_path / "a.png"), image[..., ::-1])
     tensor = torch.from_numpy(image).permute(2, 0, 1)
     forms = [tmp_path / "a.png", str(tmp_path / "a.png"), image, tensor, tensor / 255]
-    answers = predictor(forms, score_threshold=0.0, max_detections=5)
-    canvas, place = letterbox(image, (64, 96))
+    results = predictor(forms, score_threshold=0.0, max_detections=5)
+    canvas, placement = letterbox(image, (64, 96))
     batch = torch.from_numpy(canvas).permute(2, 0, 1)[None] / 255
     (expected,) = predictor.model.detect(batch, score_threshold=0.0, max_detections=5)
-    for found in answers:
-        assert len(found) == 5
-        torch.testing.assert_close(found.boxes, to_original(expected["boxes"], place), atol=1e-3, rtol=0)
-        torch.testing.assert_close(found.scores, expected["scores"])
-        assert found.names == [["cat", "dog"][label] for label in found.labels.tolist()]
-        assert found.category_ids == [[7, 9][label] for label in found.labels.tolist()]
+    for detections in results:
+        assert len(detections) == 5
+        torch.testing.assert_close(detections.boxes, to_original(expected["boxes"], placement), atol=1e-3, rtol=0)
+        torch.testing.assert_close(detections.scores, expected["scores"])
+        assert detections.names == [["cat", "dog"][label] for label in detections.labels.tolist()]
+        assert detections.category_ids == [[7, 9][label] for label in detections.labels.tolist()]
     (alone,) = predictor(image, score_threshold=1.0)
     assert (len(alone), alone.boxes.shape, alone.names) == (0, (0, 4), [])
 
 
-def test_what_is_not_a_image_is_refused(predictor: Predictor, tmp_path: Path) -> None:
+def test_anything_but_an_image_is_refused(predictor: Predictor, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("no image")
     for image, message in (
         (tmp_path / "a.txt", r"a\.txt: is not a whole image"),
@@ -94,13 +94,13 @@ def test_a_branch_can_be_asked_for(predictor: Predictor) -> None:
     image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
     other = Predictor(predictor.model, predictor.info, "one2many", image_size=predictor.image_size)
     settings = {"score_threshold": 0.0, "max_detections": 20}
-    (own,), (asked,), (expected,) = (
+    (main_branch,), (asked,), (expected,) = (
         predictor(image, **settings),
         predictor(image, **settings, branch="one2many"),
         other(image, **settings),
     )
     assert torch.equal(asked.boxes, expected.boxes)
-    assert not torch.equal(asked.boxes, own.boxes)
+    assert not torch.equal(asked.boxes, main_branch.boxes)
     for wrong, one in (("both", predictor), ("one2many", predictor.deploy())):
         with pytest.raises(ValueError, match=f"no branch '{wrong}'"):
             one(image, branch=wrong)
@@ -109,11 +109,11 @@ def test_a_branch_can_be_asked_for(predictor: Predictor) -> None:
 def test_boxes_without_area_are_left_out(predictor: Predictor) -> None:
     """A network that has learned little may give the right side before the left."""
     boxes = torch.tensor([[0.0, 0, 10, 10], [10, 0, 5, 10], [0, 10, 10, 5], [3, 3, 3, 9]])
-    found = {"boxes": boxes, "scores": torch.tensor([0.1, 0.9, 0.8, 0.7]), "labels": torch.zeros(4, dtype=torch.long)}
-    _, (place,) = predictor.prepare([np.zeros((64, 96, 3), np.uint8)])
-    left = predictor.detections(found, place)
-    assert left.scores.tolist() == pytest.approx([0.1])
-    assert len(left.names) == len(left.boxes) == 1
+    output = {"boxes": boxes, "scores": torch.tensor([0.1, 0.9, 0.8, 0.7]), "labels": torch.zeros(4, dtype=torch.long)}
+    _, (placement,) = predictor.prepare([np.zeros((64, 96, 3), np.uint8)])
+    detections = predictor.detections(output, placement)
+    assert detections.scores.tolist() == pytest.approx([0.1])
+    assert len(detections.names) == len(detections.boxes) == 1
 
 
 def test_images_of_pil_and_folders(predictor: Predictor, tmp_path: Path) -> None:
@@ -121,8 +121,8 @@ def test_images_of_pil_and_folders(predictor: Predictor, tmp_path: Path) -> None
     image = PIL.Image.fromarray(np.rot90(pixels).copy())
     image.getexif()[0x0112] = 6  # to be turned clockwise
     settings = {"score_threshold": 0.0, "max_detections": 5}
-    (expected,), (found,) = predictor(pixels, **settings), predictor(image, **settings)
-    assert torch.equal(found.boxes, expected.boxes)
+    (expected,), (rotated,) = predictor(pixels, **settings), predictor(image, **settings)
+    assert torch.equal(rotated.boxes, expected.boxes)
     (gray,) = predictor([image.convert("L")], **settings)
     assert len(gray) == 5
     with pytest.raises(ValueError, match="is a folder; give images"):
@@ -131,10 +131,10 @@ def test_images_of_pil_and_folders(predictor: Predictor, tmp_path: Path) -> None
 
 def test_detections_convert(predictor: Predictor) -> None:
     image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
-    (found,) = predictor(image, score_threshold=0.0, max_detections=3)
-    assert found.to_torchvision() == {"boxes": found.boxes, "scores": found.scores, "labels": found.labels}
+    (first,) = predictor(image, score_threshold=0.0, max_detections=3)
+    assert first.to_torchvision() == {"boxes": first.boxes, "scores": first.scores, "labels": first.labels}
     pytest.importorskip("supervision")
-    for detections in (found, predictor(image, score_threshold=1.0)[0]):
+    for detections in (first, predictor(image, score_threshold=1.0)[0]):
         converted = detections.to_supervision()
         np.testing.assert_array_equal(converted.xyxy, detections.boxes)
         np.testing.assert_array_equal(converted.class_id, detections.labels)

@@ -1,4 +1,4 @@
-"""Files, folders, patterns and videos, each looked at once; what cannot be read is named."""
+"""Files, folders, patterns and videos: each is read once, and unreadable ones are named."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def write_video(path: Path, frames: int = 5, size: tuple[int, int] = (48, 64)) -
     return path
 
 
-def test_everything_is_found_once(tmp_path: Path) -> None:
+def test_every_file_is_taken_once(tmp_path: Path) -> None:
     write_image(tmp_path / "a.png")
     write_image(tmp_path / "deep" / "b.JPG")
     write_image(tmp_path / "deep" / "a.png")
@@ -49,7 +49,7 @@ def test_a_name_with_brackets_is_a_file(tmp_path: Path) -> None:
     assert [source.path for source in find_sources([str(path)]).files] == [path]
 
 
-def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
+def test_files_of_one_name_get_numbers(tmp_path: Path) -> None:
     paths = [write_image(tmp_path / name) for name in ("x/a.png", "y/a.png", "y/a.jpg")]
     names = [source.name.name for source in find_sources([str(path) for path in paths]).files]
     assert names == ["a.png", "a-2.png", "a-3.jpg"]
@@ -63,7 +63,7 @@ def test_frames_are_rgb_and_videos_know_their_rate(tmp_path: Path) -> None:
     assert np.abs(last[10, 10].astype(int) - (160, 0, 0)).max() < 10
 
 
-def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_unreadable_inputs_are_named(tmp_path: Path) -> None:
     write_image(tmp_path / "a.png")
     (tmp_path / "b.png").write_text("no image")
     (tmp_path / "c.mp4").write_text("no video")

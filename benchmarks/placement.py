@@ -89,7 +89,7 @@ class Study:
         }
 
     def run_of(self, arm: Arm, seed: int) -> Path:
-        """Return the folder of a run."""
+        """Return the run folder of an arm and seed."""
         return self.runs / f"placement_{arm.name.replace(', ', '_').replace(' ', '-')}_s{seed}"
 
     def variation(self, arm: Arm, seed: int) -> float:

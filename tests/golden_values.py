@@ -1,4 +1,4 @@
-"""The formula behind the golden files: every tensor that goes in is a hash of its name and index (tests/golden)."""
+"""The inputs of the golden numbers in tests/golden: every tensor is a hash of its name and index."""
 
 import json
 import re
@@ -18,7 +18,7 @@ def load(name: str):
 
 
 def hashed(name: str, shape: tuple[int, ...] | list[int]) -> Tensor:
-    """Return float32 values in -0.5..0.5 that depend on ``name`` and the row-major index alone."""
+    """Return float32 values in -0.5..0.5 that depend only on ``name`` and the row-major index."""
     h = np.arange(int(np.prod(shape, dtype=np.int64)), dtype=np.uint32)
     h = h * np.uint32(2654435761) + np.uint32(zlib.crc32(name.encode()))
     h = (h ^ (h >> np.uint32(16))) * np.uint32(0x85EBCA6B)
@@ -28,7 +28,7 @@ def hashed(name: str, shape: tuple[int, ...] | list[int]) -> Tensor:
 
 
 def reference_weights(keys_and_shapes: list, num_classes: int) -> dict[str, Tensor]:
-    """Return the made-up weights of a reference model under its own names, with the class branch for ``num_classes``."""
+    """Return hashed weights of a reference model under its own names, with the class branch for ``num_classes``."""
     shapes = dict(keys_and_shapes)
     finest = next(shape[0] for key, shape in shapes.items() if key.endswith("cv3.0.0.0.conv.weight"))
     width = max(finest, min(num_classes, 100))

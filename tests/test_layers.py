@@ -1,10 +1,10 @@
-"""Imports point down: each package of the detector imports only from the layers below it."""
+"""Layers: every import of the detector points down, to a layer below."""
 
 import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-LAYERS = (  # bottom first; parts of one layer do not import each other
+LAYERS = (  # bottom first; packages of one layer do not import each other
     {"batch", "files", "text"},
     {"dynamic", "imaging", "evaluation"},
     {"network"},
@@ -13,30 +13,32 @@ LAYERS = (  # bottom first; parts of one layer do not import each other
     {"callbacks", "export", "report"},
     {"commands"},
 )
-NOT_BELOW = {"callbacks": {"training", "predict"}, "dynamic": {"files", "text"}}  # below, and still not to be imported
+EXCEPT = {"callbacks": {"training", "predict"}, "dynamic": {"files", "text"}}  # lower, and still not allowed
 FOR_DATA = {"batch", "files", "text", "imaging"}  # and detector.report.page, the frame of HTML pages
 
 
-def imported_parts(path: Path) -> set[str]:
-    """The modules of ``detector`` that a file imports, without ``detector.`` itself."""
-    modules = {node.module for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)}
-    return {module.removeprefix("detector.") for module in modules if module and module.startswith("detector.")}
+def imported_modules(path: Path) -> set[str]:
+    """Return the modules of ``detector`` that a file imports, without ``detector.``; "" stands for ``detector`` itself."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    modules = {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+    modules |= {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    return {module[len("detector.") :] for module in modules if module.partition(".")[0] == "detector"}
+
+
+def packages(modules: set[str]) -> set[str]:
+    return {module.partition(".")[0] for module in modules}
 
 
 def test_imports_point_down() -> None:
     below: set[str] = set()
     for layer in LAYERS:
-        for part in layer:
-            for path in [ROOT / "detector" / f"{part}.py", *(ROOT / "detector" / part).rglob("*.py")]:
-                if path.exists():
-                    allowed = (below | {part}) - NOT_BELOW.get(part, set())
-                    assert {module.partition(".")[0] for module in imported_parts(path)} <= allowed, path
+        for package in layer:
+            for path in [*(ROOT / "detector").glob(f"{package}.py"), *(ROOT / "detector" / package).rglob("*.py")]:
+                assert packages(imported_modules(path)) <= (below | {package}) - EXCEPT.get(package, set()), path
         below |= layer
-    found = {path.stem for path in (ROOT / "detector").iterdir() if not path.stem.startswith("__")}
-    assert found == below
+    assert below == {path.stem for path in (ROOT / "detector").iterdir() if not path.stem.startswith("__")}
 
 
-def test_data_imports_only_the_batch_contract_and_what_draws() -> None:
+def test_data_imports_only_the_batch_contract_and_drawing() -> None:
     for path in (ROOT / "data").rglob("*.py"):
-        modules = imported_parts(path) - {"report.page", "report.svg"}
-        assert {module.partition(".")[0] for module in modules} <= FOR_DATA, path
+        assert packages(imported_modules(path) - {"report.page", "report.svg"}) <= FOR_DATA, path

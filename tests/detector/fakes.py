@@ -1,4 +1,4 @@
-"""A detector that answers by rote, and its data: for tests of what happens after the network."""
+"""A detector with fixed detections, and its data: for tests of the code behind the network."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from detector.imaging.letterbox import fit_letterbox, to_canvas
 CATEGORY_IDS = [7, 22, 90]
 CLASS_NAMES = ["cat", "dog", "bird"]
 IMAGE, CANVAS = (81, 120), (64, 64)  # height, width
-Answer = list[tuple[list[float], float, int]]  # an image's detections: x1 y1 x2 y2 in its pixels, score, label
+Answer = list[tuple[list[float], float, int]]  # detections of an image: x1 y1 x2 y2 in its pixels, score, label
 
 
 def coco_dict(images: list[int], objects: list[dict[str, Any]]) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def raw_output(answers: list[Answer], num_anchors: int) -> dict[str, Tensor]:
 
 
 class RoteDetector(L.LightningModule):
-    """Answers each image by its id; the one-to-many branch has answers of its own, or the same."""
+    """Returns fixed detections for each image id; those of the one-to-many branch are the same unless given."""
 
     class_names, category_ids = CLASS_NAMES, CATEGORY_IDS
 
@@ -63,9 +63,9 @@ class RoteDetector(L.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         ids = [target["image_id"] for target in batch["targets"]]
-        told = {branch: [answers.get(i, []) for i in ids] for branch, answers in self.answers.items()}
-        num_anchors = max(1, *(len(answer) for answers in told.values() for answer in answers))
-        outputs = {branch: raw_output(answers, num_anchors) for branch, answers in told.items()}
+        answers = {branch: [by_id.get(i, []) for i in ids] for branch, by_id in self.answers.items()}
+        num_anchors = max(1, *(len(answer) for per_image in answers.values() for answer in per_image))
+        outputs = {branch: raw_output(per_image, num_anchors) for branch, per_image in answers.items()}
         return {**outputs, "points": torch.zeros(num_anchors, 2), "strides": torch.ones(num_anchors)}
 
     test_step = validation_step

@@ -1,4 +1,4 @@
-"""Dynamic layers in training: experts part, and freezing, averaging, compiling and mixed precision treat them as others."""
+"""Training with dynamic layers: upcycled experts become different; freezing, averaging, compiling, mixed precision."""
 
 from pathlib import Path
 
@@ -24,13 +24,13 @@ def upcycled(routing: str) -> DetectorModule:
 
 
 def nearest_experts(module: torch.nn.Module) -> dict[str, float]:
-    """The smallest distance between two experts of each layer, as a share of the mean size of its experts."""
+    """Return the smallest distance between two experts of each layer, divided by the mean norm of its experts."""
     layers = dynamic_layers(module).items()
     return {n: (torch.pdist(w := layer.weight.detach()).min() / w.norm(dim=1).mean()).item() for n, layer in layers}
 
 
-class Parting(L.Callback):
-    """Keeps, for every step, the distances after it, and the smallest gradient of any router's last layer."""
+class ExpertDistances(L.Callback):
+    """Records, for every step, the distances after it, and the smallest gradient norm of the last layers of the routers."""
 
     def __init__(self) -> None:
         self.distances: list[dict[str, float]] = []
@@ -45,18 +45,20 @@ class Parting(L.Callback):
 
 
 @pytest.mark.parametrize("routing", ["sigmoid", "softmax"])
-def test_upcycled_experts_part(routing: str, tmp_path: Path) -> None:
-    """Equal at the start, any two experts of any layer differ after one step, and at least twice as much after twenty."""
-    module, parting = upcycled(routing), Parting()
+def test_upcycled_experts_become_different(routing: str, tmp_path: Path) -> None:
+    """Any two experts of a layer are equal at first, differ after one step, and at least twice as much after twenty."""
+    module, record = upcycled(routing), ExpertDistances()
     assert set(nearest_experts(module).values()) == {0.0}
-    trainer(tmp_path, max_epochs=10, callbacks=[parting]).fit(module, loader(16, 8))
-    assert len(parting.distances) == 20
-    assert min(parting.gradients[1:]) > 0  # in the first step equal experts leave a softmax nothing to choose
-    for name, last in parting.distances[-1].items():
-        assert last > 2 * parting.distances[0][name] > 0, name
+    trainer(tmp_path, max_epochs=10, callbacks=[record]).fit(module, loader(16, 8))
+    assert len(record.distances) == 20
+    assert (
+        min(record.gradients[1:]) > 0
+    )  # in the first step the experts are equal, and the gradient of a softmax router is 0
+    for name, last in record.distances[-1].items():
+        assert last > 2 * record.distances[0][name] > 0, name
 
 
-def test_frozen_layers_stay_and_the_average_too(tmp_path: Path) -> None:
+def test_frozen_layers_and_their_averages_stay(tmp_path: Path) -> None:
     module = upcycled("sigmoid")
     names = list(dynamic_layers(module))
     frozen = {name: value.clone() for name, value in module.state_dict().items() if name.startswith(tuple(names))}

@@ -1,4 +1,4 @@
-"""The network against the golden numbers."""
+"""The network against the golden numbers; sizes, branches and deployment."""
 
 import zlib
 
@@ -7,6 +7,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from detector import VARIANTS, build_detector
+from detector.dynamic import dynamic_layers
+from detector.network.head import BRANCHES
 from detector.weights.reference import convert_reference
 from tests.golden_values import hashed, load, reference_weights
 
@@ -24,7 +26,7 @@ def golden_detector(case: dict) -> torch.nn.Module:
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_every_reference_weight_has_its_place(name: str) -> None:
+def test_every_reference_weight_is_converted(name: str) -> None:
     reference = {key: torch.empty(shape, device="meta") for key, shape in load(f"state_dict_{name}")}
     converted = {key: tuple(value.shape) for key, value in convert_reference(reference).items()}
     with torch.device("meta"):
@@ -66,11 +68,11 @@ def test_raw_outputs(case: dict, dtype: torch.dtype, eval_tolerance: float, trai
 def test_nms_free_detections(case: dict) -> None:
     golden = case["eval"].get("detections_top10") or case["detections_top10"]
     detector = golden_detector(case).double().eval()
-    found = detector.detect((hashed("input", case["input"]) + 0.5).double(), score_threshold=0.0)
-    for detection, rows in zip(found, torch.tensor(golden), strict=True):
-        torch.testing.assert_close(detection["boxes"][:10], rows[:, :4], rtol=0, atol=1e-3)
-        torch.testing.assert_close(detection["scores"][:10], rows[:, 4], rtol=0, atol=1e-5)
-        assert detection["labels"][:10].tolist() == rows[:, 5].long().tolist()
+    detections = detector.detect((hashed("input", case["input"]) + 0.5).double(), score_threshold=0.0)
+    for of_image, rows in zip(detections, torch.tensor(golden), strict=True):
+        torch.testing.assert_close(of_image["boxes"][:10], rows[:, :4], rtol=0, atol=1e-3)
+        torch.testing.assert_close(of_image["scores"][:10], rows[:, 4], rtol=0, atol=1e-5)
+        assert of_image["labels"][:10].tolist() == rows[:, 5].long().tolist()
 
 
 @pytest.mark.parametrize("variant", ["yolo26_n", "yolo26_n-p2", "yolo26_n-p6", "dyn_n"])
@@ -86,12 +88,12 @@ def test_any_size_that_is_a_multiple_of_the_largest_stride(variant: str) -> None
         detector(torch.zeros(1, 3, largest, largest + 8))
 
 
-def test_the_one_to_one_branch_never_moves_the_features() -> None:
+def test_the_one_to_one_branch_has_no_gradient_to_the_features() -> None:
     detector = build_detector("dyn_n", 2)
     outputs = detector(torch.rand(2, 3, 64, 64))["one2one"]
     (outputs["boxes"].sum() + outputs["scores"].sum()).backward()
-    touched = {name for name, p in detector.named_parameters() if p.grad is not None}
-    assert touched == {name for name, _ in detector.named_parameters() if name.startswith("head.one2one.")}
+    with_gradient = {name for name, p in detector.named_parameters() if p.grad is not None}
+    assert with_gradient == {name for name, _ in detector.named_parameters() if name.startswith("head.one2one.")}
 
 
 def test_both_branches_start_equal() -> None:
@@ -114,7 +116,7 @@ def _with_running_statistics(variant: str, num_classes: int = 3) -> torch.nn.Mod
 
 
 @pytest.mark.parametrize("variant", ["yolo26_n", "dyn_n"])
-@pytest.mark.parametrize("branch", ["one2one", "one2many"])
+@pytest.mark.parametrize("branch", BRANCHES)
 def test_deploying_does_not_change_the_outputs(variant: str, branch: str) -> None:
     detector = _with_running_statistics(variant).double()
     images = torch.rand(2, 3, 64, 96, dtype=torch.float64)
@@ -128,11 +130,9 @@ def test_deploying_does_not_change_the_outputs(variant: str, branch: str) -> Non
 
 
 @pytest.mark.parametrize("variant", [v for v in VARIANTS if v.startswith("dyn")])
-def test_dynamic_variants_exchange_the_backbone_bottlenecks(variant: str) -> None:
-    from detector.dynamic.conv2d import DynamicConv2d
-
+def test_dynamic_variants_have_dynamic_backbone_bottlenecks(variant: str) -> None:
     with torch.device("meta"):
-        names = {n for n, m in build_detector(variant, 80).named_modules() if isinstance(m, DynamicConv2d)}
+        names = set(dynamic_layers(build_detector(variant, 80)))
         plain = build_detector(variant.replace("dyn", "yolo26"), 80)
     expected = {
         name
@@ -158,7 +158,7 @@ OURS = load("ours")
 
 
 def summary(variant: str) -> dict[str, int | str]:
-    """What must not change unnoticed: names and shapes of the weights, and what the network costs."""
+    """Return a checksum of the names and shapes of the weights, and the costs of the network."""
     with torch.device("meta"):
         detector = build_detector(variant, 80).eval()
         images = torch.empty(1, 3, 640, 640)
@@ -174,19 +174,19 @@ def summary(variant: str) -> dict[str, int | str]:
 
 @pytest.mark.parametrize("variant", sorted(VARIANTS))
 def test_sizes_and_costs(variant: str) -> None:
-    """Of the plain variants as measured on the reference, of all as they were.
+    """All variants stay as they were; the plain ones cost as much as the reference.
 
-    A change to the latter breaks users' checkpoints, or published figures: bump the version and say so in the changelog.
+    A change breaks checkpoints of users or published numbers: raise the version and name it in the changelog.
     """
-    found = summary(variant)
-    assert found == OURS[variant]
+    numbers = summary(variant)
+    assert numbers == OURS[variant]
     if (golden := ARCHITECTURE.get(variant.replace("_", ""))) is None:
         assert variant.startswith("dyn_")
         return
-    assert found["parameters_trained"] == golden["parameters"]
-    assert found["parameters_deployed"] == golden["deployed_parameters"]
-    assert found["multiply_adds_640_trained"] == golden["macs_640_both_branches"]
-    assert found["multiply_adds_640_deployed"] == golden["macs_640_deployed"]
+    assert numbers["parameters_trained"] == golden["parameters"]
+    assert numbers["parameters_deployed"] == golden["deployed_parameters"]
+    assert numbers["multiply_adds_640_trained"] == golden["macs_640_both_branches"]
+    assert numbers["multiply_adds_640_deployed"] == golden["macs_640_deployed"]
 
 
 def test_every_golden_architecture_has_its_variant() -> None:

@@ -1,4 +1,4 @@
-"""Small but complete runs, for tests of what happens when they are interrupted. As a program: on two processes."""
+"""Small but complete runs, for tests that stop and resume them. As a program: runs on two processes."""
 
 import contextlib
 import json
@@ -29,7 +29,7 @@ TINY = {"width": 0.125, "depth": 0.33}  # of a variant
 
 @dataclass
 class Kill(L.Callback):
-    """Sends a signal to the process ``rank`` when batch ``batch`` of epoch ``epoch`` begins."""
+    """Send a signal to the process ``rank`` at the start of batch ``batch`` of epoch ``epoch``."""
 
     epoch: int
     batch: int
@@ -42,7 +42,7 @@ class Kill(L.Callback):
 
 
 class Losses(L.Callback):
-    """Appends epoch, batch and loss of every batch to ``folder``/losses<rank>.txt, to the bit."""
+    """Append epoch, batch and exact loss of every batch to ``folder``/losses<rank>.txt."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -64,12 +64,12 @@ def fit(
     max_epochs: int = 4,
     **options: Any,
 ) -> StoppedBySignal | None:
-    """Train with mosaic, MuSGD, EMA and a warm-up that ends in epoch 2; return the word of a signal that stopped it.
+    """Train with mosaic, MuSGD, EMA and a warm-up that ends in epoch 2; return the exception of a signal that stops it.
 
-    ``without`` names a branch that the head is not to have.
+    ``without`` names a branch to remove from the head.
     """
     folder.mkdir(exist_ok=True)
-    torch.manual_seed(0 if resume is None else 99)  # what is not restored would show
+    torch.manual_seed(0 if resume is None else 99)  # a state that is not restored changes the numbers
     augment = Augmentation(mosaic=1.0, close_mosaic=1)
     data = CocoDataModule(**arguments | {"augment": augment})
     overrides = TINY | {"dynamic": {"num_experts": 2}}
@@ -80,10 +80,11 @@ def fit(
     evaluation = CocoEvaluation("one2one" if without else "both")
     last = ModelCheckpoint(folder, "last", save_on_train_epoch_end=True, enable_version_counter=False)
     best = ModelCheckpoint(folder, "best", monitor="val/AP", mode="max", enable_version_counter=False)
-    own = [RampedEMA(tau=3), NonFiniteGuard(), evaluation, Losses(folder), SaveOnSignal(folder / "last.ckpt"), best, last]
+    save_on_signal = SaveOnSignal(folder / "last.ckpt")
+    callbacks += (RampedEMA(tau=3), NonFiniteGuard(), evaluation, Losses(folder), save_on_signal, best, last)
     trainer = L.Trainer(
         max_epochs=max_epochs,
-        callbacks=[*callbacks, *own],
+        callbacks=list(callbacks),
         plugins=[AtomicCheckpointIO()],
         use_distributed_sampler=False,
         default_root_dir=folder,
@@ -106,28 +107,28 @@ def losses(folder: Path, rank: int = 0) -> list[str]:
 
 
 def differences(a: Path, b: Path) -> list[str]:
-    """Name what differs between two checkpoints: raw and averaged weights, optimizer, steps, best AP."""
+    """Return the names of what differs in two checkpoints: raw and averaged weights, optimizer, steps, best AP."""
     one, other = (torch.load(path, weights_only=True) for path in (a, b))
-    found = [name for name in ("epoch", "global_step") if one[name] != other[name]]
+    names = [name for name in ("epoch", "global_step") if one[name] != other[name]]
     for part in ("state_dict", "current_model_state"):
-        found += [f"{part} {name}" for name, value in one[part].items() if not torch.equal(value, other[part][name])]
+        names += [f"{part} {name}" for name, value in one[part].items() if not torch.equal(value, other[part][name])]
     states = [list(c["optimizer_states"][0]["state"].values()) for c in (one, other)]
     for i, (x, y) in enumerate(zip(*states, strict=True)):
-        found += [f"optimizer {i} {n}" for n in x if not torch.equal(torch.as_tensor(x[n]), torch.as_tensor(y[n]))]
+        names += [f"optimizer {i} {n}" for n in x if not torch.equal(torch.as_tensor(x[n]), torch.as_tensor(y[n]))]
     scores = [[s["best_model_score"] for n, s in c["callbacks"].items() if "val/AP" in n] for c in (one, other)]
-    return found + ["best"] * (scores[0] != scores[1])
+    return names + ["best"] * (scores[0] != scores[1])
 
 
 def main(folder: Path, arguments: dict[str, Any]) -> None:
-    """A run on two processes in one go, and one that is stopped by a signal to the second of them and resumed."""
+    """Run without a stop on two processes, then stop a run by a signal to the second process and resume it."""
     warnings.simplefilter("ignore")
     many = {"devices": 2, "strategy": "ddp_fork", "max_epochs": 3}
     fit(arguments, folder / "straight", **many)
-    with contextlib.suppress(ProcessRaisedException):  # torch's word for a process that raised StoppedBySignal
+    with contextlib.suppress(ProcessRaisedException):  # a process has raised StoppedBySignal
         fit(arguments, folder / "stopped", Kill(1, 1, rank=1), **many)
     fit(arguments, folder / "stopped", resume=folder / "stopped" / "last.ckpt", **many)
 
-    # Where gradients are missing: DDP would complain of parameters that took no part in the loss.
+    # Runs in which parameters have no gradient, for which DDP raises an error unless they are handled.
     empty = arguments | {"train_annotations": "annotations/empty.json"}
     fit(empty, folder / "empty", freeze=["backbone"], **many | {"max_epochs": 1})
     fit(arguments, folder / "one branch", without="one2many", **many | {"max_epochs": 1})

@@ -37,7 +37,7 @@ def test_a_split_without_annotations_is_refused(arguments: list[str], tmp_path: 
 @pytest.mark.parametrize(
     ("arguments_of_evaluate", "message"),
     [
-        (["lost.ckpt"], "lost.ckpt is not a file"),
+        (["lost.ckpt"], "lost.ckpt: no such file"),
         (["tiny.yaml"], "tiny.yaml: not a whole file of torch.save"),
         ([], "checkpoint"),
         (["tiny.yaml", "--split", "train"], "split"),

@@ -1,4 +1,4 @@
-"""Processes of a run that the command line starts: by Lightning and by torchrun."""
+"""Processes of a run: those that Lightning starts, and those that torchrun starts."""
 
 import json
 import os
@@ -19,7 +19,7 @@ ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
 def train_arguments(tiny_arguments: dict[str, Any], run: Path, **trainer: Any) -> list[str]:
-    """The command of a small run into the folder ``run``, without Python."""
+    """Return train.py and its arguments for a small run into the folder ``run``."""
     tiny = {"width": 0.125, "depth": 0.33}
     settings = tiny_arguments | {"batch_size": 2}
     arguments = [str(ROOT / "train.py"), *(f"--data.{name}={value}" for name, value in settings.items())]
@@ -28,7 +28,7 @@ def train_arguments(tiny_arguments: dict[str, Any], run: Path, **trainer: Any) -
 
 
 def test_two_processes_end_together(tiny_arguments: dict[str, Any], tmp_path: Path) -> None:
-    """By SIGTERM to the first, after saving; and when it is killed, without a word to the other."""
+    """SIGTERM to the first process saves and stops both. When the first is killed, the second ends too."""
     run = tmp_path / "run"
     for epoch, signum, code in ((1, signal.SIGTERM, 128 + signal.SIGTERM), (2, signal.SIGKILL, -signal.SIGKILL)):
         kill = {"class_path": "tests.resuming.Kill", "init_args": {"epoch": epoch, "batch": 0, "signum": int(signum)}}
@@ -39,13 +39,13 @@ def test_two_processes_end_together(tiny_arguments: dict[str, Any], tmp_path: Pa
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "start_new_session": True}
         process = subprocess.Popen(command, env=ENVIRONMENT, **pipes)
         try:
-            told = process.communicate(timeout=300)[0].decode()  # until the last process that could write has ended
+            output = process.communicate(timeout=300)[0].decode()  # returns when the last process has ended
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             raise
-        assert process.returncode == code, told
-        assert "4 images a step = 2 a device x 2 processes on 1 node x" in told
-    # One step after the first signal; the run that was killed went on from there, to the end of that epoch.
+        assert process.returncode == code, output
+        assert "4 images a step = 2 a device x 2 processes on 1 node x" in output
+    # One step until the first signal. The resumed run then finished that epoch, and was killed in the next.
     assert torch.load(run / "last.ckpt", weights_only=True)["global_step"] == 4
     assert (run / "config-2.yaml").is_file()
 
@@ -53,9 +53,9 @@ def test_two_processes_end_together(tiny_arguments: dict[str, Any], tmp_path: Pa
 def test_torchrun_without_devices_is_refused(
     tiny_arguments: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a CPU Lightning takes one device by itself: both processes would train into the same folder."""
-    facts = {"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}
-    for name, value in (facts | {"GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}).items():
+    """On a CPU Lightning's default is one device: both processes would train into the same folder."""
+    environment = {"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}
+    for name, value in (environment | {"GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}).items():
         monkeypatch.setenv(name, value)
     arguments = train_arguments(tiny_arguments, tmp_path / "run", devices=1)[1:]
     with pytest.raises(SystemExit, match=r"torchrun has started 2 processes, but .* is 1: give --trainer\.devices"):
@@ -64,7 +64,7 @@ def test_torchrun_without_devices_is_refused(
 
 
 def test_torchrun_on_two_nodes(tiny_arguments: dict[str, Any], tmp_path: Path) -> None:
-    """Two agents on this machine, one process each: one run folder, what is printed at the start, a whole checkpoint."""
+    """Two agents of one process each write one run folder with a complete checkpoint, and print the size of a step."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -77,8 +77,8 @@ def test_torchrun_on_two_nodes(tiny_arguments: dict[str, Any], tmp_path: Path) -
             command = [sys.executable, *launcher, *run]
             agents.append(subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, stdout=log, stderr=log))
     codes = [agent.wait(600) for agent in agents]
-    told = (tmp_path / "log0").read_text()
-    assert codes == [0, 0], told
-    assert "4 images a step = 2 a device x 2 processes on 2 nodes x 1 accumulated; 2 batches and 2 steps an epoch" in told
+    output = (tmp_path / "log0").read_text()
+    assert codes == [0, 0], output
+    assert "4 images a step = 2 a device x 2 processes on 2 nodes x 1 accumulated; 2 batches and 2 steps an epoch" in output
     assert not list(tmp_path.glob("run-*"))
     assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["global_step"] == 2

@@ -1,4 +1,4 @@
-"""Runs that are stopped and go on, against runs that are not."""
+"""Runs that are stopped and resumed equal runs that are not."""
 
 import json
 import signal
@@ -18,8 +18,8 @@ Arguments = dict[str, Any]
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-def test_a_run_stopped_by_signals_equals_one_in_one_go(tiny_arguments: Arguments, tmp_path: Path) -> None:
-    """In mid-epoch, in an epoch's last step, and between epochs; with worker processes and without."""
+def test_a_run_stopped_by_signals_equals_a_run_without_a_stop(tiny_arguments: Arguments, tmp_path: Path) -> None:
+    """Stops within an epoch, in the last step of an epoch and between epochs, with and without worker processes."""
     arguments = tiny_arguments | {"batch_size": 2}  # four batches an epoch, two to a step
     straight, stopped = tmp_path / "straight", tmp_path / "stopped"
     assert fit(arguments, straight) is None
@@ -43,7 +43,7 @@ def test_a_run_stopped_by_signals_equals_one_in_one_go(tiny_arguments: Arguments
 
 
 def test_two_processes(tiny_arguments: Arguments, edit_json: Any, tmp_path: Path) -> None:
-    """Resuming after a signal to one of them; batches without objects, a frozen backbone, one branch. None of it hangs."""
+    """A run resumes after a signal to one process. Batches without objects, a frozen backbone and one branch do not hang."""
     annotations = edit_json("train", lambda content: None).parent
     content = json.loads((annotations / "train.json").read_text())
     (annotations / "empty.json").write_text(json.dumps(content | {"annotations": []}))

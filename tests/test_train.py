@@ -279,7 +279,7 @@ def test_wrong_keys_and_types_are_refused_by_name(
     [
         (["--data.root", "elsewhere"], "elsewhere"),
         (["--data.val_annotations", "annotations/vall.json"], "vall.json"),
-        (["--ckpt_path", "lost.ckpt"], "lost.ckpt is not a file"),
+        (["--ckpt_path", "lost.ckpt"], "lost.ckpt: no such file"),
         (["--ckpt_path", "tiny.yaml"], "tiny.yaml: not a whole file of torch.save"),
         (["--model.weights", "lost.pt"], "lost.pt: no such file"),
         (["--model.freeze", '["backbon"]'], "'backbon' names no part"),

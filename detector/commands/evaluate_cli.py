@@ -9,7 +9,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from detector.callbacks.ema import RampedEMA
 from detector.callbacks.non_finite_guard import NonFiniteGuard
-from detector.commands.run_cli import RunCLI, check_is_file
+from detector.commands.run_cli import RunCLI
 from detector.runs.checks import check_classes
 from detector.runs.folder import REPORT, evaluation_file, evaluation_folder
 from detector.runs.launch import inherited_run_dir
@@ -19,13 +19,13 @@ from detector.weights.info import OWN_CHECKPOINT
 
 
 class EvaluateCLI(RunCLI):
-    """Builds the evaluation of a checkpoint or weights file, with the data of the configuration, and runs it."""
+    """Build the evaluation of a checkpoint or weights file on the data of a configuration, and run it."""
 
     usage = "python evaluate.py CKPT [--help] [--config FILE ...] [--split val|test] [--GROUP.OPTION VALUE ...]"
-    unused = ("ckpt_path", "auto_batch_size", "eval")  # of trainings; "eval" is the checkpoint in an evaluation.yaml
+    unused = ("ckpt_path", "auto_batch_size", "eval")  # of a training, and in an evaluation.yaml the checkpoint
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the checkpoint, the options, and the sections of a training's configuration, of which nothing is built."""
+        """Add checkpoint and options, and accept the sections of a training, from which nothing is built."""
         parser.add_argument("checkpoint", metavar="CKPT", type=str, help="checkpoint or weights file, as <run>/best.ckpt")
         parser.add_argument("--split", type=Literal["val", "test"], default="val", help="the data to evaluate on")
         parser.add_argument("--run_dir", type=str | None, help="folder to write to; by default eval_<split> beside CKPT")
@@ -34,17 +34,16 @@ class EvaluateCLI(RunCLI):
         parser.add_class_arguments(NonFiniteGuard, "guard", instantiate=False)
 
     def before_instantiate_classes(self) -> None:
-        """Fill in the settings of the model, and choose the folder to write to."""
+        """Fill in the settings of the model, and choose the folder of the evaluation."""
         self.checkpoint, self.split = self.config["checkpoint"], self.config["split"]
-        check_is_file(self.checkpoint, "CKPT")
         self._resolve_model_settings()
         folder = evaluation_folder(Path(self.checkpoint), self.split, self.config["run_dir"])
         self.run_dir = inherited_run_dir() or folder
 
     def _resolve_model_settings(self) -> None:
-        """Fill in variant and overrides from the checkpoint; other weights are loaded into the network of the settings."""
+        """Fill in variant and overrides from the checkpoint. Other weights files are loaded into the configured network."""
         model, weights = self.config["model"], read_weights(self.checkpoint)
-        variant = weights.info.variant
+        self.trained_size, variant = weights.info.image_size, weights.info.variant
         if weights.kind != OWN_CHECKPOINT:
             model["weights"] = self.checkpoint
             model["variant"] = model["variant"] or variant
@@ -55,33 +54,33 @@ class EvaluateCLI(RunCLI):
         model["variant"], model["overrides"] = variant, weights.info.overrides
 
     def after_instantiate_classes(self) -> None:
-        """Check that the data have the split, and the classes of the checkpoint."""
+        """Check that the data have the split and the classes of the checkpoint."""
         super().after_instantiate_classes()
-        self.datamodule.ground_truth(self.split)  # raises ValueError if there are no annotations of the split
+        self.datamodule.ground_truth(self.split)  # raises ValueError for a split without annotations
         check_classes(self.checkpoint, self.model.class_names, self.model.category_ids)
 
     def evaluate(self) -> None:
-        """Evaluate both branches, or the one of the configuration, and write the files of the evaluation."""
-        model = self.model  # has the weights already, unless they are those of a checkpoint
+        """Evaluate, and write predictions, ground truth and the settings of the evaluation."""
+        model = self.model  # has the weights of a weights file, not those of a checkpoint
         if not self.config["model"]["weights"]:
             model = DetectorModule.load_from_checkpoint(self.checkpoint, map_location="cpu", weights_only=True)
         run = self.trainer.validate if self.split == "val" else self.trainer.test
-        with self.processes():
+        with self.run_environment():
             run(model, datamodule=self.datamodule, verbose=False)
         if self.config["evaluation"]["predictions"]:
             self._write_config()
 
     @rank_zero_only
     def _write_config(self) -> None:
-        """Write the resolved configuration beside the predictions, with the checkpoint as ``eval``: the report reads it."""
+        """Write the resolved configuration, for the report. The checkpoint is its entry ``eval``."""
         self.run_dir.mkdir(parents=True, exist_ok=True)
-        (self.run_dir / REPORT).unlink(missing_ok=True)  # of the evaluation that this one replaces
+        (self.run_dir / REPORT).unlink(missing_ok=True)  # of an earlier evaluation
         settings = yaml.safe_load(self.parser.dump(self.config))
-        settings["eval"] = str(Path(settings.pop("checkpoint")).resolve())  # the report may be made from elsewhere
+        settings["eval"] = str(Path(settings.pop("checkpoint")).resolve())  # for a report from another working directory
         (self.run_dir / evaluation_file(self.split)).write_text(yaml.safe_dump(settings, sort_keys=False))
 
     def memory_advice(self) -> str:
-        """Return what was tried when the memory ran out, and what needs less."""
+        """Return the settings that ran out of memory, and settings that need less."""
         data = self.config["data"]
         size = data["val_batch_size"] or data["batch_size"]
         return f"out of memory with data.val_batch_size {size} at data.image_size {data['image_size']}: give a smaller one"
@@ -90,9 +89,9 @@ class EvaluateCLI(RunCLI):
     def print_results(self) -> None:
         """Print the results, and a note if the weights were trained at another input size."""
         super().print_results()
-        trained_size, size = read_weights(self.checkpoint).info.image_size, tuple(self.datamodule.size)
-        if trained_size not in (None, size):
+        size = tuple(self.datamodule.size)
+        if self.trained_size not in (None, size):
             rank_zero_info(
-                f"these numbers are of an input of {size} (height, width), but the weights were trained at {trained_size}. "
-                f"AP may be far lower. For the input size of the training add --data.image_size '{list(trained_size)}'"
+                f"these numbers are of an input of {size} (height, width), but training had {self.trained_size}. "
+                f"AP may be far lower. For the input size of the training add --data.image_size '{list(self.trained_size)}'"
             )

@@ -21,7 +21,7 @@ from detector.callbacks.prediction_sheet import PredictionSheet
 from detector.callbacks.routing_log import RoutingLog
 from detector.evaluation.coco_eval import coco_table
 from detector.runs.checkpoint_io import AtomicCheckpointIO
-from detector.runs.folder import BEST_CHECKPOINT, LAST_CHECKPOINT, sheet_file
+from detector.runs.folder import sheet_file
 from detector.runs.launch import check_torchrun, child_process_environment
 from detector.training.module import DetectorModule
 
@@ -29,17 +29,17 @@ BASE_CONFIG = Path(__file__).parents[2] / "configs" / "base.yaml"
 
 
 class RunCLI(LightningCLI):
-    """Builds data, network and Trainer from configuration files and options. Mistakes in them exit with a message.
+    """Build data, network and Trainer from configuration files and options; mistakes in them exit with a message.
 
-    Configuration files are merged in the order given, over configs/base.yaml. Any value can be set on the command line, as
-    ``--model.lr 0.02``. The data module gives ``class_names``, ``category_ids`` and ``size`` to the network and takes
-    ``seed`` and an ``image_size``, as ``data.CocoDataModule`` does.
+    Configuration files are merged in the order given, over configs/base.yaml. Any value can be set on the command line:
+    ``--model.lr 0.02``. The data module takes a ``seed`` and has ``class_names``, ``category_ids`` and ``size`` (height,
+    width) for the network, like ``data.CocoDataModule``.
 
-    A subclass sets ``run_dir``, the folder to write to, before the classes are instantiated.
+    A subclass sets ``run_dir``, the folder to write to, in ``before_instantiate_classes``.
     """
 
     usage: str  # shown before an error; --help lists the options
-    # Settings that only another program uses: accepted, since a configuration file may serve several, and left out.
+    # Settings of another program. They are accepted and left out, so that programs can share configuration files.
     unused: tuple[str, ...]
     run_dir: Path
 
@@ -56,17 +56,17 @@ class RunCLI(LightningCLI):
                 args=args,
                 run=False,
                 auto_configure_optimizers=False,
-                load_from_checkpoint_support=False,  # hyperparameters are what __init__ received, linked values included
+                load_from_checkpoint_support=False,  # saved hyperparameters include linked values, as class_names
             )
         except (ValueError, TypeError) as error:
             sys.exit(f"error: {error}")
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Take a seed as a number only: the data need it too, and a run without one cannot be repeated."""
+        """Add the seed, which must be a number: a run with a random seed could not be repeated."""
         parser.add_argument("--seed_everything", type=int, default=0, help="seed of weights, data order and augmentation")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the COCO evaluation, and the links between data and network."""
+        """Add the COCO evaluation, and link what the network takes from the data."""
         for name in self.unused:
             parser.add_argument(f"--{name}", type=Any, default=SUPPRESS, help=SUPPRESS)
         parser.add_lightning_class_args(CocoEvaluation, "evaluation")
@@ -76,12 +76,12 @@ class RunCLI(LightningCLI):
         parser.link_arguments("seed_everything", "data.seed")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse ``args`` into ``config``; the settings that are not used go into ``unused_settings``."""
+        """Parse ``args`` into ``config``, and move the settings of another program to ``unused_settings``."""
         super().parse_arguments(parser, args)
         self.unused_settings = {name: self.config.pop(name) for name in self.unused if name in self.config}
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Build the Trainer with our callbacks, loggers and way to write checkpoints. It writes into the run folder."""
+        """Build the Trainer, with our callbacks and loggers and with atomic checkpoints, to write into the run folder."""
         settings = self.config_init["trainer"]
         progress_bar = settings["enable_progress_bar"]
         if progress_bar is None:
@@ -99,20 +99,20 @@ class RunCLI(LightningCLI):
         )
 
     def callbacks(self) -> list[Callback]:
-        """Return the callbacks that cannot be configured, in the order in which they are called."""
+        """Return the callbacks that every run has, in the order of their calls."""
         return [PredictionSheet(), RoutingLog()]
 
     def loggers(self) -> list[Logger]:
-        """Return the loggers."""
+        """Return the loggers; none here."""
         return []
 
     def after_instantiate_classes(self) -> None:
-        """Check the number of processes."""
+        """Check that torchrun has started as many processes as the Trainer has."""
         check_torchrun(self.trainer.world_size)
 
     @contextmanager
-    def processes(self) -> Iterator[bool]:
-        """Run in the environment of ``child_process_environment``; out of memory exits with advice."""
+    def run_environment(self) -> Iterator[bool]:
+        """Enter ``child_process_environment``, and exit with advice when memory runs out."""
         with child_process_environment(self.run_dir) as is_child:
             try:
                 yield is_child
@@ -120,12 +120,12 @@ class RunCLI(LightningCLI):
                 sys.exit(f"error: {self.memory_advice()}\n{error}")
 
     def memory_advice(self) -> str:
-        """Return what was tried when the memory ran out, and what needs less."""
+        """Return the settings that ran out of memory, and settings that need less."""
         raise NotImplementedError
 
     @rank_zero_only
     def print_results(self) -> None:
-        """Print the table of the last evaluation, a summary in one line, and the files of the run."""
+        """Print the table of the last evaluation, a summary, and the files of the run."""
         evaluation = next(c for c in self.trainer.callbacks if isinstance(c, CocoEvaluation))
         if evaluation.results:
             print(coco_table(evaluation.results))
@@ -137,14 +137,8 @@ class RunCLI(LightningCLI):
             print(f"look at {image}")
 
     def summary(self, evaluation: CocoEvaluation) -> list[str]:
-        """Return the AP of each branch, in words."""
+        """Return one phrase for the AP of each branch."""
         return [f"{branch} AP {result.metrics['AP']:.3f}" for branch, result in evaluation.results.items()]
-
-
-def check_is_file(path: str, argument: str) -> None:
-    """Raise ValueError if there is no checkpoint at ``path``, which was given as ``argument``."""
-    if not Path(path).is_file():
-        raise ValueError(f"{argument} {path} is not a file; a run has <run>/{LAST_CHECKPOINT} and <run>/{BEST_CHECKPOINT}")
 
 
 def uses_cuda(accelerator: str) -> bool:

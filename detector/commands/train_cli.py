@@ -20,7 +20,7 @@ from detector.callbacks.ema import RampedEMA
 from detector.callbacks.epoch_log import EpochLog
 from detector.callbacks.non_finite_guard import NonFiniteGuard, NonFiniteLoss
 from detector.callbacks.save_on_signal import SaveOnSignal, StoppedBySignal
-from detector.commands.run_cli import RunCLI, check_is_file
+from detector.commands.run_cli import RunCLI
 from detector.runs.checks import EVALUATION_SETTINGS, check_resumable, log_changed_settings
 from detector.runs.folder import (
     BEST_CHECKPOINT,
@@ -42,7 +42,7 @@ from detector.weights.info import OWN_CHECKPOINT
 
 
 class TrainCLI(RunCLI):
-    """Builds a training from configuration files and options, starts it or resumes it."""
+    """Build a training from configuration files and options, and run or resume it."""
 
     usage = "python train.py [--help] [--config FILE ...] [--GROUP.OPTION VALUE ...]"
     unused = EVALUATION_SETTINGS
@@ -56,12 +56,12 @@ class TrainCLI(RunCLI):
             type=float | None,
             help="choose data.batch_size so that a step takes this share of the CUDA device's memory, 0.8 say",
         )
-        parser.add_lightning_class_args(RampedEMA, "ema")
+        parser.add_lightning_class_args(RampedEMA, "ema")  # before the evaluation: callbacks are called in this order
         super().add_arguments_to_parser(parser)
         parser.add_lightning_class_args(NonFiniteGuard, "guard")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse ``args``. Raises ValueError for --eval, which evaluated before evaluate.py existed."""
+        """Parse ``args``; raise ValueError for ``--eval``, which evaluate.py has replaced."""
         super().parse_arguments(parser, args)
         if checkpoint := self.unused_settings.get("eval"):
             command = evaluation_command(sys.argv[1:] if args is None else args, checkpoint)
@@ -71,37 +71,36 @@ class TrainCLI(RunCLI):
         """Fill in the settings of the model, and choose the folder of the run."""
         self._resolve_model_settings()
         if resume_slurm_job(self.config):
-            self._resolve_model_settings()  # by the checkpoint now
+            self._resolve_model_settings()  # from the checkpoint of the job's run
         self.run_dir = inherited_run_dir() or training_folder(self.config)
-        self.config["run_dir"] = str(self.run_dir)  # config.yaml has the folder of the run, not the one that was asked for
-        self.start = 1 + len(numbered_files(self.run_dir, CONFIG))  # how many times this run has started, with this one
+        self.config["run_dir"] = str(self.run_dir)  # config.yaml gets the folder of the run, not the requested one
+        self.start_number = 1 + len(numbered_files(self.run_dir, CONFIG))
 
     def _resolve_model_settings(self) -> None:
         """Fill in variant and overrides from the checkpoint or weights file."""
         model, path = self.config["model"], self.config["ckpt_path"]
         if path:
-            check_is_file(path, "--ckpt_path")
             checkpoint = read_weights(path)
             if checkpoint.kind != OWN_CHECKPOINT:
                 raise ValueError(
                     f"{path} is a {checkpoint.kind}, which cannot be resumed; start from it with --model.weights"
                 )
-            model["weights"] = None  # the checkpoint has the weights that the run goes on with
+            model["weights"] = None  # the run goes on with the weights of the checkpoint
             model["variant"] = model["variant"] or checkpoint.info.variant
-            if "class_channels" in checkpoint.info.overrides:  # taken over from the weights when the run began
+            if "class_channels" in checkpoint.info.overrides:  # of the weights that the run started from
                 class_channels = {"class_channels": checkpoint.info.overrides["class_channels"]}
                 model["overrides"] = class_channels | (model["overrides"] or {})
         elif model["variant"] is None:
             model["variant"] = "dyn_n" if model["weights"] is None else read_weights(model["weights"]).info.variant
 
     def loggers(self) -> list[Logger]:
-        """Return the CSV and TensorBoard loggers and those of the configuration; none if it says ``logger: false``."""
+        """Return CSV and TensorBoard loggers and those of the configuration; none for ``logger: false``."""
         configured = self.config_init["trainer"]["logger"]
         if configured is False:
             return []
-        # Another folder for every start: the CSV logger would delete the file of the start before.
+        # A folder for every start: CSVLogger deletes a metrics.csv in its folder.
         loggers = [
-            CSVLogger(self.run_dir, "", metrics_folder(self.start)),
+            CSVLogger(self.run_dir, "", metrics_folder(self.start_number)),
             TensorBoardLogger(self.run_dir, "", TENSORBOARD),
         ]
         if configured in (None, True):
@@ -109,24 +108,24 @@ class TrainCLI(RunCLI):
         return loggers + (configured if isinstance(configured, list) else [configured])
 
     def callbacks(self) -> list[Callback]:
-        """Return the callbacks that cannot be configured. SaveOnSignal comes after those that have a state to save."""
+        """Return the callbacks that every training has. SaveOnSignal comes after those that have a state to save."""
         checkpoints = self._checkpoint_callbacks()
         save_on_signal = SaveOnSignal(self.run_dir / LAST_CHECKPOINT if checkpoints else None)
         return [DataWait(), EpochLog(), *super().callbacks(), save_on_signal, *checkpoints]
 
     def _checkpoint_callbacks(self) -> list[ModelCheckpoint]:
-        """Return the writers of last.ckpt, after every epoch, and with a validation of best.ckpt."""
+        """Return the callbacks that write last.ckpt after every epoch and, in a run with validation, best.ckpt."""
         settings = self.config_init["trainer"]
         if settings["enable_checkpointing"] is False:
             return []
         last_name, best_name = Path(LAST_CHECKPOINT).stem, Path(BEST_CHECKPOINT).stem
         last = ModelCheckpoint(self.run_dir, last_name, save_on_train_epoch_end=True, enable_version_counter=False)
         best = ModelCheckpoint(self.run_dir, best_name, monitor="val/AP", mode="max", enable_version_counter=False)
-        # The best one first: the last one then holds what the best one knows, which a resumed run goes by.
+        # best is called first: last.ckpt then has its best AP, which a resumed run needs.
         return [last] if settings["limit_val_batches"] == 0 else [best, last]
 
     def after_instantiate_classes(self) -> None:
-        """Check that the checkpoint can be resumed, or choose the batch size of a new run."""
+        """Check the checkpoint of a run that is resumed; choose the batch size of a new run if asked to."""
         super().after_instantiate_classes()
         path, share = self.config["ckpt_path"], self.config["auto_batch_size"]
         if path:
@@ -138,25 +137,25 @@ class TrainCLI(RunCLI):
             self._choose_batch_size(share)
 
     def _choose_batch_size(self, share: float) -> None:
-        """Set data.batch_size to what fits into ``share`` of the GPU's memory; config.yaml gets the number."""
+        """Set data.batch_size to the number of images that fit into ``share`` of the GPU's memory."""
         size = max(self.datamodule.training_sizes, key=prod)
         batch_size = automatic_batch_size(self.model, self.trainer, size, share)
         self.datamodule.batch_size = self.config["data"]["batch_size"] = batch_size
-        # The batch size of a validation stays what it was: training was measured.
+        # Only training was measured: the batch size of validation does not change.
         self.config["data"]["val_batch_size"] = self.datamodule.val_batch_size
         self.config["auto_batch_size"] = None
 
     def fit(self) -> None:
-        """Train, or go on with a training. Exits when a signal or losses that are not finite stop it."""
+        """Train or resume; exit if a signal, or a loss that is not finite, stops the run."""
         self._write_config()
-        with self.processes() as is_child:
+        with self.run_environment() as is_child:
             try:
                 self.trainer.fit(
                     self.model, datamodule=self.datamodule, ckpt_path=self.config["ckpt_path"], weights_only=True
                 )
             except StoppedBySignal as stop:
                 self._log_resume_command(stop)
-                # As shells report a process that a signal has ended. Lightning kills all when a child exits with an error.
+                # 128 + signal, as shells report it. An error code of a child would make Lightning kill all processes.
                 sys.exit(0 if is_child else 128 + stop.signum)
             except NonFiniteLoss as error:
                 sys.exit(f"error: {error}")
@@ -165,18 +164,18 @@ class TrainCLI(RunCLI):
     def _write_config(self) -> None:
         """Write the resolved configuration and the record of this start."""
         self.run_dir.mkdir(parents=True, exist_ok=True)
-        self.parser.save(self.config, self.run_dir / numbered(CONFIG, self.start))
-        (self.run_dir / numbered(RECORD, self.start)).write_text(json.dumps(run_record(), indent=1) + "\n")
+        self.parser.save(self.config, self.run_dir / numbered(CONFIG, self.start_number))
+        (self.run_dir / numbered(RECORD, self.start_number)).write_text(json.dumps(run_record(), indent=1) + "\n")
 
     @rank_zero_only
     def _log_resume_command(self, stop: StoppedBySignal) -> None:
-        """Log why the run has stopped and the command that resumes it."""
+        """Log the reason of the stop and the command that resumes the run."""
         config = numbered_files(self.run_dir, CONFIG)[-1]
         command = f": python train.py --config {config} --ckpt_path {stop.checkpoint}" if stop.checkpoint else ""
         rank_zero_info(f"{stop}{command}")
 
     def memory_advice(self) -> str:
-        """Return what was tried when the memory ran out, and what needs less."""
+        """Return the settings that ran out of memory, and settings that need less."""
         data, trainer = self.config["data"], self.config["trainer"]
         return (
             f"out of memory with data.batch_size {data['batch_size']} (a device) at data.image_size {data['image_size']} in "
@@ -186,7 +185,7 @@ class TrainCLI(RunCLI):
         )
 
     def summary(self, evaluation: CocoEvaluation) -> list[str]:
-        """Return the AP of each branch, and that of the best epoch, in words."""
+        """Return one phrase for the AP of each branch, and one for the best epoch."""
         best = next((c for c in self.trainer.checkpoint_callbacks if c.monitor), None)
         if best is None or best.best_model_score is None:
             return super().summary(evaluation)
@@ -194,7 +193,7 @@ class TrainCLI(RunCLI):
 
 
 def evaluation_command(args: list[str], checkpoint: str) -> str:
-    """Return the command for evaluate.py that does what train.py did with ``args``, among them ``--eval checkpoint``."""
+    """Return the command that evaluates ``checkpoint`` with ``args`` of train.py, less ``--eval``."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--eval")
     _, other_args = parser.parse_known_args(args)

@@ -1,4 +1,4 @@
-"""What a run was made with: enough to make it again, or to see why another one differs."""
+"""Record the command, versions, code, machine and environment of a run, to repeat it or to explain a difference."""
 
 import os
 import platform
@@ -17,7 +17,7 @@ PACKAGES = (
     *("torch", "torchvision", "lightning", "jsonargparse", "numpy", "timm"),
     *("albumentations", "opencv-python-headless", "pycocotools", "faster-coco-eval"),
 )
-# What decides on devices, threads, launching and determinism; not the rest, which may hold secrets.
+# Environment variables of devices, threads, launchers and determinism. Others may hold secrets.
 VARIABLES = re.compile(
     r"(?!SLURM_JWT)(CUDA|CUBLAS|NVIDIA|NCCL|GLOO|OMP|MKL|KMP|OPENBLAS|TORCH|PYTORCH|PL|SLURM|MASTER|PYTHON)\w*"
     r"|(LOCAL_|NODE_|GROUP_)?RANK|(LOCAL_)?WORLD_SIZE"
@@ -25,7 +25,7 @@ VARIABLES = re.compile(
 
 
 def run_record() -> dict[str, Any]:
-    """Return command, versions, state of the code, machine and environment of this process, as JSON takes them."""
+    """Return command, versions, state of the code, machine and environment of this process, for JSON."""
     return {
         "command": command_line(),
         "folder": os.getcwd(),
@@ -50,21 +50,21 @@ def command_line() -> str:
 
 
 def gpus() -> list[str]:
-    """Return the names of the GPUs by NVIDIA's own program: asking torch would start CUDA, after which none may fork."""
+    """Return the names of the GPUs, by nvidia-smi: torch would start CUDA, after which no process may be forked."""
     count = torch.cuda.device_count()
     if not count:
         return []
     try:
-        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=True)
+        result = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):
         return ["unknown"] * count
-    return [line.partition(" (UUID")[0] for line in done.stdout.splitlines()]  # all of the machine: "GPU 0: NVIDIA A100"
+    return [line.partition(" (UUID")[0] for line in result.stdout.splitlines()]  # "GPU 0: NVIDIA A100"
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
-    """Return commit, branch and changed files of the repository that has the code in ``folder``; None if there is none.
+    """Return commit, branch and changed files of the repository that the code in ``folder`` belongs to, or None.
 
-    Code that lies within a repository without being part of it, as packages in a project's .venv do, has none.
+    A folder that git ignores, like a package in a project's .venv, does not belong to the repository around it.
     """
     commit = _git(folder, "rev-parse", "HEAD")
     if commit is None or not _git(folder, "ls-files"):
@@ -75,7 +75,7 @@ def git_state(folder: Path) -> dict[str, Any] | None:
 
 def _git(folder: Path, *arguments: str) -> str | None:
     try:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=20)
-    except (OSError, subprocess.TimeoutExpired):  # no git here
+        result = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):  # git is not installed
         return None
-    return done.stdout.rstrip() if done.returncode == 0 else None
+    return result.stdout.rstrip() if result.returncode == 0 else None

@@ -22,7 +22,7 @@ def requeue() -> None:
     try:
         subprocess.run(["scontrol", "requeue", job], check=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        rank_zero_warn(f"SLURM job {job} could not be queued again ({error}); submit it again, it goes on by itself")
+        rank_zero_warn(f"SLURM job {job} could not be queued again ({error}); resume the run in a new job")
     else:
         rank_zero_info(f"SLURM job {job} is queued again")
 
@@ -41,7 +41,7 @@ def resume_slurm_job(config: Any) -> bool:
         checkpoint = run / LAST_CHECKPOINT
         if _is_run_of(job, run) and checkpoint.is_file():
             config["ckpt_path"], config["run_dir"] = str(checkpoint), str(run)
-            rank_zero_info(f"SLURM has started job {job} again: going on from {checkpoint}")
+            rank_zero_info(f"SLURM has started job {job} again: resuming from {checkpoint}")
             return True
     return False
 

@@ -1,4 +1,4 @@
-"""Two processes against one, with the collectives that GPUs would use."""
+"""Two processes train like one, with the collectives that GPUs use."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from tests.processes import Processes
 
 
 class Uneven(Rectangles):
-    """Every other image has no object, so that one of two processes has none at all."""
+    """Every other image has no object, so one of two processes has no object at all."""
 
     def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
         image, target = super().__getitem__(0 if index == 0 else index + 2)
@@ -28,7 +28,7 @@ class Uneven(Rectangles):
 
 
 class Record(Steps):
-    """Writes the gradients of the first step, and the logged loss, from the first process."""
+    """Write the gradients of the first step and the logged loss, from the first process."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ def test_two_processes_have_the_gradient_of_one(tmp_path: Path, processes: Proce
 
 @pytest.mark.parametrize("variant", ["yolo26_n", "dyn_n"])
 def test_every_norm_becomes_a_shared_one(variant: str) -> None:
-    """What trainer.sync_batchnorm does on CUDA: no norm is left out, and names, groups and deployment stay as they were."""
+    """trainer.sync_batchnorm converts every norm; names, parameter groups and deployed weights do not change."""
     model = build_detector(variant, 2)
     state = model.state_dict()
     groups = [(g["name"], len(g["params"])) for g in parameter_groups(model, 0.01, 0.1)]

@@ -1,4 +1,4 @@
-"""Checkpoints on the disk, when writing one fails."""
+"""Checkpoints stay complete when writing fails."""
 
 from pathlib import Path
 from typing import Any
@@ -25,18 +25,18 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, 
     assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]
 
 
-def test_what_is_half_written_has_another_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that a process that is killed in the middle of it leaves the old file whole."""
+def test_a_half_written_checkpoint_has_another_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is killed while it writes leaves the old file complete."""
     path = tmp_path / "last.ckpt"
     AtomicCheckpointIO().save_checkpoint({"epoch": 1}, path)
-    seen = []
+    checkpoints = []
     save = torch.save
 
     def look(content: Any, file: Any) -> None:
         save(content, file)
-        seen.append(torch.load(path, weights_only=True))
+        checkpoints.append(torch.load(path, weights_only=True))
 
     monkeypatch.setattr(torch, "save", look)
     AtomicCheckpointIO().save_checkpoint({"epoch": 2}, path)
-    assert seen == [{"epoch": 1}]
+    assert checkpoints == [{"epoch": 1}]
     assert torch.load(path, weights_only=True) == {"epoch": 2}

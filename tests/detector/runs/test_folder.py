@@ -1,11 +1,15 @@
-"""The names of a run's files: older runs, and users' scripts, go by them."""
+"""The names of a run's files, which older runs and users' scripts have too, and the folder of a new run."""
 
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from detector.runs.folder import (
     CONFIG,
     RECORD,
     evaluation_file,
+    evaluation_folder,
     ground_truth_file,
     metrics_files,
     metrics_folder,
@@ -13,6 +17,7 @@ from detector.runs.folder import (
     numbered_files,
     predictions_file,
     sheet_file,
+    training_folder,
 )
 
 
@@ -49,3 +54,41 @@ def test_metrics_are_read_in_the_order_of_the_starts(tmp_path: Path) -> None:
     assert metrics_files(tmp_path) == paths
     paths[0].unlink()
     assert metrics_files(tmp_path) == paths[1:]
+
+
+def settings(**changes: Any) -> dict[str, Any]:
+    """The settings that decide on the folder of a training."""
+    return {
+        "ckpt_path": None,
+        "run_dir": None,
+        "trainer": {"default_root_dir": None},
+        "model": {"variant": "dyn_n"},
+    } | changes
+
+
+def test_a_training_gets_the_folder_that_it_asks_for_or_the_next_free_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert training_folder(settings()) == Path("runs/dyn_n")
+    assert training_folder(settings(trainer={"default_root_dir": "elsewhere"})) == Path("elsewhere")
+    for name in ("mine", "mine-2"):
+        Path(name).mkdir()
+        assert training_folder(settings(run_dir=name)) == Path(name)  # an empty folder is free
+        Path(name, "last.ckpt").touch()
+    assert training_folder(settings(run_dir="mine")) == Path("mine-3")
+    assert training_folder(settings(ckpt_path="mine/last.ckpt")) == Path("mine")
+    assert training_folder(settings(ckpt_path="mine-2/last.ckpt", run_dir="mine")) == Path("mine-2")
+
+
+def test_an_evaluation_never_gets_the_folder_of_a_training(tmp_path: Path) -> None:
+    run, other = tmp_path / "run", tmp_path / "other"
+    for folder in (run, other):
+        folder.mkdir()
+        (folder / RECORD).touch()
+    best = run / "best.ckpt"
+    assert evaluation_folder(best, "val", None) == run / "eval_val"
+    assert evaluation_folder(best, "test", str(run)) == run / "eval_test"
+    assert evaluation_folder(best, "val", str(other)) == run / "eval_val"
+    assert evaluation_folder(best, "val", str(tmp_path / "new")) == tmp_path / "new"
+    assert evaluation_folder(run / "official.pt", "val", None) == run / "eval_val_official"

@@ -1,4 +1,4 @@
-"""What run.json says. That every run has one, tests/test_train.py sees."""
+"""The content of run.json. tests/test_train.py checks that every run has one."""
 
 import subprocess
 from pathlib import Path
@@ -9,22 +9,22 @@ import pytest
 from detector.runs.record import git_state, gpus
 
 
-def test_code_within_a_repository_that_it_is_not_part_of_has_no_state(tmp_path: Path) -> None:
-    """As packages in a project's .venv: that project's commit says nothing about them."""
+def test_code_that_git_ignores_has_no_state(tmp_path: Path) -> None:
+    """A package in a project's .venv is not part of the project's commit."""
     (tmp_path / ".gitignore").write_text(".venv/\n")
-    (own := tmp_path / "code").mkdir()
-    (foreign := tmp_path / ".venv" / "detector").mkdir(parents=True)
-    for folder in (own, foreign):
+    (tracked := tmp_path / "code").mkdir()
+    (ignored := tmp_path / ".venv" / "detector").mkdir(parents=True)
+    for folder in (tracked, ignored):
         (folder / "a.py").write_text("")
     name = ["-c", "user.name=a", "-c", "user.email=a@b"]
     for arguments in (["init", "-q"], ["add", "."], [*name, "commit", "-qm", "first"]):
         subprocess.run(["git", "-C", str(tmp_path), *arguments], check=True)
-    (own / "a.py").write_text("changed")
-    state = git_state(own)
+    (tracked / "a.py").write_text("changed")
+    state = git_state(tracked)
     assert state is not None
     assert len(state["commit"]) == 40
     assert state["changed"] == [" M code/a.py"]
-    assert git_state(foreign) is None
+    assert git_state(ignored) is None
     assert git_state(Path("/")) is None
 
 

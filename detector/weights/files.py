@@ -44,7 +44,7 @@ def read_weights(path: str | Path) -> Weights:
         raise ValueError(f"{path}: {error}") from None
     except Exception as error:  # values of unexpected types can raise anything
         reason = f"{type(error).__name__}: {error}"
-        raise ValueError(f"{path}: is not as this version writes it ({reason}); get it again, or upgrade") from None
+        raise ValueError(f"{path}: has content that this version cannot read ({reason}); get it again, or upgrade") from None
 
 
 def _from_torch_file(path: Path, content: Any) -> Weights:
@@ -61,11 +61,6 @@ def _from_lightning(path: Path, content: dict[str, Any]) -> Weights:
     if missing := [name for name in ("variant", "class_names") if name not in settings]:
         keys = " and no ".join(missing)
         raise ValueError(f"is a Lightning checkpoint, but not of DetectorModule: its hyper_parameters have no {keys}")
-    state_dict = {}
-    for name, value in _as_type(content.get("state_dict"), dict, "state_dict").items():
-        if not str(name).startswith("model."):
-            raise ValueError(f"its state_dict has the weight {name!r}; those of a DetectorModule begin with 'model.'")
-        state_dict[name.removeprefix("model.")] = value
     info = WeightsInfo(
         variant=settings["variant"],
         overrides=settings.get("overrides") or {},
@@ -76,40 +71,52 @@ def _from_lightning(path: Path, content: dict[str, Any]) -> Weights:
         provenance=facts.get("provenance") or "trained with lightning-dyn-detector",
         metrics=facts.get("metrics") or {},
     )
+    state_dict = _without_prefix(_as_type(content.get("state_dict"), dict, "state_dict"))
     return Weights(state_dict, info, path, OWN_CHECKPOINT)
+
+
+def _without_prefix(state_dict: dict[str, Any]) -> dict[str, Any]:
+    """Return the weights of ``DetectorModule.model`` under the names of the Detector."""
+    if others := [name for name in state_dict if not str(name).startswith("model.")]:
+        raise ValueError(f"its state_dict has the weight {others[0]!r}; those of a DetectorModule begin with 'model.'")
+    return {name.removeprefix("model."): value for name, value in state_dict.items()}
 
 
 def _from_safetensors(path: Path) -> Weights:
     try:
         with safe_open(path, framework="pt") as file:
-            facts = file.metadata() or {}
+            entries = file.metadata() or {}
             state_dict = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
     except SafetensorError as error:
         raise ValueError(f"not a readable safetensors file ({error}); get it again") from None
-    if "format_version" not in facts:
-        if is_reference_state_dict(state_dict):
-            return _from_reference(path, state_dict)
-        return _from_state_dict(path, state_dict, "safetensors without our metadata")
-    version = _as_type(_from_json(facts, "format_version"), int, "format_version")
+    if "format_version" in entries:
+        return Weights(state_dict, _from_metadata(entries), path, "safetensors")
+    if is_reference_state_dict(state_dict):
+        return _from_reference(path, state_dict)
+    return _from_state_dict(path, state_dict, "safetensors without our metadata")
+
+
+def _from_metadata(entries: dict[str, str]) -> WeightsInfo:
+    """Return the facts in the metadata of a safetensors file, see ``metadata``."""
+    version = _as_type(_from_json(entries, "format_version"), int, "format_version")
     if version > FORMAT_VERSION:
         raise ValueError(f"has format version {version}; this version reads {FORMAT_VERSION}: upgrade")
-    if missing := sorted(metadata(WeightsInfo("")).keys() - facts.keys()):
+    if missing := sorted(metadata(WeightsInfo("")).keys() - entries.keys()):
         raise ValueError(f"its metadata lack {', '.join(missing)}; write the file again")
-    info = WeightsInfo(
-        variant=facts["variant"],
-        image_size=_image_size(_from_json(facts, "image_size")),
-        license=saved_license(facts),
-        provenance=facts["provenance"],
-        **{name: _from_json(facts, name) for name in ("overrides", "class_names", "category_ids", "metrics")},
+    return WeightsInfo(
+        variant=entries["variant"],
+        image_size=_image_size(_from_json(entries, "image_size")),
+        license=saved_license(entries),
+        provenance=entries["provenance"],
+        **{name: _from_json(entries, name) for name in ("overrides", "class_names", "category_ids", "metrics")},
     )
-    return Weights(state_dict, info, path, "safetensors")
 
 
-def _from_json(facts: Mapping[str, str], name: str) -> Any:
+def _from_json(entries: dict[str, str], name: str) -> Any:
     try:
-        return json.loads(facts[name])
+        return json.loads(entries[name])
     except ValueError as error:
-        raise ValueError(f"has {facts[name]!r:.80} as {name}, which is not JSON ({error})") from None
+        raise ValueError(f"has {entries[name]!r:.80} as {name}, which is not JSON ({error})") from None
 
 
 def _from_reference(path: Path, content: Any) -> Weights:
@@ -141,7 +148,7 @@ def _image_size(value: Any) -> Size | None:
 def _checked(weights: Weights) -> Weights:
     """Check the facts of a file and compare them with its weights: a wrong class name must not be noticed in production."""
     for name, value in weights.state_dict.items():
-        if not _is_dense_float(name, value):
+        if not _is_ordinary(name, value):
             kind = f"{value.dtype} {value.layout}" if isinstance(value, Tensor) else type(value).__name__
             raise ValueError(f"{name!r} is a {kind}; expected a dense floating-point tensor, all of it in the file")
     types = get_type_hints(WeightsInfo)
@@ -165,8 +172,8 @@ def _as_type(value: Any, expected: Any, name: str) -> Any:
         raise ValueError(f"has {value!r:.80} as {name}: {error}") from None
 
 
-def _is_dense_float(name: str, value: Any) -> bool:
-    """Return True for a floating-point tensor with a number in memory for each element, unlike an expanded one."""
+def _is_ordinary(name: str, value: Any) -> bool:
+    """Return True for a dense tensor, floating-point or a count of batches, with memory for each element (not expanded)."""
     if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_meta:
         return False
     is_whole = value.untyped_storage().nbytes() >= value.numel() * value.element_size()

@@ -71,23 +71,7 @@ def load_into(
     Raises ValueError if anything else does not fit, and changes nothing then. With ``strict=False`` weights that do not fit
     keep their initial values instead.
     """
-    initial = detector.state_dict()
-    candidates = _upcycled(detector, weights.state_dict)
-    report = LoadReport(
-        f"{weights.path} ({weights.kind}; {weights.info.variant}, {plural(weights.num_classes, 'class', 'classes')})"
-    )
-    pairs = _class_pairs(weights.info.class_names, class_names, weights.num_classes)
-    if pairs and CLASS_TOWER_NORM in candidates and initial[CLASS_TOWER_NORM].shape != candidates[CLASS_TOWER_NORM].shape:
-        pairs = []  # the rows are useless without the layers before them
-    values = {}
-    for name, value in initial.items():
-        names, values[name] = _choose(report, name, value, candidates.get(name), pairs)
-        is_upcycled = names is report.loaded and values[name] is not weights.state_dict.get(name)
-        (report.upcycled if is_upcycled else names).append(name)
-    report.unexpected = [name for name in candidates if name not in initial]
-    if pairs is not None:
-        report.known_classes = [class_names[row] for row, _ in pairs] if report.copied_rows else []
-        report.new_classes = [name for name in class_names if name not in report.known_classes]
+    report, values = _fit(detector, weights, class_names)
     if strict and not report.complete:
         raise ValueError(
             f"{report}\nthese weights do not fit this detector, so nothing was loaded; build the variant of the file, "
@@ -121,6 +105,27 @@ def _build(weights: Weights) -> Detector:
         return build_detector(variant, weights.num_classes, **overrides)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{weights.path}: its settings ({variant}, {overrides}) make no detector: {error}") from error
+
+
+def _fit(detector: Detector, weights: Weights, class_names: Sequence[str] | None) -> tuple[LoadReport, dict[str, Tensor]]:
+    """Return the report of loading ``weights``, and the new state dict of ``detector``, which is not changed."""
+    classes = plural(weights.num_classes, "class", "classes")
+    report = LoadReport(f"{weights.path} ({weights.kind}; {weights.info.variant}, {classes})")
+    initial = detector.state_dict()
+    candidates = _upcycled(detector, weights.state_dict)
+    pairs = _class_pairs(weights.info.class_names, class_names, weights.num_classes)
+    if pairs and CLASS_TOWER_NORM in candidates and initial[CLASS_TOWER_NORM].shape != candidates[CLASS_TOWER_NORM].shape:
+        pairs = []  # the rows are useless without the layers before them
+    values = {}
+    for name, value in initial.items():
+        names, values[name] = _choose(report, name, value, candidates.get(name), pairs)
+        is_upcycled = names is report.loaded and values[name] is not weights.state_dict.get(name)
+        (report.upcycled if is_upcycled else names).append(name)
+    report.unexpected = [name for name in candidates if name not in initial]
+    if pairs is not None:
+        report.known_classes = [class_names[row] for row, _ in pairs] if report.copied_rows else []
+        report.new_classes = [name for name in class_names if name not in report.known_classes]
+    return report, values
 
 
 def _upcycled(detector: Detector, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ LICENSE = "AGPL-3.0"  # of files that do not name one: the license that the writ
 DETECTION_MODEL = "ultralytics.nn.tasks.DetectionModel"
 _HEADS = {"cv2", "cv3", "one2one_cv2", "one2one_cv3"}
 _PREFIX = re.compile(r"^(?:(?:model|module)\.)*(?=\d+\.)")  # prefixes that wrappers put before the index of a layer
+_PARTS = {"m": "blocks", "attn": "attention", "ffn": "feed_forward", "pe": "position", "qkv": "qkv", "proj": "proj"}
 _BACKBONE = ["stem", "down_p2", "stage_p2", "down_p3", "stage_p3", "down_p4", "stage_p4", "down_p5", "stage_p5"]
 
 
@@ -51,7 +52,7 @@ def read_reference(content: Any) -> ReferenceFile:
         raise ValueError(f"it holds a {type(content).__name__}{keys}; expected a 'model' or a state dict")
     if model.class_name != DETECTION_MODEL:
         raise ValueError(f"its model is a {model.class_name}; only {DETECTION_MODEL} can be converted")
-    arguments = _mapping(content.get("train_args"))
+    arguments = _dict_or_empty(content.get("train_args"))
     origin = f"version {content.get('version', 'unknown')}, written {content.get('date', 'at an unknown time')}"
     return ReferenceFile(
         state_dict=convert_reference(_module_weights(model)),
@@ -69,16 +70,16 @@ def _module_weights(module: Any, prefix: str = "", depth: int = 0) -> dict[str, 
     hidden = module.state.get("_non_persistent_buffers_set") or ()
     weights = {}
     for kind in ("_parameters", "_buffers"):
-        for name, value in _mapping(module.state.get(kind)).items():
+        for name, value in _dict_or_empty(module.state.get(kind)).items():
             if isinstance(value, Tensor) and name not in hidden:
                 weights[f"{prefix}{name}"] = value.detach()
-    for name, child in _mapping(module.state.get("_modules")).items():
+    for name, child in _dict_or_empty(module.state.get("_modules")).items():
         if child is not None:
             weights |= _module_weights(child, f"{prefix}{name}.", depth + 1)
     return weights
 
 
-def _mapping(value: Any) -> dict[str, Any]:
+def _dict_or_empty(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
@@ -98,12 +99,7 @@ def convert_reference(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     may have put more ``model.`` or ``module.`` before the names. Raises ValueError for a name that such a model does not
     have, and for other models.
     """
-    originals = {_PREFIX.sub("model.", key, count=1): key for key in state_dict}
-    if duplicates := sorted(state_dict.keys() - originals.values()):
-        raise ValueError(
-            f"has {duplicates[0]!r} twice, with different prefixes before its number; expected each weight once"
-        )
-    state_dict = {key: state_dict[original] for key, original in originals.items()}
+    state_dict = _with_plain_prefix(state_dict)
     layers = _layer_names(state_dict)
     heads = _head_parts(max(layers), state_dict)
     converted: dict[str, Tensor] = {}
@@ -120,6 +116,16 @@ def convert_reference(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if missing := sorted(_HEADS - heads):
         raise ValueError(f"its head has no {', '.join(missing)}; YOLO26 has two branches (files of fused models have one)")
     return converted
+
+
+def _with_plain_prefix(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights under names that begin with ``model.<index>.``, without the prefixes of wrappers."""
+    originals = {_PREFIX.sub("model.", key, count=1): key for key in state_dict}
+    if duplicates := sorted(state_dict.keys() - originals.values()):
+        raise ValueError(
+            f"has {duplicates[0]!r} twice, with different prefixes before its number; expected each weight once"
+        )
+    return {key: state_dict[original] for key, original in originals.items()}
 
 
 def _layer_names(state_dict: Mapping[str, Tensor]) -> dict[int, str]:
@@ -151,6 +157,7 @@ def _head_parts(index: int, state_dict: Mapping[str, Tensor]) -> set[str]:
 
 
 def _head_name(rest: str) -> str:
+    """Return our name for ``rest``, a path inside the head: cv2 are the box towers, cv3 the class towers."""
     match = re.fullmatch(r"(one2one_)?cv([23])\.(\d+)\.(.+)", rest)
     if match is None:
         raise ValueError(f"head weight {rest!r} is not known; expected names like cv2.0.0.conv.weight")
@@ -174,10 +181,8 @@ def _block_name(prefix: str, rest: str, state_dict: Mapping[str, Tensor]) -> str
     return ".".join([*names, _conv_name(".".join(parts[-2:]))])
 
 
-_PARTS = {"m": "blocks", "attn": "attention", "ffn": "feed_forward", "pe": "position", "qkv": "qkv", "proj": "proj"}
-
-
 def _csp_part(prefix: str, part: str, state_dict: Mapping[str, Tensor]) -> str:
+    """Return our name for ``part`` of the block at ``prefix``, whose kind shows in the weights that it has."""
     if part.isdigit():
         return part
     if f"{prefix}.cv3.conv.weight" in state_dict:

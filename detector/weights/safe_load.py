@@ -41,7 +41,7 @@ def load_torch_file(path: Path) -> Any:
     if refused := [name for name in names if not name.startswith(LAYER_PREFIXES)]:
         raise ValueError(
             f"{path}: refused, because it names {', '.join(refused)}, which is neither a tensor nor a layer and would be "
-            "run by an ordinary loader; nothing of it was run. Do not use this file unless you trust who made it"
+            "run by an ordinary loader; nothing of it was run. Do not use this file unless you trust its author"
         )
     placeholders = [(type("Placeholder", (Placeholder,), {"class_name": name}), name) for name in names]
     try:
@@ -70,7 +70,7 @@ def _unsafe_names(path: Path) -> list[str]:
         return sorted(get_unsafe_globals_in_checkpoint(str(path)))
     except Exception as error:
         raise ValueError(
-            f"{path}: what it names cannot be listed ({_first_line(error)}), so it is not opened; expected a file written "
+            f"{path}: the names in it cannot be listed ({_first_line(error)}), so it is not opened; expected a file written "
             "by torch.save with its default pickle protocol"
         ) from None
 

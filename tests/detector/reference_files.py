@@ -1,4 +1,4 @@
-"""Files in the format of the public reference, made up: trees of modules whose classes exist only while they are written."""
+"""Files in the format of the public reference: trees of modules whose classes exist only while they are written."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -15,23 +15,23 @@ from tests.golden_values import load, reference_weights
 
 @contextmanager
 def borrowed_name(dotted: str, value: Any) -> Iterator[Any]:
-    """Make ``value`` importable, and so picklable, as ``dotted`` for a moment."""
+    """Make ``value`` importable, and so picklable, as ``dotted`` within the block."""
     module, _, name = dotted.rpartition(".")
     parts = module.split(".")
     packages = [".".join(parts[: i + 1]) for i in range(len(parts))]
-    made = {package: ModuleType(package) for package in packages if package not in sys.modules}
-    sys.modules.update(made)
+    modules = {package: ModuleType(package) for package in packages if package not in sys.modules}
+    sys.modules.update(modules)
     value.__module__, value.__name__, value.__qualname__ = module, name, name
     setattr(sys.modules[module], name, value)
     try:
         yield value
     finally:
-        for package in made:
+        for package in modules:
             del sys.modules[package]
 
 
 def some_weights(num_classes: int = 3, layout: str = "n") -> dict[str, Tensor]:
-    """Made-up weights of a whole model under the reference's names."""
+    """Return weights of a whole model under the names of the reference."""
     return reference_weights(load(f"state_dict_{layout}"), num_classes)
 
 
@@ -44,7 +44,7 @@ def write_checkpoint(
     half: bool = True,
     **entries: Any,
 ) -> Path:
-    """Write ``weights`` the way the reference does: as a pickled tree of modules, in half precision."""
+    """Write ``weights`` as the reference does: as a pickled tree of modules, in half precision."""
     with (
         borrowed_name(model_class, type("Model", (nn.Module,), {})) as root,
         borrowed_name("ultralytics.nn.modules.conv.Conv", type("Conv", (nn.Module,), {})) as conv,
@@ -74,7 +74,7 @@ def _tree(weights: dict[str, Tensor], root: type, conv: type, names: Any, half: 
 
 
 class Trap:
-    """Unpickled by an ordinary loader, it calls ``function`` with ``path``, which must never happen."""
+    """Calls ``function`` with ``path`` when an ordinary loader unpickles it."""
 
     def __init__(self, function: Callable[[str], Any], path: Path) -> None:
         self.function, self.path = function, path

@@ -1,4 +1,4 @@
-"""Weights into detectors of other classes and other layers, and the account that is given of it."""
+"""Loading weights into detectors with other classes and other layers, and the report of it."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +16,11 @@ LISTS = ("loaded", "upcycled", "copied_rows", "rebuilt", "mismatched", "missing"
 
 
 def trained(variant: str = "yolo26_n", names: tuple[str, ...] = ("cat", "dog", "bird"), known: bool = True) -> Weights:
-    """Weights unlike any initial ones."""
+    """Return weights that differ from all initial ones."""
     torch.manual_seed(1)
     detector = build_detector(variant, len(names))
     state_dict = {k: v + 0.01 * torch.rand_like(v) if v.is_floating_point() else v for k, v in detector.state_dict().items()}
-    return Weights(state_dict, WeightsInfo(variant, class_names=list(names) if known else None), Path("w.pt"), "made up")
+    return Weights(state_dict, WeightsInfo(variant, class_names=list(names) if known else None), Path("w.pt"), "random")
 
 
 def outputs(model: nn.Module) -> dict[str, Tensor]:
@@ -30,8 +30,8 @@ def outputs(model: nn.Module) -> dict[str, Tensor]:
     return {f"{branch} {kind}": raw[branch][kind] for branch in ("one2one", "one2many") for kind in ("boxes", "scores")}
 
 
-def assert_accounted(report: LoadReport, detector: nn.Module) -> None:
-    """Every weight of the detector is in exactly one list."""
+def assert_complete_lists(report: LoadReport, detector: nn.Module) -> None:
+    """Assert that every weight of the detector is in exactly one list."""
     names = [name for kind in LISTS for name in getattr(report, kind)]
     assert sorted(names) == sorted(detector.state_dict())
 
@@ -39,7 +39,7 @@ def assert_accounted(report: LoadReport, detector: nn.Module) -> None:
 def test_the_same_classes_load_whole() -> None:
     weights, detector = trained(), build_detector("yolo26_n", 3)
     report = load_into(detector, weights, ["cat", "dog", "bird"])
-    assert_accounted(report, detector)
+    assert_complete_lists(report, detector)
     assert len(report.loaded) == len(detector.state_dict())
     assert report.complete
     assert all(torch.equal(value, weights.state_dict[name]) for name, value in detector.state_dict().items())
@@ -48,24 +48,24 @@ def test_the_same_classes_load_whole() -> None:
 
 
 def test_rows_of_classes_with_the_same_name_are_copied() -> None:
-    """Whatever the number of classes: the scores of a class that both know are the same to the bit."""
+    """The scores of a common class do not change, whatever the number of classes."""
     weights = trained()
     for names in (["dog", "fish"], ["bird", "cat", "dog"], ["fish", "cat", "ox", "yak"]):
         detector = build_detector("yolo26_n", len(names))
         initial = {name: value.clone() for name, value in detector.state_dict().items()}
         report = load_into(detector, weights, names)
-        assert_accounted(report, detector)
+        assert_complete_lists(report, detector)
         assert report.complete
         assert len(report.copied_rows) == 12  # weight and bias, 3 levels, 2 branches
-        expected, got = outputs(build_from(weights)), outputs(detector)
+        expected, actual = outputs(build_from(weights)), outputs(detector)
         for branch in ("one2one", "one2many"):
-            torch.testing.assert_close(got[f"{branch} boxes"], expected[f"{branch} boxes"])
+            torch.testing.assert_close(actual[f"{branch} boxes"], expected[f"{branch} boxes"])
             for row, name in enumerate(names):
                 key = f"head.{branch}.cls.1.4.weight"
                 if name in weights.info.class_names:
                     their_row = weights.info.class_names.index(name)
                     their_scores = expected[f"{branch} scores"][:, their_row]
-                    torch.testing.assert_close(got[f"{branch} scores"][:, row], their_scores)
+                    torch.testing.assert_close(actual[f"{branch} scores"][:, row], their_scores)
                     assert torch.equal(detector.state_dict()[key][row], weights.state_dict[key][their_row])
                 else:
                     assert torch.equal(detector.state_dict()[key][row], initial[key][row])
@@ -75,18 +75,18 @@ def test_rows_of_classes_with_the_same_name_are_copied() -> None:
 
 def test_other_classes_leave_the_last_class_layers_as_initialized() -> None:
     detector = build_detector("yolo26_n", 3)
-    report = load_into(detector, trained(), ["a", "b", "c"])  # as many, but others: no class must answer for another
-    assert_accounted(report, detector)
+    report = load_into(detector, trained(), ["a", "b", "c"])  # as many, but others: no class may get the row of another
+    assert_complete_lists(report, detector)
     assert len(report.rebuilt) == 12
     assert not report.copied_rows
     assert report.new_classes == ["a", "b", "c"]
 
 
-def test_rows_are_not_copied_behind_layers_of_another_width() -> None:
+def test_rows_are_not_copied_if_the_layers_before_them_are_not() -> None:
     weights = trained(names=tuple("abcdefghij" * 8))  # 80 classes: class towers of 80 channels
     detector = build_detector("yolo26_n", 2)
     report = load_into(detector, weights, ["a", "z"])
-    assert_accounted(report, detector)
+    assert_complete_lists(report, detector)
     assert report.complete
     assert (report.copied_rows, report.known_classes) == ([], [])
     assert all(".cls." in name for name in report.rebuilt)
@@ -105,7 +105,7 @@ def test_plain_weights_make_dynamic_layers_of_the_same_function(routing: str) ->
     weights = trained()
     detector = build_detector("dyn_n", 3, dynamic={"routing": routing})
     report = load_into(detector, weights)
-    assert_accounted(report, detector)
+    assert_complete_lists(report, detector)
     assert report.complete
     assert report.upcycled
     assert all(".conv." in name and name.startswith("backbone.stage") for name in report.upcycled)
@@ -130,12 +130,12 @@ def test_weights_of_another_model_are_refused_as_a_whole(target: str, reason: st
         load_into(detector, trained())
     assert all(torch.equal(value, before[name]) for name, value in detector.state_dict().items())
     report = load_into(detector, trained(), strict=False)
-    assert_accounted(report, detector)
+    assert_complete_lists(report, detector)
     assert not report.complete
     assert reason in str(report)
 
 
-def test_one_weight_too_few_or_too_many_is_noticed() -> None:
+def test_a_missing_and_an_unexpected_weight_are_errors() -> None:
     weights, detector = trained(), build_detector("yolo26_n", 3)
     del weights.state_dict["backbone.stem.norm.bias"]
     weights.state_dict["backbone.stem.norm.biass"] = torch.zeros(16)
@@ -145,8 +145,8 @@ def test_one_weight_too_few_or_too_many_is_noticed() -> None:
     assert (report.missing, report.unexpected) == (["backbone.stem.norm.bias"], ["backbone.stem.norm.biass"])
 
 
-def test_a_class_layer_of_another_shape_is_noticed() -> None:
-    """Not only in the layers that every class shares."""
+def test_a_class_layer_of_another_shape_is_an_error() -> None:
+    """The last class layers are checked, too, not only the layers that all classes share."""
     weights = trained()
     key = "head.one2one.cls.1.4.weight"
     for wrong in (torch.zeros(3, 7, 1, 1), torch.zeros(1, 64, 1, 1)):
@@ -160,15 +160,15 @@ def test_a_class_layer_of_another_shape_is_noticed() -> None:
 
 @pytest.mark.parametrize("where", ["all", r"backbone\.stem\.conv", r"head\..*\.cls\.\d\.4"])
 def test_dynamic_layers_anywhere_load_and_are_fine_tuned(where: str, tmp_path: Path) -> None:
-    """The shapes of a dynamic kernel tell neither the channels nor the classes."""
+    """The shape of a dynamic kernel shows neither its channels nor the number of classes."""
     torch.manual_seed(0)
     overrides = {"dynamic": {"where": where}}
     detector = build_detector("yolo26_n", 80, **overrides)
     names = [f"class {i}" for i in range(79)] + ["cat"]
     save_weights(tmp_path / "w.safetensors", detector.state_dict(), WeightsInfo("yolo26_n", overrides, class_names=names))
     weights = read_weights(tmp_path / "w.safetensors")
-    expected, got = outputs(detector), outputs(build_from(weights))
-    assert all(torch.equal(value, got[name]) for name, value in expected.items())
+    expected, actual = outputs(detector), outputs(build_from(weights))
+    assert all(torch.equal(value, actual[name]) for name, value in expected.items())
     overrides = weights.overrides_for("yolo26_n", 20)
     assert overrides["class_channels"] == 80
     report = load_into(build_detector("yolo26_n", 20, **overrides), weights, [*names[:19], "cat"])

@@ -1,4 +1,4 @@
-"""Files of the public reference: what loads, what is refused, and that nothing in a file runs."""
+"""Files of the public reference: which load, and which are refused with the reason."""
 
 import sys
 from pathlib import Path
@@ -54,7 +54,7 @@ def test_averaged_weights_are_preferred(tmp_path: Path) -> None:
     weights = read_weights(path)
     assert (weights.state_dict["backbone.stem.conv.weight"] == 1).all()
     assert weights.info.class_names == ["red", "green", "blue"]
-    assert weights.info.license == "AGPL-3.0"  # the file does not say: its writer does
+    assert weights.info.license == "AGPL-3.0"  # the file does not name one
 
 
 @pytest.mark.parametrize("prefix", ["model.", "", "model.model.", "module.model."])
@@ -67,13 +67,13 @@ def test_a_bare_state_dict_loads(tmp_path: Path, prefix: str) -> None:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_the_variant_is_read_off_the_shapes(layout: str) -> None:
+def test_the_variant_is_inferred_from_the_shapes(layout: str) -> None:
     shapes = {key: torch.empty(shape, device="meta") for key, shape in load(f"state_dict_{layout}")}
     assert infer_variant(convert_reference(shapes)) == (f"yolo26_{layout}", {})
 
 
 @pytest.mark.parametrize("dynamic", [{}, {"num_experts": 3, "routing": "softmax"}])
-def test_the_dynamic_variant_is_read_off_the_routers(dynamic: dict[str, Any]) -> None:
+def test_the_dynamic_variant_is_inferred_from_the_routers(dynamic: dict[str, Any]) -> None:
     with torch.device("meta"):
         state_dict = build_detector("dyn_s", 2, dynamic=dynamic).state_dict()
     assert infer_variant(state_dict) == ("dyn_s", {"dynamic": dynamic} if dynamic else {})
@@ -153,7 +153,7 @@ def not_a_module(path: Path) -> None:
         (lambda path: None, "no such file"),
     ],
 )
-def test_what_cannot_be_used_is_refused_with_the_reason(tmp_path: Path, write: Any, reason: str) -> None:
+def test_unusable_files_are_refused_with_the_reason(tmp_path: Path, write: Any, reason: str) -> None:
     path = tmp_path / "strange.pt"
     write(path)
     with pytest.raises(ValueError, match=rf"(?s)strange\.pt.*{reason}"):

@@ -15,7 +15,7 @@ NAMES = {0: "red", 1: "green", 2: "blue"}
 
 
 def test_nothing_in_a_file_is_run(tmp_path: Path) -> None:
-    """Neither on its own, nor hidden in a file that is all right otherwise."""
+    """A trap is refused alone, and inside an otherwise valid file."""
     marker, path = tmp_path / "marker", tmp_path / "evil.pt"
     trap = Trap(os.mkdir, marker)
     torch.save(trap, path)
@@ -24,7 +24,7 @@ def test_nothing_in_a_file_is_run(tmp_path: Path) -> None:
     write_checkpoint(path, some_weights(), NAMES, date=trap)
     with pytest.raises(ValueError, match=r"evil\.pt.*refused.*mkdir"):
         read_weights(path)
-    torch.save(trap, path, pickle_protocol=4)  # in which names cannot be listed
+    torch.save(trap, path, pickle_protocol=4)  # its names cannot be listed
     with pytest.raises(ValueError, match=r"evil\.pt.*not opened"):
         read_weights(path)
     path.write_bytes(pickle.dumps(trap))
@@ -35,7 +35,7 @@ def test_nothing_in_a_file_is_run(tmp_path: Path) -> None:
     assert marker.exists()  # the trap works
 
 
-def test_not_even_what_has_the_name_of_a_layer_is_run(tmp_path: Path) -> None:
+def test_a_function_with_the_name_of_a_layer_is_not_run(tmp_path: Path) -> None:
     path = tmp_path / "evil.pt"
 
     def run(folder: str) -> None:
@@ -47,8 +47,8 @@ def test_not_even_what_has_the_name_of_a_layer_is_run(tmp_path: Path) -> None:
     assert not (tmp_path / "marker").exists()
 
 
-def test_a_packed_file_is_refused_unopened(tmp_path: Path) -> None:
-    """A few packed kilobytes could unpack to more than any memory."""
+def test_a_compressed_file_is_not_opened(tmp_path: Path) -> None:
+    """A few kilobytes could unpack to more than fits into memory."""
     path = tmp_path / "bomb.pt"
     torch.save(some_weights(), tmp_path / "plain.pt")
     with zipfile.ZipFile(tmp_path / "plain.pt") as plain, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:

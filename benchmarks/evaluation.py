@@ -1,6 +1,6 @@
-"""Evaluation on COCO's scale, made up: 5,000 images x 300 detections, 80 classes. ``python -m benchmarks.evaluation``.
+"""Evaluate random detections of COCO's size: 5,000 images x 300 detections, 80 classes. ``python -m benchmarks.evaluation``.
 
-Time and peak memory of each backend, each in a process of its own, and how far their numbers are apart.
+Measures time and peak memory of each backend, each in its own process, and the largest difference of their metrics.
 """
 
 import argparse
@@ -13,43 +13,51 @@ import time
 import numpy as np
 
 from benchmarks.runs import write
-from detector.evaluation.coco_eval import Backend, evaluate
-from detector.evaluation.coco_files import load_ground_truth
+from detector.evaluation import Backend, evaluate, load_ground_truth
 
 BACKENDS: tuple[Backend, ...] = ("pycocotools", "faster-coco-eval")
-CLASSES, OBJECTS_AN_IMAGE = 80, 7.3  # as in COCO
+CLASSES, OBJECTS_PER_IMAGE = 80, 7.3  # as in COCO
 
 
-def random_batch(num_images: int, num_detections: int, seed: int = 0) -> tuple[dict, np.ndarray]:
-    """Return ground truth and detections (N, 7): of each object a few with noise, the rest anywhere, scores falling."""
+def random_case(num_images: int, num_detections: int, seed: int = 0) -> tuple[dict, np.ndarray]:
+    """Return ground truth and detections (N, 7): three near each object, the others anywhere with low scores."""
     rng = np.random.default_rng(seed)
-    objects, rows = [], np.empty((num_images, num_detections, 7))
+    annotations, rows = [], np.empty((num_images, num_detections, 7))
     for image_id in range(1, num_images + 1):
-        count = min(int(rng.poisson(OBJECTS_AN_IMAGE)), num_detections // 3)
-        corners, sizes = rng.uniform(0, 400, (count, 2)), np.exp(rng.uniform(np.log(8), np.log(240), (count, 2)))
-        labels = rng.integers(1, CLASSES + 1, count)
-        boxes = np.concatenate([corners, sizes], axis=1)
+        boxes, labels = _random_objects(rng, min(int(rng.poisson(OBJECTS_PER_IMAGE)), num_detections // 3))
         for box, label in zip(boxes.round(2).tolist(), labels.tolist()):
             crowd = int(rng.random() < 0.01)
-            objects.append({"image_id": image_id, "category_id": label, "bbox": box, "iscrowd": crowd})
-        found = np.concatenate([rng.uniform(0, 400, (num_detections, 2)), rng.uniform(4, 200, (num_detections, 2))], axis=1)
-        kinds = rng.integers(1, CLASSES + 1, num_detections)
-        found[: 3 * count] = np.repeat(boxes, 3, axis=0) * rng.normal(1, 0.08, (3 * count, 4))
-        kinds[: 3 * count] = np.repeat(labels, 3)
-        scores = np.concatenate([rng.beta(2, 2, 3 * count), rng.beta(1, 20, num_detections - 3 * count)])
-        image = rows[image_id - 1]
-        image[:, 0], image[:, 1:5], image[:, 5], image[:, 6] = image_id, found.round(3), scores.round(6), kinds
+            annotations.append({"image_id": image_id, "category_id": label, "bbox": box, "iscrowd": crowd})
+        rows[image_id - 1, :, 0] = image_id
+        rows[image_id - 1, :, 1:] = _random_detections(rng, boxes, labels, num_detections)
     truth = {
         "images": [{"id": i} for i in range(1, num_images + 1)],
         "categories": [{"id": i, "name": f"class {i}"} for i in range(1, CLASSES + 1)],
-        "annotations": objects,
+        "annotations": annotations,
     }
     return truth, rows.reshape(-1, 7)
 
 
+def _random_objects(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return boxes (N, 4), x y width height, and labels (N,)."""
+    corners, sizes = rng.uniform(0, 400, (count, 2)), np.exp(rng.uniform(np.log(8), np.log(240), (count, 2)))
+    return np.concatenate([corners, sizes], axis=1), rng.integers(1, CLASSES + 1, count)
+
+
+def _random_detections(rng: np.random.Generator, boxes: np.ndarray, labels: np.ndarray, number: int) -> np.ndarray:
+    """Return (``number``, 6): x y width height score label; the first ones are near the objects, three for each."""
+    near = 3 * len(boxes)
+    detected = np.concatenate([rng.uniform(0, 400, (number, 2)), rng.uniform(4, 200, (number, 2))], axis=1)
+    classes = rng.integers(1, CLASSES + 1, number)
+    detected[:near] = np.repeat(boxes, 3, axis=0) * rng.normal(1, 0.08, (near, 4))
+    classes[:near] = np.repeat(labels, 3)
+    scores = np.concatenate([rng.beta(2, 2, near), rng.beta(1, 20, number - near)])
+    return np.column_stack([detected.round(3), scores.round(6), classes])
+
+
 def measure(backend: Backend, num_images: int, num_detections: int) -> dict:
-    """Evaluate in this process, and return numbers, seconds, and memory before and at its peak."""
-    content, detections = random_batch(num_images, num_detections)
+    """Evaluate in this process. Return the metrics, the seconds, and the memory before the evaluation and at its peak."""
+    content, detections = random_case(num_images, num_detections)
     truth = load_ground_truth(content)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     wall, cpu = time.perf_counter(), time.process_time()
@@ -65,31 +73,34 @@ def measure(backend: Backend, num_images: int, num_detections: int) -> dict:
     }
 
 
+def measure_in_new_process(backend: Backend, num_images: int, num_detections: int) -> dict:
+    """Return what ``measure`` returns, from a process of its own, so that its peak memory is that of one backend."""
+    sizes = ["--images", str(num_images), "--detections", str(num_detections)]
+    command = [sys.executable, "-m", "benchmarks.evaluation", "--backend", backend, *sizes]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
 def main() -> None:
-    """Measure both backends, print, write."""
+    """Measure both backends, print a table and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--detections", type=int, default=300)
-    parser.add_argument("--backend", choices=BACKENDS, help="measure this one here, and print JSON")
+    parser.add_argument("--backend", choices=BACKENDS, help="measure only this one, in this process, and print JSON")
     args = parser.parse_args()
     if args.backend:
         print(json.dumps(measure(args.backend, args.images, args.detections)))
         return
-    found = []
-    for backend in BACKENDS:
-        sizes = ["--images", str(args.images), "--detections", str(args.detections)]
-        command = [sys.executable, "-m", "benchmarks.evaluation", "--backend", backend, *sizes]
-        found.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
-    numbers = [row.pop("numbers") for row in found]
+    rows = [measure_in_new_process(backend, args.images, args.detections) for backend in BACKENDS]
+    numbers = [row.pop("numbers") for row in rows]
     difference = max(abs(numbers[0][name] - numbers[1][name]) for name in numbers[0])
     print(f"{'backend':<18}{'seconds':>9}{'CPU s':>9}{'MB before':>11}{'MB peak':>9}")
-    for row in found:
+    for row in rows:
         print(f"{row['backend']:<18}{row['seconds']:>9}{row['cpu_seconds']:>9}{row['mb_before']:>11}{row['mb_peak']:>9}")
     print(f"{len(numbers[0])} numbers, largest difference {difference:.1g}; AP {numbers[0]['AP']:.4f}")
     size = {"images": args.images, "detections_an_image": args.detections}
     write(
         "evaluation",
-        {**size, "numbers": len(numbers[0]), "largest_difference": difference, "AP": numbers[0]["AP"], "backends": found},
+        {**size, "numbers": len(numbers[0]), "largest_difference": difference, "AP": numbers[0]["AP"], "backends": rows},
     )
 
 

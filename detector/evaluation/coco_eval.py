@@ -1,4 +1,9 @@
-"""Compute the twelve COCO metrics with pycocotools; no trainer needed."""
+"""COCO metrics of detections, computed by pycocotools.
+
+AP (average precision) is the area under the precision-recall curve, AR (average recall) the recall at a limit of detections
+for each image and class. Both are means over the classes and, unless the name has an IoU threshold, over the ten thresholds
+0.50, 0.55 ... 0.95.
+"""
 
 import contextlib
 import io
@@ -119,7 +124,7 @@ def check_backend(backend: str) -> None:
 def _pycocotools_eval(coco: COCO, detections: np.ndarray) -> COCOeval:
     """Return pycocotools' COCOeval, not run yet.
 
-    Not by ``COCO.loadRes``: it fails on an empty list, and makes a polygon of every box, which takes twice the memory.
+    ``COCO.loadRes`` is not used: it fails on an empty list and makes a polygon of every box, which doubles the memory.
     """
     results = COCO()
     results.dataset = {**coco.dataset, "annotations": _as_annotations(detections)}

@@ -15,7 +15,6 @@ from detector.runs.folder import REPORT, evaluation_file, evaluation_folder
 from detector.runs.launch import inherited_run_dir
 from detector.training.module import DetectorModule
 from detector.weights.files import read_weights
-from detector.weights.info import OWN_CHECKPOINT
 
 
 class EvaluateCLI(RunCLI):
@@ -44,7 +43,7 @@ class EvaluateCLI(RunCLI):
         """Fill in variant and overrides from the checkpoint. Other weights files are loaded into the configured network."""
         model, weights = self.config["model"], read_weights(self.checkpoint)
         self.trained_size, variant = weights.info.image_size, weights.info.variant
-        if weights.kind != OWN_CHECKPOINT:
+        if not weights.is_checkpoint:
             model["weights"] = self.checkpoint
             model["variant"] = model["variant"] or variant
             return

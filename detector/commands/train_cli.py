@@ -38,7 +38,6 @@ from detector.runs.record import run_record
 from detector.runs.slurm import resume_slurm_job
 from detector.training.batch_size import automatic_batch_size
 from detector.weights.files import read_weights
-from detector.weights.info import OWN_CHECKPOINT
 
 
 class TrainCLI(RunCLI):
@@ -81,7 +80,7 @@ class TrainCLI(RunCLI):
         model, path = self.config["model"], self.config["ckpt_path"]
         if path:
             checkpoint = read_weights(path)
-            if checkpoint.kind != OWN_CHECKPOINT:
+            if not checkpoint.is_checkpoint:
                 raise ValueError(
                     f"{path} is a {checkpoint.kind}, which cannot be resumed; start from it with --model.weights"
                 )

@@ -10,7 +10,6 @@ from detector.files import read_yaml
 from detector.runs.folder import CONFIG, numbered_files
 from detector.text import flatten, plural
 from detector.weights.files import read_weights
-from detector.weights.info import OWN_CHECKPOINT
 
 # Settings of the model that a resumed run must keep: others would need other weights, or train others.
 FIXED_BY_CHECKPOINT = ("variant", "overrides", "class_names", "category_ids", "optimizer", "freeze", "lr_ratios")
@@ -61,7 +60,7 @@ def check_classes(path: str, class_names: list[str], category_ids: list[int]) ->
         raise ValueError(f"{path} does not name its classes, so that nobody knows whether they are those of the data")
     classes = list(zip(ids, names)) if ids else names
     data_classes = list(zip(category_ids, class_names)) if ids else class_names
-    if weights.kind != OWN_CHECKPOINT:
+    if not weights.is_checkpoint:
         classes, data_classes = sorted(classes), sorted(data_classes)
     if classes != data_classes:
         raise ValueError(

@@ -1,11 +1,10 @@
 """Read, write and load weights. ``read_weights`` reads a file, ``build_from`` and ``load_into`` make a detector of it."""
 
 from detector.weights.files import metadata, read_weights, save_weights
-from detector.weights.info import OWN_CHECKPOINT, Weights, WeightsInfo, saved_license
+from detector.weights.info import Weights, WeightsInfo, saved_license
 from detector.weights.load import LoadReport, build_from, load_into
 
 __all__ = [
-    "OWN_CHECKPOINT",
     "LoadReport",
     "Weights",
     "WeightsInfo",

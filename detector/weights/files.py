@@ -18,7 +18,7 @@ from detector.files import atomic_write
 from detector.network.config import detector_config
 from detector.text import plural
 from detector.weights.infer import CLASS_TOWER_NORM, infer_variant
-from detector.weights.info import OWN_CHECKPOINT, Weights, WeightsInfo, saved_license
+from detector.weights.info import TRAINING_CHECKPOINT, Weights, WeightsInfo, saved_license
 from detector.weights.reference import is_reference_state_dict, is_state_dict, read_reference
 from detector.weights.safe_load import load_torch_file
 
@@ -72,7 +72,7 @@ def _from_lightning(path: Path, content: dict[str, Any]) -> Weights:
         metrics=facts.get("metrics") or {},
     )
     state_dict = _without_prefix(_as_type(content.get("state_dict"), dict, "state_dict"))
-    return Weights(state_dict, info, path, OWN_CHECKPOINT)
+    return Weights(state_dict, info, path, TRAINING_CHECKPOINT)
 
 
 def _without_prefix(state_dict: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from detector.weights.infer import class_channels_override, num_classes
 
-OWN_CHECKPOINT = "training checkpoint"  # the kind of weights that a run can be resumed from
+TRAINING_CHECKPOINT = "training checkpoint"  # a kind of file
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,11 @@ class Weights:
     info: WeightsInfo
     path: Path
     kind: str  # of file, for messages
+
+    @property
+    def is_checkpoint(self) -> bool:
+        """True for a training checkpoint of this project: a run can be resumed from it."""
+        return self.kind == TRAINING_CHECKPOINT
 
     @property
     def num_classes(self) -> int:

@@ -7,8 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from torch.utils.data import Sampler
 
+from detector.batch import Size
+
 LANES = 8  # pools that are worked on at the same time; worker counts that divide it, or are multiples, suit it best
-Size = tuple[int, int]  # height and width
 
 
 class SampleKey(NamedTuple):

@@ -9,9 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Routing = Literal["sigmoid", "softmax"]
-UPCYCLE_SPREAD = (
-    0.5  # standard deviation of the biases of an upcycled router: equal experts must get unequal routing weights
-)
+# Standard deviation of the biases of an upcycled router. Equal experts must get unequal routing weights to become different.
+UPCYCLE_SPREAD = 0.5
 
 
 class DynamicConv2d(nn.Module):
@@ -19,7 +18,7 @@ class DynamicConv2d(nn.Module):
 
     The router computes E = ``num_experts`` routing weights from the globally pooled image. The kernel of the image is the
     sum of the E experts, each times its routing weight; biases are mixed in the same way. The image is then convolved once
-    (CondConv, arXiv:1904.04971). A router and timm's ``CondConv2d`` compute the same.
+    (CondConv, arXiv:1904.04971). timm's ``CondConv2d`` behind such a router computes the same.
 
     Shape: (B, in_channels, H, W) -> (B, out_channels, H', W') as for ``nn.Conv2d``. Shapes below: I input and O output
     channels, k the kernel size.
@@ -131,7 +130,7 @@ class DynamicConv2d(nn.Module):
 
     @torch.no_grad()
     def fold(self, scale: Tensor, shift: Tensor) -> None:
-        """Multiply output channel o by ``scale[o]`` and add ``shift[o]``, in place: how a BatchNorm is folded in.
+        """Multiply output channel o by ``scale[o]`` and add ``shift[o]``, in place. This folds a BatchNorm into the layer.
 
         The scale goes into every expert. The shift is added without mixing: routing weights of a sigmoid do not sum to 1.
         """
@@ -143,10 +142,12 @@ class DynamicConv2d(nn.Module):
 
     @torch.no_grad()
     def upcycle(self, weight: Tensor, bias: Tensor | None = None) -> None:
-        """Take over a trained plain convolution, ``weight`` (O, I / groups, k, k) and ``bias`` (O,): the same function.
+        """Take over the ``weight`` (O, I / groups, k, k) and ``bias`` (O,) of a plain convolution, to compute the same.
 
         Every expert becomes that kernel, divided by the sum of an image's routing weights, which is made the same for every
-        image. The experts are equal at first. Training makes them differ, because their routing weights, and so their
+        image. Raises ValueError for other shapes.
+
+        The experts are equal at first. Training makes them differ, because their routing weights, and so their
         gradients, differ. With equal routing weights they would stay equal.
         """
         if tuple(weight.shape) != self.kernel_shape or (bias is None) != (self.bias is None):
@@ -178,8 +179,8 @@ class DynamicConv2d(nn.Module):
 
     @property
     def _pointwise(self) -> bool:
-        steps = (self.kernel_size, self.stride, self.padding, (self.groups, self.groups))
-        return steps == ((1, 1), (1, 1), (0, 0), (1, 1))
+        geometry = (self.kernel_size, self.stride, self.padding, self.groups)
+        return geometry == ((1, 1), (1, 1), (0, 0), 1)
 
     def extra_repr(self) -> str:
         """Describe the layer the way ``nn.Conv2d`` does."""
@@ -224,8 +225,8 @@ def _symmetric_padding(conv: nn.Conv2d) -> tuple[int, int] | None:
 
 
 def _without_autocast(device_type: str) -> AbstractContextManager:
-    # Entering a context costs as much as mixing a small kernel, so it is done only if needed. On the meta device, where
-    # multiply-adds are counted, autocast does not exist.
+    # Entering a context takes as long as mixing a small kernel, so it is done only if needed. The meta device, on which
+    # multiply-adds are counted, has no autocast.
     if device_type != "meta" and torch.is_autocast_enabled(device_type):
         return torch.autocast(device_type, enabled=False)
     return nullcontext()

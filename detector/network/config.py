@@ -36,14 +36,15 @@ class DetectorConfig:
             raise ValueError(
                 f"levels p{self.min_level} to p{self.max_level} are not supported; min_level is 2 or 3, max_level 5 or 6"
             )
-        if not (0 < self.depth <= 10 and 0 < self.width <= 10):
-            raise ValueError(f"depth is {self.depth} and width {self.width}; expected numbers above 0, 10 at most")
-        for name, kinds in (("depth", int | float), ("width", int | float), ("max_channels", int), ("class_channels", int)):
-            value = getattr(self, name)
-            if value is None and name == "class_channels":
-                continue
-            if not isinstance(value, kinds) or not 0 < value < math.inf:
-                raise ValueError(f"{name} is {value!r}; expected a number above 0")
+        for name, factor in (("depth", self.depth), ("width", self.width)):
+            if not isinstance(factor, int | float) or not 0 < factor <= 10:
+                raise ValueError(f"{name} is {factor!r}; expected a number above 0, at most 10")
+        limits = {"max_channels": self.max_channels}
+        if self.class_channels is not None:
+            limits["class_channels"] = self.class_channels
+        for name, channels in limits.items():
+            if not isinstance(channels, int) or channels < 1:
+                raise ValueError(f"{name} is {channels!r}; expected a whole number above 0")
         if self.dynamic is not None and not isinstance(self.dynamic, DynamicConfig):
             raise ValueError(f"dynamic is {self.dynamic!r}; expected the fields of DynamicConfig, e.g. {{'num_experts': 8}}")
 

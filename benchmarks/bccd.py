@@ -1,19 +1,19 @@
-"""Train from scratch on the blood cells, several seeds a variant, and compare with the public reference.
+"""Train from scratch on the blood cells, several seeds per variant, and compare with the public reference.
 
-``python -m benchmarks.bccd --root datasets/bccd`` trains whatever is missing under ``--runs`` (about 12 minutes a run on 2
-cores), evaluates each run's ``best.ckpt`` with both branches, prints a table and writes ``benchmarks/results/bccd.json``.
+``python -m benchmarks.bccd --root datasets/bccd`` trains the runs that are missing under ``--runs``, about 12 minutes each
+on 2 cores. It evaluates both branches of each run's ``best.ckpt``, prints a table and writes
+``benchmarks/results/bccd.json``.
 """
 
 import argparse
 from pathlib import Path
-from statistics import mean
 
-from benchmarks.runs import run_coco_eval, train, write
+from benchmarks.runs import ap_cell, run_coco_eval, train, write
 from detector.network.head import BRANCHES
 from detector.runs.folder import BEST_CHECKPOINT
 
 CONFIGS = ["configs/data/bccd.yaml", "configs/bccd_scratch.yaml"]
-# AP of the public reference (release 8.4.190) with these settings, three seeds; from the issue that set the goal
+# AP of the public reference (release 8.4.190) with these settings, three seeds
 REFERENCE = {"one2one": [0.501, 0.502, 0.522], "one2many": [0.522, 0.548, 0.549]}
 
 
@@ -42,13 +42,9 @@ def main() -> None:
                 results.setdefault(variant, {}).setdefault(name, []).append(value)
     print(f"{'AP on the validation set':<26}{'NMS-free':<34}with NMS")
     for variant, numbers in results.items():
-        print(f"{variant:<26}" + "".join(_cell(numbers[f"{branch} AP"]) for branch in BRANCHES))
-    print(f"{'public reference':<26}" + "".join(_cell(REFERENCE[branch]) for branch in BRANCHES))
+        print(f"{variant:<26}" + "".join(ap_cell(numbers[f"{branch} AP"]) for branch in BRANCHES))
+    print(f"{'public reference':<26}" + "".join(ap_cell(REFERENCE[branch]) for branch in BRANCHES))
     write("bccd", {"seeds": args.seeds, "ours": results, "reference": REFERENCE})
-
-
-def _cell(values: list[float]) -> str:
-    return f"{', '.join(f'{v:.3f}' for v in values) + f' (mean {mean(values):.3f})':<34}"
 
 
 if __name__ == "__main__":

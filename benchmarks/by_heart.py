@@ -1,7 +1,7 @@
-"""Can a detector learn a few images of a COCO-format set by heart? If not, something between file and loss is wrong.
+"""Can a detector learn a few images of a COCO-format set by heart? If not, there is a fault between file and loss.
 
 ``python -m benchmarks.by_heart ANNOTATIONS IMAGES`` trains on the first images that have objects, without augmentation,
-evaluates on the same ones, and prints the table of both branches.
+evaluates on the same images, and prints the table of both branches.
 """
 
 import argparse
@@ -17,19 +17,52 @@ from detector.callbacks.coco_evaluation import CocoEvaluation
 from detector.callbacks.ema import RampedEMA
 from detector.evaluation.coco_eval import coco_table
 
-STILL = Augmentation(mosaic=0.0, scale=0.0, translate=0.0, fliplr=0.0, hsv=(0.0, 0.0, 0.0))
+NO_AUGMENTATION = Augmentation(mosaic=0.0, scale=0.0, translate=0.0, fliplr=0.0, hsv=(0.0, 0.0, 0.0))
 
 
 def first_images(annotations: Path, number: int, target: Path) -> None:
-    """Write the part of ``annotations`` that concerns the first ``number`` images with objects to ``target``."""
+    """Write the annotations of the first ``number`` images with objects to ``target``."""
     content = json.loads(annotations.read_text())
     with_objects = {annotation["image_id"] for annotation in content["annotations"]}
     content["images"] = [image for image in content["images"] if image["id"] in with_objects][:number]
-    kept = {image["id"] for image in content["images"]}
-    content["annotations"] = [a for a in content["annotations"] if a["image_id"] in kept]
-    used = {annotation["category_id"] for annotation in content["annotations"]}
-    content["categories"] = [category for category in content["categories"] if category["id"] in used]
+    image_ids = {image["id"] for image in content["images"]}
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] in image_ids]
+    category_ids = {annotation["category_id"] for annotation in content["annotations"]}
+    content["categories"] = [category for category in content["categories"] if category["id"] in category_ids]
     target.write_text(json.dumps(content))
+
+
+def train(args: argparse.Namespace, folder: Path) -> CocoEvaluation:
+    """Train and validate on the same images; return the callback with the results."""
+    subset = folder / "subset.json"
+    first_images(args.annotations, args.num_images, subset)
+    L.seed_everything(0)
+    data = CocoDataModule(
+        root=str(folder),
+        train_annotations=subset.name,
+        val_annotations=subset.name,
+        train_images=str(args.images.resolve()),
+        val_images=str(args.images.resolve()),
+        image_size=args.image_size,
+        batch_size=args.num_images,
+        num_workers=0,
+        augment=NO_AUGMENTATION,
+    )
+    module = DetectorModule(args.variant, data.class_names, data.category_ids, nominal_batch=args.num_images)
+    evaluation = CocoEvaluation(predictions=False)
+    trainer = L.Trainer(
+        max_epochs=args.epochs,
+        accelerator="cpu",
+        callbacks=[RampedEMA(tau=100), evaluation],
+        check_val_every_n_epoch=args.epochs,
+        default_root_dir=folder,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        use_distributed_sampler=False,
+    )
+    trainer.fit(module, datamodule=data)
+    return evaluation
 
 
 def main() -> None:
@@ -42,38 +75,8 @@ def main() -> None:
     parser.add_argument("--image_size", type=int, default=320)
     parser.add_argument("--epochs", type=int, default=200)
     args = parser.parse_args()
-    L.seed_everything(0)
     with tempfile.TemporaryDirectory() as folder:
-        subset = Path(folder) / "subset.json"
-        first_images(args.annotations, args.num_images, subset)
-        files = {
-            "train_annotations": subset,
-            "val_annotations": subset,
-            "train_images": args.images,
-            "val_images": args.images,
-        }
-        data = CocoDataModule(
-            root="/",
-            **{name: str(path.resolve()) for name, path in files.items()},
-            image_size=args.image_size,
-            batch_size=args.num_images,
-            num_workers=0,
-            augment=STILL,
-        )
-        module = DetectorModule(args.variant, data.class_names, data.category_ids, nominal_batch=args.num_images)
-        evaluation = CocoEvaluation(predictions=False)
-        trainer = L.Trainer(
-            max_epochs=args.epochs,
-            accelerator="cpu",
-            callbacks=[RampedEMA(tau=100), evaluation],
-            check_val_every_n_epoch=args.epochs,
-            default_root_dir=folder,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            use_distributed_sampler=False,
-        )
-        trainer.fit(module, datamodule=data)
+        evaluation = train(args, Path(folder))
     print(f"{args.variant}, {args.num_images} images of {args.annotations}, {args.image_size} px, {args.epochs} epochs")
     print(coco_table(evaluation.results))
 

@@ -1,9 +1,9 @@
-"""What do trained weights bring on a small set? Blood cells from scratch against weights trained on drawn shapes.
+"""Do trained weights help on a small set? Train on blood cells from scratch, and from weights trained on drawn shapes.
 
-``python -m benchmarks.finetune --root datasets/bccd --jobs 2`` trains on the shapes set first (with the settings of
-``make demo``), then, for every seed, at 160 px with ``configs/finetune.yaml``: from scratch, from those weights, and from
-those with a frozen backbone. About 20 minutes on 2 cores; it goes on where it was stopped. ``--weights`` starts from
-another file. All APs are of the average weights after the last epoch.
+``python -m benchmarks.finetune --root datasets/bccd --jobs 2`` first trains on the shapes set with the settings of
+``make demo``. Then it trains every seed at 160 px with ``configs/finetune.yaml``: from scratch, from those weights, and from
+those weights with a frozen backbone. It takes about 20 minutes on 2 cores, and an interrupted benchmark continues.
+``--weights`` starts from another file. All APs are of the averaged weights after the last epoch.
 """
 
 import argparse
@@ -11,9 +11,8 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
-from statistics import mean
 
-from benchmarks.runs import run_coco_eval, train, write
+from benchmarks.runs import ap_cell, run_coco_eval, train, write
 from detector.network.head import BRANCHES
 from detector.runs.folder import BEST_CHECKPOINT, LAST_CHECKPOINT
 
@@ -22,7 +21,7 @@ ARMS = {"scratch": [], "fine-tuned": [], "fine-tuned, backbone frozen": ["--mode
 
 
 def pretrained(variant: str, runs: Path) -> Path:
-    """Return weights of ``variant`` trained on the shapes set, after training them if they are not there."""
+    """Return weights of ``variant`` trained on the shapes set; train them if the file is missing."""
     run = runs / f"finetune_source_{variant}"
     configs = ["--config", "configs/data/shapes.yaml", "--config", "configs/demo.yaml"]
     train([*configs, "--model.variant", variant, "--data.num_workers", "0"], run, SOURCE_EPOCHS)
@@ -30,7 +29,7 @@ def pretrained(variant: str, runs: Path) -> Path:
 
 
 def measure(variant: str, root: Path, runs: Path, weights: Path, arm: str, seed: int) -> dict[str, float]:
-    """Return the APs of a run, after training it if it is not there."""
+    """Return the APs of a run; train it if it is missing."""
     configs = ["--config", "configs/finetune.yaml", "--config", "configs/data/bccd.yaml"]
     common = [*configs, "--data.root", str(root), "--data.image_size", "160", "--model.variant", variant]
     start = [] if arm == "scratch" else ["--model.weights", str(weights)]
@@ -41,7 +40,7 @@ def measure(variant: str, root: Path, runs: Path, weights: Path, arm: str, seed:
 
 
 def main() -> None:
-    """Train what is missing, print, write."""
+    """Train the missing runs, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, default=Path("datasets/bccd"))
     parser.add_argument("--runs", type=Path, default=Path("runs"))
@@ -53,21 +52,17 @@ def main() -> None:
     weights = args.weights or pretrained(args.variant, args.runs)
     os.environ["OMP_NUM_THREADS"] = str(max((os.cpu_count() or 1) // args.jobs, 1))
     pairs = list(product(args.seeds, ARMS))
-    with ThreadPoolExecutor(args.jobs) as pool:
-        found = list(pool.map(lambda pair: measure(args.variant, args.root, args.runs, weights, pair[1], pair[0]), pairs))
     results: dict[str, dict[str, list[float]]] = {name: {} for name in ARMS}
-    for (_, arm), numbers in zip(pairs, found, strict=True):
-        for metric, value in numbers.items():
-            results[arm].setdefault(metric, []).append(value)
+    with ThreadPoolExecutor(args.jobs) as pool:
+        measured = pool.map(lambda pair: measure(args.variant, args.root, args.runs, weights, pair[1], pair[0]), pairs)
+        for (_, arm), numbers in zip(pairs, measured, strict=True):
+            for metric, value in numbers.items():
+                results[arm].setdefault(metric, []).append(value)
     print(f"{args.variant}, {EPOCHS} epochs, weights from {weights}; AP on the validation set, seeds {args.seeds}")
     print(f"{'':<30}{'NMS-free':<34}with NMS")
     for name, numbers in results.items():
-        print(f"{name:<30}" + "".join(_cell(numbers[f"{branch} AP"]) for branch in BRANCHES))
+        print(f"{name:<30}" + "".join(ap_cell(numbers[f"{branch} AP"]) for branch in BRANCHES))
     write(f"finetune_{args.variant}", {"weights": str(weights), "seeds": args.seeds, "epochs": EPOCHS, "results": results})
-
-
-def _cell(values: list[float]) -> str:
-    return f"{', '.join(f'{v:.3f}' for v in values) + f' (mean {mean(values):.3f})':<34}"
 
 
 if __name__ == "__main__":

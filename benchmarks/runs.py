@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from statistics import mean
 
 import numpy as np
 
@@ -45,6 +46,11 @@ def run_coco_eval(arguments: list[str], checkpoint: Path, truth: Path, split: st
         metrics = evaluate(ground_truth, rows).metrics
         numbers |= {f"{branch} {metric}": metrics[metric] for metric in ("AP", "AP50")}
     return numbers
+
+
+def ap_cell(values: list[float]) -> str:
+    """Return a table cell with the APs of several seeds and their mean."""
+    return f"{', '.join(f'{value:.3f}' for value in values) + f' (mean {mean(values):.3f})':<34}"
 
 
 def write(name: str, content: object) -> None:

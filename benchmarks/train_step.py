@@ -1,21 +1,20 @@
-"""How long one training step takes, part by part, and what each measure against that gave.
+"""Measure a training step and its parts, with several memory formats, compiled and eager, and in two Muon precisions.
 
-``python -m benchmarks.train_step`` measures all of it (about 15 minutes on 2 cores) and writes
-``benchmarks/results/train_step.json``. Data loading is not part of it. Times are medians, in milliseconds and in yards
-(see benchmarks/yard.py), the yard being measured before and after.
+``python -m benchmarks.train_step`` takes about 15 minutes on 2 cores and writes ``benchmarks/results/train_step.json``.
+Data loading is not measured. Times are medians, in milliseconds and in yards (see benchmarks/yard.py); the yard is measured
+before and after.
 """
 
 import argparse
-import json
 import platform
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from benchmarks.runs import write
 from benchmarks.yard import median, milliseconds, yard
 from detector.batch import Target
 from detector.callbacks.ema import update_average
@@ -25,15 +24,14 @@ from detector.training.loss import DetectionLoss
 from detector.training.musgd import MuSGD, orthogonalize
 from detector.training.optimizer import parameter_groups
 
-RESULTS = Path(__file__).parent / "results" / "train_step.json"
 PARTS = ("forward", "loss", "backward", "optimizer", "ema")
-# The public reference (release 8.4.190) on a machine like this one, in yards; from the issue that set the targets
+# The public reference (release 8.4.190) on a similar machine, in yards
 REFERENCE = {"step 320": 2.5, "step 640": 5.5, "loss 320": 0.085, "optimizer + ema": 0.47}
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is measured."""
+    """One setting to measure."""
 
     variant: str
     size: int  # pixels, square
@@ -41,31 +39,31 @@ class Case:
     channels_last: bool = True
     compile: bool = False
     orthogonalize: str = "float32"
-    dynamic: dict[str, Any] | None = None  # fields of DynamicConfig that make the variant another one
+    dynamic: dict[str, Any] | None = None  # fields of DynamicConfig that differ from the variant
 
     @property
     def label(self) -> str:
-        """Say in one line what is measured."""
-        how = ["channels_last" if self.channels_last else "contiguous", "compiled" if self.compile else "eager"]
-        return f"{self.variant} {self.size} px x {self.batch}, {', '.join(how)}, {self.orthogonalize} Muon"
+        """One line that describes the case."""
+        modes = ["channels_last" if self.channels_last else "contiguous", "compiled" if self.compile else "eager"]
+        return f"{self.variant} {self.size} px x {self.batch}, {', '.join(modes)}, {self.orthogonalize} Muon"
 
 
-def made_up_batch(case: Case, objects_an_image: int = 8) -> tuple[Tensor, list[Target]]:
-    """Return noise and random boxes of all sizes; no image of a real set has harder work for the assignment."""
+def random_batch(case: Case, objects_per_image: int = 8) -> tuple[Tensor, list[Target]]:
+    """Return images of noise with random boxes of all sizes, at least as hard for the assignment as a real set."""
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(case.batch, 3, case.size, case.size, generator=generator)
     targets: list[Target] = []
     for _ in range(case.batch):
-        corner = torch.rand(objects_an_image, 2, generator=generator) * case.size * 0.7
-        sides = (0.02 + torch.rand(objects_an_image, 2, generator=generator) * 0.28) * case.size
-        labels = torch.randint(80, (objects_an_image,), generator=generator)
+        corner = torch.rand(objects_per_image, 2, generator=generator) * case.size * 0.7
+        sides = (0.02 + torch.rand(objects_per_image, 2, generator=generator) * 0.28) * case.size
+        labels = torch.randint(80, (objects_per_image,), generator=generator)
         targets.append({"boxes": torch.cat((corner, corner + sides), dim=1), "labels": labels})
     layout = torch.channels_last if case.channels_last else torch.contiguous_format
     return images.contiguous(memory_format=layout), targets
 
 
 class Step:
-    """A training step in its parts, each a function to time."""
+    """A training step with a function for each part."""
 
     def __init__(self, case: Case) -> None:
         torch.manual_seed(0)
@@ -76,7 +74,7 @@ class Step:
         self.average = deepcopy(self.model)
         self.optimizer = MuSGD(parameter_groups(self.model, 1e-4, 5e-4), precision=getattr(torch, case.orthogonalize))
         self.loss = DetectionLoss()
-        self.images, self.targets = made_up_batch(case)
+        self.images, self.targets = random_batch(case)
         if case.compile:
             self.model.compile()
 
@@ -103,7 +101,7 @@ class Step:
         return [milliseconds(part) for part in (self.forward, self.losses, self.backward, self.optimize, self.ema)]
 
     def evaluate(self) -> float:
-        """Return the milliseconds of evaluating the batch: forward pass of both branches, NMS-free decoding."""
+        """Return the milliseconds of an evaluation of the batch: forward pass of both branches, NMS-free decoding."""
         self.model.eval()
         with torch.no_grad():
             spent = milliseconds(lambda: decode(self.model(self.images), "one2one"))
@@ -112,10 +110,10 @@ class Step:
 
 
 def measure(cases: list[Case], repeats: int) -> list[dict[str, Any]]:
-    """Measure ``cases`` in turn, round by round, so that a machine that gets slower does so for all of them."""
+    """Measure all ``cases`` in every round, so that a machine that slows down affects all of them."""
     steps = [Step(case) for case in cases]
     for step in steps:
-        for _ in range(2):  # the first calls compile, and choose algorithms
+        for _ in range(2):  # the first calls compile and choose algorithms
             step.run()
         step.evaluate()
     rounds = [[(step.run(), step.evaluate()) for step in steps] for _ in range(repeats)]
@@ -123,40 +121,49 @@ def measure(cases: list[Case], repeats: int) -> list[dict[str, Any]]:
     for number, case in enumerate(cases):
         parts = {name: median([r[number][0][i] for r in rounds]) for i, name in enumerate(PARTS)}
         step_ms = median([sum(r[number][0]) for r in rounds])
-        eval_ms = median([r[number][1] for r in rounds])
-        rows.append(
-            asdict(case)
-            | {"label": case.label, "step": step_ms}
-            | parts
-            | {"eval_images_per_second": case.batch / eval_ms * 1e3}
-        )
+        eval_rate = case.batch * 1e3 / median([r[number][1] for r in rounds])
+        rows.append({**asdict(case), "label": case.label, "step": step_ms, **parts, "eval_images_per_second": eval_rate})
     return rows
 
 
 def measure_orthogonalization(repeats: int) -> dict[str, float]:
-    """Return the milliseconds of orthogonalizing all matrices of yolo26_n, grouped by shape and one by one."""
+    """Return the milliseconds to orthogonalize all matrices of yolo26_n, grouped by shape and one by one."""
     matrices = [p.detach().flatten(1) for p in build_detector("yolo26_n", 80).parameters() if p.ndim == 4]
     by_shape: dict[tuple[int, ...], list[Tensor]] = {}
     for matrix in matrices:
         by_shape.setdefault(tuple(matrix.shape), []).append(matrix)
     stacks = [torch.stack(group) for group in by_shape.values()]
     singles = [matrix[None] for matrix in matrices]
-    spent = {}
-    for how, groups in (("grouped by shape", stacks), ("one by one", singles)):
+    results = {}
+    for grouping, groups in (("grouped by shape", stacks), ("one by one", singles)):
         for precision in (torch.float32, torch.bfloat16):
             times = [milliseconds(lambda: [orthogonalize(g, precision) for g in groups]) for _ in range(repeats + 1)]  # noqa: B023
-            spent[f"{how}, {str(precision).removeprefix('torch.')}"] = median(times[1:])
-    return spent
+            results[f"{grouping}, {str(precision).removeprefix('torch.')}"] = median(times[1:])
+    return results
 
 
 def table(rows: list[dict[str, Any]], unit: float) -> str:
-    """Show ``rows`` as text: milliseconds of step and parts, then the step in yards."""
+    """Return ``rows`` as a text table: milliseconds of step and parts, then the step in yards."""
     width = max(len(row["label"]) for row in rows)
     lines = [f"{'':<{width}}" + "".join(f"{name:>11}" for name in ("step", *PARTS, "step yd", "eval img/s"))]
     for row in rows:
         cells = "".join(f"{row[name]:>11.1f}" for name in ("step", *PARTS))
         lines.append(f"{row['label']:<{width}}{cells}{row['step'] / unit:>11.2f}{row['eval_images_per_second']:>11.1f}")
     return "\n".join(lines)
+
+
+def compare_with_reference(rows: list[dict[str, Any]], unit: float) -> None:
+    """Print steps, loss and optimizer in yards, with the public reference's in brackets."""
+    base = rows[0]
+    print("\nin yards, the public reference's in brackets:")
+    print(f"  step 320 px {base['step'] / unit:.2f} ({REFERENCE['step 320']})")
+    print(f"  loss with assignment 320 px {base['loss'] / unit:.3f} ({REFERENCE['loss 320']})")
+    for row in (rows[0], rows[3]):
+        both = (row["optimizer"] + row["ema"]) / unit
+        print(f"  MuSGD with EMA, {row['orthogonalize']} {both:.2f} ({REFERENCE['optimizer + ema']})")
+    if large := next((row for row in rows if row["size"] == 640), None):
+        print(f"  step 640 px {large['step'] / unit:.2f} ({REFERENCE['step 640']})")
+    print(f"  dyn_n / yolo26_n, step at 320 px: {rows[1]['step'] / base['step']:.2f}")
 
 
 def main() -> None:
@@ -178,21 +185,10 @@ def main() -> None:
     unit = (before + after) / 2
     print(f"1 yard = {before:.0f} ms before, {after:.0f} ms after; torch {torch.__version__}, {platform.machine()}")
     print(table(rows, unit))
-    base = rows[0]
-    print("\nin yards, the public reference's in brackets:")
-    print(f"  step 320 px {base['step'] / unit:.2f} ({REFERENCE['step 320']})")
-    print(f"  loss with assignment 320 px {base['loss'] / unit:.3f} ({REFERENCE['loss 320']})")
-    for row in (rows[0], rows[3]):
-        both = (row["optimizer"] + row["ema"]) / unit
-        print(f"  MuSGD with EMA, {row['orthogonalize']} {both:.2f} ({REFERENCE['optimizer + ema']})")
-    if not args.quick:
-        large = next(row for row in rows if row["size"] == 640)
-        print(f"  step 640 px {large['step'] / unit:.2f} ({REFERENCE['step 640']})")
-    print(f"  dyn_n / yolo26_n, step at 320 px: {rows[1]['step'] / base['step']:.2f}")
+    compare_with_reference(rows, unit)
     print("orthogonalizing the matrices of yolo26_n, ms: " + "; ".join(f"{k} {v:.0f}" for k, v in muon.items()))
-    RESULTS.parent.mkdir(exist_ok=True)
-    written = {"yard_before": before, "yard_after": after, "torch": torch.__version__, "rows": rows, "orthogonalize": muon}
-    RESULTS.write_text(json.dumps(written, indent=1) + "\n")
+    machine = {"yard_before": before, "yard_after": after, "torch": torch.__version__}
+    write("train_step", {**machine, "rows": rows, "orthogonalize": muon})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Callbacks of a training: averaged weights, COCO evaluation, logs, guards. One a file."""
+"""Callbacks of a training: averaged weights, COCO evaluation, logs, guards. Each has its own file."""
 
 from detector.callbacks.coco_evaluation import CocoEvaluation
 from detector.callbacks.data_wait import DataWait

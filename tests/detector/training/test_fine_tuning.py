@@ -1,4 +1,4 @@
-"""DetectorModule that starts from weights: what it takes, what stays still, and what travels in its checkpoints."""
+"""DetectorModule that starts from weights: what is loaded, what stays frozen, and what its checkpoints hold."""
 
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ NAMES = ["red", "green"]
 
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
-    """Weights of yolo26_n for three classes, of which we know one, under a license."""
+    """Write weights of yolo26_n, with a license, for three classes; one of them is in NAMES."""
     torch.manual_seed(5)
     state_dict = build_detector("yolo26_n", 3).state_dict()
     info = WeightsInfo("yolo26_n", class_names=["green", "blue", "pink"], license="AGPL-3.0", provenance="found")
@@ -45,11 +45,11 @@ def copied(model: nn.Module) -> dict[str, Tensor]:
 
 
 def test_frozen_parts_stay_as_they_are_to_the_bit(tmp_path: Path, weights: Path) -> None:
-    """Weights and statistics, in the raw and the averaged model; and the run is resumed without the file it started from."""
+    """Weights and statistics, raw and averaged, also of a run that is resumed without the file it started from."""
     settings = {"freeze": ["backbone", "neck.top_down.0"], "lr_ratios": {"neck": 0.5}}
     model = module(weights=weights, **settings)
     start = copied(model.model)
-    still = {name for name in start if name.startswith(("backbone.", "neck.top_down.0."))}
+    frozen = {name for name in start if name.startswith(("backbone.", "neck.top_down.0."))}
     path = fine_tune(tmp_path, model, epochs=2)
     checkpoint = torch.load(path, weights_only=True)
     checkpoint["weights_info"]["licence"] = checkpoint["weights_info"].pop("license")  # the key in older checkpoints
@@ -62,12 +62,12 @@ def test_frozen_parts_stay_as_they_are_to_the_bit(tmp_path: Path, weights: Path)
         for part in ("state_dict", "current_model_state"):  # the average, and the raw weights
             state = {name.removeprefix("model."): value for name, value in content[part].items()}
             same = {name for name in start if torch.equal(start[name], state[name])}
-            assert still <= same, part
+            assert frozen <= same, part
             assert "neck.top_down.1.merge.norm.running_mean" not in same
             assert "neck.top_down.1.merge.conv.weight" not in same
     names = [group["name"] for group in checkpoint["optimizer_states"][0]["param_groups"]]
     assert "neck kernels" in names
-    assert resumed["weights_info"]["started_from"] == "found"  # passed on by the checkpoint
+    assert resumed["weights_info"]["started_from"] == "found"  # from the checkpoint
     assert resumed["weights_info"]["license"] == "AGPL-3.0"
 
 
@@ -80,7 +80,7 @@ def test_frozen_normalization_never_enters_training_mode() -> None:
         assert states["neck"] is mode
 
 
-def test_a_checkpoint_knows_where_it_comes_from_and_loads_without_it(tmp_path: Path, weights: Path) -> None:
+def test_a_checkpoint_names_its_initial_weights_and_loads_without_them(tmp_path: Path, weights: Path) -> None:
     path = fine_tune(tmp_path, module(weights=str(weights), category_ids=[7, 9], image_size=(64, 64)), epochs=1)
     weights.unlink()
     loaded = DetectorModule.load_from_checkpoint(path, weights_only=True)
@@ -93,7 +93,7 @@ def test_a_checkpoint_knows_where_it_comes_from_and_loads_without_it(tmp_path: P
     assert predictor.info.provenance == "trained with lightning-dyn-detector for 1 epoch, starting from: found"
 
 
-def test_what_is_not_given_is_taken_from_the_weights(weights: Path, tmp_path: Path) -> None:
+def test_variant_and_class_channels_come_from_the_weights(weights: Path, tmp_path: Path) -> None:
     model = module(weights=weights)
     assert model.hparams.variant == "yolo26_n"
     assert "weights" not in model.hparams
@@ -112,7 +112,7 @@ def test_what_is_not_given_is_taken_from_the_weights(weights: Path, tmp_path: Pa
     assert torch.equal(row, read_weights(tmp_path / "many.safetensors").state_dict["head.one2many.cls.2.4.weight"][79])
 
 
-def test_mistakes_are_found_at_construction(weights: Path) -> None:
+def test_wrong_arguments_are_refused_at_construction(weights: Path) -> None:
     for settings, message in (
         ({"weights": "lost.pt"}, r"lost\.pt: no such file"),
         ({"weights": weights, "variant": "dyn_s"}, "(?s)of another shape.*nothing was loaded"),

@@ -133,7 +133,7 @@ def test_every_parameter_gets_a_gradient(variant: str, boxes: list) -> None:
     assert [name for name, p in detector.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []
 
 
-def test_the_start_is_the_prior() -> None:
+def test_untrained_scores_are_the_prior() -> None:
     """Untrained scores are those of 5 objects in a 640 px image, spread over classes; boxes stay within twice the image."""
     torch.manual_seed(0)
     outputs = build_detector("yolo26_n", 10).train()(torch.rand(4, 3, 128, 128))

@@ -1,4 +1,4 @@
-"""DetectorModule as a library: a plain Trainer and a dataloader of one's own."""
+"""DetectorModule as a library: with a plain Trainer and a plain dataloader."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ NAMES = ["red", "green"]
 
 
 class Rectangles(Dataset):
-    """Images with one bright rectangle each, in the documented format; every third has none."""
+    """Images in the format of ``Batch`` with one bright rectangle each, except every third."""
 
     def __init__(
         self, num_images: int, size: tuple[int, int] = (64, 64), distinct: int | None = None, empty: bool = True
@@ -64,7 +64,7 @@ def trainer(tmp_path: Path, **kwargs: Any) -> L.Trainer:
 
 
 class Steps(L.Callback):
-    """Freezes norms, and keeps the gradient of every optimizer step."""
+    """Freeze norms, and keep the gradients of every optimizer step."""
 
     def __init__(self) -> None:
         self.gradients: list[dict[str, Tensor]] = []
@@ -119,7 +119,7 @@ def test_accumulation_and_decay_follow_the_batch(tmp_path: Path, batch_size: int
     assert max(g["weight_decay"] for g in fitted.optimizers[0].param_groups) == pytest.approx(0.01 * decay)
 
 
-def test_a_run_of_few_optimizer_steps_is_told_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_few_optimizer_steps_are_logged_with_advice(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
         trainer(tmp_path, max_epochs=2).fit(module(nominal_batch=4), loader(12, 2))
     assert "the whole run has only 6 optimizer steps; on a small set a lower model.nominal_batch (now 4" in caplog.text
@@ -134,7 +134,7 @@ def test_a_loader_without_a_batch_size_is_refused_before_training(tmp_path: Path
 @pytest.mark.parametrize("clip", [0.5, 0.0])
 def test_gradients_are_clipped_by_default(tmp_path: Path, clip: float) -> None:
     class Clipped(DetectorModule):
-        """Looks at the gradients where the optimizer is about to use them."""
+        """Record the norm of the gradients that the optimizer has used."""
 
         def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer) -> None:
             grads = [p.grad.norm() for p in self.parameters() if p.grad is not None]
@@ -153,8 +153,8 @@ def test_gradients_are_clipped_by_default(tmp_path: Path, clip: float) -> None:
 
 @pytest.mark.parametrize("optimizer", ["musgd", "sgd", "adamw"])
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_trains_with_a_dataloader_of_ones_own(tmp_path: Path, optimizer: str, precision: str) -> None:
-    """Sizes need not be square; EMA, validation loss and checkpoint included."""
+def test_trains_with_a_plain_dataloader(tmp_path: Path, optimizer: str, precision: str) -> None:
+    """On images that are not square, with EMA, validation loss and checkpoint."""
     model = module(optimizer=optimizer, category_ids=[7, 9])
     fitted = trainer(
         tmp_path,
@@ -201,7 +201,7 @@ def test_four_epochs_equal_two_and_two(tmp_path: Path) -> None:
         )
         fitted = trainer(tmp_path, max_epochs=4, callbacks=[RampedEMA(tau=3), keep], enable_checkpointing=True)
         model = module(warmup_epochs=2.5, nominal_batch=8)
-        if resume is not None:  # whatever is not restored would show
+        if resume is not None:  # shows if the weights are not restored
             torch.nn.init.zeros_(model.model.backbone.stem.conv.weight)
         fitted.fit(model, loader(12, 4), loader(4, 4), ckpt_path=resume, weights_only=True)
 
@@ -220,7 +220,7 @@ def test_four_epochs_equal_two_and_two(tmp_path: Path) -> None:
 
 
 def test_prediction_uses_the_averaged_weights(tmp_path: Path) -> None:
-    """Right after training, and from a checkpoint by the same Trainer, whose callback must not bring the raw ones back."""
+    """After training, and from a checkpoint by the same Trainer, whose callback must not load the raw weights."""
     model = module(nominal_batch=4)
     fitted = trainer(tmp_path, callbacks=[RampedEMA(tau=3)], limit_train_batches=2, enable_checkpointing=True)
     fitted.fit(model, loader(8, 4))
@@ -228,8 +228,8 @@ def test_prediction_uses_the_averaged_weights(tmp_path: Path) -> None:
     average, raw = checkpoint["state_dict"], checkpoint["current_model_state"]
     assert not torch.equal(average["model.backbone.stem.conv.weight"], raw["model.backbone.stem.conv.weight"])
     for ckpt_path in (None, fitted.checkpoint_callback.best_model_path):
-        (found,) = fitted.predict(model, loader(2, 2), ckpt_path=ckpt_path)
-        assert [set(d) for d in found] == [{"boxes", "scores", "labels"}] * 2
+        (detections,) = fitted.predict(model, loader(2, 2), ckpt_path=ckpt_path)
+        assert [set(d) for d in detections] == [{"boxes", "scores", "labels"}] * 2
         assert all(torch.equal(value, average[name]) for name, value in model.state_dict().items())
 
 
@@ -239,7 +239,7 @@ def test_half_precision_weights_train(tmp_path: Path) -> None:
     assert fitted.callback_metrics["train/total"].isfinite()
 
 
-def test_mistakes_in_arguments() -> None:
+def test_wrong_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match="class_names is empty"):
         DetectorModule(variant="dyn_n")
     with pytest.raises(ValueError, match="2 class_names but 1 category_ids"):

@@ -1,4 +1,4 @@
-"""Naming parts of a model."""
+"""Parts of a model by name: patterns, freezing, learning rates."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ def test_freezing(model: torch.nn.Module) -> None:
         freeze_parts(model, ["backbone", "head"])
 
 
-def test_the_innermost_part_counts(model: torch.nn.Module) -> None:
+def test_the_pattern_of_the_innermost_part_counts(model: torch.nn.Module) -> None:
     parts = innermost_parts(model, ["backbone.stage_p3", "backbone", "*.norm"])
     assert parts["backbone.stage_p3.split.conv"] == "backbone.stage_p3"
     assert parts["backbone.stage_p3.split.norm"] == "*.norm"

@@ -5,11 +5,12 @@ from pathlib import Path
 
 from detector.commands.options import add_option
 from detector.files import check_output
-from detector.report.content import report_page
-from detector.report.findings import Findings, find
+from detector.imaging.plots import save_plot
+from detector.report.analysis import Analysis, analyze
+from detector.report.content import make_report
 from detector.report.run_folder import RunFolder, read_run
 from detector.report.speed import measure
-from detector.report.training import network_section
+from detector.runs.folder import FIGURES, REPORT
 
 
 def add_report_command(commands: argparse._SubParsersAction) -> None:
@@ -43,38 +44,40 @@ def add_report_command(commands: argparse._SubParsersAction) -> None:
 
 
 def run_report(options: argparse.Namespace) -> None:
-    """Write the page; print its path, and what it lacks."""
+    """Write the page, and its plots as files; print its path, and notes on what is missing."""
     if options.score_threshold is not None and not 0 <= options.score_threshold <= 1:
         raise ValueError(f"--score_threshold is {options.score_threshold}; a score is in 0..1")
     if options.images is not None and not options.images.is_dir():
         raise ValueError(f"--images {options.images}: no such folder; give the one with the evaluated images")
-    out = options.out or options.folder / "report.html"
+    out = options.out or options.folder / REPORT
     run = read_run(options.folder, options.ground_truth)
     check_output(out, overwrite=True)
-    findings, notes = collect_findings(run, options.score_threshold)
+    analyses, notes = analyze_branches(run, options.score_threshold)
     speed = None
     if run.checkpoint is None:
         notes.append("The run has no checkpoint, so the network is not measured.")
     elif not options.no_speed:
         try:
-            measurement = measure(run.checkpoint, findings[0].branch if findings else "one2one")
-            speed = network_section(measurement, run.checkpoint.name)
+            speed = measure(run.checkpoint, analyses[0].branch if analyses else "one2one")
         except ValueError as error:  # for example an incomplete checkpoint of a run that was killed
             notes.append(f"The network is not measured: {error}.")
     images = None if options.images is None else str(options.images)
-    out.write_text(report_page(run, findings, images, speed, notes), encoding="utf-8")
+    report = make_report(run, analyses, images, speed, notes)
+    out.write_text(report.html, encoding="utf-8")
+    for plot in report.plots:
+        save_plot(plot, out.parent / FIGURES)
     print(*notes, f"open {out}", sep="\n")
 
 
-def collect_findings(run: RunFolder, score_threshold: float | None = None) -> tuple[list[Findings], list[str]]:
-    """Return the findings for each branch with predictions, and notes on what is missing."""
+def analyze_branches(run: RunFolder, score_threshold: float | None = None) -> tuple[list[Analysis], list[str]]:
+    """Return the results of each branch with predictions, and notes on what is missing."""
     if not run.predictions:
         return [], ["The run has no predictions: no validation was finished, or evaluation.predictions is false."]
     if run.ground_truth is None or not run.ground_truth.is_file():
         reason = "none is recorded" if run.ground_truth is None else f"{run.ground_truth} does not exist (any more)"
         return [], [f"The predictions cannot be evaluated without ground truth: {reason}; give it as --ground_truth."]
-    findings = [find(branch, path, run.ground_truth, score_threshold) for branch, path in run.predictions.items()]
-    if len(findings) > 1:
-        return findings, []
-    branch = findings[0].branch
-    return findings, [f"Only the branch {branch} was evaluated; with evaluation.branch: both, evaluate.py does both."]
+    analyses = [analyze(branch, path, run.ground_truth, score_threshold) for branch, path in run.predictions.items()]
+    if len(analyses) > 1:
+        return analyses, []
+    branch = analyses[0].branch
+    return analyses, [f"Only the branch {branch} was evaluated; with evaluation.branch: both, evaluate.py does both."]

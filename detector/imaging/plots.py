@@ -7,7 +7,6 @@ dark page. Sizes are in CSS pixels: a point of matplotlib is a pixel.
 import io
 import math
 import re
-import textwrap
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from matplotlib.font_manager import fontManager, get_font
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+from matplotlib.transforms import Bbox
 
 from detector.files import atomic_write
 
@@ -47,10 +47,12 @@ STYLE = {
     "axes.edgecolor": MUTED,
     "axes.labelcolor": MUTED,
     "axes.facecolor": "none",
+    "figure.dpi": 72,
     "font.size": 11,
     "grid.color": RULE,
     "legend.frameon": False,
     "text.color": MUTED,
+    "text.hinting": "none",  # letters then have the same width in every file
     "xtick.color": MUTED,
     "ytick.color": MUTED,
     "ytick.major.size": 0,
@@ -64,7 +66,9 @@ class Plot:
     name: str
     title: str
     description: str
+    svg: str  # in light colors
     figure: Figure
+    box: Bbox  # around everything in the figure, in inches
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,7 @@ def line_plot(
     title: str,
     lines: Sequence[Line],
     x_label: str,
+    y_label: str = "",
     x_limits: tuple[float, float] | None = None,
     y_limits: tuple[float, float] | None = None,
     mark: tuple[float, str] | None = None,
@@ -125,6 +130,7 @@ def line_plot(
     _legend(axes, [line for line in lines if line.name], size)
     axes.set(xlim=x_limits, ylim=y_limits)
     axes.set_xlabel(x_label, loc="right")
+    axes.set_ylabel(y_label, loc="top")
     axes.grid(axis="y")
     whole = all(np.issubdtype(line.x.dtype, np.integer) for line in lines)
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=whole))
@@ -169,7 +175,7 @@ def bar_plot(
     width: int = 190,
 ) -> Plot:
     """Return horizontal bars: for each of the ``labels`` a bar of every series in ``values``, its text behind it."""
-    thickness = 14 if len(values) == 1 else 8
+    thickness = 14 if len(values) == 1 else 10
     row = thickness * len(values) + 6
     axes = _axes((width, max(row * len(labels), 1)))
     for number, series in enumerate(values):
@@ -177,7 +183,8 @@ def bar_plot(
             top = n * row + 3 + number * thickness
             gid = TOOLTIP + ": ".join(filter(None, (series, label, text)))
             axes.add_patch(Rectangle((0, top), value, thickness - 1, facecolor=colors[number], gid=gid))
-            axes.annotate(text, (value, top + thickness / 2), (5, 0), textcoords="offset points", va="center_baseline")
+            place = {"xytext": (5, 0), "textcoords": "offset points", "va": "center_baseline"}
+            axes.annotate(text, (value, top + thickness / 2), fontsize=min(11, thickness - 1), **place)
     highest = max((value for series in values.values() for value in series), default=0)
     axes.set(xlim=(0, highest or 1), ylim=(max(row * len(labels), 1), 0), xticks=[])
     axes.set_yticks([(n + 0.5) * row for n in range(len(labels))], [shortened(label) for label in labels])
@@ -296,10 +303,14 @@ def _letters(font_file: str) -> frozenset[str]:
 
 
 def _finish(name: str, title: str, words: Iterable[str], axes: Axes) -> Plot:
-    """Return the plot of ``axes``. Its title is shown in files only: a page has it as the caption."""
-    axes.set_title(textwrap.fill(title, 60), x=0, ha="left", visible=False)
+    """Return the plot of ``axes``, with fonts for all its letters."""
     _use_fonts(axes)
-    return Plot(name, title, "; ".join(filter(None, words)), axes.figure)
+    figure = axes.figure
+    missing = [sum(letter in _fonts(text)[1] for letter in text) for text in (t.get_text() for t in figure.findobj(Text))]
+    # Letters without a font are wider in a browser than the boxes that matplotlib draws for them.
+    box = _bounding_box(figure, padding=2 + 5 * max(missing))
+    words = "; ".join(filter(None, words))
+    return Plot(name, title, words, _svg(name, f"{title}. {words}" if words else title, figure, box), figure, box)
 
 
 def _use_fonts(axes: Axes) -> None:
@@ -307,61 +318,22 @@ def _use_fonts(axes: Axes) -> None:
         text.set_fontfamily(_fonts(text.get_text())[0])
 
 
-def inline_svg(plot: Plot) -> str:
-    """Return ``plot`` as an SVG element for a page of ``detector.report.page``, whose CSS variables color it."""
-    root = _svg(plot, background="none")
-    for element in root.iter():
-        style = re.sub("#[0-9a-f]{6}", lambda color: CSS_COLORS.get(color[0], color[0]), element.get("style", ""))
-        if style:
-            element.set("style", style)
-    return ElementTree.tostring(root, encoding="unicode")
+def _bounding_box(figure: Figure, padding: float) -> Bbox:
+    """Return the box in inches around all that is drawn, ``padding`` in pixels ("tight" would draw the figure again)."""
+    return figure.get_tightbbox(FigureCanvasAgg(figure).get_renderer()).padded(padding / 72)
 
 
-def save_plot(plot: Plot, folder: Path) -> None:
-    """Write ``plot`` as PNG and SVG files of its name, in light colors and with its title."""
-    title = plot.figure.axes[0].title
-    title.set_visible(True)
-    save_png(plot.figure, folder / f"{plot.name}.png")
-    root = _svg(plot, background="white")
-    root.set("xmlns", "http://www.w3.org/2000/svg")
-    with atomic_write(folder / f"{plot.name}.svg") as path:
-        path.write_text(ElementTree.tostring(root, encoding="unicode"), encoding="utf-8")
-    title.set_visible(False)
-
-
-def save_png(figure: Figure, path: Path) -> None:
-    """Write ``figure`` as a PNG file, two pixels for each CSS pixel."""
-    with atomic_write(path) as unfinished:
-        _save(figure, unfinished, padding=7, format="png", dpi=144, metadata={"Software": None})
-
-
-def _save(figure: Figure, to: Any, padding: float, **options: Any) -> None:
-    """Write ``figure`` with all that lies around its axes, and ``padding`` pixels more."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # see ``legible``
-        box = figure.get_tightbbox(FigureCanvasAgg(figure).get_renderer())  # "tight" would draw the figure once more
-        figure.savefig(to, bbox_inches=box.padded(padding / 72), **options)
-
-
-def _svg(plot: Plot, background: str) -> ElementTree.Element:
-    """Return the SVG element of ``plot`` with its text alternative, and without namespaces, dates and ids of groups."""
-    missing = [sum(letter in _fonts(text)[1] for letter in text) for text in _texts(plot.figure)]
-    pad = 2 + 5 * max(missing)  # a browser's letters are wider than the box that matplotlib has for them
+def _svg(name: str, label: str, figure: Figure, box: Bbox) -> str:
+    """Return the SVG element of a figure with ``label`` for people who do not see it, without dates and ids of groups."""
+    matplotlib.rcParams["svg.hashsalt"] = name  # makes the ids of an element always the same, and no other plot's
     written, no_metadata = io.StringIO(), dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    with plot_style():
-        matplotlib.rcParams["svg.hashsalt"] = plot.name  # the ids are then always the same, and no other plot's
-        _save(plot.figure, written, pad, format="svg", facecolor=background, metadata=no_metadata)
+    _save(figure, written, box, format="svg", facecolor="none", metadata=no_metadata)
     root = ElementTree.fromstring(written.getvalue())
     for element in list(root.iter()):
         _simplify(element)
     width, height = root.get("viewBox", "").split()[2:]
-    label = f"{plot.title}. {plot.description}" if plot.description else plot.title
     root.attrib |= {"width": width, "height": height, "role": "img", "aria-label": label}
-    return root
-
-
-def _texts(figure: Figure) -> list[str]:
-    return [text.get_text() for text in figure.findobj(Text)]
+    return ElementTree.tostring(root, encoding="unicode")
 
 
 def _simplify(element: ElementTree.Element) -> None:
@@ -374,3 +346,32 @@ def _simplify(element: ElementTree.Element) -> None:
         element.insert(0, title)
     for style in element.findall("{*}style"):
         element.remove(style)
+
+
+def _save(figure: Figure, to: Any, box: Bbox, **options: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # see ``legible``
+        figure.savefig(to, bbox_inches=box, **options)
+
+
+def inline_svg(plot: Plot) -> str:
+    """Return ``plot`` as an SVG element for a page of ``detector.report.page``, whose CSS variables color it."""
+    root = ElementTree.fromstring(plot.svg)
+    for element in root.iter():
+        if style := element.get("style"):
+            element.set("style", re.sub("#[0-9a-f]{6}", lambda color: CSS_COLORS.get(color[0], color[0]), style))
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def save_plot(plot: Plot, folder: Path) -> None:
+    """Write ``plot`` as PNG and SVG files of its name, in light colors."""
+    with atomic_write(folder / f"{plot.name}.svg") as path:
+        path.write_text(plot.svg.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1), encoding="utf-8")
+    save_png(plot.figure, folder / f"{plot.name}.png", plot.box)
+
+
+def save_png(figure: Figure, path: Path, box: Bbox | None = None) -> None:
+    """Write ``figure`` as a PNG file, two pixels for each CSS pixel; ``box`` in inches is by default around everything."""
+    box = box or _bounding_box(figure, padding=7)
+    with atomic_write(path) as unfinished:
+        _save(figure, unfinished, box, format="png", dpi=144, metadata={"Software": None})

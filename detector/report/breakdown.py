@@ -1,11 +1,12 @@
-"""How detection depends on size and shape."""
+"""Objects and detections by size and by shape."""
 
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
-from detector.report.matching import Matching, Mistakes
+from detector.report.errors import Errors
+from detector.report.matching import Matching
 
 SIDES = (0, 8, 16, 32, 64, 96, 192, 384, np.inf)  # pixels, of the square root of the area; 32 and 96 are COCO's limits
 RATIOS = (0, 1 / 3, 1 / 2, 2 / 3, 3 / 2, 2, 3, np.inf)  # width / height
@@ -14,31 +15,31 @@ RATIO_NAMES = ("under 1:3", "1:3 to 1:2", "1:2 to 2:3", "2:3 to 3:2", "3:2 to 2:
 
 @dataclass(frozen=True)
 class Bin:
-    """Objects and shown detections of one range."""
+    """Counts of one range of sizes or shapes."""
 
     name: str
     objects: int
-    found: int
-    shown: int
-    right: int
+    detected: int  # objects
+    shown: int  # detections
+    right: int  # detections
 
 
-def by_size(matching: Matching, mistakes: Mistakes) -> list[Bin]:
+def by_size(matching: Matching, errors: Errors) -> list[Bin]:
     """Count by side: the square root of an object's area as annotated, and of a detection's box."""
     names = [f"{low:g} to {high:g} px" for low, high in pairwise(SIDES[:-1])] + [f"over {SIDES[-2]:g} px"]
     return _count(
-        matching, mistakes, np.sqrt(matching.areas), np.sqrt(np.prod(_sides(matching.det_boxes), axis=1)), SIDES, names
+        matching, errors, np.sqrt(matching.areas), np.sqrt(np.prod(_sides(matching.det_boxes), axis=1)), SIDES, names
     )
 
 
-def by_ratio(matching: Matching, mistakes: Mistakes) -> list[Bin]:
+def by_ratio(matching: Matching, errors: Errors) -> list[Bin]:
     """Count by width / height of the boxes."""
     objects, detections = _ratio(matching.obj_boxes), _ratio(matching.det_boxes)
-    return _count(matching, mistakes, objects, detections, RATIOS, RATIO_NAMES)
+    return _count(matching, errors, objects, detections, RATIOS, RATIO_NAMES)
 
 
 def _sides(boxes: np.ndarray) -> np.ndarray:
-    return (boxes[:, 2:] - boxes[:, :2]).clip(0)  # a network that has learned little may give the right side before the left
+    return (boxes[:, 2:] - boxes[:, :2]).clip(0)  # an untrained network may give the right edge before the left
 
 
 def _ratio(boxes: np.ndarray) -> np.ndarray:
@@ -48,7 +49,7 @@ def _ratio(boxes: np.ndarray) -> np.ndarray:
 
 def _count(
     matching: Matching,
-    mistakes: Mistakes,
+    errors: Errors,
     objects: np.ndarray,
     detections: np.ndarray,
     edges: tuple[float, ...],
@@ -56,10 +57,10 @@ def _count(
 ) -> list[Bin]:
     """Return the bins from one edge up to the next that have anything in them."""
     object_bins, detection_bins = (np.searchsorted(edges, values, side="right") - 1 for values in (objects, detections))
-    real, right = ~matching.crowds, mistakes.shown & (mistakes.kinds == "")
+    real, right = ~matching.crowds, errors.shown & (errors.false_positives == "")
     bins = []
     for n, name in enumerate(names):
-        here, seen = object_bins == n, detection_bins == n
-        counts = [(here & real), (here & mistakes.found), (seen & mistakes.shown), (seen & right)]
+        object_here, detection_here = object_bins == n, detection_bins == n
+        counts = [object_here & real, object_here & errors.detected, detection_here & errors.shown, detection_here & right]
         bins.append(Bin(name, *(int(count.sum()) for count in counts)))
-    return [found for found in bins if found.objects or found.shown]
+    return [bin_ for bin_ in bins if bin_.objects or bin_.shown]

@@ -12,11 +12,11 @@ from detector.report.matching import Matching
 
 @dataclass(frozen=True)
 class ThresholdCurve:
-    """What showing only detections from a score on gives, for every score there is, descending. T may be 0."""
+    """Precision and recall of the detections from a score on, for each of T scores, descending. T may be 0."""
 
     thresholds: np.ndarray  # (T,)
-    true: np.ndarray  # (T,) shown detections that found an object
-    shown: np.ndarray  # (T,)
+    true: np.ndarray  # (T,) shown detections that are paired with an object
+    shown: np.ndarray  # (T,) shown detections
     num_objects: int
 
     @property
@@ -32,14 +32,14 @@ class ThresholdCurve:
         return 2 * self.true / np.maximum(self.shown + self.num_objects, 1)
 
     def at(self, threshold: float) -> "Point":
-        """Return what showing scores of at least ``threshold`` gives."""
+        """Return the point of detections with scores of at least ``threshold``."""
         n = int((self.thresholds >= threshold).sum()) - 1
         if n < 0:
             return Point(threshold, 0.0, 0.0, 0.0)
         return Point(threshold, float(self.precision[n]), float(self.recall[n]), float(self.f1[n]))
 
     def best(self) -> "Point | None":
-        """Return the threshold of the highest F1, rounded down to 0.001, and what it gives; None if nothing is right."""
+        """Return the point of the highest F1, its threshold rounded down to 0.001; None if no detection is right."""
         if not len(self.true) or not self.true[-1]:
             return None
         return self.at(np.floor(self.thresholds[self.f1.argmax()] * 1000 + 1e-9) / 1000)
@@ -47,7 +47,7 @@ class ThresholdCurve:
 
 @dataclass(frozen=True)
 class Point:
-    """A score threshold and what it gives."""
+    """A score threshold and its precision, recall and F1."""
 
     threshold: float
     precision: float
@@ -56,7 +56,7 @@ class Point:
 
 
 def threshold_curve(scores: np.ndarray, right: np.ndarray, num_objects: int) -> ThresholdCurve:
-    """Return the curve of detections with ``scores`` (N,), of which those in ``right`` (N,) bool found an object."""
+    """Return the curve of detections with ``scores`` (N,); those in ``right`` (N,) bool are paired with an object."""
     order = np.argsort(-scores, kind="stable")
     scores, true = scores[order], np.cumsum(right[order])
     last = np.flatnonzero(np.append(scores[1:] != scores[:-1], True)) if len(scores) else np.empty(0, int)
@@ -64,27 +64,27 @@ def threshold_curve(scores: np.ndarray, right: np.ndarray, num_objects: int) -> 
 
 
 def class_curve(matching: Matching, label: int | None = None) -> ThresholdCurve:
-    """Return the curve of one class, or with None of all together: every object counts alike."""
+    """Return the curve of one class, or with None of all classes together: every object counts alike."""
     chosen = matching.counted if label is None else matching.counted & (matching.det_classes == label)
     objects = ~matching.crowds if label is None else ~matching.crowds & (matching.obj_classes == label)
-    return threshold_curve(matching.scores[chosen], matching.found[chosen] >= 0, int(objects.sum()))
+    return threshold_curve(matching.scores[chosen], matching.matches[chosen] >= 0, int(objects.sum()))
 
 
-def precision_recall(judged: COCOeval, iou: float | None) -> np.ndarray:
+def precision_recall(coco_eval: COCOeval, iou: float | None) -> np.ndarray:
     """Return pycocotools' precision (101, C) at recall 0, 0.01 ... 1, for the IoU threshold ``iou`` or the mean of all.
 
     The mean of a column is the AP of its class. Classes without objects are NaN.
     """
-    precision = judged.eval["precision"][:, :, :, 0, MAX_DETECTIONS.index(100)]
-    level = None if iou is None else int(np.argmin(np.abs(judged.params.iouThrs - iou)))
+    precision = coco_eval.eval["precision"][:, :, :, 0, MAX_DETECTIONS.index(100)]
+    level = None if iou is None else int(np.argmin(np.abs(coco_eval.params.iouThrs - iou)))
     chosen = precision.mean(axis=0) if level is None else precision[level]
     return np.where(chosen < 0, np.nan, chosen)
 
 
-def ap_by_limit(judged: COCOeval) -> dict[int, tuple[float, float]]:
-    """Return AP and the AR for every limit of 100 and more detections an image and class in ``judged``."""
-    precision, recall = judged.eval["precision"], judged.eval["recall"]
-    limits: Sequence[int] = judged.params.maxDets
+def ap_by_limit(coco_eval: COCOeval) -> dict[int, tuple[float, float]]:
+    """Return AP and AR for every limit of 100 and more detections an image and class in ``coco_eval``."""
+    precision, recall = coco_eval.eval["precision"], coco_eval.eval["recall"]
+    limits: Sequence[int] = coco_eval.params.maxDets
     return {
         limit: (mean_ap(precision[:, :, :, 0, m]), mean_ap(recall[:, :, 0, m]))
         for m, limit in enumerate(limits)

@@ -1,6 +1,7 @@
-"""The worst mistakes as images: the place around each, with what should have been found and what was."""
+"""The worst errors as images: the surroundings of each, with objects and detections drawn in."""
 
 from collections import Counter
+from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -10,90 +11,126 @@ import numpy as np
 
 from detector.imaging.draw import Color, fit_longer_side
 from detector.imaging.read import BadImageError, decode_image, exif_orientation, read_file, turn
-from detector.report.matching import KINDS, MISSES, Matching, Mistakes, box_ious
+from detector.report.analysis import Analysis
+from detector.report.errors import FALSE_POSITIVES, MISSES, Errors
+from detector.report.matching import Matching, box_ious
 
-TRUTH, WRONG, OTHER = (60, 200, 90), (235, 60, 50), (70, 150, 245)  # RGB
+OBJECT, ERROR, OTHER = (60, 200, 90), (235, 60, 50), (70, 150, 245)  # RGB
 MAX_PER_IMAGE = 2  # or one bad image would fill the page
+NUM_EXAMPLES = 12
+SIDE = 320  # pixels of the longer side of an example
 
 
-def worst_false_positives(matching: Matching, found: Mistakes, number: int) -> list[int]:
-    """Return wrong detections of every kind in turn, of each those with the highest scores."""
-    wrong = np.flatnonzero(found.kinds != "")
+@dataclass(frozen=True)
+class Example:
+    """One error: its description, and its drawn surroundings (H, W, 3) uint8 RGB if the image can be read."""
+
+    caption: str
+    image: np.ndarray | None
+
+
+def false_positive_examples(main: Analysis, folder: Path | None) -> list[Example]:
+    """Return wrong detections of each type in turn, those with the highest scores first; images are read from ``folder``."""
+    rows = worst_false_positives(main.matching, main.errors, NUM_EXAMPLES)
+    boxes, images = main.matching.det_boxes, main.matching.det_images
+    return [_example(main, folder, _describe_false_positive(main, row), boxes[row], int(images[row])) for row in rows]
+
+
+def miss_examples(main: Analysis, folder: Path | None) -> list[Example]:
+    """Return missed objects of each type in turn, the largest of their class first; images are read from ``folder``."""
+    rows = worst_misses(main.matching, main.errors, NUM_EXAMPLES)
+    boxes, images = main.matching.obj_boxes, main.matching.obj_images
+    return [_example(main, folder, _describe_miss(main, row), boxes[row], int(images[row])) for row in rows]
+
+
+def worst_false_positives(matching: Matching, errors: Errors, number: int) -> list[int]:
+    """Return ``number`` detections at most: the error types take turns, each with its highest scores first."""
+    wrong = np.flatnonzero(errors.false_positives != "")
     order = wrong[np.argsort(-matching.scores[wrong], kind="stable")]
-    return _in_turns(order, found.kinds, matching.det_images, number)
+    return _take_turns(order, errors.false_positives, matching.det_images, number)
 
 
-def worst_misses(matching: Matching, found: Mistakes, number: int) -> list[int]:
-    """Return missed objects of every kind in turn, of each those that are largest in their class: these stand out.
+def worst_misses(matching: Matching, errors: Errors, number: int) -> list[int]:
+    """Return ``number`` objects at most: the error types take turns, each with those first that are largest in their class.
 
-    Largest is by rank in the class, so that classes of small objects are among them.
+    Largest by rank in the class, so that classes of small objects are among them.
     """
-    missed = np.flatnonzero(found.misses != "")
+    missed = np.flatnonzero(errors.misses != "")
     ranks = np.zeros(len(matching.areas))
     for label in np.unique(matching.obj_classes):
-        own = np.flatnonzero((matching.obj_classes == label) & ~matching.crowds)
-        ranks[own[np.argsort(matching.areas[own], kind="stable")]] = (np.arange(len(own)) + 1) / max(len(own), 1)
+        rows = np.flatnonzero((matching.obj_classes == label) & ~matching.crowds)
+        ranks[rows[np.argsort(matching.areas[rows], kind="stable")]] = (np.arange(len(rows)) + 1) / max(len(rows), 1)
     order = missed[np.lexsort((-matching.areas[missed], -ranks[missed]))]
-    return _in_turns(order, found.misses, matching.obj_images, number)
+    return _take_turns(order, errors.misses, matching.obj_images, number)
 
 
-def _in_turns(order: np.ndarray, kinds: np.ndarray, images: np.ndarray, number: int) -> list[int]:
-    """Return ``number`` rows: the kinds take turns, each in the given order, at most MAX_PER_IMAGE of an image.
+def _take_turns(order: np.ndarray, types: np.ndarray, images: np.ndarray, number: int) -> list[int]:
+    """Return ``number`` rows: the types take turns, each in the given order, at most MAX_PER_IMAGE rows of an image.
 
-    The first of a kind is there whatever its image, so that none is left out.
+    The first row of each type is there in any case, so that no type is left out.
     """
-    by_kind = [order[kinds[order] == kind].tolist() for kind in dict.fromkeys(kinds[order])]
+    by_type = [order[types[order] == type_].tolist() for type_ in dict.fromkeys(types[order])]
     chosen: list[int] = []
-    seen: Counter[int] = Counter()
-    for turn_number, rows in enumerate(zip_longest(*by_kind)):
+    per_image: Counter[int] = Counter()
+    for turn_number, rows in enumerate(zip_longest(*by_type)):
         for row in rows:
-            if row is not None and (turn_number == 0 or seen[images[row]] < MAX_PER_IMAGE):
-                seen[images[row]] += 1
+            if row is not None and (turn_number == 0 or per_image[images[row]] < MAX_PER_IMAGE):
+                per_image[images[row]] += 1
                 chosen.append(row)
     return chosen[:number]
 
 
-def describe_false_positive(matching: Matching, found: Mistakes, row: int, names: list[str]) -> str:
-    """Say what was claimed, and what is there."""
-    text = f"{names[matching.det_classes[row]]} {matching.scores[row]:.2f}: {KINDS[found.kinds[row]]}"
-    if (near := found.nearest[row]) >= 0:
-        text += f" ({names[matching.obj_classes[near]]}, IoU {found.overlaps[row]:.2f})"
+def _describe_false_positive(main: Analysis, row: int) -> str:
+    """Return class, score and error type of a detection, and the object that it overlaps most."""
+    matching, errors, names = main.matching, main.errors, main.class_names
+    text = f"{names[matching.det_classes[row]]} {matching.scores[row]:.2f}: {FALSE_POSITIVES[errors.false_positives[row]]}"
+    if (nearest := errors.nearest[row]) >= 0:
+        text += f" ({names[matching.obj_classes[nearest]]}, IoU {errors.overlaps[row]:.2f})"
     return text
 
 
-def describe_miss(matching: Matching, found: Mistakes, row: int, names: list[str]) -> str:
-    """Say what was missed, and which detection of its class, shown or not, came closest."""
+def _describe_miss(main: Analysis, row: int) -> str:
+    """Return class, size and error type of an object, and the detection of its class, shown or not, that is closest."""
+    matching = main.matching
     width, height = matching.obj_boxes[row, 2:] - matching.obj_boxes[row, :2]
-    text = f"{names[matching.obj_classes[row]]}, {width:.0f} x {height:.0f} px: {MISSES[found.misses[row]]}"
-    own = np.flatnonzero(
-        (matching.det_images == matching.obj_images[row]) & (matching.det_classes == matching.obj_classes[row])
-    )
-    overlaps = box_ious(matching.det_boxes[own], matching.obj_boxes[row : row + 1])[:, 0]
-    if len(own) and overlaps.max() >= 0.1:
+    miss = MISSES[main.errors.misses[row]]
+    text = f"{main.class_names[matching.obj_classes[row]]}, {width:.0f} x {height:.0f} px: {miss}"
+    same_image = matching.det_images == matching.obj_images[row]
+    rows = np.flatnonzero(same_image & (matching.det_classes == matching.obj_classes[row]))
+    overlaps = box_ious(matching.det_boxes[rows], matching.obj_boxes[row : row + 1])[:, 0]
+    if len(rows) and overlaps.max() >= 0.1:
         best = int(overlaps.argmax())
-        text += f" (closest: score {matching.scores[own[best]]:.2f}, IoU {overlaps[best]:.2f})"
+        text += f" (closest: score {matching.scores[rows[best]]:.2f}, IoU {overlaps[best]:.2f})"
     return text
 
 
-def draw_place(image: np.ndarray, matching: Matching, found: Mistakes, box: np.ndarray, image_id: int) -> np.ndarray:
-    """Return the surroundings of ``box``: all objects green, detections that are shown blue, what this is about red.
+def _example(main: Analysis, folder: Path | None, description: str, box: np.ndarray, image_id: int) -> Example:
+    entry = main.coco.imgs[image_id]
+    caption = f"{description}. {entry.get('file_name', 'image ' + str(image_id))}"
+    upright = bool(main.coco.dataset.get("info", {}).get("upright"))
+    pixels = None if folder is None else read_image(folder, entry, upright)
+    return Example(caption, None if pixels is None else draw_error(pixels, main.matching, main.errors, box, image_id))
+
+
+def draw_error(image: np.ndarray, matching: Matching, errors: Errors, box: np.ndarray, image_id: int) -> np.ndarray:
+    """Return the surroundings of ``box``: all objects green, shown detections blue, ``box`` itself red.
 
     ``image`` (H, W, 3) uint8 RGB has the pixels that boxes are in.
     """
     x1, y1, x2, y2 = _window(box, image.shape[1], image.shape[0])
     objects = matching.obj_boxes[(matching.obj_images == image_id) & ~matching.crowds]
-    others = matching.det_boxes[(matching.det_images == image_id) & found.shown]
-    groups = [(others, OTHER, 1), (objects, TRUTH, 2), (box[None], WRONG, 3)]
-    boxes = np.concatenate([boxes for boxes, _, _ in groups]) - np.array([x1, y1, x1, y1])
-    drawn, boxes = fit_longer_side(image[y1:y2, x1:x2], boxes, 320)
-    for (of_group, color, width), part in zip(groups, np.split(boxes, np.cumsum([len(g) for g, _, _ in groups])[:-1])):
-        assert len(part) == len(of_group)
-        _outline(drawn, part, color, width)
+    others = matching.det_boxes[(matching.det_images == image_id) & errors.shown]
+    boxes = np.concatenate((others, objects, box[None])) - np.array([x1, y1, x1, y1])
+    drawn, boxes = fit_longer_side(image[y1:y2, x1:x2], boxes, SIDE)
+    others, objects, itself = np.split(boxes, (len(others), len(others) + len(objects)))
+    _outline(drawn, others, OTHER, 1)
+    _outline(drawn, objects, OBJECT, 2)
+    _outline(drawn, itself, ERROR, 3)
     return drawn
 
 
 def _window(box: np.ndarray, width: int, height: int) -> tuple[int, int, int, int]:
-    """Return a square in the image (as far as it goes), thrice as long as the box, and a fifth of the image at least."""
+    """Return a square around the box, within the image if it fits: three times the box, at least a fifth of the image."""
     side = max(3 * float((box[2:] - box[:2]).max()), 0.2 * max(width, height), 48.0)
     edges = []
     for center, limit in zip(((box[0] + box[2]) / 2, (box[1] + box[3]) / 2), (width, height)):
@@ -110,9 +147,9 @@ def _outline(image: np.ndarray, boxes: np.ndarray, color: Color, width: int) -> 
 
 
 def read_image(folder: Path, image: dict[str, Any], upright: bool) -> np.ndarray | None:
-    """Return the image of an ``images`` entry, (H, W, 3) uint8 RGB in the pixels of its boxes; None if it is not there.
+    """Return the image of an ``images`` entry, (H, W, 3) uint8 RGB in the pixels of its boxes; None without such an image.
 
-    A rotation in the EXIF data is applied if the run's boxes were ``upright``, or if only then the size is that on file.
+    The EXIF rotation is applied if the run's boxes were ``upright``, or if the image has the size of the entry only then.
     """
     try:
         content = read_file(folder / str(image.get("file_name", "")))
@@ -122,5 +159,5 @@ def read_image(folder: Path, image: dict[str, Any], upright: bool) -> np.ndarray
     if stored is None:
         return None
     turned = turn(stored, exif_orientation(content))
-    ways = (turned,) if upright else (stored, turned)
-    return next((pixels for pixels in ways if None in size or pixels.shape[:2] == size), None)
+    candidates = (turned,) if upright else (stored, turned)
+    return next((pixels for pixels in candidates if None in size or pixels.shape[:2] == size), None)

@@ -1,4 +1,4 @@
-"""What a run left in its folder, read as far as it is there."""
+"""Read the folder of a run, complete or not."""
 
 import csv
 import math
@@ -32,7 +32,7 @@ Epochs = dict[int, dict[str, float]]  # epoch -> name -> value
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The files of a run. What it does not have is empty or None."""
+    """The files of a run, and the content of its logs. Missing ones are empty or None."""
 
     folder: Path
     split: str  # val or test
@@ -42,8 +42,8 @@ class RunFolder:
     config_text: str
     config_name: str  # of a resumed run the newest, config-2.yaml
     is_evaluation: bool  # by evaluate.py
-    evaluated: Path | None  # the checkpoint that it was given, if that is recorded
-    judged_with: dict[str, Any]  # the configuration behind the predictions: of the evaluation if recorded, or of the run
+    evaluated: Path | None  # the checkpoint of an evaluation, if it is recorded
+    evaluation_config: dict[str, Any]  # that the predictions were made with: of the evaluation if recorded, or of the run
     epochs: Epochs
     log: list[dict[str, str]]  # rows of train.log, an epoch each
     versions: dict[str, Any]
@@ -53,9 +53,9 @@ class RunFolder:
 
 
 def read_run(folder: Path, ground_truth: Path | None = None) -> RunFolder:
-    """Read what is in ``folder``, a run or one of its evaluations (``eval_val``), whose run is then the folder above.
+    """Read ``folder``, a run or one of its evaluations (``eval_val``), whose run is then the folder above.
 
-    ``ground_truth`` replaces what the run recorded. Raises ValueError if the folder is not that of a run.
+    ``ground_truth`` replaces the recorded file. Raises ValueError if the folder is not that of a run.
     """
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder; give the folder of a run, as runs/dyn_n")
@@ -64,31 +64,25 @@ def read_run(folder: Path, ground_truth: Path | None = None) -> RunFolder:
     has = {split: (folder / predictions_file(split)).is_file() for split in ("val", "test")}
     split = "test" if has["test"] and not has["val"] else "val"
     config, text, name = _config(run)
-    evaluated, judged_with = _evaluation(folder, split)
-    judged_with = judged_with or config
-    predictions = _predictions(folder, split, judged_with)
-    epochs = _epochs(run)
+    evaluated, evaluation_config = _evaluation(folder, split)
+    evaluation_config = evaluation_config or config
+    predictions, epochs = _predictions(folder, split, evaluation_config), _epochs(run)
     if not predictions and not epochs:
         raise ValueError(
             f"{folder}: has neither {predictions_file('val')} nor {METRICS} with an epoch in it; give the folder of a run"
         )
-    checkpoints = [run / BEST_CHECKPOINT, run / LAST_CHECKPOINT]
-    if evaluated is not None:
-        path = evaluated.resolve()
-        moved = [run / path.name] if path.parent.name == run.name else []  # the run may have been moved since
-        checkpoints = [path, *moved]
-    checkpoint = next((path for path in checkpoints if path.is_file()), None)
+    checkpoint = _checkpoint(run, evaluated)
     return RunFolder(
         folder=folder,
         split=split,
         predictions=predictions,
-        ground_truth=ground_truth or _ground_truth(folder, split, judged_with),
+        ground_truth=ground_truth or _ground_truth(folder, split, evaluation_config),
         config=config,
         config_text=text,
         config_name=name,
         is_evaluation=run != folder or evaluated is not None,
         evaluated=evaluated,
-        judged_with=judged_with,
+        evaluation_config=evaluation_config,
         epochs=epochs,
         log=_log(run),
         versions=_versions(run, text),
@@ -98,24 +92,34 @@ def read_run(folder: Path, ground_truth: Path | None = None) -> RunFolder:
     )
 
 
+def _checkpoint(run: Path, evaluated: Path | None) -> Path | None:
+    """Return the evaluated checkpoint, or the best or the last one of a run; None if it does not exist."""
+    candidates = [run / BEST_CHECKPOINT, run / LAST_CHECKPOINT]
+    if evaluated is not None:
+        path = evaluated.resolve()
+        moved = [run / path.name] if path.parent.name == run.name else []  # with the run, after the evaluation
+        candidates = [path, *moved]
+    return next((path for path in candidates if path.is_file()), None)
+
+
 def _trained_size(checkpoint: Path | None) -> tuple[int, int] | None:
     try:
         return None if checkpoint is None else read_weights(checkpoint).info.image_size
-    except ValueError:  # half a file, of a run that was killed, say
+    except ValueError:  # an incomplete file of a run that was killed
         return None
 
 
 def _config(run: Path) -> tuple[dict[str, Any], str, str]:
     if not (written := numbered_files(run, CONFIG)):
         return {}, "", CONFIG
-    return _known(_settings(written[-1])), written[-1].read_text(encoding="utf-8"), written[-1].name
+    return _sections(_settings(written[-1])), written[-1].read_text(encoding="utf-8"), written[-1].name
 
 
 def _evaluation(folder: Path, split: str) -> tuple[Path | None, dict[str, Any]]:
     """Return the checkpoint and the configuration that evaluate.py has recorded, if it has."""
     path = folder / evaluation_file(split)
     content = _settings(path) if path.is_file() else {}
-    return Path(content["eval"]) if isinstance(content.get("eval"), str) else None, _known(content)
+    return Path(content["eval"]) if isinstance(content.get("eval"), str) else None, _sections(content)
 
 
 def _settings(path: Path) -> dict[str, Any]:
@@ -123,8 +127,8 @@ def _settings(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _known(content: dict[str, Any]) -> dict[str, Any]:
-    """Return the sections: a null in place of one, or something else of the reader's making, is as good as none."""
+def _sections(content: dict[str, Any]) -> dict[str, Any]:
+    """Return the sections without those that are no mapping."""
     return {key: value for key, value in content.items() if isinstance(value, dict)}
 
 
@@ -137,26 +141,27 @@ def _predictions(folder: Path, split: str, config: dict[str, Any]) -> dict[str, 
 
 
 def _ground_truth(folder: Path, split: str, config: dict[str, Any]) -> Path | None:
-    """Return what the run recorded, or, for runs of before it did, the file that its configuration names."""
+    """Return the recorded file, or for older runs, which recorded none, the file that the configuration names."""
     recorded = folder / ground_truth_file(split)
     if recorded.is_file():
         return recorded
-    data = config.get("data") or {}
-    named = data.get(f"{split}_annotations")
-    return Path(str(data.get("root") or ""), named) if isinstance(named, str) else None
+    return _data_path(config, f"{split}_annotations")
 
 
 def image_folder(run: RunFolder, info: dict[str, Any]) -> Path | None:
-    """Return where the evaluated images were when the run was made, by ``info`` of its ground truth or else its config."""
+    """Return the folder of the evaluated images, as ``info`` of the ground truth or else the configuration names it."""
     if isinstance(info.get("pictures"), str):
         return Path(info["pictures"])
-    data = run.judged_with.get("data") or {}
-    named = data.get(f"{run.split}_images")
-    return Path(str(data.get("root") or ""), named) if isinstance(named, str) else None
+    return _data_path(run.evaluation_config, f"{run.split}_images")
+
+
+def _data_path(config: dict[str, Any], name: str) -> Path | None:
+    data = config.get("data") or {}
+    return Path(str(data.get("root") or ""), data[name]) if isinstance(data.get(name), str) else None
 
 
 def _epochs(run: Path) -> Epochs:
-    """Return the metrics by epoch. Resumed runs write files of their own; where epochs repeat, the later one counts."""
+    """Return the metrics by epoch. Every start of a run writes its own file; where epochs repeat, the later file counts."""
     epochs: Epochs = {}
     for path in metrics_files(run):
         with path.open(encoding="utf-8", newline="") as file:
@@ -169,7 +174,7 @@ def _epochs(run: Path) -> Epochs:
 
 
 def _number(value: Any) -> float | None:
-    """Return a number, not NaN, or None for anything else."""
+    """Return ``value`` as a number, None if it is none or NaN."""
     try:
         number = float(value)
     except (TypeError, ValueError):
@@ -204,6 +209,6 @@ def _versions(run: Path, config_text: str) -> dict[str, Any]:
 
 
 def series(epochs: Epochs, name: str) -> tuple[list[int], list[float]]:
-    """Return the epochs that have a value called ``name``, and these values."""
-    found = [(epoch, values[name]) for epoch, values in epochs.items() if name in values]
-    return [epoch for epoch, _ in found], [value for _, value in found]
+    """Return the epochs that have the metric ``name``, and its values."""
+    points = {epoch: values[name] for epoch, values in epochs.items() if name in values}
+    return list(points), list(points.values())

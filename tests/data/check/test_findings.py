@@ -4,14 +4,12 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
 
 from data.__main__ import main
@@ -20,24 +18,6 @@ from data.check.findings import check_annotations
 from data.coco import read_coco
 
 Edit = Callable[[str, Callable[[dict[str, Any]], Any]], Path]
-
-
-@pytest.fixture
-def config(tiny_arguments: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Command line of the tiny set, in a configuration file with sections that do not concern the data."""
-    monkeypatch.chdir(tmp_path)
-    content = {"trainer": {"max_epochs": 2}, "model": {"variant": "dyn_n"}, "data": tiny_arguments, "seed_everything": 3}
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(content))
-    return ["--config", "tiny.yaml"]
-
-
-@pytest.fixture
-def check(config: list[str], capsys: pytest.CaptureFixture) -> Callable[..., tuple[int, str]]:
-    def run(*extra: str) -> tuple[int, str]:
-        status = main(["check", *config, *extra])
-        return status, capsys.readouterr().out
-
-    return run
 
 
 def test_a_sound_set_has_no_errors(check: Callable) -> None:
@@ -143,50 +123,6 @@ def objects(root: Path) -> list[tuple[tuple[int, int], float, float]]:
 def test_kinds_of_images(tmp_path: Path, mode: str, suffix: str, kind: str) -> None:
     Image.new(mode, (5, 4)).save(tmp_path / f"a.{suffix}")
     assert image_kind((tmp_path / f"a.{suffix}").read_bytes()) == kind
-
-
-class Tags(HTMLParser):
-    """Counts elements, and notes what would be loaded from elsewhere."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.counts: dict[str, int] = {}
-        self.outside: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.counts[tag] = self.counts.get(tag, 0) + 1
-        self.outside += [v or "" for k, v in attrs if k in ("src", "href") and not (v or "").startswith("data:")]
-
-
-def test_the_page_is_self_contained_and_shows_plots_and_images(check: Callable, edit_json: Edit) -> None:
-    def rename(content: dict[str, Any]) -> None:
-        content["categories"][0]["name"] = "<b>red & hot</b>"
-
-    for split in ("train", "val"):
-        edit_json(split, rename)
-    edit_json("train", faulty_boxes)
-    _, report = check("--out", "report")
-    assert "look at report/check.html" in report
-    assert Path("report/check.txt").read_text().strip() in report
-    tags = Tags()
-    page = Path("report/check.html").read_text()
-    tags.feed(page)
-    assert tags.counts["svg"] == 5
-    assert tags.counts["img"] >= 8 + 5 + 3
-    assert tags.outside == []
-    assert "<b>red" not in page
-    assert "&lt;b&gt;red &amp; hot" in page
-
-
-def test_a_set_without_objects_or_splits_has_a_page_too(check: Callable, edit_json: Edit) -> None:
-    for split in ("train", "val"):
-        edit_json(split, lambda content: content.update(annotations=[]))
-    assert check("--quick")[0] == 0
-    for split in ("train", "val"):
-        edit_json(split, lambda content: content.update(images=[]))
-    status, report = check()
-    assert status == 1
-    assert "lists no images" in report
 
 
 def test_show_writes_sheets_of_every_split(config: list[str], capsys: pytest.CaptureFixture) -> None:

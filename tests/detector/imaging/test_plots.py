@@ -117,18 +117,13 @@ def test_values_that_are_not_finite_leave_gaps_and_single_values_are_dots() -> N
     inline_svg(bar_plot("none", "None", [], {"": []}, {"": []}))
 
 
-def test_files_have_light_colors_and_the_title(tmp_path: Path) -> None:
-    plot = curves()
-    before = inline_svg(plot)
-    save_plot(plot, tmp_path / "figures")
-    assert inline_svg(plot) == before
+def test_files_have_light_colors(tmp_path: Path) -> None:
+    save_plot(curves(), tmp_path / "figures")
     root = ElementTree.parse(tmp_path / "figures" / "curves.svg").getroot()
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
     content = (tmp_path / "figures" / "curves.svg").read_text()
     assert INK in content
     assert "var(" not in content
-    assert ">Curves &amp; &lt;more&gt;</text>" in content
-    assert ">Curves &amp; &lt;more&gt;</text>" not in before
     image = cv2.imread(str(tmp_path / "figures" / "curves.png"))
     assert image.shape[0] > 400
     assert image[0, 0].tolist() == [255, 255, 255]

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from detector.evaluation.coco_files import load_ground_truth, write_ground_truth, write_predictions
-from tests.detector.report.scenes import random_case
+from tests.detector.report.cases import random_case
 
 CONFIG = """# lightning.pytorch==2.6.6
 trainer: {max_epochs: 4}

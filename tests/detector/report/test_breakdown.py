@@ -1,32 +1,32 @@
 """Counts by size and shape, by hand."""
 
 from detector.report.breakdown import Bin, by_ratio, by_size
-from detector.report.matching import mistakes
-from tests.detector.report.scenes import judged, rows, truth
+from detector.report.errors import find_errors
+from tests.detector.report.cases import evaluated, rows, truth
 
 
 def test_counts_by_hand() -> None:
     objects = (
-        (1, 1, [0, 0, 10, 10]),  # 10 px, found
+        (1, 1, [0, 0, 10, 10]),  # 10 px, detected
         (1, 1, [20, 0, 12, 12]),  # 12 px, missed
-        (1, 5, [0, 40, 60, 15]),  # 30 px, 4:1, found
+        (1, 5, [0, 40, 60, 15]),  # 30 px, 4:1, detected
         (2, 1, [0, 0, 32, 32]),  # 32 px: the upper of two bins
         (2, 1, [50, 50, 50, 50], 1),  # crowds are not counted
     )
-    found = (
+    detections = (
         (1, 1, [0, 0, 10, 10], 0.9),
         (1, 5, [0, 40, 60, 15], 0.8),
         (2, 5, [60, 5, 9, 9], 0.7),
         (1, 1, [0, 0, 9, 9], 0.1),
     )
-    _, _, matching = judged(truth(*objects), rows(*found))
-    out = mistakes(matching, 0.5)
-    assert by_size(matching, out) == [
-        Bin("8 to 16 px", objects=2, found=1, shown=2, right=1),
-        Bin("16 to 32 px", objects=1, found=1, shown=1, right=1),
-        Bin("32 to 64 px", objects=1, found=0, shown=0, right=0),
+    _, _, matching = evaluated(truth(*objects), rows(*detections))
+    errors = find_errors(matching, 0.5)
+    assert by_size(matching, errors) == [
+        Bin("8 to 16 px", objects=2, detected=1, shown=2, right=1),
+        Bin("16 to 32 px", objects=1, detected=1, shown=1, right=1),
+        Bin("32 to 64 px", objects=1, detected=0, shown=0, right=0),
     ]
-    assert by_ratio(matching, out) == [
-        Bin("2:3 to 3:2", objects=3, found=1, shown=2, right=1),
-        Bin("over 3:1", objects=1, found=1, shown=1, right=1),
+    assert by_ratio(matching, errors) == [
+        Bin("2:3 to 3:2", objects=3, detected=1, shown=2, right=1),
+        Bin("over 3:1", objects=1, detected=1, shown=1, right=1),
     ]

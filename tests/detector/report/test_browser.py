@@ -73,7 +73,7 @@ def test_the_page_in_a_dark_browser(wordy_run: Path, tmp_path: Path, width: int)
     assert found == {
         "wide": 0,
         "broken": 0,
-        "pictures": 24,
+        "images": 24,
         "silent": 0,
         "cut": [],
         "scrolling": 0,

@@ -1,4 +1,4 @@
-"""Which mistakes are shown, and how their images are read."""
+"""The choice of the worst errors, and how their images are read."""
 
 from pathlib import Path
 
@@ -7,52 +7,52 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from detector.report.errors import find_errors
 from detector.report.images import read_image, worst_false_positives, worst_misses
-from detector.report.matching import mistakes
-from tests.detector.report.scenes import judged, rows, truth
+from tests.detector.report.cases import evaluated, rows, truth
 
-# In each of ten images a cat that is found three times, and a box on nothing; in the fifth a dog that is taken for a cat.
+# In each of ten images a cat that is detected three times, and a box on nothing; in the fifth a dog detected as a cat.
 IMAGES = tuple(range(1, 11))
 CATS = [(image, 1, [0, 0, 20, 20]) for image in IMAGES]
 DUPLICATES = [(image, 1, [0, 0, 20, 20], 0.99 - 0.01 * image) for image in IMAGES for _ in range(3)]
 NOTHING = [(image, 1, [70, 70, 20, 20], 0.6 + 0.01 * image) for image in IMAGES]
 
 
-def test_the_kinds_take_turns() -> None:
-    objects, found = [*CATS, (5, 5, [40, 0, 20, 20])], [*DUPLICATES, *NOTHING, (5, 1, [40, 0, 20, 20], 0.55)]
-    _, _, matching = judged(truth(*objects, images=IMAGES), rows(*found))
-    out = mistakes(matching, 0.5)
-    chosen = worst_false_positives(matching, out, 12)
-    kinds = [out.kinds[row] for row in chosen]
-    assert kinds[:5] == ["duplicate", "background", "class", "duplicate", "background"]  # the only "class" is there
-    assert (kinds.count("duplicate"), kinds.count("background")) == (6, 5)
-    for kind in ("duplicate", "background"):
-        scores = [matching.scores[row] for row in chosen if out.kinds[row] == kind]
+def test_the_error_types_take_turns() -> None:
+    objects, detections = [*CATS, (5, 5, [40, 0, 20, 20])], [*DUPLICATES, *NOTHING, (5, 1, [40, 0, 20, 20], 0.55)]
+    _, _, matching = evaluated(truth(*objects, images=IMAGES), rows(*detections))
+    errors = find_errors(matching, 0.5)
+    chosen = worst_false_positives(matching, errors, 12)
+    types = [errors.false_positives[row] for row in chosen]
+    assert types[:5] == ["duplicate", "background", "classification", "duplicate", "background"]  # the only third type
+    assert (types.count("duplicate"), types.count("background")) == (6, 5)
+    for type_ in ("duplicate", "background"):
+        scores = [matching.scores[row] for row in chosen if errors.false_positives[row] == type_]
         assert scores == sorted(scores, reverse=True)
     assert np.unique(matching.det_images[chosen], return_counts=True)[1].max() == 2  # of an image
-    assert worst_false_positives(matching, out, 3) == chosen[:3]
+    assert worst_false_positives(matching, errors, 3) == chosen[:3]
 
 
-def test_no_kind_is_left_out_for_its_image() -> None:
-    found = [(1, 1, [0, 0, 20, 20], 0.9), (1, 1, [0, 0, 20, 20], 0.8), (1, 1, [0, 9, 20, 20], 0.7), NOTHING[0]]
-    _, _, matching = judged(truth(CATS[0]), rows(*found))
-    out = mistakes(matching, 0.5)
-    chosen = worst_false_positives(matching, out, 12)
-    assert [out.kinds[row] for row in chosen] == ["duplicate", "loose", "background"]  # three of one image
+def test_no_error_type_is_left_out_for_its_image() -> None:
+    detections = [(1, 1, [0, 0, 20, 20], 0.9), (1, 1, [0, 0, 20, 20], 0.8), (1, 1, [0, 9, 20, 20], 0.7), NOTHING[0]]
+    _, _, matching = evaluated(truth(CATS[0]), rows(*detections))
+    errors = find_errors(matching, 0.5)
+    chosen = worst_false_positives(matching, errors, 12)
+    assert [errors.false_positives[row] for row in chosen] == [
+        "duplicate",
+        "localization",
+        "background",
+    ]  # all of one image
 
 
 def test_misses_take_turns() -> None:
     objects = [(image, 1, [0, 0, 20 + image, 20]) for image in IMAGES]
-    found = [(2, 1, [0, 0, 22, 20], 0.3)]  # below the threshold
-    _, _, matching = judged(truth(*objects, images=IMAGES), rows(*found))
-    out = mistakes(matching, 0.5)
-    assert [int(matching.obj_images[row]) for row in worst_misses(matching, out, 4)] == [
-        10,
-        2,
-        9,
-        8,
-    ]  # 2: the only low score
-    assert worst_misses(matching, mistakes(matching, 0.3), 12) == [9, 8, 7, 6, 5, 4, 3, 2, 0]
+    detections = [(2, 1, [0, 0, 22, 20], 0.3)]  # below the threshold
+    _, _, matching = evaluated(truth(*objects, images=IMAGES), rows(*detections))
+    errors = find_errors(matching, 0.5)
+    images = [int(matching.obj_images[row]) for row in worst_misses(matching, errors, 4)]
+    assert images == [10, 2, 9, 8]  # 2: the only low score
+    assert worst_misses(matching, find_errors(matching, 0.3), 12) == [9, 8, 7, 6, 5, 4, 3, 2, 0]
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
@@ -73,7 +73,7 @@ def test_images_are_read_as_they_were_annotated(tmp_path: Path, suffix: str) -> 
     assert shape(10, 10, upright=False) is None
 
 
-def test_what_is_no_image_is_none(tmp_path: Path) -> None:
+def test_files_that_are_no_images_give_none(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("no image")
     for entry in ({"file_name": "lost.png"}, {"file_name": "text.png"}, {}):
         assert read_image(tmp_path, entry, upright=False) is None

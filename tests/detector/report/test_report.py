@@ -13,9 +13,17 @@ from detector.__main__ import main
 from detector.evaluation.coco_eval import METRICS, evaluate
 from detector.evaluation.coco_files import load_ground_truth, read_predictions
 from detector.report.run_folder import read_run
+from tests.detector.report.cases import rows, truth
 from tests.detector.report.runs import METRICS as METRICS_FILE
 from tests.detector.report.runs import make_run, write_run
-from tests.detector.report.scenes import rows, truth
+
+
+@pytest.fixture(autouse=True)
+def saved_plots(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Path]]:
+    """Names and folders of the plots that would be written: writing takes most of the time."""
+    saved: list[tuple[str, Path]] = []
+    monkeypatch.setattr("detector.commands.report.save_plot", lambda plot, folder: saved.append((plot.name, folder)))
+    return saved
 
 
 @pytest.fixture
@@ -40,12 +48,26 @@ def test_a_whole_run(run: Path, capsys: pytest.CaptureFixture) -> None:
         assert re.search(rf">{name}</th><td>[^<]*</td><td>{shown[0]}</td><td>{shown[1]}</td>", page), name
     for name, value in result.per_class.items():
         assert re.search(rf">{name}</th><td>\d+</td><td>{value:.3f}</td>", page)
-    for part in ("classes", "curves", "confusions", "pictures", "sizes", "limits", "training", "routing", "speed", "config"):
+    for part in ("classes", "curves", "confusions", "images", "sizes", "limits", "training", "routing", "speed", "config"):
         assert f'id="{part}"' in page, part
     assert page.count("data:image/jpeg;base64") == 24
-    assert "of 4 epochs planned" in page
+    assert "of 4 planned epochs" in page
     assert ">packages torch</th><td>2.14.0</td>" in page
     assert all('aria-label="' in svg for svg in re.findall(r"<svg[^>]*>", page))
+
+
+def test_the_plots_of_the_page_are_files_too(run: Path, saved_plots: list[tuple[str, Path]]) -> None:
+    page = report(run)
+    names = [name for name, _ in saved_plots]
+    assert len(names) == page.count("<svg") == len(set(names))
+    assert {"confusion_matrix", "precision_recall", "score_thresholds", "ap", "learning_rate", "wrong_detections"} <= set(
+        names
+    )
+    assert {folder for _, folder in saved_plots} == {run / "figures"}
+
+
+def test_two_reports_are_equal(run: Path) -> None:
+    assert report(run) == report(run)
 
 
 def test_a_threshold_of_ones_own(run: Path) -> None:
@@ -67,7 +89,7 @@ def test_a_complete_run_is_not_called_cut_short(run: Path) -> None:
 def test_a_resumed_run_shows_its_newest_configuration(run: Path) -> None:
     (run / "config-2.yaml").write_text((run / "config.yaml").read_text().replace("max_epochs: 4", "max_epochs: 7"))
     page = report(run)
-    assert "of 7 epochs planned" in page
+    assert "of 7 planned epochs" in page
     assert "<summary>config-2.yaml</summary>" in page
 
 
@@ -177,7 +199,7 @@ def test_an_evaluation_says_of_what_it_is(run: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("objects", "found", "said"),
+    ("objects", "detections", "sentence"),
     [
         ((), ((1, 1, [0, 0, 5, 5], 0.5),), "have no objects"),
         (((1, 1, [0, 0, 5, 5]),), (), "No detection is right"),
@@ -185,16 +207,16 @@ def test_an_evaluation_says_of_what_it_is(run: Path) -> None:
         (((1, 1, [0, 0, 50, 50], 1),), ((1, 1, [0, 0, 5, 5], 0.5),), "have no objects"),
     ],
 )
-def test_nothing_to_find_or_nothing_found(tmp_path: Path, objects: tuple, found: tuple, said: str) -> None:
-    page = report(write_run(tmp_path / "run", truth(*objects), rows(*found), None))
-    assert said in page
+def test_no_objects_or_no_right_detection(tmp_path: Path, objects: tuple, detections: tuple, sentence: str) -> None:
+    page = report(write_run(tmp_path / "run", truth(*objects), rows(*detections), None))
+    assert sentence in page
     assert 'id="confusions"' in page
 
 
 def test_one_class(tmp_path: Path) -> None:
     content = truth((1, 1, [0, 0, 20, 20]), categories={1: "cell"})
     page = report(write_run(tmp_path / "run", content, rows((1, 1, [0, 0, 20, 20], 0.75)), None))
-    assert "Show detections with scores from 0.750 on: 100% of what is shown is right" in page
+    assert "Show detections with scores from 0.750 on: 100% of them are right" in page
     assert "weakest class" not in page
 
 

@@ -1,0 +1,83 @@
+"""All numbers of the page about the predictions of one branch, computed once."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from detector.evaluation.coco_eval import MAX_DETECTIONS, CocoResult, category_names, coco_result, run_coco_eval
+from detector.evaluation.coco_files import load_ground_truth, read_predictions
+from detector.report.curves import Point, ThresholdCurve, class_curve
+from detector.report.errors import Errors, find_errors
+from detector.report.matching import Matching, read_matching
+
+MORE_DETECTIONS = (300, 1000)  # for each image and class, for dense images
+FALLBACK_THRESHOLD = 0.25  # where no detection is right, so that no threshold is best
+GIVE_ANNOTATIONS = "give the annotation file that the run was evaluated with as --ground_truth"
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """Results of one branch; C classes in the order of their category ids."""
+
+    branch: str
+    coco: COCO
+    class_names: list[str]  # C
+    coco_eval: COCOeval
+    result: CocoResult
+    matching: Matching
+    curve: ThresholdCurve  # all classes together
+    best: Point | None  # its highest F1
+    class_best: list[Point | None]  # C
+    errors: Errors  # at the threshold of ``best``, or at the one that was asked for
+
+    @property
+    def threshold(self) -> float:
+        """The score from which detections are shown."""
+        return self.errors.threshold
+
+
+def analyze(branch: str, predictions: Path, ground_truth: Path, threshold: float | None = None) -> Analysis:
+    """Evaluate a predictions file; errors are taken at ``threshold``, by default that of the best F1.
+
+    Images of the annotation file ``ground_truth`` without predictions count as images without detections. Raises
+    ValueError for predictions of other images or classes.
+    """
+    coco, detections = _read(predictions, ground_truth)
+    started = time.perf_counter()
+    coco_eval = run_coco_eval(coco, detections, sorted(coco.imgs), (*MAX_DETECTIONS, *MORE_DETECTIONS))
+    result = coco_result(coco, coco_eval, len(detections), time.perf_counter() - started)
+    matching = read_matching(coco, coco_eval, detections)
+    curve = class_curve(matching)
+    best = curve.best()
+    if threshold is None:
+        threshold = FALLBACK_THRESHOLD if best is None else best.threshold
+    return Analysis(
+        branch=branch,
+        coco=coco,
+        class_names=category_names(coco, coco_eval.params.catIds),
+        coco_eval=coco_eval,
+        result=result,
+        matching=matching,
+        curve=curve,
+        best=best,
+        class_best=[class_curve(matching, k).best() for k in range(matching.num_classes)],
+        errors=find_errors(matching, threshold),
+    )
+
+
+def _read(predictions: Path, ground_truth: Path) -> tuple[COCO, np.ndarray]:
+    """Return ground truth and detections (N, 7), which belong together."""
+    coco = load_ground_truth(ground_truth)
+    detections = read_predictions(predictions)
+    if unknown := sorted({int(i) for i in detections[:, 0]} - coco.imgs.keys()):
+        raise ValueError(
+            f"{predictions}: {len(unknown)} of its images, e.g. ids {unknown[:3]}, {'is' if len(unknown) == 1 else 'are'} "
+            f"not in {ground_truth}; {GIVE_ANNOTATIONS}"
+        )
+    if len(detections) and not {int(i) for i in detections[:, 6]} & coco.cats.keys():
+        raise ValueError(f"{predictions} and {ground_truth} have no category id in common; {GIVE_ANNOTATIONS}")
+    return coco, detections

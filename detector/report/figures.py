@@ -1,0 +1,125 @@
+"""The plots of the page."""
+
+import itertools
+from collections import Counter
+
+import numpy as np
+
+from detector.imaging.plots import COLORS, INK, MUTED, Line, Plot, bar_plot, legible, line_plot, matrix
+from detector.network.head import BRANCHES
+from detector.report.analysis import Analysis
+from detector.report.curves import class_curve, precision_recall
+from detector.report.errors import FALSE_POSITIVES, MISSES, confusion_matrix
+from detector.report.run_folder import Epochs, series
+from detector.text import plural
+
+RECALL = np.linspace(0, 1, 101)
+MOST_CURVES = 7  # of single classes in a plot: those with the lowest AP50
+MOST_POINTS = 400  # of a curve: a plot has no more pixels, and a file of a million scores would be large
+TERMS = ("box", "cls", "l1")
+
+
+def error_plots(main: Analysis) -> list[Plot]:
+    """Return bars of the types of wrong detections, and of missed objects."""
+    types = Counter(type_ for type_ in main.errors.false_positives if type_)
+    wrong = f"{plural(types.total(), 'wrong detection')} of {int(main.errors.shown.sum())}"
+    misses = Counter(type_ for type_ in main.errors.misses if type_)
+    missed = f"{plural(misses.total(), 'missed object')} of {main.matching.num_objects}"
+    return [
+        _error_bars("wrong_detections", wrong, types, FALSE_POSITIVES, COLORS[1]),
+        _error_bars("missed_objects", missed, misses, MISSES, COLORS[3]),
+    ]
+
+
+def _error_bars(name: str, title: str, counts: Counter[str], meanings: dict[str, str], color: str) -> Plot:
+    types = [type_ for type_ in meanings if counts[type_]]
+    texts = [f"{counts[type_]} ({counts[type_] / counts.total():.0%})" for type_ in types]
+    return bar_plot(name, title, types, {"": [counts[type_] for type_ in types]}, {"": texts}, [color])
+
+
+def curve_plots(main: Analysis) -> list[Plot]:
+    """Return precision over recall, and precision, recall and F1 over the score threshold; none without objects."""
+    ap50 = precision_recall(main.coco_eval, 0.5).mean(axis=0)
+    known = [k for k, value in enumerate(ap50) if not np.isnan(value)]
+    if not known:
+        return []
+    weakest = sorted(sorted(known, key=ap50.__getitem__)[:MOST_CURVES]) if len(known) > 1 else []
+    plots = [_precision_recall(main, known, weakest), _thresholds(main)]
+    return [*plots, _f1_of_classes(main, weakest)] if weakest else plots
+
+
+def _precision_recall(main: Analysis, known: list[int], weakest: list[int]) -> Plot:
+    at_half, names = precision_recall(main.coco_eval, 0.5), legible(main.class_names)
+    lines = [Line(names[k], RECALL, at_half[:, k], _class_color(n), 1.2) for n, k in enumerate(weakest)]
+    for iou, label, color in ((None, "0.50:0.95", MUTED), (0.75, "0.75", COLORS[0]), (0.5, "0.50", INK)):
+        mean = precision_recall(main.coco_eval, iou)[:, known].mean(axis=1)
+        lines.append(Line(f"mean, IoU {label}", RECALL, mean, color, 2.4, dashed=color != INK))
+    return line_plot(
+        "precision_recall", "Precision over recall", lines, "recall", "precision", (0, 1), (0, 1.02), size=(420, 260)
+    )
+
+
+def _class_color(number: int) -> str:
+    return COLORS[(number + 1) % len(COLORS)]
+
+
+def _thresholds(main: Analysis) -> Plot:
+    curve, title = main.curve, "All classes, by score threshold"
+    lines = [
+        _thinned("precision", curve.thresholds, curve.precision, COLORS[0]),
+        _thinned("recall", curve.thresholds, curve.recall, COLORS[1]),
+        _thinned("F1", curve.thresholds, curve.f1, INK, 2.4),
+    ]
+    mark = None if main.best is None else (main.best.threshold, f"{main.best.threshold:.3f}")
+    return line_plot("score_thresholds", title, lines, "score", "", (0, 1), (0, 1.02), mark, (360, 260))
+
+
+def _f1_of_classes(main: Analysis, classes: list[int]) -> Plot:
+    names, lines, title = legible(main.class_names), [], "F1 of classes, by score threshold"
+    for n, k in enumerate(classes):
+        curve = class_curve(main.matching, k)
+        lines.append(_thinned(names[k], curve.thresholds, curve.f1, _class_color(n)))
+    return line_plot("f1_of_classes", title, lines, "score", "", (0, 1), (0, 1.02), size=(360, 260))
+
+
+def _thinned(name: str, x: np.ndarray, y: np.ndarray, color: str, width: float = 1.8) -> Line:
+    points = np.unique(np.linspace(0, max(len(x) - 1, 0), min(MOST_POINTS, len(x))).round().astype(int))
+    return Line(name, x[points], y[points], color, width)
+
+
+def confusion_plot(main: Analysis) -> Plot:
+    """Return the confusion matrix."""
+    counts, names = confusion_matrix(main.matching, main.errors), [*legible(main.class_names), "nothing"]
+    title = "Objects (rows), and the classes they were detected as (columns)"
+    return matrix("confusion_matrix", title, counts, names, "object", "detected as")
+
+
+def training_plots(epochs: Epochs) -> list[Plot]:
+    """Return AP, learning rate and losses over the epochs, as far as they were logged."""
+    ap = [
+        *_metric(epochs, "val/AP", "AP", INK),
+        *_metric(epochs, "val/AP50", "AP50", COLORS[0]),
+        *_metric(epochs, "val/AP75", "AP75", COLORS[1]),
+        *_metric(epochs, "val/one2many/AP", "AP one2many", COLORS[3], dashed=True),
+    ]
+    learning_rate, total = _metric(epochs, "train/lr", "", INK), _losses(epochs, "total")
+    contents = [
+        ("ap", "AP on the validation set", "AP", ap),
+        ("learning_rate", "learning rate of the first group", "learning rate", learning_rate),
+        ("total_loss", "total loss (the weights of the branches change with the epoch)", "loss", total),
+    ]
+    for branch, term in itertools.product(BRANCHES, TERMS):
+        contents.append((f"{branch}_{term}_loss", f"{branch} {term} loss", "loss", _losses(epochs, f"{branch}/{term}")))
+    limits = (min(epochs), max(max(epochs), min(epochs) + 1)) if epochs else None
+    size = (290, 160)
+    return [line_plot(name, title, lines, "epoch", y, limits, size=size) for name, title, y, lines in contents if lines]
+
+
+def _metric(epochs: Epochs, metric: str, name: str, color: str, dashed: bool = False) -> list[Line]:
+    x, y = series(epochs, metric)
+    return [Line(name, np.array(x), np.array(y), color, dashed=dashed)] if x else []
+
+
+def _losses(epochs: Epochs, name: str) -> list[Line]:
+    training = _metric(epochs, f"train/{name}", "training", COLORS[0])
+    return training + _metric(epochs, f"val/{name}", "validation", COLORS[1], dashed=True)

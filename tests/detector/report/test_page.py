@@ -1,0 +1,61 @@
+"""Templates: text is escaped, colors agree with the plots, and they are installed with the package."""
+
+import base64
+import re
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+from jinja2 import UndefinedError
+from PIL import Image
+
+from detector.imaging.plots import CSS_COLORS
+from detector.report.page import TEMPLATES, Table, read_png, render
+
+TEXT = "<b>\"red\" & 'hot'</b>"
+ESCAPED = "&lt;b&gt;&#34;red&#34; &amp; &#39;hot&#39;&lt;/b&gt;"
+
+
+@pytest.mark.parametrize(
+    ("call", "number"), [("html.table(content)", 3), ("html.image(pixels, text)", 2), ("html.keys({text: text})", 2)]
+)
+def test_macros_escape_all_text(tmp_path: Path, call: str, number: int) -> None:
+    (tmp_path / "test.html").write_text('{% import "macros.html" as html %}{{ ' + call + " }}")
+    content = {"content": Table([TEXT], [[TEXT, TEXT]]), "pixels": np.zeros((2, 3, 3), np.uint8), "text": TEXT}
+    page = render("test.html", tmp_path, **content)
+    assert page.count(ESCAPED) == number
+    assert "<b>" not in page
+
+
+def test_missing_content_is_an_error() -> None:
+    with pytest.raises(UndefinedError, match="heading"):
+        render("report.html")
+
+
+def test_colors_of_plots_are_those_of_the_page() -> None:
+    light, dark = (TEMPLATES / "style.css").read_text().split("@media (prefers-color-scheme: dark)")
+    for color, variable in CSS_COLORS.items():
+        assert f"{variable.removeprefix('var(').removesuffix(')')}: {color}" in light
+    variables = set(re.findall(r"(--\w+):", light))
+    assert set(re.findall(r"(--\w+):", dark)) == variables
+    for path in TEMPLATES.iterdir():
+        assert set(re.findall(r"var\((--\w+)\)", path.read_text())) <= variables, path
+
+
+def test_templates_are_installed_with_the_package() -> None:
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())
+    assert project["tool"]["setuptools"]["package-data"]["detector.report"] == ["templates/*"]
+    templates = files("detector.report") / "templates"
+    assert {path.name for path in templates.iterdir()} == {"macros.html", "page.html", "report.html", "style.css"}
+
+
+def test_images_with_many_dots_per_inch_are_shown_smaller(tmp_path: Path) -> None:
+    image = Image.new("RGB", (30, 10))
+    image.save(tmp_path / "plain.png")
+    image.save(tmp_path / "fine.png", dpi=(144, 144))
+    assert read_png(tmp_path / "plain.png").width == 30
+    fine = read_png(tmp_path / "fine.png")
+    assert fine.width == 15
+    assert base64.b64decode(fine.source.removeprefix("data:image/png;base64,")) == (tmp_path / "fine.png").read_bytes()

@@ -70,7 +70,7 @@ class NonFiniteGuard(L.Callback):
         if not skip:
             self._skipped_in_a_row = 0
             return
-        self._undo_step(pl_module)
+        self._discard_step(pl_module)
         if self._skipped_in_a_row >= self.max_skips:
             raise NonFiniteLoss(
                 f"{plural(self._skipped_in_a_row, 'step')} in a row had a loss or gradient that is not finite; in the last "
@@ -100,7 +100,7 @@ class NonFiniteGuard(L.Callback):
             warnings.warn(f"the gradient of {_first_bad(module)} is not finite; this step is skipped", stacklevel=2)
         return True
 
-    def _undo_step(self, module: L.LightningModule) -> None:
+    def _discard_step(self, module: L.LightningModule) -> None:
         self.skipped, self._skipped_in_a_row = self.skipped + 1, self._skipped_in_a_row + 1
         for p in module.parameters():
             p.grad = None  # optimizers leave out parameters without a gradient

@@ -83,9 +83,9 @@ def assign(
         one_per_object: keep only the anchor with the highest metric of each object.
 
     Returns:
-        Matches in which every (image, anchor) is there once at most, and with ``one_per_object`` every object too. An
-        anchor that several objects take goes to the object that it overlaps most. The weight of an object's best
-        anchor is the object's highest overlap; the weights of its other anchors are smaller, as their metrics are.
+        Matches. Every (image, anchor) appears at most once, and with ``one_per_object`` every object, too. An anchor that
+        several objects take goes to the object that it overlaps most. The weights of an object's anchors are
+        proportional to their metrics; the largest is the object's highest overlap.
     """
     pairs = _candidate_pairs(scores.float(), boxes.float(), points.float(), objects, min_side)
     num_images, num_objects, num_anchors = len(boxes), len(objects.boxes), len(points)

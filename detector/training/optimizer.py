@@ -94,10 +94,10 @@ def group_table(groups: list[dict[str, Any]]) -> str:
     width = max(16, *(len(group["name"]) + 1 for group in groups))
     lines = [f"{'parameter group':<{width}}{'tensors':>8}{'parameters':>12}{'lr':>10}{'decay':>10}  matrices"]
     for group in groups:
-        count = sum(p.numel() for p in group["params"])
+        num_parameters = sum(p.numel() for p in group["params"])
         matrices = str(sum(count for count, *_ in group["matrices"])) if group["muon"] else "-"
         rates = f"{group['base_lr']:>10.4g}{group['weight_decay']:>10.3g}"
-        lines.append(f"{group['name']:<{width}}{len(group['params']):>8}{count:>12,}{rates}  {matrices}")
+        lines.append(f"{group['name']:<{width}}{len(group['params']):>8}{num_parameters:>12,}{rates}  {matrices}")
     return "\n".join(lines)
 
 

@@ -1,8 +1,8 @@
-"""Does a checkpoint of the public reference compute here what it computes there?
+"""Compare a checkpoint of the public reference, run here, with the values measured on the reference.
 
 ``python -m benchmarks.reference_checkpoint --checkpoints ../shared/checkpoints --root ../shared/datasets/bccd`` converts
-``yolo26n-bccd.pt`` and prints raw outputs, AP of both branches and single detections on the validation set beside what was
-measured on the reference. Takes a minute or two.
+``yolo26n-bccd.pt`` and prints raw outputs, AP of both branches and single detections on the validation set beside the
+reference's. Takes a minute or two.
 """
 
 import argparse
@@ -40,41 +40,42 @@ def run(predictor: Predictor, images: list[dict[str, Any]], folder: Path) -> tup
     raw = []
     ids = np.arange(1, 1 + len(predictor.class_names))
     for image in images:
-        canvas, place = letterbox(read_rgb(folder / image["file_name"]), predictor.image_size, scale_up=False)
+        canvas, placement = letterbox(read_rgb(folder / image["file_name"]), predictor.image_size, scale_up=False)
         batch = torch.from_numpy(canvas).permute(2, 0, 1)[None].float() / 255
         outputs = predictor.model(batch)
         statistics = {}
         for branch in BRANCHES:
-            (found,) = decode(outputs, branch)
-            boxes = to_original(found["boxes"], place).numpy()
-            rows[branch].append(detection_rows(image["id"], boxes, found["scores"].numpy(), ids[found["labels"].numpy()]))
+            (detections,) = decode(outputs, branch)
+            boxes = to_original(detections["boxes"], placement).numpy()
+            scores, labels = detections["scores"].numpy(), detections["labels"].numpy()
+            rows[branch].append(detection_rows(image["id"], boxes, scores, ids[labels]))
             statistics[branch] = {kind: (v.mean().item(), v.abs().mean().item()) for kind, v in outputs[branch].items()}
         raw.append(statistics)
     return {branch: np.concatenate(parts) for branch, parts in rows.items()}, raw
 
 
 def compare_raw(raw: list[dict], golden: list[dict]) -> float:
-    """Return the largest difference of a mean or mean absolute raw output, relative to the latter."""
-    worst = 0.0
+    """Return the largest difference of a mean or mean absolute raw output, relative to the mean absolute output."""
+    largest = 0.0
     for ours, theirs in zip(raw, golden):
         for branch in BRANCHES:
-            for kind, (mean, size) in ours[branch].items():
+            for kind, (mean, abs_mean) in ours[branch].items():
                 expected = theirs[branch][kind]
-                difference = max(abs(mean - expected["mean"]), abs(size - expected["abs_mean"]))
-                worst = max(worst, difference / expected["abs_mean"])
-    return worst
+                difference = max(abs(mean - expected["mean"]), abs(abs_mean - expected["abs_mean"]))
+                largest = max(largest, difference / expected["abs_mean"])
+    return largest
 
 
 def compare_detections(rows: np.ndarray, theirs: list[dict[str, Any]]) -> dict[str, float]:
     """Match each detection of the reference with ours of the same image and class that overlaps it most."""
     scores, ious, pixels = [], [], []
-    for found in theirs:
-        same = rows[(rows[:, 0] == found["image_id"]) & (rows[:, 6] == found["category_id"])]
-        boxes, box = xywh_to_xyxy(same[:, 1:5]), xywh_to_xyxy(np.array([found["bbox"]]))
+    for detection in theirs:
+        same = rows[(rows[:, 0] == detection["image_id"]) & (rows[:, 6] == detection["category_id"])]
+        boxes, box = xywh_to_xyxy(same[:, 1:5]), xywh_to_xyxy(np.array([detection["bbox"]]))
         overlap = box_iou(torch.from_numpy(box), torch.from_numpy(boxes))[0].numpy()
         best = int(overlap.argmax())
         ious.append(float(overlap[best]))
-        scores.append(abs(float(same[best, 5]) - found["score"]))
+        scores.append(abs(float(same[best, 5]) - detection["score"]))
         pixels.append(float(np.abs(boxes[best] - box[0]).max()))
     return {
         "theirs": len(theirs),
@@ -85,8 +86,21 @@ def compare_detections(rows: np.ndarray, theirs: list[dict[str, Any]]) -> dict[s
     }
 
 
+def compare_metrics(truth: Any, rows: dict[str, np.ndarray], golden: dict[str, dict]) -> dict[str, tuple[float, float]]:
+    """Print and return each metric of each branch: our value and the reference's."""
+    print(f"{'':<24}{'ours':>10}{'reference':>12}{'difference':>12}")
+    result = {}
+    for branch in BRANCHES:
+        metrics = evaluate(truth, rows[branch]).metrics | {"detections": len(rows[branch])}
+        for name in SHOWN:
+            ours, theirs = metrics[name], golden[branch][name]
+            result[f"{branch} {name}"] = ours, theirs
+            print(f"{branch + ' ' + name:<24}{ours:>10.5g}{theirs:>12.5g}{ours - theirs:>12.2g}")
+    return result
+
+
 def main() -> None:
-    """Convert, run, compare, print and write."""
+    """Load, run, compare, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoints", type=Path, default=Path("../shared/checkpoints"))
     parser.add_argument("--root", type=Path, default=Path("../shared/datasets/bccd"))
@@ -96,20 +110,13 @@ def main() -> None:
     annotations = args.root / "annotations" / "instances_val.json"
     images = sorted(json.loads(annotations.read_text())["images"], key=lambda image: image["id"])
     rows, raw = run(predictor, images, args.root / "val")
-    truth = load_ground_truth(annotations)
     difference = compare_raw(raw, golden["raw_first_images"])
     result: dict[str, Any] = {"raw outputs, largest relative difference": difference}
     print(f"{predictor.source}\n{predictor.info.provenance}")
     print(f"raw outputs of two images: largest difference {difference:.1e} of the mean |value|")
-    print(f"{'':<24}{'ours':>10}{'reference':>12}{'difference':>12}")
-    for branch in BRANCHES:
-        metrics = evaluate(truth, rows[branch]).metrics | {"detections": len(rows[branch])}
-        for name in SHOWN:
-            values = metrics[name], golden[branch][name]
-            result[f"{branch} {name}"] = values
-            print(f"{branch + ' ' + name:<24}{values[0]:>10.5g}{values[1]:>12.5g}{values[0] - values[1]:>12.2g}")
-    found = json.loads((args.checkpoints / f"{NAME}-val-detections.json").read_text())
-    result["detections above 0.25"] = compare_detections(rows["one2one"], found)
+    result |= compare_metrics(load_ground_truth(annotations), rows, golden)
+    detections = json.loads((args.checkpoints / f"{NAME}-val-detections.json").read_text())
+    result["detections above 0.25"] = compare_detections(rows["one2one"], detections)
     for name, value in result["detections above 0.25"].items():
         print(f"NMS-free detections above 0.25: {name:<40}{value:.5g}")
     write("reference_checkpoint", result)

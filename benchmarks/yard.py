@@ -1,4 +1,7 @@
-"""One unit of a machine's speed, and how to time things in it: machines differ, ratios measured in one run do less."""
+"""The yard, a unit of a machine's speed, and timing helpers.
+
+Times in yards are ratios to a fixed computation on the same machine: they differ less between machines than seconds do.
+"""
 
 import time
 from collections.abc import Callable
@@ -8,7 +11,7 @@ from torchvision.models import resnet18
 
 
 def median(values: list[float]) -> float:
-    """Return the middle of ``values``."""
+    """Return the middle value; of an even number of ``values`` the upper one."""
     return sorted(values)[len(values) // 2]
 
 
@@ -30,7 +33,7 @@ def yard(repeats: int = 9) -> float:
 
 
 def milliseconds(function: Callable[[], object]) -> float:
-    """Return how long one call of ``function`` takes."""
+    """Return the milliseconds that one call of ``function`` takes."""
     start = time.perf_counter()
     function()
     return (time.perf_counter() - start) * 1e3

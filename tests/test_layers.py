@@ -1,6 +1,7 @@
 """Layers: every import of the detector points down, to a layer below."""
 
 import ast
+import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -42,3 +43,9 @@ def test_imports_point_down() -> None:
 def test_data_imports_only_the_batch_contract_and_drawing() -> None:
     for path in (ROOT / "data").rglob("*.py"):
         assert packages(imported_modules(path) - {"report.page"}) <= FOR_DATA, path
+
+
+def test_only_commands_parse_options() -> None:
+    for path in set((ROOT / "detector").rglob("*.py")) - set((ROOT / "detector" / "commands").glob("*.py")):
+        if path.name != "__main__.py":
+            assert not re.search(r"^\s*(import|from) .*(argparse|LightningCLI)", path.read_text(), re.M), path

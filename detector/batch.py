@@ -12,7 +12,7 @@ Boxes = TypeVar("Boxes", np.ndarray, Tensor)
 
 
 class Letterbox(NamedTuple):
-    """How an image was placed on the network input: resized to ``(height, width)``, then padded by ``top`` and ``left``.
+    """Placement of an image on the network input: resized to ``(height, width)``, then padded by ``top`` and ``left``.
 
     All values are whole pixels; ``original_height`` and ``original_width`` are the size of the image as stored.
     """
@@ -35,14 +35,14 @@ class Target(TypedDict):
 
 
 class Batch(TypedDict):
-    """One step's worth of images and their objects."""
+    """The images of one step, and their objects."""
 
     images: Tensor  # (B, 3, H, W) RGB: uint8 in 0..255, or floating point in 0..1; H, W multiples of the largest stride
-    targets: list[Target]  # B of them, in the order of the images
+    targets: list[Target]  # one for each image, in the same order
 
 
 def network_input(images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Return ``Batch`` images as the network takes them, in 0..1 and of ``dtype``; on whatever device they are."""
+    """Convert the images of a ``Batch`` for the network: to 0..1 and to ``dtype``, on the same device."""
     return images.to(dtype) / 255 if images.dtype == torch.uint8 else images.to(dtype)
 
 

@@ -89,13 +89,13 @@ def collapse(network: nn.Module, dataloader: Iterable[Batch]) -> tuple[nn.Module
     """
     network = deepcopy(network).eval()
     if not dynamic_layers(network):
-        raise ValueError("the network has no dynamic layer to collapse; was it built as one of dyn_*?")
+        raise ValueError("the network has no dynamic layer to collapse; build a variant dyn_*, or use make_dynamic")
     weight = next(network.parameters())
     with record_routing(network) as records:
         for batch in dataloader:
             network(network_input(batch["images"].to(weight.device), weight.dtype))
     if not any(records.values()):
-        raise ValueError("the dataloader gave no images; the routing weights are averaged over some")
+        raise ValueError("the dataloader has no images; collapse averages the routing weights over them")
     means = {name: torch.cat(parts).mean(dim=0) for name, parts in records.items() if parts}
     for name, mean in means.items():
         network.set_submodule(name, plain_convolution(network.get_submodule(name), mean))

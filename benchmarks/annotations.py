@@ -1,12 +1,12 @@
-"""How long a file of COCO's size takes to open, and whether the memory of workers stays flat over epochs.
+"""Measure how long a file of COCO's size takes to open, and the memory of workers over epochs.
 
-``python -m benchmarks.annotations`` (about 5 minutes) makes both sets up in a temporary folder (0.4 GB) and writes
-``benchmarks/results/annotations.json``:
+``python -m benchmarks.annotations`` (about 5 minutes) writes two random sets to a temporary folder (0.4 GB), and the results
+to ``benchmarks/results/annotations.json``:
 
-1. an annotation file like COCO's ``instances_train2017.json``, 118,287 images, 860,001 objects with polygons: seconds
-   until it is read and checked, beside Python's ``json.load`` and pycocotools' ``COCO(file)`` of the same file;
-2. 100,000 images (entries that share 64 small files), 4 workers, 3 epochs with mosaic: the workers' proportional memory
-   (PSS, Linux) through each epoch.
+1. An annotation file like COCO's ``instances_train2017.json``: 118,287 images, 860,001 objects with polygons. Measured are
+   the seconds to read and check it, and those of Python's ``json.load`` and of pycocotools' ``COCO(file)``.
+2. 100,000 images (entries that share 64 small files), 4 workers, 3 epochs with mosaic. Measured is the proportional memory
+   of the workers (PSS, Linux) through each epoch.
 """
 
 import argparse
@@ -29,32 +29,33 @@ from data.coco import read_coco
 
 IMAGES, OBJECTS, CLASSES = 118_287, 860_001, 80  # of COCO 2017's training set
 GOAL_SECONDS = 15.0
-READINGS = 8  # of the memory in an epoch
+READINGS = 8  # of the memory, in each epoch
 
 
 def make_coco_sized(folder: Path) -> Path:
-    """Write an annotation file as large as COCO's, and empty files for images; return its path."""
-    draw = np.random.default_rng(0)
-    ids = (draw.permutation(IMAGES) + 1).tolist()
-    (folder / "pictures").mkdir()
+    """Write an annotation file as large as COCO's, and empty image files; return its path."""
+    rng = np.random.default_rng(0)
+    ids = (rng.permutation(IMAGES) + 1).tolist()
+    (folder / "images").mkdir()
     for id_ in ids:
-        (folder / "pictures" / f"{id_:012d}.jpg").touch()
+        (folder / "images" / f"{id_:012d}.jpg").touch()
     images = [
         {"id": id_, "file_name": f"{id_:012d}.jpg", "height": 480, "width": 640, "license": 3, "date_captured": "2013-11-14"}
         for id_ in ids
     ]
-    owners, classes = draw.integers(0, IMAGES, OBJECTS), draw.integers(1, CLASSES + 1, OBJECTS)
-    corners, points = draw.random((OBJECTS, 4)), draw.integers(6, 30, OBJECTS)
+    image_indices, classes = rng.integers(0, IMAGES, OBJECTS), rng.integers(1, CLASSES + 1, OBJECTS)
+    corners, points = rng.random((OBJECTS, 4)), rng.integers(6, 30, OBJECTS)
     path = folder / "instances.json"
     with path.open("w") as file:
         file.write('{"info": {}, "licenses": [], "images": ' + json.dumps(images) + ', "annotations": [')
-        for n, (owner, label, corner, count) in enumerate(zip(owners.tolist(), classes.tolist(), corners, points.tolist())):
+        rows = zip(image_indices.tolist(), classes.tolist(), corners, points.tolist())
+        for n, (image_index, label, corner, count) in enumerate(rows):
             x, y, width, height = (corner * [500, 350, 130, 120]).round(2).tolist()
             entry = {
-                "segmentation": [(draw.random(2 * count) * 400).round(2).tolist()],
+                "segmentation": [(rng.random(2 * count) * 400).round(2).tolist()],
                 "area": round(width * height, 3),
                 "iscrowd": 0,
-                "image_id": ids[owner],
+                "image_id": ids[image_index],
                 "bbox": [x, y, width + 1, height + 1],
                 "category_id": label,
                 "id": n + 1,
@@ -65,10 +66,10 @@ def make_coco_sized(folder: Path) -> Path:
 
 
 def time_opening(path: Path) -> dict[str, float]:
-    """Return the seconds that reading and checking takes, and what others take who check nothing."""
+    """Return the seconds to read and check the file, and those of two readers without checks."""
     seconds = {}
     for name, read in (
-        ("read and checked here", lambda: read_coco(path, path.parent / "pictures")),
+        ("read and checked here", lambda: read_coco(path, path.parent / "images")),
         ("json.load", lambda: json.loads(path.read_bytes())),
         ("pycocotools", lambda: COCO(str(path))),
     ):
@@ -80,11 +81,11 @@ def time_opening(path: Path) -> dict[str, float]:
 
 
 def make_many_images(folder: Path, count: int, files: int = 64) -> Path:
-    """Write ``files`` small images and an annotation file that lists them ``count`` times, three objects each."""
-    draw = np.random.default_rng(0)
-    (folder / "pictures").mkdir()
+    """Write ``files`` small images, and an annotation file with ``count`` entries for them, three objects each."""
+    rng = np.random.default_rng(0)
+    (folder / "images").mkdir()
     for n in range(files):
-        cv2.imwrite(str(folder / "pictures" / f"{n}.png"), draw.integers(0, 256, (32, 32, 3), dtype=np.uint8))
+        cv2.imwrite(str(folder / "images" / f"{n}.png"), rng.integers(0, 256, (32, 32, 3), dtype=np.uint8))
     images = [{"id": n + 1, "file_name": f"{n % files}.png", "height": 32, "width": 32} for n in range(count)]
     annotations = [
         {
@@ -105,35 +106,37 @@ def make_many_images(folder: Path, count: int, files: int = 64) -> Path:
 
 
 def pss_mb(process: int) -> float:
-    """Return the proportional set size of a process: its own memory, and its share of what it shares."""
+    """Return the proportional set size of a process: its own memory, and its part of shared memory."""
     lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
 
 
 def watch_workers(path: Path, workers: int = 4, epochs: int = 3) -> list[list[float]]:
-    """Return the MB of all workers together, READINGS times in each epoch."""
-    files: dict[str, Any] = {"train_annotations": path.name, "train_images": "pictures"}
-    files |= {"val_annotations": path.name, "val_images": "pictures"}
+    """Return the memory of all workers together in MB, READINGS times in each epoch."""
+    files: dict[str, Any] = {"train_annotations": path.name, "train_images": "images"}
+    files |= {"val_annotations": path.name, "val_images": "images"}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that train and val are the same
+        warnings.simplefilter("ignore")  # train and val are the same images
         data = CocoDataModule(root=str(path.parent), **files, image_size=32, batch_size=64, num_workers=workers)
     loader = data.train_dataloader()
     readings = []
     for _ in range(epochs):
-        every, found = max(len(loader) // READINGS, 1), []
+        interval, epoch_readings = max(len(loader) // READINGS, 1), []
         batches = iter(loader)
         processes = [worker.pid for worker in batches.batches._workers]
         for number, _batch in enumerate(batches, start=1):
-            if number % every == 0 and len(found) < READINGS:
-                found.append(sum(pss_mb(process) for process in processes))
-        readings.append(found)
+            if number % interval == 0 and len(epoch_readings) < READINGS:
+                epoch_readings.append(sum(pss_mb(process) for process in processes))
+        readings.append(epoch_readings)
     return readings
 
 
 def main() -> None:
-    """Measure, print and write."""
+    """Measure, print and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=100_000, help="of the set whose loading is watched")
+    parser.add_argument(
+        "--images", "--pictures", type=int, default=100_000, help="number of images of the second set (%(default)s)"
+    )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path = make_coco_sized(Path(folder))
@@ -145,8 +148,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         readings = watch_workers(make_many_images(Path(folder), args.images))
     print(f"memory of 4 workers, PSS in MB, {READINGS} times in each epoch over {args.images:,} images:")
-    for epoch, found in enumerate(readings):
-        print(f"  epoch {epoch}: " + " ".join(f"{value:.0f}" for value in found))
+    for epoch, epoch_readings in enumerate(readings):
+        print(f"  epoch {epoch}: " + " ".join(f"{value:.0f}" for value in epoch_readings))
     write("annotations", {"opening_seconds": seconds, "file_mb": size, "worker_mb": readings})
 
 

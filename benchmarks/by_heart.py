@@ -59,7 +59,6 @@ def train(args: argparse.Namespace, folder: Path) -> CocoEvaluation:
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
-        use_distributed_sampler=False,
     )
     trainer.fit(module, datamodule=data)
     return evaluation

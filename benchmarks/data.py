@@ -1,8 +1,8 @@
-"""How fast training samples are made, beside stock albumentations, stage by stage and by number of workers.
+"""Measure the speed of training samples: beside stock albumentations, by stage, and by number of workers.
 
 ``python -m benchmarks.data --root datasets/coco128`` (about 3 minutes) writes ``benchmarks/results/data.json``. The first
-two tables are CPU time of one thread with decoded images in memory, in milliseconds and in yards (see
-benchmarks/yard.py); the last one is wall-clock time of whole loaders that read files.
+two tables are the CPU time of one thread with decoded images in memory, in milliseconds and in yards (see
+benchmarks/yard.py). The last table is the wall-clock speed of whole loaders that read files.
 """
 
 import argparse
@@ -22,29 +22,30 @@ import torch
 
 from benchmarks.yard import median, yard
 from data import Augmentation, CocoDataModule
-from data.cache import Fitted
 from data.images import read_image
-from data.mosaic import Source, map_objects, render
+from data.mosaic import MosaicTile, map_objects, render
+from data.reader import ScaledImage
 from data.sampler import SampleKey
+from data.transforms import shift_hsv
 
 RESULTS = Path(__file__).parent / "results" / "data.json"
-TARGET_MS, TARGET_YARDS, TARGET_RATIO = 6.0, 0.016, 6.0  # from the issue that set them
-REFERENCE_YARDS = 0.023  # the public reference with images in memory, measured elsewhere
+TARGET_MS, TARGET_YARDS, TARGET_RATIO = 6.0, 0.016, 6.0  # goals
+REFERENCE_YARDS = 0.023  # of the public reference with images in memory, measured on another machine
 
 
 def cpu_ms(function: Callable[[int], object], calls: int, rounds: int) -> float:
     """Return the CPU milliseconds of one call: the median over ``rounds`` of the mean over ``calls``."""
-    spent = []
+    milliseconds = []
     for _ in range(rounds):
         start = time.process_time()
         for number in range(calls):
             function(number)
-        spent.append((time.process_time() - start) / calls * 1e3)
-    return median(spent)
+        milliseconds.append((time.process_time() - start) / calls * 1e3)
+    return median(milliseconds)
 
 
 def stock_pipeline(size: int, augment: Augmentation) -> A.Compose:
-    """Return the same recipe from albumentations' own parts: a mosaic twice as large, warped, cropped, colored, flipped."""
+    """Build the same recipe from albumentations' own parts: a mosaic twice as large, warped, cropped, colored, flipped."""
     hue, saturation, value = augment.hsv
     parts = [
         A.Mosaic(grid_yx=(2, 2), target_size=(2 * size, 2 * size), cell_shape=(size, size), fill=114, p=1),
@@ -63,50 +64,49 @@ def stock_pipeline(size: int, augment: Augmentation) -> A.Compose:
 
 
 class Samples:
-    """Both pipelines on the same decoded images, none of which is read twice."""
+    """Both pipelines on the same decoded images. Each image is read once."""
 
     def __init__(self, data: CocoDataModule, size: int) -> None:
         self.size = size
         self.dataset = data.train_dataloader().dataset.dataset
         self.order = self.dataset.order.order(0).tolist()
         annotations = self.dataset.reader.annotations
-        held = [self.dataset.reader.fitted(n, (size, size)) for n in range(len(annotations))]
+        scaled = [self.dataset.reader.read_scaled(n, (size, size)) for n in range(len(annotations))]
         self.dataset.cache = None
-        self.dataset.reader.fitted = lambda n, _: held[n]
+        self.dataset.reader.read_scaled = lambda n, _: scaled[n]
         self.stock = stock_pipeline(size, data.augment)
         self.stock.set_random_seed(0)
-        self.items = [self._item(n, held[n]) for n in range(len(annotations))]
-        self.draw = np.random.default_rng(0)
+        self.items = [self._item(n, scaled[n]) for n in range(len(annotations))]
+        self.rng = np.random.default_rng(0)
 
-    def _item(self, n: int, fitted: Fitted) -> dict[str, Any]:
+    def _item(self, n: int, scaled: ScaledImage) -> dict[str, Any]:
         boxes, _ = self.dataset.reader.annotations.objects(n)
-        numbered = np.column_stack([boxes * np.array(fitted.scale * 2), np.arange(len(boxes))]).astype(np.float32)
-        return {"image": fitted.image, "bboxes": numbered}
+        objects = np.column_stack([boxes * np.array(scaled.scale * 2), np.arange(len(boxes))]).astype(np.float32)
+        return {"image": scaled.image, "bboxes": objects}
 
     def ours(self, number: int) -> None:
-        """Make a training sample."""
+        """Make a training sample with our pipeline."""
         self.dataset[SampleKey(self.order[number % len(self.order)], number // len(self.order), (self.size, self.size))]
 
     def albumentations(self, number: int) -> None:
-        """Make one with the stock pipeline, its partners drawn as ours are."""
-        partners = [self.items[n] for n in self.draw.integers(len(self.items), size=3)]
+        """Make a training sample with the stock pipeline; its partners are random like ours."""
+        partners = [self.items[n] for n in self.rng.integers(len(self.items), size=3)]
         self.stock(**self.items[self.order[number % len(self.order)]], mosaic_metadata=partners)
 
-    def layers(self, number: int) -> list[list[Source]]:
-        """Return the images and boxes of a mosaic."""
+    def tiles(self, number: int) -> list[MosaicTile]:
+        """Return the images and objects of a mosaic."""
         chosen = [number, *np.random.default_rng(number).integers(len(self.items), size=3).tolist()]
-        return [
-            [Source(self.items[n % len(self.items)]["image"], self.items[n % len(self.items)]["bboxes"]) for n in chosen]
-        ]
+        items = [self.items[n % len(self.items)] for n in chosen]
+        return [MosaicTile(item["image"], item["bboxes"]) for item in items]
 
 
 def against_stock(data: CocoDataModule, size: int, rounds: int) -> dict[str, float]:
-    """Measure both in turn, round by round, so that a machine that gets slower does so for both."""
+    """Measure both in turn, round by round, so that a machine that slows down does so for both."""
     samples = Samples(data, size)
     calls = len(samples.order)
     cpu_ms(samples.ours, calls, 1), cpu_ms(samples.albumentations, calls // 4, 1)
-    found = [(cpu_ms(samples.ours, calls, 1), cpu_ms(samples.albumentations, calls // 4, 1)) for _ in range(rounds)]
-    return {"ours": median([a for a, _ in found]), "stock albumentations": median([b for _, b in found])}
+    pairs = [(cpu_ms(samples.ours, calls, 1), cpu_ms(samples.albumentations, calls // 4, 1)) for _ in range(rounds)]
+    return {"ours": median([ours for ours, _ in pairs]), "stock albumentations": median([stock for _, stock in pairs])}
 
 
 def stages(data: CocoDataModule, size: int, rounds: int) -> dict[str, float]:
@@ -114,20 +114,20 @@ def stages(data: CocoDataModule, size: int, rounds: int) -> dict[str, float]:
     annotations = data.annotations["train"]
     samples = Samples(data, size)
     pipeline, calls = samples.dataset.pipeline, len(samples.order)
-    layouts = [
-        (layer, pipeline.shape.draw_layout([s.image.shape[:2] for s in layer], np.random.default_rng(n)))
-        for n in range(calls)
-        for layer in samples.layers(n)
-    ]
-    images = [render([s.image for s in layer], layout) for layer, layout in layouts]
-    gains = np.array(data.augment.hsv)
+    mosaics = [samples.tiles(n) for n in range(calls)]
+    shapes = [[tile.image.shape[:2] for tile in tiles] for tiles in mosaics]
+    layouts = [pipeline.mosaic_affine.draw_layout(shapes[n], np.random.default_rng(n)) for n in range(calls)]
+    images = [[tile.image for tile in tiles] for tiles in mosaics]
+    objects = [[tile.objects for tile in tiles] for tiles in mosaics]
+    rendered = [render(images[n], layouts[n]) for n in range(calls)]
+    shifts = 0.5 * np.array(data.augment.hsv)
     return {
         "decode": cpu_ms(
             lambda n: read_image(annotations.image_path(n), tuple(annotations.sizes[n].tolist())), calls, rounds
         ),
-        "mosaic, affine, flip": cpu_ms(lambda n: render([s.image for s in layouts[n][0]], layouts[n][1]), calls, rounds),
-        "boxes": cpu_ms(lambda n: map_objects([s.boxes for s in layouts[n][0]], layouts[n][1]), calls, rounds),
-        "colors": cpu_ms(lambda n: pipeline.colors.apply(images[n], 0.5 * gains), calls, rounds),
+        "mosaic, affine, flip": cpu_ms(lambda n: render(images[n], layouts[n]), calls, rounds),
+        "boxes": cpu_ms(lambda n: map_objects(objects[n], layouts[n]), calls, rounds),
+        "colors": cpu_ms(lambda n: shift_hsv(rendered[n], shifts), calls, rounds),
         "whole sample": cpu_ms(samples.ours, calls, rounds),
     }
 
@@ -138,21 +138,39 @@ def loader_speed(arguments: dict[str, Any], workers: int, cache: str, num_images
     loader = data.train_dataloader()
     batches = iter(loader)
     next(batches)
-    seen, start = 0, time.perf_counter()
-    while seen < num_images:
+    count, start = 0, time.perf_counter()
+    while count < num_images:
         for batch in islice(batches, num_images):
-            seen += len(batch["targets"])
+            count += len(batch["targets"])
         batches = iter(loader)
-    return seen / (time.perf_counter() - start)
+    return count / (time.perf_counter() - start)
+
+
+def print_times(times: dict[str, float], yard_ms: float) -> None:
+    """Print a line for each time, in milliseconds, yards and images per second."""
+    for name, time_ms in times.items():
+        print(f"  {name:<22}{time_ms:>8.2f} ms{time_ms / yard_ms:>9.4f} yards{1e3 / time_ms:>8.0f} images/s")
+
+
+def measure_loaders(arguments: dict[str, Any], worker_counts: list[int]) -> dict[int, dict[str, float]]:
+    """Measure and print the images per second of whole loaders, by number of workers and ``data.cache``."""
+    caches = ("none", "recent", "ram")
+    print("whole loaders, images per second, by number of workers and data.cache:")
+    print(f"  {'workers':>8}" + "".join(f"{cache:>10}" for cache in caches))
+    speeds = {}
+    for workers in worker_counts:
+        speeds[workers] = {cache: loader_speed(arguments, workers, cache, 384) for cache in caches}
+        print(f"  {workers:>8}" + "".join(f"{speed:>10.1f}" for speed in speeds[workers].values()), flush=True)
+    return speeds
 
 
 def main() -> None:
-    """Measure, print and write."""
+    """Measure, print and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--root", default="datasets/coco128", help="a folder that is laid out as COCO 2017 is")
+    parser.add_argument("--root", default="datasets/coco128", help="a folder with the layout of COCO 2017 (%(default)s)")
     parser.add_argument("--size", type=int, default=640)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--workers", type=int, nargs="*", default=[0, 1, 2], help="none: leave the loaders out")
+    parser.add_argument("--workers", type=int, nargs="*", default=[0, 1, 2], help="without a number: no loaders")
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -161,28 +179,19 @@ def main() -> None:
     arguments = {"root": args.root, "image_size": args.size}
     data = CocoDataModule(**arguments, num_workers=0)
     before = yard()
-    both, parts = against_stock(data, args.size, args.rounds), stages(data, args.size, args.rounds)
+    samples, parts = against_stock(data, args.size, args.rounds), stages(data, args.size, args.rounds)
     after = yard()
-    unit = (before + after) / 2
     print(f"1 yard = {before:.0f} ms before, {after:.0f} ms after; OpenCV {cv2.__version__}, albumentations {A.__version__}")
     print(f"CPU time of a training sample at {args.size} px, decoded images in memory:")
-    for name, spent in both.items():
-        print(f"  {name:<22}{spent:>8.2f} ms{spent / unit:>9.4f} yards{1e3 / spent:>8.0f} images/s")
-    ratio = both["stock albumentations"] / both["ours"]
+    print_times(samples, (before + after) / 2)
+    ratio = samples["stock albumentations"] / samples["ours"]
     targets = f"{TARGET_MS:g} ms, {TARGET_YARDS} yards, {TARGET_RATIO:g} x"
     print(f"  {ratio:.1f} x faster; targets: {targets}; reference {REFERENCE_YARDS} yards")
     print("by stage:")
-    for name, spent in parts.items():
-        print(f"  {name:<22}{spent:>8.2f} ms{spent / unit:>9.4f} yards{1e3 / spent:>8.0f} images/s")
-    speeds = {}
-    if args.workers:
-        print("whole loaders, images per second, by number of workers and data.cache:")
-        print(f"  {'workers':>8}" + "".join(f"{cache:>10}" for cache in ("none", "recent", "ram")))
-    for workers in args.workers:
-        speeds[workers] = {c: loader_speed(arguments, workers, c, 384) for c in ("none", "recent", "ram")}
-        print(f"  {workers:>8}" + "".join(f"{speed:>10.1f}" for speed in speeds[workers].values()), flush=True)
+    print_times(parts, (before + after) / 2)
+    speeds = measure_loaders(arguments, args.workers) if args.workers else {}
     RESULTS.parent.mkdir(exist_ok=True)
-    content = {"yard_before": before, "yard_after": after, "sample_ms": both, "stages_ms": parts, "loaders": speeds}
+    content = {"yard_before": before, "yard_after": after, "sample_ms": samples, "stages_ms": parts, "loaders": speeds}
     RESULTS.write_text(json.dumps(content, indent=1) + "\n")
 
 

@@ -1,8 +1,8 @@
-"""COCO-format data in, batches out. Used from a clone; ``detector`` never imports it."""
+"""Loads data sets in COCO format or with YOLO labels as batches. Used from a clone; ``detector`` never imports it."""
 
 import os
 
-# Albumentations asks the network for a newer version of itself when it is imported, unless told not to.
+# On import, albumentations asks a server for a newer version of itself unless this is set.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 from data.annotations import Annotations

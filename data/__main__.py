@@ -1,6 +1,6 @@
-"""``python -m data check|show --config ...``: what is wrong with the data of a configuration, and what training sees.
+"""``python -m data check|show --config ...``: check the data of a configuration, or show what training sees.
 
-Takes the same configuration files as train.py, of which it reads ``data`` and ``seed_everything``, and the same options
+It takes the same configuration files as train.py, of which it reads ``data`` and ``seed_everything``, and the same options
 ``--data....``.
 """
 
@@ -13,46 +13,52 @@ from pathlib import Path
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from data.annotations import check_same_classes
 from data.check.files import check_files
 from data.check.findings import Finding, Splits, check_annotations
 from data.check.report import html_report, text_report
 from data.check.sheets import write_sheets
-from data.datamodule import CocoDataModule, read_split, read_splits
-from data.shapes.draw import SHAPES
+from data.datamodule import CocoDataModule
+from data.join import check_same_classes
+from data.shapes.write import SHAPES
+from data.splits import Files, read_split, read_splits
 from detector.batch import as_size
 from detector.files import read_yaml
 
 BASE_CONFIG = Path(__file__).parents[1] / "configs" / "base.yaml"
 OUT = Path("runs/data")
-SMALLEST_MULTIPLE = 32  # that every detector needs of an input side; those with a P6 level 64
+SMALLEST_MULTIPLE = 32  # for input sides of any detector; detectors with a P6 level need 64
 
 
 def parse(args: list[str]) -> tuple[argparse.Namespace, ArgumentParser, Namespace]:
-    """Return our own options, and parser and arguments of CocoDataModule."""
-    own = argparse.ArgumentParser(prog="python -m data", description=__doc__, allow_abbrev=False)
-    own.add_argument("command", choices=("check", "show"))
-    own.add_argument("--config", action="append", default=[], help="a configuration file; may be given several times")
-    own.add_argument("--out", type=Path, default=OUT, help="folder for the report or the sheets (%(default)s)")
-    own.add_argument("--quick", action="store_true", help="check: the annotations only, without decoding images")
-    own.add_argument("--pictures", type=int, default=16, help="show: how many of each split (%(default)s)")
-    options, rest = own.parse_known_args(args)
+    """Return the options of this command, and the parser and arguments of CocoDataModule."""
+    options, data_args = _command_parser().parse_known_args(args)
+    if options.images < 1:
+        raise ValueError(f"--images is {options.images}; expected 1 or more")
+    if options.out.exists() and not options.out.is_dir():
+        raise ValueError(f"--out {options.out} is a file; give a folder")
     parser = ArgumentParser(prog="python -m data", exit_on_error=False)
     parser.add_argument("--config", action="config")
     parser.add_argument("--seed_everything", type=int, default=0)
     parser.add_class_arguments(CocoDataModule, "data")
     sections = [_section(Path(path)) for path in (BASE_CONFIG, *options.config)]
-    config = parser.parse_args([word for section in sections for word in ("--config", section)] + rest)
+    config = parser.parse_args([word for section in sections for word in ("--config", section)] + data_args)
     config.data.seed = config.seed_everything
-    if options.pictures < 1:
-        raise ValueError(f"--pictures is {options.pictures}; expected 1 or more")
-    if options.out.exists() and not options.out.is_dir():
-        raise ValueError(f"--out {options.out} is a file; give a folder")
     return options, parser, config
 
 
+def _command_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m data", description=__doc__, allow_abbrev=False)
+    parser.add_argument("command", choices=("check", "show"))
+    parser.add_argument("--config", action="append", default=[], help="a configuration file; may be given several times")
+    parser.add_argument("--out", type=Path, default=OUT, help="folder for the report or the sheets (%(default)s)")
+    parser.add_argument("--quick", action="store_true", help="check: the annotations only, without decoding images")
+    parser.add_argument("--images", type=int, default=16, help="show: number of images of each split (%(default)s)")
+    parser.add_argument("--pictures", dest="images", type=int, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    return parser
+
+
 def _section(path: Path) -> str:
-    """Return what concerns the data in a configuration file, as YAML."""
+    """Return the part of a configuration file that is about the data, as YAML."""
     if not path.is_file():
         raise ValueError(f"--config {path} is not a file (looked from {Path.cwd()})")
     content = read_yaml(path, "give a configuration file as --config")
@@ -61,9 +67,9 @@ def _section(path: Path) -> str:
 
 
 def show(options: argparse.Namespace, parser: ArgumentParser, config: Namespace) -> int:
-    """Write the sheets and say where they are."""
-    build = getattr(parser, "instantiate", None) or parser.instantiate_classes  # its name until jsonargparse 4.49
-    for path in write_sheets(build(config).data, options.out, options.pictures):
+    """Write the sheets and print their paths."""
+    instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes  # its name until jsonargparse 4.49
+    for path in write_sheets(instantiate(config).data, options.out, options.images):
         print(f"look at {path}")
     return 0
 
@@ -71,11 +77,10 @@ def show(options: argparse.Namespace, parser: ArgumentParser, config: Namespace)
 def check(options: argparse.Namespace, config: Namespace) -> int:
     """Print the report and write it as a page; return 1 if there are errors, else 0."""
     size = as_size(config.data.image_size, "data.image_size")
-    splits, findings = read_what_is_there(config.data)
+    splits, findings = read_valid_splits(config.data)
     if any(side % SMALLEST_MULTIPLE for side in size):
-        findings.append(
-            Finding("error", "all", f"data.image_size is {size}; training needs multiples of {SMALLEST_MULTIPLE}")
-        )
+        text = f"data.image_size is {size}; training needs multiples of {SMALLEST_MULTIPLE}"
+        findings.append(Finding("error", "all", text))
     findings += check_annotations(splits, size)
     if not options.quick:
         findings += check_files(splits)
@@ -87,32 +92,31 @@ def check(options: argparse.Namespace, config: Namespace) -> int:
     return int(any(finding.level == "error" for finding in findings))
 
 
-def read_what_is_there(data: Namespace) -> tuple[Splits, list[Finding]]:
-    """Read each split by itself, so that all their errors are found at once."""
-    names = ("train", "val", "test")
-    files = {split: (data[f"{split}_annotations"], data[f"{split}_images"]) for split in names}
-    splits: Splits = {}
-    findings = []
+def read_valid_splits(data: Namespace) -> tuple[Splits, list[Finding]]:
+    """Read each split by itself; return those without faults, and an error for each of the others."""
+    files: Files = {split: (data[f"{split}_annotations"], data[f"{split}_images"]) for split in ("train", "val", "test")}
     root = Path(data.root)
-    in_coco_format = root.is_dir() and root != SHAPES
+    splits: Splits = {}
+    errors = []
+    one_by_one = root.is_dir() and root != SHAPES  # COCO files
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the report has them
-        for split in names if in_coco_format else ("all",):
+        warnings.simplefilter("ignore")  # the findings repeat them
+        for split in files if one_by_one else ("all",):
             try:
-                if not in_coco_format:
+                if not one_by_one:
                     splits = read_splits(root, files)
                 elif files[split] != (None, None):
                     splits[split] = read_split(root, split, *files[split])
                     check_same_classes(splits.get("train", splits[split]), splits[split])
             except ValueError as error:
                 splits.pop(split, None)
-                findings.append(Finding("error", split, str(error)))
-    return splits, findings
+                errors.append(Finding("error", split, str(error)))
+    return splits, errors
 
 
 def main(args: list[str] | None = None) -> int:
-    """Parse ``args``, by default the command line, and do what they say. Returns the exit status."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # the report says what was read
+    """Parse ``args``, by default the command line, and run the command. Returns the exit status."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # the report lists the files
     try:
         options, parser, config = parse(sys.argv[1:] if args is None else args)
         return check(options, config) if options.command == "check" else show(options, parser, config)

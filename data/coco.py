@@ -1,4 +1,4 @@
-"""COCO annotation files in, checked flat arrays out. Every check on the user's COCO files is here."""
+"""Reads COCO annotation files into flat arrays, with all checks of their content."""
 
 import json
 import os
@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from data.annotations import Annotations, Faults, Objects, build_annotations, repeated
+from data.annotations import Annotations, Objects, build_annotations
+from data.faults import Faults, repeated
 from detector.text import plural
 
 COCO_DOWNLOAD = """\
@@ -21,7 +22,7 @@ COCO_DOWNLOAD = """\
 
 
 class _Image(msgspec.Struct, gc=False):
-    """An entry of 'images'. Fields are not typed here, so that our own messages can say what is wrong with them."""
+    """An entry of 'images'. Fields have no types here, so that faults get our own messages."""
 
     id: Any = None
     file_name: Any = None
@@ -30,7 +31,7 @@ class _Image(msgspec.Struct, gc=False):
 
 
 class _Annotation(msgspec.Struct, gc=False):
-    """An entry of 'annotations'. What is not listed, polygons above all, is never turned into objects."""
+    """An entry of 'annotations'. Fields that are not listed, polygons above all, are never turned into Python objects."""
 
     id: Any = None
     image_id: Any = None
@@ -49,8 +50,8 @@ class _File(msgspec.Struct):
 def read_coco(path: Path, folder: Path) -> Annotations:
     """Read and check the COCO annotation file ``path`` whose images are in ``folder``.
 
-    Raises a ValueError naming file, entries and remedies for whatever would spoil training or evaluation. Boxes without
-    area are left out and boxes that stick out of their image clipped for training; both are counted and reported.
+    Raises a ValueError with file, entries and remedies for every fault that would spoil training or evaluation. For
+    training, boxes without area are left out, and boxes that stick out of their image are clipped; warnings count both.
     """
     content = _load(path)
     faults = Faults(str(path))
@@ -64,7 +65,7 @@ def read_coco(path: Path, folder: Path) -> Annotations:
 
 
 def check_root(root: Path, is_coco: bool) -> None:
-    """Raise a ValueError if the data set's folder is not there; for COCO itself it says how to get it."""
+    """Raise a ValueError if the data set's folder does not exist; for COCO itself, with the commands to download it."""
     if root.is_dir():
         return
     remedy = "set data.root to the folder of a COCO-format data set, or to a data.yaml"
@@ -80,13 +81,13 @@ def _load(path: Path) -> _File:
     try:
         return msgspec.json.decode(content, type=_File)
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        return _load_slowly(content, path)  # which knows what to say, and allows NaN as Python's json does
+        return _load_slowly(content, path)  # gives better errors, and allows NaN as Python's json does
 
 
 def _load_slowly(text: bytes, path: Path) -> _File:
     try:
         content = json.loads(text)
-    except (ValueError, RecursionError) as error:  # of syntax, of the encoding, of numbers with thousands of digits
+    except (ValueError, RecursionError) as error:  # syntax, encoding, numbers with thousands of digits, deep nesting
         raise ValueError(f"{path}: is not JSON ({error}); expected a COCO annotation file") from None
     for key in ("images", "annotations", "categories"):
         entries = content.get(key) if isinstance(content, dict) else None
@@ -117,52 +118,50 @@ def _read_images(entries: list[_Image], faults: Faults) -> tuple[np.ndarray, np.
     if not entries:
         faults.add("lists no images; expected at least one entry under 'images'")
 
-    def who(n: int) -> str:
+    def name_of(n: int) -> str:
         return f"image {entries[n].id}" if entries[n].id is not None else f"entry {n} of 'images'"
 
-    ids = _whole([entry.id for entry in entries], "id", who, faults)
+    ids = _whole([entry.id for entry in entries], "id", name_of, faults)
     _check_unique(ids, "image id", faults)
-    sides = [_whole([getattr(e, key) for e in entries], key, who, faults, fallback=1) for key in ("height", "width")]
+    sides = [_whole([getattr(e, key) for e in entries], key, name_of, faults, fallback=1) for key in ("height", "width")]
     sizes = np.stack(sides, axis=1)
     if len(bad := np.flatnonzero((sizes < 1).any(axis=1))):
         size = tuple(sizes[bad[0]].tolist())
-        faults.add(f"{who(bad[0])} has the height and width {size}; expected whole numbers above 0", len(bad))
+        faults.add(f"{name_of(bad[0])} has the height and width {size}; expected whole numbers above 0", len(bad))
     names = [entry.file_name for entry in entries]
     if bad := [n for n, name in enumerate(names) if not isinstance(name, str) or not name]:
-        what = f"{who(bad[0])} has the file_name {names[bad[0]]!r}; expected a path below the images' folder"
-        faults.add(what, len(bad))
+        text = f"{name_of(bad[0])} has the file_name {names[bad[0]]!r}; expected a path below the images' folder"
+        faults.add(text, len(bad))
     return ids, sizes, names
 
 
 def _read_objects(entries: list[_Annotation], faults: Faults, image_ids: np.ndarray, category_ids: list[int]) -> Objects:
-    """Return one array per property of the N annotations, in the file's order; unusable values are replaced by others."""
+    """Return one array per property of the N annotations, in the file's order. Faulty values are replaced by others."""
 
-    def who(n: int) -> str:
+    def name_of(n: int) -> str:
         return f"annotation {entries[n].id}" if entries[n].id is not None else f"entry {n} of 'annotations'"
 
-    ids = _whole([entry.id for entry in entries], "id", who, faults)
+    ids = _whole([entry.id for entry in entries], "id", name_of, faults)
     _check_unique(ids, "annotation id", faults)
-    owners = _whole([entry.image_id for entry in entries], "image_id", who, faults, fallback=int(image_ids[0]))
+    refs = _whole([entry.image_id for entry in entries], "image_id", name_of, faults, fallback=int(image_ids[0]))
     order = np.argsort(image_ids)
-    positions, bad = _look_up(owners, image_ids[order])
-    if len(bad):
-        what = f"{who(bad[0])} refers to image_id {owners[bad[0]]}, which 'images' does not list"
-        faults.add(what, len(bad))
-    categories = _whole([entry.category_id for entry in entries], "category_id", who, faults, fallback=category_ids[0])
-    labels, bad = _look_up(categories, np.array(category_ids))
-    if len(bad):
-        what = f"{who(bad[0])} refers to category_id {categories[bad[0]]}; listed are {category_ids}"
-        faults.add(what, len(bad))
-    bboxes = _read_bboxes([entry.bbox for entry in entries], who, faults)
-    areas = _read_areas([entry.area for entry in entries], bboxes, who, faults)
-    crowds = [entry.iscrowd for entry in entries]
-    if bad := [n for n, crowd in enumerate(crowds) if crowd not in (0, 1)]:
-        faults.add(f"{who(bad[0])} has iscrowd {crowds[bad[0]]!r}; expected 0 or 1", len(bad))
-    return Objects(ids, order[positions], bboxes, areas, np.array([crowd == 1 for crowd in crowds], bool), labels)
+    positions, unknown = _look_up(refs, image_ids[order])
+    if len(unknown):
+        text = f"{name_of(unknown[0])} refers to image_id {refs[unknown[0]]}, which 'images' does not list"
+        faults.add(text, len(unknown))
+    refs = _whole([entry.category_id for entry in entries], "category_id", name_of, faults, fallback=category_ids[0])
+    labels, unknown = _look_up(refs, np.array(category_ids))
+    if len(unknown):
+        text = f"{name_of(unknown[0])} refers to category_id {refs[unknown[0]]}; listed are {category_ids}"
+        faults.add(text, len(unknown))
+    bboxes = _read_bboxes([entry.bbox for entry in entries], name_of, faults)
+    areas = _read_areas([entry.area for entry in entries], bboxes, name_of, faults)
+    crowds = _read_crowds([entry.iscrowd for entry in entries], name_of, faults)
+    return Objects(ids, order[positions], bboxes, areas, crowds, labels)
 
 
-def _whole(values: list[Any], key: str, who: Callable[[int], str], faults: Faults, fallback: int = 0) -> np.ndarray:
-    """Return ``values`` as int64; what is no whole number becomes ``fallback`` and is a fault."""
+def _whole(values: list[Any], key: str, name_of: Callable[[int], str], faults: Faults, fallback: int = 0) -> np.ndarray:
+    """Return ``values`` as int64; a value that is not a whole number becomes ``fallback`` and is a fault."""
     if set(map(type, values)) <= {int} and max(map(abs, values), default=0) < 2**63:  # bool is another type
         return np.array(values, np.int64)
     values, bad = list(values), []
@@ -174,17 +173,17 @@ def _whole(values: list[Any], key: str, who: Callable[[int], str], faults: Fault
             values[n] = fallback
     if bad:
         n, value = bad[0]
-        faults.add(f"{who(n)} has {key} {value!r}; expected a whole number of at most 63 bits", len(bad))
+        faults.add(f"{name_of(n)} has {key} {value!r}; expected a whole number of at most 63 bits", len(bad))
     return np.array(values, np.int64)
 
 
 def _look_up(values: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return where each value is in the sorted array ``known``, and the positions of the values that are not in it."""
-    places = np.searchsorted(known, values).clip(0, len(known) - 1)
-    return places, np.flatnonzero(known[places] != values)
+    """Return the index of each value in the sorted array ``known``, and the indices of the values that are not in it."""
+    indices = np.searchsorted(known, values).clip(0, len(known) - 1)
+    return indices, np.flatnonzero(known[indices] != values)
 
 
-def _read_bboxes(values: list[Any], who: Callable[[int], str], faults: Faults) -> np.ndarray:
+def _read_bboxes(values: list[Any], name_of: Callable[[int], str], faults: Faults) -> np.ndarray:
     try:
         bboxes = np.array(values) if values else np.zeros((0, 4))
     except ValueError:  # not equally long
@@ -194,24 +193,30 @@ def _read_bboxes(values: list[Any], who: Callable[[int], str], faults: Faults) -
     bad = [n for n, bbox in enumerate(values) if not _is_bbox(bbox)]
     if not bad:
         return np.array(values, np.float64)  # whole numbers of more than 64 bits are among them
-    what = f"{who(bad[0])} has the bbox {values[bad[0]]!r}; expected four finite numbers, [x, y, width, height]"
-    faults.add(what, len(bad))
+    text = f"{name_of(bad[0])} has the bbox {values[bad[0]]!r}; expected four finite numbers, [x, y, width, height]"
+    faults.add(text, len(bad))
     return np.ones((len(values), 4))
 
 
-def _read_areas(values: list[Any], bboxes: np.ndarray, who: Callable[[int], str], faults: Faults) -> np.ndarray:
-    """Return the areas; where none is given it is that of the box."""
-    own = bboxes[:, 2:].clip(0).prod(axis=1)
+def _read_areas(values: list[Any], bboxes: np.ndarray, name_of: Callable[[int], str], faults: Faults) -> np.ndarray:
+    """Return the areas; a missing area is that of the box."""
+    areas = bboxes[:, 2:].clip(0).prod(axis=1)
     missing = np.array([value is None for value in values], bool)
     bad = []
     if not set(map(type, values)) <= {float, type(None)}:
         bad = [n for n, value in enumerate(values) if value is not None and not _is_number(value)]
     if not bad:
-        own[~missing] = np.array([value for value in values if value is not None], np.float64)
-        bad = np.flatnonzero(~np.isfinite(own) | (own < 0)).tolist()
+        areas[~missing] = np.array([value for value in values if value is not None], np.float64)
+        bad = np.flatnonzero(~np.isfinite(areas) | (areas < 0)).tolist()
     if bad:
-        faults.add(f"{who(bad[0])} has the area {values[bad[0]]!r}; expected a finite number, 0 or more", len(bad))
-    return own
+        faults.add(f"{name_of(bad[0])} has the area {values[bad[0]]!r}; expected a finite number, 0 or more", len(bad))
+    return areas
+
+
+def _read_crowds(values: list[Any], name_of: Callable[[int], str], faults: Faults) -> np.ndarray:
+    if bad := [n for n, value in enumerate(values) if value not in (0, 1)]:
+        faults.add(f"{name_of(bad[0])} has iscrowd {values[bad[0]]!r}; expected 0 or 1", len(bad))
+    return np.array([value == 1 for value in values], bool)
 
 
 def _is_bbox(value: Any) -> bool:
@@ -222,28 +227,28 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
-def _check_unique(ids: np.ndarray, what: str, faults: Faults) -> None:
+def _check_unique(ids: np.ndarray, name: str, faults: Faults) -> None:
     if len(np.unique(ids)) < len(ids):
         twice = repeated(ids.tolist())
-        faults.add(f"{plural(len(twice), f'{what} is', f'{what}s are')} used twice, e.g. {twice[:3]}; make them unique")
+        faults.add(f"{plural(len(twice), f'{name} is', f'{name}s are')} used twice, e.g. {twice[:3]}; make them unique")
 
 
 def check_files_exist(names: list[str], folder: Path, faults: Faults) -> None:
-    """Note as a fault that ``folder`` or files in it are missing."""
+    """Add a fault if ``folder`` or files in it are missing."""
     if not folder.is_dir():
         faults.add(f"there is no image folder {folder}; correct data.root or the folder's name")
         return
     listings: dict[str, set[str]] = {}
     missing = []
-    for name in names:  # listing each folder once is many times faster than asking for each file
+    for name in names:  # listing each folder once is many times faster than checking each file
         parent, _, base = name.rpartition("/")
         if parent not in listings:
             listings[parent] = set(os.listdir(folder / parent)) if (folder / parent).is_dir() else set()
         if base not in listings[parent]:
             missing.append(name)
     if missing:
-        some = f"of {len(names)} images {'is' if len(missing) == 1 else 'are'}"
+        images = f"of {len(names)} images {'is' if len(missing) == 1 else 'are'}"
         faults.add(
-            f"{len(missing)} {some} not in {folder}, e.g. {', '.join(missing[:3])}; "
+            f"{len(missing)} {images} not in {folder}, e.g. {', '.join(missing[:3])}; "
             "put them there, correct the folder's name, or remove them from the file"
         )

@@ -1,4 +1,4 @@
-"""Samples: one augmented image for training, one letterboxed image for evaluation."""
+"""Datasets: one augmented image for training, one letterboxed image for evaluation."""
 
 from typing import NamedTuple
 
@@ -7,11 +7,12 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from data.cache import Fitted, ImageReader, PoolCache, RamCache
-from data.mosaic import Source
+from data.cache import PoolCache, RamCache
+from data.mosaic import MosaicTile
+from data.reader import ImageReader, ScaledImage
 from data.sampler import EpochOrder, SampleKey
 from data.transforms import TrainPipeline
-from detector.batch import Batch, Target
+from detector.batch import Batch, Size, Target
 from detector.imaging.letterbox import GRAY, letterbox, to_canvas
 
 
@@ -21,11 +22,11 @@ class Sample(NamedTuple):
 
 
 class TrainDataset(Dataset[Sample]):
-    """Augmented images, asked for by SampleKey. A sample depends on key, seed and settings alone.
+    """Augmented images by SampleKey. A sample depends only on the key, the seed and the settings.
 
-    Images are mixed (mosaic, mixup) with others of their pool in epochs before ``close_epoch`` (None: in all). A bad
-    image that is to be skipped is replaced by the next one in the file. A plain index, as Lightning's ``overfit_batches``
-    asks for, means epoch 0.
+    ``mosaic`` and ``mixup`` are probabilities; both mix an image with others of its pool, in epochs before ``close_epoch``
+    (None: in all epochs). A bad image that is skipped is replaced by the next one in the file. A plain index, which
+    Lightning's ``overfit_batches`` uses, means epoch 0.
     """
 
     def __init__(
@@ -47,78 +48,80 @@ class TrainDataset(Dataset[Sample]):
 
     def __getitem__(self, key: SampleKey | int) -> Sample:
         index, epoch, size = key if isinstance(key, tuple) else (key, 0, self.pipeline.size)
-        layers, pool, draw = self._choose(index, epoch)
-        found = [[self._usable(number, pool) for number in layer] for layer in layers]
-        sources, labels = self._sources(found)
-        image, objects = self.pipeline(sources, draw, size)
+        layers, pool, rng = self._choose_images(index, epoch)
+        images = [[self._load_usable(chosen, pool) for chosen in layer] for layer in layers]
+        tiles, labels = self._tiles(images)
+        image, objects = self.pipeline(tiles, rng, size)
+        first_index, _ = images[0][0]
         target = Target(
             boxes=torch.from_numpy(objects[:, :4].copy()),
             labels=torch.from_numpy(labels[np.rint(objects[:, 4]).astype(np.int64)]),
-            image_id=int(self.reader.annotations.image_ids[found[0][0][0]]),
+            image_id=int(self.reader.annotations.image_ids[first_index]),
         )
         return Sample(image, target)
 
     def describe(self, key: SampleKey | int) -> str:
-        """Name the images of a sample."""
+        """Return the paths of the images of a sample, in words."""
         index, epoch = key[:2] if isinstance(key, tuple) else (key, 0)
-        layers, _, _ = self._choose(index, epoch)
-        paths = [str(self.reader.annotations.image_path(number)) for layer in layers for number in layer]
-        mixed = f", mixed with {', '.join(paths[1:])}" if paths[1:] else ""
-        return f"training image {paths[0]} (index {index}, epoch {epoch}){mixed}"
+        layers, _, _ = self._choose_images(index, epoch)
+        paths = [str(self.reader.annotations.image_path(chosen)) for layer in layers for chosen in layer]
+        partners = f", mixed with {', '.join(paths[1:])}" if paths[1:] else ""
+        return f"training image {paths[0]} (index {index}, epoch {epoch}){partners}"
 
-    def _choose(self, index: int, epoch: int) -> tuple[list[list[int]], tuple[int, int], np.random.Generator]:
-        """Return the images of each layer, the pool (epoch and number), and what the rest is drawn from."""
-        draw = np.random.default_rng([self.order.seed, epoch, index])
+    def _choose_images(self, index: int, epoch: int) -> tuple[list[list[int]], tuple[int, int], np.random.Generator]:
+        """Return the indices of each layer, the pool (epoch and number), and the generator for the rest of the sample."""
+        rng = np.random.default_rng([self.order.seed, epoch, index])
         number, members = self.order.pool_of(index, epoch)
-        is_open = self.close_epoch is None or epoch < self.close_epoch
+        mixing = self.close_epoch is None or epoch < self.close_epoch
         layers = [[index]]
-        if is_open and draw.random() < self.mixup:
-            layers.append([int(draw.choice(members))])
+        if mixing and rng.random() < self.mixup:
+            layers.append([int(rng.choice(members))])
         for layer in layers:
-            if is_open and draw.random() < self.mosaic:
-                layer += draw.choice(members, size=3).tolist()
-        return layers, (epoch, number), draw
+            if mixing and rng.random() < self.mosaic:
+                layer += rng.choice(members, size=3).tolist()
+        return layers, (epoch, number), rng
 
-    def _usable(self, index: int, pool: tuple[int, int]) -> tuple[int, Fitted]:
+    def _load_usable(self, index: int, pool: tuple[int, int]) -> tuple[int, ScaledImage]:
+        """Return image ``index``, or the next one that is not bad, and its index."""
         for step in range(len(self)):
             candidate = (index + step) % len(self)
-            if (fitted := self._fitted(candidate, pool)) is not None:
-                return candidate, fitted
+            if (scaled := self._load(candidate, pool)) is not None:
+                return candidate, scaled
         raise ValueError(f"{self.reader.annotations.folder}: none of its images can be decoded, {len(self)} in all")
 
-    def _fitted(self, index: int, pool: tuple[int, int]) -> Fitted | None:
+    def _load(self, index: int, pool: tuple[int, int]) -> ScaledImage | None:
         size = self.pipeline.size
         if isinstance(self.cache, RamCache):
             return self.cache.get(index)
         if self.cache is None:
-            return self.reader.fitted(index, size)
-        return self.cache.get(pool, index, lambda number: self.reader.fitted(number, size))
+            return self.reader.read_scaled(index, size)
+        return self.cache.get(pool, index, lambda missing: self.reader.read_scaled(missing, size))
 
-    def _sources(self, found: list[list[tuple[int, Fitted]]]) -> tuple[list[list[Source]], np.ndarray]:
-        """Number the objects of all images; return the labels by that number, too."""
-        layers, all_labels, count = [], [], 0
-        for layer in found:
-            sources = []
-            for index, fitted in layer:
+    def _tiles(self, layers: list[list[tuple[int, ScaledImage]]]) -> tuple[list[list[MosaicTile]], np.ndarray]:
+        """Return the tiles of each layer, with objects numbered over all images, and the labels by these numbers."""
+        tile_layers, all_labels, count = [], [], 0
+        for layer in layers:
+            tiles = []
+            for index, scaled in layer:
                 boxes, labels = self.reader.annotations.objects(index)
-                numbered = np.empty((len(boxes), 5), np.float32)
-                np.multiply(boxes, np.array(fitted.scale * 2, np.float32), out=numbered[:, :4])
-                numbered[:, 4] = np.arange(count, count + len(boxes))
-                sources.append(Source(fitted.image, numbered))
+                objects = np.empty((len(boxes), 5), np.float32)
+                np.multiply(boxes, np.array(scaled.scale * 2, np.float32), out=objects[:, :4])
+                objects[:, 4] = np.arange(count, count + len(boxes))
+                tiles.append(MosaicTile(scaled.image, objects))
                 all_labels.append(labels)
                 count += len(boxes)
-            layers.append(sources)
-        return layers, np.concatenate(all_labels)
+            tile_layers.append(tiles)
+        return tile_layers, np.concatenate(all_labels)
 
 
 class EvalDataset(Dataset[Sample]):
-    """Letterboxed images, asked for by SampleKey, with their objects except crowds. A plain index means ``size``.
+    """Letterboxed images by SampleKey, with their objects except crowds. A plain index means ``size``.
 
-    A bad image that is to be skipped becomes plain gray under its own id: its objects count as missed. Another image
-    in its place would be evaluated twice.
+    A bad image that is skipped becomes plain gray and keeps its id, so its objects count as missed. Another image in its
+    place would be evaluated twice.
     """
 
-    def __init__(self, reader: ImageReader, size: tuple[int, int]) -> None:
+    def __init__(self, reader: ImageReader, size: Size) -> None:
         self.reader, self.size = reader, size
 
     def __len__(self) -> int:
@@ -131,22 +134,22 @@ class EvalDataset(Dataset[Sample]):
         if image is None:
             image = np.full((*annotations.sizes[index], 3), GRAY, np.uint8)
         boxes, labels = annotations.objects(index)
-        image, place = letterbox(image, size)
+        image, placement = letterbox(image, size)
         target = Target(
-            boxes=torch.from_numpy(to_canvas(boxes, place)),
+            boxes=torch.from_numpy(to_canvas(boxes, placement)),
             labels=torch.from_numpy(labels.copy()),
             image_id=int(annotations.image_ids[index]),
-            letterbox=place,
+            letterbox=placement,
         )
         return Sample(image, target)
 
     def describe(self, key: SampleKey | int) -> str:
-        """Name the image."""
+        """Return the path of the image, in words."""
         return f"image {self.reader.annotations.image_path(key[0] if isinstance(key, tuple) else key)}"
 
 
 def collate(samples: list[Sample]) -> Batch:
-    """Stack images to (B, 3, H, W) uint8; objects stay a list, since every image has its own number of them."""
+    """Stack images to (B, 3, H, W) uint8. Targets stay a list: each image has its own number of objects."""
     height, width = samples[0].image.shape[:2]
     images = torch.empty((len(samples), 3, height, width), dtype=torch.uint8)
     for planes, sample in zip(images, samples):

@@ -1,10 +1,11 @@
-"""Images of a data set, checked against the sizes that the annotation file gives."""
+"""Image files of a data set, checked against the sizes in the annotation file."""
 
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from detector.batch import Size
 from detector.imaging.read import (
     JPEG_START,
     UNREADABLE,
@@ -18,20 +19,20 @@ from detector.imaging.read import (
 )
 
 
-def read_image(path: Path, size: tuple[int, int], upright: bool = False) -> np.ndarray:
-    """Return the image, (H, W, 3) uint8 RGB, after checking that it has the ``size`` (height, width) on file.
+def read_image(path: Path, size: Size, upright: bool = False) -> np.ndarray:
+    """Return the image, (H, W, 3) uint8 RGB, after a check that it has the ``size`` (height, width) on file.
 
     Grayscale, palettes, CMYK and 16 bits a channel become RGB; transparency is left out. Annotation files describe stored
-    pixels, as pycocotools users expect, or with ``upright`` what viewers show, a rotation noted in the EXIF data applied.
-    If the size on file is that of the turned image, then it was annotated upright, and is turned in any case.
+    pixels, as pycocotools users expect, or with ``upright`` the image as viewers show it, with its EXIF rotation applied.
+    If the size on file is that of the turned image, the annotations are for the turned image, and it is always turned.
     """
     return read_reduced(path, size, 1, upright)
 
 
-def read_reduced(path: Path, size: tuple[int, int], factor: int, upright: bool = False) -> np.ndarray:
-    """Like read_image, but a JPEG may be decoded to 1/``factor`` of its height and width (rounded up): 1, 2, 4 or 8.
+def read_reduced(path: Path, size: Size, factor: int, upright: bool = False) -> np.ndarray:
+    """Read like ``read_image``, but decode a JPEG to 1/``factor`` of its height and width (rounded up): 1, 2, 4 or 8.
 
-    The decoder then does less work, and averages pixels where resizing would skip some. Other formats come whole.
+    The decoder then does less work, and averages pixels where resizing would skip some. Other formats are not reduced.
     """
     content = read_file(path)
     image = decode_image(content, factor)
@@ -50,8 +51,8 @@ def read_reduced(path: Path, size: tuple[int, int], factor: int, upright: bool =
     return image
 
 
-def stored_size(path: Path) -> tuple[int, int]:
-    """Return height and width from the header of an image file, as viewers show it: an EXIF rotation is applied."""
+def stored_size(path: Path) -> Size:
+    """Return height and width of an image file as viewers show it, EXIF rotation applied. Only the header is read."""
     try:
         with Image.open(path) as image:
             width, height = image.size
@@ -60,11 +61,11 @@ def stored_size(path: Path) -> tuple[int, int]:
         raise BadImageError(f"{path}: its size cannot be read ({error}); restore or remove the file") from None
 
 
-def _size_message(path: Path, found: tuple[int, int], expected: tuple[int, int]) -> str:
+def _size_message(path: Path, actual: Size, expected: Size) -> str:
     remedy = "correct width and height in the annotation file, or restore the image"
-    if found == tuple(expected)[::-1]:
-        remedy = "if it was annotated upright, save it again upright: it carries no EXIF rotation that says so"
+    if actual == tuple(expected)[::-1]:
+        remedy = "it has no EXIF rotation: if it was annotated upright, save it upright"
     return (
-        f"{path}: the image is {found[1]} x {found[0]} (width x height), but the annotation file says "
+        f"{path}: the image is {actual[1]} x {actual[0]} (width x height), but the annotation file says "
         f"{expected[1]} x {expected[0]}, so boxes would be misplaced; {remedy}"
     )

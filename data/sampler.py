@@ -1,34 +1,34 @@
-"""Which image comes when: (index, epoch, size) for training, shards for evaluation."""
+"""Samplers: the order of the images in training and evaluation, and the input size of each batch."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from torch.utils.data import Sampler
+from torch.utils.data import DistributedSampler
 
 from detector.batch import Size
 
-LANES = 8  # pools that are worked on at the same time; worker counts that divide it, or are multiples, suit it best
+LANES = 8  # pools that training takes batches from in turn; best with a number of workers that divides it or is a multiple
 
 
 class SampleKey(NamedTuple):
-    """What a dataset is asked for. All that worker processes see of the training's progress is in it."""
+    """The key of a sample. Worker processes know nothing else about the progress of training."""
 
     index: int
     epoch: int
-    size: Size
+    size: Size  # of the network input
 
 
 class EpochOrder:
-    """The random order of each epoch's images, cut into pools whose members are mixed with each other.
+    """The random order of the images in each epoch, cut into pools. Mosaic and mixup mix images of the same pool.
 
-    It depends on ``length``, ``seed``, ``pool`` and the epoch alone. Pools have ``pool`` images, the last one fewer than
-    twice as many; 0 makes one pool of all images.
+    The order depends only on ``length``, ``seed``, ``pool`` and the epoch. A pool has ``pool`` images, the last pool up to
+    2 ``pool`` - 1; ``pool=0`` makes one pool of all images.
 
-    Why pools: partners drawn from the whole set would be decoded anew every time, four images for each mosaic. Partners
-    drawn from what a worker happens to have decoded lately would depend on the number of workers. A pool depends on
-    neither, and where one worker has a pool to itself it decodes each of its images once.
+    Why pools: with partners from the whole set, each mosaic decodes four images. With partners from those that a worker has
+    in memory, samples depend on the number of workers. With pools samples do not depend on it, and a worker that has a pool
+    to itself decodes each image once.
     """
 
     def __init__(self, length: int, seed: int, pool: int) -> None:
@@ -41,21 +41,21 @@ class EpochOrder:
         return self._shuffled(epoch)[0]
 
     def pool_of(self, index: int, epoch: int) -> tuple[int, np.ndarray]:
-        """Return the number of the pool which image ``index`` belongs to, and its members' indices."""
-        order, places = self._shuffled(epoch)
-        number = min(int(places[index]) // self.pool, self.length // self.pool - 1)
-        is_last = number == self.length // self.pool - 1
-        return number, order[number * self.pool : None if is_last else (number + 1) * self.pool]
+        """Return the number of the pool that has image ``index``, and the indices of all images in the pool."""
+        order, positions = self._shuffled(epoch)
+        last_pool = self.length // self.pool - 1
+        number = min(int(positions[index]) // self.pool, last_pool)
+        return number, order[number * self.pool : None if number == last_pool else (number + 1) * self.pool]
 
     def interleaves(self, batch: int) -> bool:
-        """Whether batches of so many images keep to one pool each, so that taking pools in turn makes sense."""
+        """Return True if every batch of ``batch`` images comes from one pool, so that pools can take turns."""
         return self.pool % batch == 0 and self.pool < self.length
 
     def interleaved(self, epoch: int, batch: int) -> np.ndarray:
-        """Return the indices in the order of training, ``batch`` being the number of images in a step of all processes.
+        """Return the indices in training order; ``batch`` is the number of images in a step of all processes.
 
-        Successive batches come from different pools, LANES of them in turn: so the four appearances of an image lie
-        some steps apart, and each pool's batches go to the same worker.
+        Successive batches come from LANES different pools in turn. So the four uses of an image are some steps apart, and
+        all batches of a pool go to the same worker.
         """
         order = self.order(epoch)
         if not self.interleaves(batch):
@@ -69,26 +69,25 @@ class EpochOrder:
         return np.concatenate([*blocks, order[num_pools * self.pool :]])
 
     def _shuffled(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the order, and each image's place in it; those of the latest epoch are kept."""
+        """Return the order, and the position of each image in it. The latest epoch's are kept."""
         if self._latest is None or self._latest[0] != epoch:
             order = np.random.default_rng([self.seed, epoch]).permutation(self.length)
-            places = np.empty_like(order)
-            places[order] = np.arange(self.length)
-            self._latest = epoch, order, places
+            positions = np.empty_like(order)
+            positions[order] = np.arange(self.length)
+            self._latest = epoch, order, positions
         return self._latest[1:]
 
 
-class EpochSampler(Sampler[SampleKey]):
-    """Yields Keys in an order that depends on the EpochOrder, the epoch and the global batch size alone.
+class EpochSampler(DistributedSampler[SampleKey]):
+    """Yields SampleKeys for training. Their order depends only on the EpochOrder, the epoch and the global batch size.
 
-    With several replicas each yields its own part of the same order, wrapped around so that all parts are equally long:
-    together their batches are those of one process with a batch as large as all of theirs.
+    Each of ``num_replicas`` processes yields its part of the same order, which is wrapped around to equal parts. Together
+    the batches of all processes are those of one process with a batch as large as all of theirs.
 
-    ``sizes`` are the sizes to train at; which one a batch has depends on seed, epoch and its number in the epoch.
+    ``sizes`` are the input sizes to train at; the size of a batch depends on the seed, the epoch and the batch's number.
 
-    ``resume`` is where an interrupted run goes on: the epoch of the first ``__iter__``, and how many of its samples to
-    leave out. Later on, ``current_epoch`` tells the epoch; without it every ``__iter__`` is one epoch further. (Under a
-    Trainer counting would go wrong: after a resume it may throw its first iterator away.)
+    ``start`` is the first epoch, and how many samples of it to skip: where an interrupted run goes on. A Trainer calls
+    ``set_epoch`` before each epoch; without a Trainer, each ``__iter__`` is the next epoch.
     """
 
     def __init__(
@@ -98,45 +97,39 @@ class EpochSampler(Sampler[SampleKey]):
         sizes: list[Size],
         num_replicas: int = 1,
         rank: int = 0,
-        resume: tuple[int, int] | None = None,
-        current_epoch: Callable[[], int] | None = None,
+        start: tuple[int, int] = (0, 0),
     ) -> None:
+        super().__init__(range(order.length), num_replicas, rank)
         self.order, self.batch_size, self.sizes = order, batch_size, sizes
-        self.num_replicas, self.rank = num_replicas, rank
-        self.resume, self.current_epoch = resume, current_epoch
-        self.num_iterations = 0
-
-    def __len__(self) -> int:
-        return -(-self.order.length // self.num_replicas)
+        self.epoch, self.skip_samples = start
+        self.skip_epoch = self.epoch
 
     def __iter__(self) -> Iterator[SampleKey]:
-        epoch, skip = self._start()
+        epoch = self.epoch
+        self.epoch += 1
+        skip = self.skip_samples if epoch == self.skip_epoch else 0
         order = self.order.interleaved(epoch, self.batch_size * self.num_replicas)
-        part = np.resize(order, len(self) * self.num_replicas)[self.rank :: self.num_replicas]
-        num_batches = -(-len(part) // self.batch_size)
-        # 1 beside the seed: a stream of its own
-        chosen = np.random.default_rng([self.order.seed, 1, epoch]).integers(len(self.sizes), size=num_batches).tolist()
-        for place, index in enumerate(part.tolist()[skip:], start=skip):
-            yield SampleKey(index, epoch, self.sizes[chosen[place // self.batch_size]])
-
-    def _start(self) -> tuple[int, int]:
-        count, self.num_iterations = self.num_iterations, self.num_iterations + 1
-        first_epoch, skip = self.resume or (0, 0)
-        if count == 0 and self.resume is not None:
-            return first_epoch, skip
-        return (first_epoch + count if self.current_epoch is None else self.current_epoch()), 0
+        part = np.resize(order, self.total_size)[self.rank :: self.num_replicas]
+        num_batches = math.ceil(len(part) / self.batch_size)
+        # The 1 beside the seed makes a random stream of its own.
+        size_of_batch = (
+            np.random.default_rng([self.order.seed, 1, epoch]).integers(len(self.sizes), size=num_batches).tolist()
+        )
+        for position, index in enumerate(part.tolist()[skip:], start=skip):
+            yield SampleKey(index, epoch, self.sizes[size_of_batch[position // self.batch_size]])
 
 
-class ShardSampler(Sampler[SampleKey]):
-    """Yields every image once over all replicas. Parts may differ by one in length: nothing is padded.
+class ShardSampler(DistributedSampler[SampleKey]):
+    """Yields SampleKeys for evaluation: each image once over all processes. Parts may differ by one in length.
 
-    Padding would evaluate some images twice. Processes only wait for each other in the first step, when DDP evens out
-    buffers, and each has that one: there are no fewer images than replicas.
-    ``sizes`` (I, 2) has the height and width of the input for each image, in the order of evaluation, and ``order`` that
-    order.
+    Nothing is padded: padding would evaluate some images twice. The processes wait for each other only in the first step,
+    when DDP broadcasts buffers, and each has a first step if there are at least as many images as processes.
+
+    ``order`` (I,) has the indices of the images, and ``sizes`` (I, 2) the height and width of the input for each of them.
     """
 
     def __init__(self, order: np.ndarray, sizes: np.ndarray, num_replicas: int = 1, rank: int = 0) -> None:
+        super().__init__(range(len(order)), num_replicas, rank)
         self.order, self.sizes = order[rank::num_replicas], sizes[rank::num_replicas]
 
     def __len__(self) -> int:
@@ -148,9 +141,9 @@ class ShardSampler(Sampler[SampleKey]):
 
 
 def side_step(size: Size) -> int:
-    """Return the steps in which sides may change: 64, or the largest power of two that divides both sides of ``size``.
+    """Return the step in which sides may change: 64, or the largest power of two below that divides both sides.
 
-    If ``size`` suits a network, whose largest stride is 32 or 64, then so does every multiple of it.
+    If ``size`` suits a network, whose largest stride is 32 or 64, so does every multiple of the step.
     """
     step = 64
     while size[0] % step or size[1] % step:
@@ -159,7 +152,7 @@ def side_step(size: Size) -> int:
 
 
 def training_sizes(size: Size, share: float) -> list[Size]:
-    """Return the sizes within 1 - ``share`` and 1 + ``share`` of ``size``, in steps of ``side_step``."""
+    """Return the sizes within 1 - ``share`` and 1 + ``share`` of ``size``, ascending, in steps of ``side_step``."""
     step = side_step(size)
     longer = max(size)
     low, high = math.ceil(round(longer * (1 - share) / step, 6)), math.floor(round(longer * (1 + share) / step, 6))
@@ -170,16 +163,16 @@ def training_sizes(size: Size, share: float) -> list[Size]:
     return sizes
 
 
-def rectangles(images: np.ndarray, size: Size, batch: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return an order of evaluation by aspect ratio, (I,), and the input size of each image in it, (I, 2).
+def rectangles(image_sizes: np.ndarray, size: Size, batch: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return an order of evaluation by aspect ratio, (I,), and the input size of each image in that order, (I, 2).
 
-    ``images`` (I, 2) are heights and widths. Each ``batch`` successive images share the smallest size, in steps of
-    ``side_step(size)``, that holds all of them as large as they would be on ``size``.
+    ``image_sizes`` (I, 2) are heights and widths. Each ``batch`` successive images share the smallest input size, in steps
+    of ``side_step(size)``, that holds all of them at the scale that they have in ``size``.
     """
     step = side_step(size)
-    order = np.argsort(images[:, 0] / images[:, 1], kind="stable")
-    ratio = np.minimum(size[0] / images[order, 0], size[1] / images[order, 1])[:, None]
-    fitted = np.rint(images[order] * ratio).clip(1)  # a line one pixel wide has none left
+    order = np.argsort(image_sizes[:, 0] / image_sizes[:, 1], kind="stable")
+    ratio = np.minimum(size[0] / image_sizes[order, 0], size[1] / image_sizes[order, 1])[:, None]
+    fitted = np.rint(image_sizes[order] * ratio).clip(1)  # an image that is one pixel wide would get 0
     starts = np.arange(0, len(order), batch)
     largest = np.maximum.reduceat(fitted, starts, axis=0)
     sizes = (np.ceil(largest / step) * step).astype(int)

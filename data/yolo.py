@@ -1,4 +1,4 @@
-"""Data sets with YOLO text labels and a ``data.yaml``, read as they are."""
+"""Reads data sets with YOLO text labels and a ``data.yaml``."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -8,49 +8,51 @@ from typing import Any
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_warn
 
-from data.annotations import Annotations, Faults, Objects, build_annotations
+from data.annotations import Annotations, Objects, build_annotations
+from data.faults import Faults
 from data.images import stored_size
 from detector.files import read_yaml
 from detector.imaging.read import IMAGE_SUFFIXES, BadImageError
 from detector.text import plural
 
-TOLERANCE = 0.01  # shares of the image may leave 0..1 by this much, rounded as they often are
+
+TOLERANCE = 0.01  # shares of the image may leave 0..1 by this much: they are often rounded
 
 
 def read_yolo(path: Path) -> dict[str, Annotations]:
-    """Read the splits "train", "val" and, if there is one, "test" that the file ``path`` describes.
+    """Read the splits "train", "val" and, if it exists, "test" that the file ``path`` describes.
 
-    It has ``train``, ``val`` and ``test``, each a folder of images (sub-folders included), a text file with an image a
-    line, or a list of these; ``names`` of the classes, a list or a mapping from 0 on; and may have ``path``, what the
-    former are relative to (the file's own folder by default), and ``nc``, the number of classes.
+    The file has ``train``, ``val`` and ``test``: each a folder of images (with sub-folders), a text file with one image a
+    line, or a list of these. It has ``names``, the class names: a list, or a mapping from 0 on. It may have ``path``, the
+    folder that the splits are relative to (by default the file's own), and ``nc``, the number of classes.
 
-    The labels of ``images/a/b.jpg`` are in ``labels/a/b.txt``, the last folder ``images`` being exchanged, or beside the
-    image if there is none. A line is ``class x y width height``, center and sides as shares of the upright image, or
-    ``class x1 y1 x2 y2 ...``, a polygon, whose box is taken. An image without such a file has no objects. Images are
-    numbered from 1 on in the order of their paths. A test split that is not there, or faulty, is left out with a warning.
+    The labels of ``images/a/b.jpg`` are in ``labels/a/b.txt`` (the last folder ``images`` is replaced), or beside the image
+    if no folder has that name. A line is ``class x y width height``, center and sides as shares of the upright image, or
+    ``class x1 y1 x2 y2 ...``, a polygon, of which the box is used. An image without a label file has no objects. Images are
+    numbered from 1 in the order of their paths. A test split that is missing or faulty is left out with a warning.
     """
     content = _load(path)
     names = _read_names(content, path)
     folder = _root(content, path)
     values = {split: content.get(split) for split in ("train", "val", "test")}
     values["val"] = values["val"] or content.get("validation")
-    found = {}
+    splits = {}
     for split, value in values.items():
         try:
             if value:
                 images = _find_images(value, folder, f"{path}: {split}")
-                found[split] = _read_split(f"{path} ({split})", folder, images, names)
+                splits[split] = _read_split(f"{path} ({split})", folder, images, names)
             elif split != "test":
                 raise ValueError(f"{path}: has no {split!r}; give it a folder of images or a text file with their paths")
         except ValueError as error:
             if split != "test":
                 raise
-            rank_zero_warn(f"the test split is left out, since training does without: {error}")
-    return found
+            rank_zero_warn(f"the test split is left out, since training does not need it: {error}")
+    return splits
 
 
 def label_path(image: Path) -> Path:
-    """Return where the labels of an image are."""
+    """Return the path of an image's label file."""
     parts = list(image.parts)
     for n in range(len(parts) - 2, -1, -1):
         if parts[n] == "images":
@@ -91,97 +93,99 @@ def _read_names(content: dict[str, Any], path: Path) -> list[str]:
 
 
 def _root(content: dict[str, Any], path: Path) -> Path:
-    """Return the folder that splits are relative to: ``path`` seen from the file, or else from here or from datasets/.
+    """Return the folder that splits are relative to: ``path``, relative to the file, to here, or to datasets/.
 
-    A file that is in a folder of that name itself means its own folder.
+    If the file's own folder has the name of ``path``, the file's own folder is tried last.
     """
-    given = content.get("path")
+    root = content.get("path")
     candidates = [path.parent]
-    if given:
-        candidates = [path.parent / str(given), Path(str(given)), Path("datasets", str(given))]
-        if path.resolve().parent.name == Path(str(given)).name:
+    if root:
+        candidates = [path.parent / str(root), Path(str(root)), Path("datasets", str(root))]
+        if path.resolve().parent.name == Path(str(root)).name:
             candidates.append(path.parent)
     for candidate in candidates:
         if os.path.isdir(candidate):
             return candidate
-    looked = " or ".join(str(candidate.resolve()) for candidate in candidates)
-    raise ValueError(f"{path}: path is {given!r}, but there is no folder {looked}; correct path, or get the data set first")
+    tried = " or ".join(str(candidate.resolve()) for candidate in candidates)
+    raise ValueError(f"{path}: path is {root!r}, but there is no folder {tried}; correct path, or get the data set first")
 
 
-def _find_images(value: Any, folder: Path, who: str) -> list[Path]:
+def _find_images(value: Any, folder: Path, name: str) -> list[Path]:
+    """Return the images of the split's ``value``, one entry or a list of entries; ``name`` is for messages."""
     entries = value if isinstance(value, list) else [value]
-    images: dict[Path, None] = {}  # a set that keeps its order
-    listed = 0
-    for entry in entries:
-        place = _locate(str(entry), folder)
-        if os.path.isdir(place):
-            found = _list_folder(place)
-        elif os.path.isfile(place):
-            found = _read_list(place, folder)
-        else:
-            raise ValueError(f"{who} is {entry!r}, but there is no {place}; correct it, or get the data set first")
-        if not found:
-            raise ValueError(f"{who} is {entry!r}, but {place} has no images ({', '.join(IMAGE_SUFFIXES)})")
-        images.update(dict.fromkeys(found))
-        listed += len(found)
-    if listed > len(images):
-        many = plural(listed - len(images), "image is", "images are")
-        rank_zero_warn(f"{who}: {many} listed more than once; each is taken once")
-    return list(images)
+    images = [image for entry in entries for image in _images_of_entry(entry, folder, name)]
+    unique = list(dict.fromkeys(images))
+    if len(unique) < len(images):
+        repeated = plural(len(images) - len(unique), "image is", "images are")
+        rank_zero_warn(f"{name}: {repeated} listed more than once; each is taken once")
+    return unique
+
+
+def _images_of_entry(entry: Any, folder: Path, name: str) -> list[Path]:
+    path = _locate(str(entry), folder)
+    if os.path.isdir(path):
+        images = _list_folder(path)
+    elif os.path.isfile(path):
+        images = _read_list(path, folder)
+    else:
+        raise ValueError(f"{name} is {entry!r}, but there is no {path}; correct it, or get the data set first")
+    if not images:
+        raise ValueError(f"{name} is {entry!r}, but {path} has no images ({', '.join(IMAGE_SUFFIXES)})")
+    return images
 
 
 def _list_folder(folder: Path) -> list[Path]:
-    """Return the images in ``folder`` and below, behind links too, sorted."""
+    """Return the images in ``folder`` and its sub-folders, sorted. Links are followed."""
     paths = [Path(at, name) for at, _, names in os.walk(folder, followlinks=True) for name in names]
     return sorted(path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."))
 
 
 def _locate(entry: str, folder: Path) -> Path:
-    place = folder / entry
-    if not os.path.exists(place) and entry.startswith("../"):  # as some exporters write, meaning the file's own folder
-        place = folder / entry.removeprefix("../")
-    return place
+    path = folder / entry
+    if not os.path.exists(path) and entry.startswith("../"):  # some exporters write it for the file's own folder
+        path = folder / entry.removeprefix("../")
+    return path
 
 
 def _read_list(file: Path, folder: Path) -> list[Path]:
-    lines = [line.strip().replace("\\", "/") for line in _read_lines(file)]  # also if written on Windows
-    bases = file.parent, folder  # "./a.jpg" is beside the list by custom; others are tried there first, too
-    found = []
+    """Return the images in a text file: paths relative to the file or, if there is no such image, to ``folder``."""
+    lines = [line.strip().replace("\\", "/") for line in _read_lines(file)]  # backslashes are from Windows
+    images = []
     for line in filter(None, lines):
-        candidates = [base / line for base in bases]
-        found.append(next((c for c in candidates if os.path.isfile(c)), candidates[0]))
-    return found
+        candidates = [file.parent / line, folder / line]
+        images.append(next((path for path in candidates if os.path.isfile(path)), candidates[0]))
+    return images
 
 
 def _read_split(name: str, folder: Path, images: list[Path], class_names: list[str]) -> Annotations:
     faults = Faults(name)
     sizes = _read_sizes(images, faults)
+    objects = _read_objects(images, sizes, len(class_names), faults)
+    names = [_relative(image, folder) for image in images]
+    ids = np.arange(1, len(images) + 1)
+    return build_annotations(name, folder, ids, sizes, names, objects, list(range(len(class_names))), class_names, True)
+
+
+def _read_objects(images: list[Path], sizes: np.ndarray, num_classes: int, faults: Faults) -> Objects:
+    """Read the label files of all images, of ``sizes`` (I, 2); raise the faults, also those that there were before."""
     files = [label_path(image) for image in images]
-    rows, positions = [], []
-    for position, file in enumerate(files):
-        if os.path.isfile(file):
-            found = _read_labels(file, len(class_names), faults)
-            rows.append(found)
-            positions += [position] * len(found)
+    rows = {index: _read_labels(file, num_classes, faults) for index, file in enumerate(files) if os.path.isfile(file)}
     if not rows:
         faults.add(f"no image has labels: looked for {files[0]} and {len(files) - 1} more; correct the folders' names")
     faults.raise_if_any()
-    table = np.concatenate(rows)
-    owners = np.array(positions, np.int64)
-    height, width = sizes[owners].T
+    table = np.concatenate(list(rows.values()))
+    image_indices = np.repeat(list(rows), [len(labels) for labels in rows.values()])
+    height, width = sizes[image_indices].T
     scale = np.stack([width, height, width, height], axis=1)
     bboxes = np.concatenate([table[:, 1:3] - table[:, 3:] / 2, table[:, 3:]], axis=1) * scale
-    objects = Objects(
+    return Objects(
         ids=np.arange(1, len(table) + 1),
-        positions=owners,
+        image_indices=image_indices,
         bboxes=bboxes,
         areas=bboxes[:, 2:].clip(0).prod(axis=1),
         crowds=np.zeros(len(table), bool),
         labels=table[:, 0].astype(np.int64),
     )
-    names = [_relative(image, folder) for image in images]
-    ids = np.arange(1, len(images) + 1)
-    return build_annotations(name, folder, ids, sizes, names, objects, list(range(len(class_names))), class_names, True)
 
 
 def _relative(image: Path, folder: Path) -> str:
@@ -198,10 +202,10 @@ def _read_sizes(images: list[Path], faults: Faults) -> np.ndarray:
             return error
 
     with ThreadPoolExecutor(16) as pool:  # mostly waiting for the disk
-        found = list(pool.map(read, images, chunksize=64))
-    if bad := [size for size in found if isinstance(size, BadImageError)]:
-        faults.add(str(bad[0]), len(bad))
-    return np.array([(1, 1) if isinstance(size, BadImageError) else size for size in found])
+        results = list(pool.map(read, images, chunksize=64))
+    if errors := [result for result in results if isinstance(result, BadImageError)]:
+        faults.add(str(errors[0]), len(errors))
+    return np.array([(1, 1) if isinstance(result, BadImageError) else result for result in results])
 
 
 def _read_labels(file: Path, num_classes: int, faults: Faults) -> np.ndarray:
@@ -215,21 +219,22 @@ def _read_labels(file: Path, num_classes: int, faults: Faults) -> np.ndarray:
     for number, line in enumerate(lines, start=1):
         if line.strip():
             try:
-                rows.append(_read_line(line.split(), num_classes))
+                rows.append(_parse_line(line.split(), num_classes))
             except ValueError as error:
                 faults.add(f"{file}, line {number}: {error}")
-                break  # one fault a file says enough
+                break  # report one fault a file
     return np.array(rows, np.float64).reshape(-1, 5)
 
 
 def _read_lines(file: Path) -> list[str]:
     try:
-        return file.read_text(encoding="utf-8-sig").splitlines()  # editors on Windows put a mark at the beginning
+        return file.read_text(encoding="utf-8-sig").splitlines()  # sig: editors on Windows write a byte order mark
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{file}: is not a text file in UTF-8 ({error})") from None
 
 
-def _read_line(words: list[str], num_classes: int) -> tuple[float, ...]:
+def _parse_line(words: list[str], num_classes: int) -> tuple[float, ...]:
+    """Return class, center and sides, as shares of the image. Raises ValueError with the fault."""
     shown = " ".join(words[:6])
     try:
         label, *values = map(float, words)
@@ -241,7 +246,7 @@ def _read_line(words: list[str], num_classes: int) -> tuple[float, ...]:
         )
     if label not in range(num_classes):
         raise ValueError(
-            f"the class is {words[0]}; expected a whole number from 0 to {num_classes - 1}, as names lists them"
+            f"the class is {words[0]}; expected a whole number from 0 to {num_classes - 1}, an index into names"
         )
     if not all(-TOLERANCE <= value <= 1 + TOLERANCE for value in values):
         raise ValueError(f"{shown!r} leaves 0..1; expected shares of the image's width and height, not pixels")

@@ -1,8 +1,8 @@
-"""A tiny COCO set, written anew for every test that asks for it."""
+"""Fixtures for all tests: a tiny COCO set, written for each test that uses it."""
 
 import gc
 
-gc.disable()  # until all is imported, see pytest_collection_finish
+gc.disable()  # until all imports are done, see pytest_collection_finish
 
 import json
 import logging
@@ -44,19 +44,19 @@ VAL_CROWD = (3, (7, 36, 2, 18, 30))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run files of long tests first: at the end, one process would work on the last and the other wait."""
+    """Run the files with long tests first: at the end, one process would run a long test while the other waits."""
     items.sort(key=lambda item: item.path.stem not in LONG)
 
 
 def pytest_collection_finish() -> None:
-    """Let collections of garbage leave out what is imported: they would take a tenth of the tests' time."""
+    """Exclude imported objects from garbage collection, which would take a tenth of the tests' time."""
     gc.freeze()
     gc.enable()
 
 
 @pytest.fixture(autouse=True)
-def told() -> None:
-    """Let Lightning's logger speak, whatever the test before did to it: ``python -m data`` quietens it."""
+def lightning_log_level() -> None:
+    """Reset the level of Lightning's logger: ``python -m data`` raises it."""
     logger = logging.getLogger("lightning.pytorch")
     logger.setLevel(logging.INFO)
     logger.propagate = True  # to pytest
@@ -64,9 +64,9 @@ def told() -> None:
 
 @pytest.fixture
 def tiny_coco(tmp_path: Path) -> Path:
-    """The folder of a COCO set of 8 training and 5 validation images, objects painted as filled rectangles.
+    """The folder of a COCO set of 8 training and 5 validation images, with objects painted as filled rectangles.
 
-    Category ids are 7, 22 and 90. One image of each split has no objects and one has a crowd region, which is not
+    Category ids are 7, 22 and 90. In each split, one image has no objects, and one has a crowd region, which is not
     painted. Image ids start at 101 for training and 201 for validation.
     """
     root = tmp_path / "tiny"
@@ -118,7 +118,7 @@ def edit_json(tiny_coco: Path) -> Callable[[str, Callable[[dict[str, Any]], Any]
 
 
 def write_coco(root: Path, split: str, rows: list[tuple], first_id: int, crowd: tuple[int, tuple] | None = None) -> None:
-    """Paint ``images`` into ``root/images/split`` and describe them in ``root/annotations/split.json``."""
+    """Paint images into ``root/images/split`` and write ``root/annotations/split.json``; for ``rows`` see TRAIN_IMAGES."""
     (root / "images" / split).mkdir(parents=True)
     (root / "annotations").mkdir(exist_ok=True)
     images, annotations = [], []

@@ -86,7 +86,7 @@ def fit(
         max_epochs=max_epochs,
         callbacks=list(callbacks),
         plugins=[AtomicCheckpointIO()],
-        use_distributed_sampler=False,
+        use_distributed_sampler=False,  # as in the config.yaml of older runs
         default_root_dir=folder,
         accelerator="cpu",
         logger=False,

@@ -154,8 +154,7 @@ def test_two_processes_agree_and_do_not_warn(tiny_arguments: Arguments, tmp_path
     data = CocoDataModule(**tiny_arguments | {"batch_size": 2})
     module = DetectorModule("dyn_n", data.class_names, data.category_ids, nominal_batch=4)
     callbacks = [Recorder(tmp_path), RampedEMA(tau=3), CocoEvaluation()]
-    many = {**processes(2), "use_distributed_sampler": False}
-    plain_trainer(tmp_path, callbacks=callbacks, **many).fit(module, datamodule=data)
+    plain_trainer(tmp_path, callbacks=callbacks, **processes(2)).fit(module, datamodule=data)
     ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)]
     assert [rank["warnings"] for rank in ranks] == [[], []]
     assert sorted(ranks[0]["image_ids"]["train"] + ranks[1]["image_ids"]["train"]) == list(range(101, 109))

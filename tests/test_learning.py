@@ -27,7 +27,6 @@ def learn(data: CocoDataModule, tmp_path: Path, epochs: int, **kwargs: Any) -> d
         callbacks=[RampedEMA(tau=20), evaluation],
         check_val_every_n_epoch=epochs,
         default_root_dir=tmp_path,
-        use_distributed_sampler=False,
         num_sanity_val_steps=0,
         logger=False,
         enable_checkpointing=False,

@@ -79,7 +79,7 @@ def leak_findings(split: str, examples: list[str], train_indices: list[int], wha
 
 def _doubtful_boxes(split: str, annotations: Annotations) -> Iterator[Finding]:
     image_indices = annotations.image_indices()
-    empty, outside = faulty_boxes(annotations)
+    empty, outside = faulty_boxes(annotations.bboxes, annotations.sizes[image_indices])
     for mask, one, many, consequence, already_warned in (
         (empty, "box has", "boxes have", "no area inside the image; not trained on, and missed in evaluation", True),
         (outside, "box sticks", "boxes stick", "out of the image; clipped for training", True),

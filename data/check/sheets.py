@@ -1,4 +1,4 @@
-"""What training and evaluation see: sheets of their images, boxes drawn in."""
+"""Sheets of the images that training and evaluation see, with their boxes."""
 
 from pathlib import Path
 
@@ -16,19 +16,19 @@ SIDE = 400  # pixels of the longer side on the sheet
 
 
 def write_sheets(data: CocoDataModule, folder: Path, num_images: int = 16) -> list[Path]:
-    """Write ``train.jpg``, ``val.jpg`` and, if there is such a split, ``test.jpg``: the first samples of an epoch."""
+    """Write the first samples of an epoch as ``train.jpg``, ``val.jpg`` and, if that split exists, ``test.jpg``."""
     folder.mkdir(parents=True, exist_ok=True)
-    written = []
+    paths = []
     for split in data.annotations:
         loader = data.train_dataloader() if split == "train" else data.eval_dataloader(split)
         path = folder / f"{split}.jpg"
         cv2.imwrite(str(path), draw_sheet(loader, data.class_names, num_images)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
-        written.append(path)
-    return written
+        paths.append(path)
+    return paths
 
 
 def draw_sheet(loader: DataLoader, class_names: list[str], num_images: int) -> np.ndarray:
-    """Return one RGB image of the first samples that ``loader`` would give, in its order."""
+    """Return one RGB image of the first samples of ``loader``, in its order."""
     drawn, captions = [], []
     for _, key in zip(range(num_images), loader.sampler):
         sample: Sample = loader.dataset[key]

@@ -1,55 +1,52 @@
-"""Images of shapes, the content of the embedded data set.
+"""Draws the images of the embedded data set: shapes on a textured background.
 
-Every image has its own random stream, seeded with (seed, split, index): it depends neither on the order of drawing nor on
-the number of images nor on anything global. Paints and textures are shared by all kinds of shape. Every class has a
-favorite hue, which is no more than a hint: many of its shapes, and all decoys, have any other. Images are BGR, as OpenCV
-writes them.
+Every image has its own random stream, seeded with (seed, split, index). So it does not depend on the order of drawing, on
+the number of images, or on global state. All kinds of shape share the same paints and textures. Every class has a favorite
+hue, which is only a hint: many of its shapes, and all decoys, have another hue. Images are BGR, as OpenCV writes them.
 """
 
 import colorsys
 import math
-from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 from numpy.random import Generator
 
-SHAPES = Path("datasets/shapes")  # where the set is, seen from where training starts
 CLASSES = ("circle", "square", "triangle", "star", "cross", "ring")
-DECOYS = ("bar", "ellipse", "half_disc", "crescent", "arrow", "blob")  # drawn like objects, but of no class
+DECOYS = ("bar", "ellipse", "half_disc", "crescent", "arrow", "blob")  # drawn like objects, but not annotated
 SPLITS = ("train", "val")
 
-SIDES = (192, 288)  # of an image, in px
-EMPTY_SHARE = 0.04  # images without any object
-COUNT_WEIGHTS = (3, 5, 6, 5, 3, 2, 1)  # of images with 1, 2, ... 7 objects
-SMALL_SHARE = 0.31  # of objects; turned triangles and clipped shapes bring the COCO-small ones (< 32 x 32 px) to a third
+SIDES = (192, 288)  # range of an image's height and width, in px
+EMPTY_SHARE = 0.04  # of images: no objects
+COUNT_WEIGHTS = (3, 5, 6, 5, 3, 2, 1)  # relative frequency of images with 1, 2, ... 7 objects
+SMALL_SHARE = 0.31  # of objects; with turned triangles and clipped shapes, a third is small for COCO (< 32 x 32 px)
 SMALL_SIZES, SIZES = (15.0, 31.0), (33.0, 110.0)  # longer side of the box, in px
-LOOSE_SHARE = 0.45  # of shapes: may be partly hidden, or cut off by the border of the image
-MIN_VISIBLE, MIN_VISIBLE_LOOSE = 0.97, 0.3  # shapes of which less would be seen are not drawn
-FAVORITE_SHARE = 0.7  # of objects: painted in the hue of their class
-SUPERSAMPLING = 4  # outlines are filled on a grid this much finer, which makes edges smooth and boxes exact to 1/4 px
+LOOSE_SHARE = 0.45  # of shapes: may be partly hidden, or cut off by the image border
+MIN_VISIBLE, MIN_VISIBLE_LOOSE = 0.97, 0.3  # share of a shape that must be visible, else it is not drawn
+FAVORITE_SHARE = 0.7  # of objects: painted in the favorite hue of their class
+SUPERSAMPLING = 4  # outlines are filled on a grid this many times finer: edges are smooth, boxes exact to 1/4 px
 
 
 class Stamp(NamedTuple):
-    """A shape at its place in the image."""
+    """A shape at its position in the image."""
 
     kind: str
-    box: tuple[float, float, float, float]  # x1 y1 x2 y2 in px: all of the shape that lies within the image, hidden or not
+    box: tuple[float, float, float, float]  # x1 y1 x2 y2 in px, of the part within the image, hidden or not
     coverage: np.ndarray  # (h, w) float32 in 0..1: share of each pixel that the shape covers, within the image
-    x: int  # the pixel of the image on which coverage[0, 0] lies
+    x: int  # of coverage[0, 0] in the image
     y: int
-    area: float  # of the whole shape in px, with what the border of the image cuts off
+    area: float  # in px, of the whole shape, with the part outside of the image
 
     @property
     def window(self) -> tuple[slice, slice]:
-        """The rows and columns of the image under ``coverage``."""
+        """The rows and columns of the image that ``coverage`` belongs to."""
         height, width = self.coverage.shape
         return slice(self.y, self.y + height), slice(self.x, self.x + width)
 
 
 class Drawing(NamedTuple):
-    """A finished image and the objects on it."""
+    """A finished image and its objects."""
 
     image: np.ndarray  # (H, W, 3) uint8, BGR
     boxes: np.ndarray  # (N, 4) float64, x1 y1 x2 y2 in px
@@ -57,13 +54,13 @@ class Drawing(NamedTuple):
 
 
 def polar(radii: np.ndarray, spread: float = 2 * math.pi) -> np.ndarray:
-    """Return the contour (N, 2) whose points lie at ``radii`` (N,), at equal angles."""
+    """Return a contour (N, 2) with points at the distances ``radii`` (N,) from the origin, at equal angles."""
     angles = np.arange(len(radii)) * (spread / len(radii))
     return np.stack([np.cos(angles), np.sin(angles)], axis=1) * radii[:, None]
 
 
 def outline(kind: str, rng: Generator) -> list[np.ndarray]:
-    """Return the contours (N, 2) of one shape around the origin, of random proportions; the second is a hole."""
+    """Return the contours (N, 2) of a shape around the origin, of random proportions. A second contour is a hole."""
     disc, half_disc = polar(np.ones(64)), polar(np.ones(33), spread=math.pi * 33 / 32)
     if kind == "circle":
         return [disc]
@@ -96,7 +93,7 @@ def outline(kind: str, rng: Generator) -> list[np.ndarray]:
 
 
 def pose(contours: list[np.ndarray], size: float, rng: Generator) -> list[np.ndarray]:
-    """Squeeze and turn the contours at random, and make their box ``size`` px long and centered at the origin."""
+    """Squeeze and turn the contours at random. The longer side of their box is then ``size`` px, its center the origin."""
     squeeze, angle = rng.uniform(0.85, 1), rng.uniform(0, 2 * math.pi)
     turn = np.array([(math.cos(angle), math.sin(angle)), (-math.sin(angle), math.cos(angle))])
     contours = [contour * (1, squeeze) @ turn for contour in contours]
@@ -105,11 +102,11 @@ def pose(contours: list[np.ndarray], size: float, rng: Generator) -> list[np.nda
 
 
 def stamp(kind: str, contours: list[np.ndarray], height: int, width: int) -> Stamp:
-    """Fill the contours, given in px of an image of ``height`` x ``width``; their middle must lie within it."""
+    """Fill the contours, in px of an image of ``height`` x ``width``. Their center must lie within the image."""
     low = np.floor(contours[0].min(axis=0)).astype(int)
     high = np.ceil(contours[0].max(axis=0)).astype(int)
     fine = np.zeros((high - low)[::-1] * SUPERSAMPLING, dtype=np.uint8)
-    # OpenCV counts from the center of the first pixel, we from its corner.
+    # OpenCV counts from the center of the first pixel, we count from its corner.
     points = [np.round((contour - low) * SUPERSAMPLING - 0.5).astype(np.int32) for contour in contours]
     cv2.fillPoly(fine, points, 255)
     area = np.count_nonzero(fine) / SUPERSAMPLING**2
@@ -124,14 +121,14 @@ def stamp(kind: str, contours: list[np.ndarray], height: int, width: int) -> Sta
 
 
 def random_size(rng: Generator) -> float:
-    """The longer side of a shape's box in px; large ones are spread evenly over the octaves."""
+    """Draw the longer side of a shape's box, in px. Large sizes are spread evenly on a logarithmic scale."""
     if rng.random() < SMALL_SHARE:
         return rng.uniform(*SMALL_SIZES)
     return math.exp(rng.uniform(*np.log(SIZES)))
 
 
 def random_kinds(rng: Generator) -> list[str]:
-    """Objects and decoys of one image, in random order."""
+    """Draw the kinds of the objects and decoys of one image, in random order."""
     shares = np.array(COUNT_WEIGHTS) / sum(COUNT_WEIGHTS)
     num_objects = 0 if rng.random() < EMPTY_SHARE else 1 + rng.choice(len(shares), p=shares)
     kinds = [*rng.choice(CLASSES, num_objects), *rng.choice(DECOYS, rng.integers(0, 3))]
@@ -139,7 +136,7 @@ def random_kinds(rng: Generator) -> list[str]:
 
 
 def random_center(placed: list[Stamp], loose: bool, height: int, width: int, rng: Generator) -> np.ndarray:
-    """Anywhere, but every other loose shape is put close to one that is already there."""
+    """Draw the center (x, y) of a shape: anywhere, but half of the loose shapes close to a shape placed before."""
     if loose and placed and rng.random() < 0.5:
         x1, y1, x2, y2 = placed[rng.integers(len(placed))].box
         return np.clip(rng.uniform((x1 - 8, y1 - 8), (x2 + 8, y2 + 8)), 0, (width, height))
@@ -147,8 +144,11 @@ def random_center(placed: list[Stamp], loose: bool, height: int, width: int, rng
 
 
 def arrange(height: int, width: int, rng: Generator) -> list[Stamp]:
-    """Return the shapes of an image from front to back; one that finds no place where enough of it is seen is left out."""
-    free = np.ones((height, width), dtype=np.float32)  # share of each pixel that is not covered yet
+    """Place the shapes of an image; return them from front to back.
+
+    A shape is left out if enough of it is visible at none of 20 random positions.
+    """
+    free = np.ones((height, width), dtype=np.float32)  # share of each pixel that no shape covers yet
     placed: list[Stamp] = []
     for kind in random_kinds(rng):
         contours = pose(outline(kind, rng), random_size(rng), rng)
@@ -167,36 +167,36 @@ def arrange(height: int, width: int, rng: Generator) -> list[Stamp]:
 def random_color(
     rng: Generator, saturation: tuple[float, float], value: tuple[float, float], hue: float | None = None
 ) -> np.ndarray:
-    """A color (3,) float32 of any hue, or close to ``hue`` in 0..1."""
+    """Draw a color (3,) float32 BGR of any hue, or of a hue close to ``hue`` in 0..1."""
     hue = rng.random() if hue is None else hue + rng.uniform(-0.05, 0.05)
     rgb = colorsys.hsv_to_rgb(hue % 1, rng.uniform(*saturation), rng.uniform(*value))
     return np.array(rgb[::-1], dtype=np.float32) * 255
 
 
 def favorite_hue(kind: str, rng: Generator) -> float | None:
-    """The hue of a class, most of the time; decoys have none."""
+    """Return the favorite hue of a class for a random FAVORITE_SHARE of objects, else None. Decoys have none."""
     if kind in CLASSES and rng.random() < FAVORITE_SHARE:
         return CLASSES.index(kind) / len(CLASSES)
     return None
 
 
 def contrasting_color(behind: np.ndarray, hue: float | None, rng: Generator) -> np.ndarray:
-    """A color that stands out from the color ``behind`` (3,), sometimes barely."""
-    wanted = rng.uniform(75, 180)  # distance in 0..441
+    """Draw a color that stands out, sometimes barely, from the color ``behind`` (3,)."""
+    min_distance = rng.uniform(75, 180)  # of 0..441
     saturation = (0.15, 0.95) if hue is None else (0.5, 0.95)
     colors = [random_color(rng, saturation, (0.3, 1.0), hue) for _ in range(8)]
     distances = [float(np.linalg.norm(color - behind)) for color in colors]
-    return next((c for c, d in zip(colors, distances) if d >= wanted), colors[int(np.argmax(distances))])
+    return next((c for c, d in zip(colors, distances) if d >= min_distance), colors[int(np.argmax(distances))])
 
 
 def smooth_noise(height: int, width: int, cell: float, rng: Generator) -> np.ndarray:
-    """Return (H, W) float32, about 0..1, that changes over ``cell`` px."""
+    """Return noise (H, W) float32, about 0..1, smooth over ``cell`` px."""
     grid = rng.random((math.ceil(height / cell) + 2, math.ceil(width / cell) + 2), dtype=np.float32)
     return cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
 def waves(height: int, width: int, wavelength: float, rng: Generator) -> np.ndarray:
-    """Return (H, W) float32 in -1..1: parallel stripes in a random direction."""
+    """Return parallel waves (H, W) float32, in -1..1, in a random direction."""
     angle = rng.uniform(0, 2 * math.pi)
     x = np.arange(width, dtype=np.float32) * np.float32(math.cos(angle) * 2 * math.pi / wavelength)
     y = np.arange(height, dtype=np.float32) * np.float32(math.sin(angle) * 2 * math.pi / wavelength)
@@ -204,7 +204,7 @@ def waves(height: int, width: int, wavelength: float, rng: Generator) -> np.ndar
 
 
 def pattern(height: int, width: int, rng: Generator) -> np.ndarray:
-    """Return (H, W) float32, about 0..1: one of a few textures."""
+    """Return a random texture (H, W) float32, about 0..1."""
     kind = rng.choice(("clouds", "stripes", "checks", "grain", "slope"))
     if kind == "clouds":
         return smooth_noise(height, width, rng.uniform(8, 40), rng)
@@ -219,7 +219,7 @@ def pattern(height: int, width: int, rng: Generator) -> np.ndarray:
 
 
 def paint_background(height: int, width: int, rng: Generator) -> np.ndarray:
-    """Return (H, W, 3) uint8: two quiet colors, mixed by large clouds and a finer texture."""
+    """Return a background (H, W, 3) uint8: two pale colors, mixed by large clouds and a finer texture."""
     first, second = (random_color(rng, (0.05, 0.5), (0.25, 1)) for _ in range(2))
     weight, reach = np.float32(rng.uniform(0.15, 0.5)), np.float32(rng.uniform(0.3, 1))
     mix = reach * ((1 - weight) * smooth_noise(height, width, 96, rng) + weight * pattern(height, width, rng))
@@ -228,7 +228,7 @@ def paint_background(height: int, width: int, rng: Generator) -> np.ndarray:
 
 
 def scribble(image: np.ndarray, rng: Generator) -> None:
-    """Draw distractors that are no shapes on the uint8 image: lines, and rows of strokes that look like writing."""
+    """Draw distractors onto the uint8 image in place: lines, and rows of strokes that look like writing."""
     height, width = image.shape[:2]
 
     def stroke(points: np.ndarray, color: np.ndarray, thickness: int) -> None:
@@ -241,13 +241,13 @@ def scribble(image: np.ndarray, rng: Generator) -> None:
     for _ in range(rng.integers(0, 4)):
         size, color = rng.uniform(7, 18), random_color(rng, (0, 0.6), (0, 1))
         start = rng.uniform((0, 0), (width * 0.8, height - size))
-        for place in range(rng.integers(3, 12)):
+        for position in range(rng.integers(3, 12)):
             letter = rng.uniform((0, 0), (0.7 * size, size), (rng.integers(3, 6), 2))
-            stroke(letter + start + np.array((place * size, 0)), color, 1 + int(size > 12))
+            stroke(letter + start + np.array((position * size, 0)), color, 1 + int(size > 12))
 
 
 def cast_shadows(image: np.ndarray, shapes: list[Stamp], rng: Generator) -> None:
-    """Darken the float32 background beside the shapes, all on the same side."""
+    """Darken the float32 background in place: all shapes cast a shadow to the same side."""
     height, width = image.shape[:2]
     shadow = np.zeros((height, width), dtype=np.float32)
     for shape in shapes:
@@ -259,7 +259,7 @@ def cast_shadows(image: np.ndarray, shapes: list[Stamp], rng: Generator) -> None
 
 
 def paint_shape(image: np.ndarray, shape: Stamp, rng: Generator) -> None:
-    """Fill the shape on the float32 image with a color, often with a texture, at times with a darker rim."""
+    """Paint the shape onto the float32 image in place: a color, often a texture, sometimes a darker rim."""
     under = image[shape.window]
     shade = np.ones_like(shape.coverage)
     color = contrasting_color(under.mean(axis=(0, 1)), favorite_hue(shape.kind, rng), rng)
@@ -273,7 +273,7 @@ def paint_shape(image: np.ndarray, shape: Stamp, rng: Generator) -> None:
 
 
 def develop(image: np.ndarray, rng: Generator) -> np.ndarray:
-    """Return the float32 image as a camera might have taken it: uneven light, less contrast, blur, noise; uint8."""
+    """Make the float32 image look like a photo: uneven light, less contrast, blur, noise. Returns uint8."""
     height, width = image.shape[:2]
     light = 1 - np.float32(rng.uniform(0, 0.35)) * smooth_noise(height, width, 160, rng)
     contrast, gray = np.float32(rng.uniform(0.6, 1)), np.float32(rng.uniform(100, 180))
@@ -288,7 +288,7 @@ def develop(image: np.ndarray, rng: Generator) -> np.ndarray:
 
 
 def draw_image(seed: int, split: str, index: int) -> Drawing:
-    """Draw one image and say what is on it. The boxes of objects run to their full extent, hidden parts included."""
+    """Draw one image. The boxes of its objects cover their full extent, hidden parts included."""
     rng = np.random.default_rng((seed, SPLITS.index(split), index))
     height, width = (int(side) for side in rng.integers(SIDES[0], SIDES[1] + 1, 2))
     shapes = arrange(height, width, rng)

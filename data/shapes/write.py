@@ -1,6 +1,5 @@
-"""The embedded data set: COCO-format images of shapes, drawn by `draw_shapes` on first use."""
+"""Writes the embedded data set: drawn images of shapes with annotations in COCO format."""
 
-import argparse
 import json
 import logging
 import shutil
@@ -11,12 +10,13 @@ from pathlib import Path
 
 import cv2
 
-from data.shapes.draw import CLASSES, SHAPES, SPLITS, draw_image
+from data.shapes.draw import CLASSES, SPLITS, draw_image
 from detector.batch import xyxy_to_xywh
 
-VERSION = 3  # raise it whenever images or annotations change: sets drawn by older code are then drawn anew
-MARKER = "drawn_by_data_shapes.json"  # inside the set: what it was drawn from
-STALE_SECONDS = 86400  # a temporary folder this old belongs to a drawing that was killed
+SHAPES = Path("datasets/shapes")  # folder of the set, relative to the folder where training starts
+VERSION = 3  # raise it whenever images or annotations change: sets of older versions are then drawn again
+MARKER = "drawn_by_data_shapes.json"  # in the set's folder: the arguments and the version that it was drawn with
+STALE_SECONDS = 86400  # a temporary folder of this age is left from a process that was killed
 JPEG_QUALITY = 90
 
 logger = logging.getLogger(__name__)
@@ -37,14 +37,14 @@ def write_split(folder: Path, split: str, num_images: int, seed: int) -> None:
             entry = {"id": len(annotations) + 1, "image_id": index + 1, "category_id": label + 1, "iscrowd": 0}
             annotations.append(entry | {"bbox": bbox, "area": bbox[2] * bbox[3]})
     categories = [{"id": label + 1, "name": name, "supercategory": "shape"} for label, name in enumerate(CLASSES)]
-    info = {"description": f"images of shapes, drawn by data/shapes/write.py version {VERSION} with seed {seed}"}
+    info = {"description": f"images of shapes, drawn by data/shapes version {VERSION} with seed {seed}"}
     content = {"info": info, "images": images, "annotations": annotations, "categories": categories}
     (folder / "annotations").mkdir(exist_ok=True)
     (folder / "annotations" / f"{split}.json").write_text(json.dumps(content))
 
 
 def is_complete(root: Path, recipe: dict[str, int]) -> bool:
-    """Whether ``root`` holds the set that ``recipe`` describes; the marker is written last, and moves in with the rest."""
+    """Return True if ``root`` holds the set that ``recipe`` describes. The marker is written last, so it stands for all."""
     try:
         return json.loads((root / MARKER).read_text()) == recipe
     except (OSError, ValueError):
@@ -52,19 +52,19 @@ def is_complete(root: Path, recipe: dict[str, int]) -> bool:
 
 
 def check_replaceable(root: Path) -> None:
-    """Refuse to touch a folder with contents that this module has not drawn."""
+    """Raise a ValueError if ``root`` has contents that this module has not drawn."""
     if root.exists() and not (root / MARKER).is_file() and (not root.is_dir() or any(root.iterdir())):
         raise ValueError(
-            f"{root}: the shapes are drawn into a new or empty folder, or in place of a set with a {MARKER}, and this is "
-            "neither; give another root, or move away what is there"
+            f"{root}: has other contents. The shapes need a new or empty folder, or a folder with an older set (with a "
+            f"{MARKER}); give another root, or move the contents away"
         )
 
 
 def move_into_place(drawn: Path, root: Path, aside: Path, recipe: dict[str, int]) -> None:
-    """Make ``drawn`` the new ``root``, and what was there ``aside``. If another process was faster, its set stays."""
+    """Rename ``drawn`` to ``root``, and an older ``root`` to ``aside``. If another process was faster, its set stays."""
     if is_complete(root, recipe):
         return
-    check_replaceable(root)  # again: somebody may have filled it meanwhile
+    check_replaceable(root)  # again: another program may have filled it meanwhile
     with suppress(FileNotFoundError):
         root.rename(aside)
     try:
@@ -75,7 +75,7 @@ def move_into_place(drawn: Path, root: Path, aside: Path, recipe: dict[str, int]
 
 
 def remove_stale(parent: Path, prefix: str) -> None:
-    """Remove what killed drawings have left behind; younger folders may belong to a drawing that is going on."""
+    """Remove temporary folders of killed processes. Younger folders may belong to a process that is still drawing."""
     for folder in parent.glob(f"{prefix}*"):
         with suppress(OSError):
             if time.time() - folder.stat().st_mtime > STALE_SECONDS:
@@ -83,11 +83,11 @@ def remove_stale(parent: Path, prefix: str) -> None:
 
 
 def draw_shapes(root: Path, num_train: int = 1000, num_val: int = 200, seed: int = 0) -> Path:
-    """Draw the data set into ``root`` unless the same set is already there, and return ``root``.
+    """Draw the data set into ``root`` unless the same set is already there; return ``root``.
 
-    A set drawn from other numbers, or by another version of this module, is replaced. The set appears in one piece: an
-    interrupted drawing leaves ``root`` as it was, and processes that draw at the same time do not disturb each other.
-    Raises ValueError when ``root`` has other contents, which are never touched, and for a number out of range.
+    A set drawn with other numbers, or by another version of this module, is replaced. The set appears in one step: if the
+    process is interrupted, ``root`` stays as it was, and several processes may draw at the same time. Raises ValueError if
+    ``root`` has other contents, which are never touched, and for a number out of range.
     """
     if num_train < 1 or num_val < 1 or seed < 0:
         raise ValueError(
@@ -101,8 +101,8 @@ def draw_shapes(root: Path, num_train: int = 1000, num_val: int = 200, seed: int
     target.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{target.name}-drawing-"
     remove_stale(target.parent, prefix)
-    instead = ", in place of an older set" if (target / MARKER).is_file() else ""
-    logger.info("drawing %d images of shapes into %s%s", num_train + num_val, root, instead)
+    replacing = ", in place of an older set" if (target / MARKER).is_file() else ""
+    logger.info("drawing %d images of shapes into %s%s", num_train + num_val, root, replacing)
     with tempfile.TemporaryDirectory(prefix=prefix, dir=target.parent, ignore_cleanup_errors=True) as temporary:
         drawn = Path(temporary, "drawn")
         drawn.mkdir()
@@ -111,21 +111,3 @@ def draw_shapes(root: Path, num_train: int = 1000, num_val: int = 200, seed: int
         (drawn / MARKER).write_text(json.dumps(recipe))
         move_into_place(drawn, target, Path(temporary, "old"), recipe)
     return root
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m data.shapes", description="Draw the embedded data set of shapes.")
-    parser.add_argument("--root", type=Path, default=SHAPES, help="folder to fill (%(default)s)")
-    parser.add_argument("--num-train", type=int, default=1000, help="images to train on (%(default)s)")
-    parser.add_argument("--num-val", type=int, default=200, help="images to validate on (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="another seed gives other images (%(default)s)")
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    args = parser.parse_args()
-    try:
-        print(draw_shapes(args.root, args.num_train, args.num_val, args.seed))
-    except ValueError as error:
-        parser.error(str(error))
-
-
-if __name__ == "__main__":
-    main()

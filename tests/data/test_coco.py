@@ -1,4 +1,4 @@
-"""The reader: what it returns, and what it refuses, drops and reports."""
+"""The reader of COCO files: its results, and the faults that it refuses, drops or reports."""
 
 import json
 import math
@@ -106,7 +106,7 @@ def test_boxes_without_area_are_dropped_from_training_and_counted(
     assert str(path) in str(caught[0].message)
     assert annotations.objects(0)[0].tolist() == [[36, 20, 56, 44]]
     ground_truth = {a["id"]: a["bbox"] for a in annotations.ground_truth()["annotations"]}
-    assert ground_truth[1010] == bbox  # an evaluation outside of this project counts it, too
+    assert ground_truth[1010] == bbox  # as in an evaluation outside of this project
 
 
 def test_boxes_that_stick_out_are_clipped_for_training_and_counted(tiny_coco: Path, edit_json: Edit) -> None:
@@ -117,7 +117,7 @@ def test_boxes_that_stick_out_are_clipped_for_training_and_counted(tiny_coco: Pa
     assert annotations.ground_truth()["annotations"][0]["bbox"] == [-5, 8, 80, 16]
 
 
-def test_annotation_id_zero_can_be_found_by_pycocotools(tiny_coco: Path, edit_json: Edit) -> None:
+def test_annotation_id_zero_is_renumbered_for_pycocotools(tiny_coco: Path, edit_json: Edit) -> None:
     edit_json("val", lambda content: content["annotations"][0].update(id=0))
     with pytest.warns(UserWarning, match="annotation id 0"):
         ids = [a["id"] for a in read(tiny_coco, "val").ground_truth()["annotations"]]
@@ -269,7 +269,7 @@ def test_a_validation_file_without_a_category_is_refused(tiny_arguments: dict[st
 
 
 def test_no_python_objects_per_annotation(tiny_coco: Path) -> None:
-    """Lists of dicts would be copied into every worker as it touches them."""
+    """Every worker would copy the entries of lists of dicts that it touches."""
     annotations = read(tiny_coco)
     small = ("name", "folder", "category_ids", "class_names", "upright")
     arrays = {name: value for name, value in vars(annotations).items() if name not in small}

@@ -40,16 +40,16 @@ def quiet() -> Iterator[None]:
 
 
 def fingerprint(batch: Batch) -> list[tuple]:
-    """Per image its id and checksums of pixels and boxes."""
+    """Return for each image its id and checksums of pixels and boxes."""
     return [
         (target["image_id"], zlib.crc32(image.numpy().tobytes()), zlib.crc32(target["boxes"].numpy().tobytes()))
         for image, target in zip(batch["images"], batch["targets"])
     ]
 
 
-def test_every_process_needs_a_image_to_evaluate(tiny_arguments: Arguments, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_process_needs_an_image_to_evaluate(tiny_arguments: Arguments) -> None:
     data = CocoDataModule(**tiny_arguments)
-    monkeypatch.setattr(data, "_place", lambda: (6, 0))
+    data.trainer = fake_trainer(world_size=6)
     with pytest.raises(ValueError, match="val has 5 images for 6 processes; use as many"):
         data.eval_dataloader("val")
 
@@ -89,18 +89,18 @@ def test_evaluation_batches_map_back_to_the_annotation_file(tiny_arguments: Argu
 def test_labels_are_the_colors_of_the_objects(tiny_arguments: Arguments) -> None:
     """Through the whole training pipeline: the middle of each box has the color of its class (R, G or B is largest)."""
     data = CocoDataModule(**tiny_arguments | {"augment": Augmentation(hsv=(0, 0.2, 0.2))})
-    loader, seen = data.train_dataloader(), 0
+    loader, num_boxes = data.train_dataloader(), 0
     for _ in range(5):
         for batch in loader:
             for image, target in zip(batch["images"], batch["targets"]):
                 for (x1, y1, x2, y2), label in zip(target["boxes"].tolist(), target["labels"].tolist()):
                     assert int(image[:, int((y1 + y2) / 2), int((x1 + x2) / 2)].argmax()) == label
-                    seen += 1
-    assert seen > 50
+                    num_boxes += 1
+    assert num_boxes > 50
 
 
 def test_a_painted_rectangle_stays_in_its_box(tmp_path: Path, tiny_arguments: Arguments, tiny_coco: Path) -> None:
-    """One bright, soft-edged rectangle an image; the centroid is measured in what the training step gets."""
+    """One bright rectangle with soft edges; its centroid is measured in the images that the training step gets."""
     for path in (tiny_coco / "images/train").iterdir():
         height, width = cv2.imread(str(path)).shape[:2]
         cv2.imwrite(str(path), np.full((height, width, 3), 114, np.uint8))
@@ -119,18 +119,18 @@ def test_a_painted_rectangle_stays_in_its_box(tmp_path: Path, tiny_arguments: Ar
             weight = weight - weight.median()
             weight[weight < 4] = 0
             center = torch.arange(64) + 0.5
-            found = torch.stack([(weight.sum(0) * center).sum(), (weight.sum(1) * center).sum()]) / weight.sum()
-            offsets.append(found - (box[:2] + box[2:]) / 2)
+            centroid = torch.stack([(weight.sum(0) * center).sum(), (weight.sum(1) * center).sum()]) / weight.sum()
+            offsets.append(centroid - (box[:2] + box[2:]) / 2)
     assert len(offsets) > 10
     assert torch.stack(offsets).abs().max() < 0.1
 
 
 @pytest.mark.parametrize("augment", [Augmentation(scale=0), Augmentation(mosaic=0)])
 def test_objects_are_as_large_in_training_as_in_validation(tmp_path: Path, augment: Augmentation) -> None:
-    """On images from 32 to 240 pixels, whose objects are a fifth of the image.
+    """On images from 32 to 240 pixels, with objects a fifth as large as the image.
 
-    With both zoom and mosaic the median must be lower, about 0.75 times: zooming out to half shows more of the mosaic,
-    and so four times as many objects.
+    With both zoom and mosaic, which are not tested here, the median is about 0.75 times as large: zooming out to half shows
+    more of the mosaic, and so four times as many objects.
     """
     sizes = [(32, 48), (60, 80), (120, 90), (240, 160), (200, 240), (48, 48), (100, 150), (90, 60)]
     images = [(h, w, [(7, w // 8, h // 3, w // 5, h // 5), (22, w // 2, h // 4, w // 5, h // 4)]) for h, w in sizes]
@@ -139,9 +139,9 @@ def test_objects_are_as_large_in_training_as_in_validation(tmp_path: Path, augme
     names = ("annotations/train.json", "images/train", "annotations/val.json", "images/val")
     data = CocoDataModule(str(tmp_path), *names, image_size=64, num_workers=0, augment=augment)
     train = data.train_dataloader()
-    seen = torch.cat([side_lengths(batch) for _ in range(20) for batch in train])
-    expected = torch.cat([side_lengths(batch) for batch in data.val_dataloader()])
-    assert 0.7 <= seen.median() / expected.median() <= 1.4
+    trained = torch.cat([side_lengths(batch) for _ in range(20) for batch in train])
+    evaluated = torch.cat([side_lengths(batch) for batch in data.val_dataloader()])
+    assert 0.7 <= trained.median() / evaluated.median() <= 1.4
 
 
 def side_lengths(batch: Batch) -> Tensor:
@@ -158,7 +158,7 @@ def test_samples_do_not_depend_on_the_number_of_workers(tiny_arguments: Argument
 
 
 def test_random_streams_differ_by_image_epoch_and_seed(tiny_arguments: Arguments, tiny_coco: Path) -> None:
-    """All images are made equal, so that only the random draws can tell the samples apart."""
+    """All images are made equal, so samples differ only by the random numbers."""
     image = cv2.imread(str(tiny_coco / "images/train/image_4.png"))
     for path in (tiny_coco / "images/train").iterdir():
         height, width = cv2.imread(str(path)).shape[:2]
@@ -181,36 +181,21 @@ def test_processes_draw_the_same_samples_as_one_alone(tiny_arguments: Arguments)
     assert sorted(parts[0] + parts[1]) == sorted(one_epoch(1, 0))
 
 
-def fake_trainer(use_distributed_sampler: bool = False, **attributes: Any) -> Any:
-    progress = SimpleNamespace(current=SimpleNamespace(processed=0))
-    connector = SimpleNamespace(use_distributed_sampler=use_distributed_sampler)
-    values = {
-        "max_epochs": 3,
-        "num_nodes": 1,
-        "fit_loop": SimpleNamespace(epoch_progress=progress),
-        "_accelerator_connector": connector,
-    }
-    return SimpleNamespace(**values | attributes)
-
-
-def test_a_second_division_among_processes_is_refused(tiny_arguments: Arguments) -> None:
-    data = CocoDataModule(**tiny_arguments)
-    data.trainer = fake_trainer(use_distributed_sampler=True, world_size=2, global_rank=0)
-    with pytest.raises(ValueError, match="use_distributed_sampler"):
-        data.train_dataloader()
+def fake_trainer(**attributes: Any) -> Any:
+    return SimpleNamespace(**{"max_epochs": 3, "num_nodes": 1, "global_rank": 0} | attributes)
 
 
 class Recorder(lightning.LightningModule):
-    """Trains nothing to speak of and remembers the batches of every epoch."""
+    """Records the batches of every epoch, and the numbers of colors in their images."""
 
     def __init__(self) -> None:
         super().__init__()
         self.layer = torch.nn.Linear(1, 1)
-        self.seen: dict[int, list] = {}
+        self.batches: dict[int, list] = {}
         self.colors: dict[int, list[int]] = {}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        self.seen.setdefault(self.current_epoch, []).append(fingerprint(batch))
+        self.batches.setdefault(self.current_epoch, []).append(fingerprint(batch))
         counts = [len(torch.unique(image.flatten(1), dim=1).T) for image in batch["images"]]
         self.colors.setdefault(self.current_epoch, []).extend(counts)
         return self.layer(torch.ones(1, 1)).mean()
@@ -234,7 +219,6 @@ def fit(
         enable_progress_bar=False,
         enable_model_summary=False,
         callbacks=[callback],
-        use_distributed_sampler=False,
         val_check_interval=interval,
     )
     trainer.fit(module, datamodule=CocoDataModule(**arguments), ckpt_path=checkpoint)
@@ -260,14 +244,14 @@ def test_a_resumed_run_sees_what_an_uninterrupted_one_sees(
     save = save | {"interval": 0.5 if "validation within" in when else 1.0}
     arguments = tiny_arguments | {"num_workers": workers, "batch_size": 2, "augment": Augmentation(close_mosaic=1)}
     straight = fit(arguments, tmp_path / "a", epochs=4, **save)
-    assert {epoch: len(batches) for epoch, batches in straight.seen.items()} == dict.fromkeys(range(4), 4)
-    assert len({row for batches in straight.seen.values() for batch in batches for row in batch}) == 4 * 8
+    assert {epoch: len(batches) for epoch, batches in straight.batches.items()} == dict.fromkeys(range(4), 4)
+    assert len({row for batches in straight.batches.values() for batch in batches for row in batch}) == 4 * 8
     resumed = fit(arguments, tmp_path / "b", 4, tmp_path / "a" / name, **save)
-    assert sorted(resumed.seen) == list(range(first, 4))
-    expected = {epoch: straight.seen[epoch] for epoch in range(first, 4)}
+    assert sorted(resumed.batches) == list(range(first, 4))
+    expected = {epoch: straight.batches[epoch] for epoch in range(first, 4)}
     if first == 1:
-        expected[1] = expected[1][2:]  # its first two batches came before the checkpoint
-    assert resumed.seen == expected
+        expected[1] = expected[1][2:]  # the first two batches were before the checkpoint
+    assert resumed.batches == expected
 
 
 def test_the_middle_of_an_epoch_is_resumed_with_the_same_batches_alone(tiny_arguments: Arguments) -> None:
@@ -278,7 +262,7 @@ def test_the_middle_of_an_epoch_is_resumed_with_the_same_batches_alone(tiny_argu
         data.load_state_dict(state)
     data.load_state_dict(state | {"samples": 0})  # the end of an epoch
     data.load_state_dict(state | {"step_batch": 8, "samples": 8})
-    assert data._resume == (2, 4)  # four of each process
+    assert data._start == (2, 4)  # four samples of each process
     data.trainer.overfit_batches = 2
     with pytest.raises(ValueError, match="overfit_batches always starts with the first image"):
         data.load_state_dict(state | {"step_batch": 8, "samples": 8})
@@ -289,8 +273,8 @@ def test_a_finished_run_can_be_extended(tiny_arguments: Arguments, tmp_path: Pat
     straight = fit(tiny_arguments, tmp_path / "a", epochs=4)
     fit(tiny_arguments, tmp_path / "b", epochs=2)
     extended = fit(tiny_arguments, tmp_path / "c", 4, tmp_path / "b" / "epoch=1-step=4.ckpt")
-    # close_mosaic counts from the end of the run, so compare where it makes no difference: no run here opens it.
-    assert extended.seen == {epoch: straight.seen[epoch] for epoch in (2, 3)}
+    # close_mosaic counts from the end of the run; here it is longer than both runs, so there is no mosaic at all.
+    assert extended.batches == {epoch: straight.batches[epoch] for epoch in (2, 3)}
 
 
 @pytest.mark.filterwarnings("ignore:.*")
@@ -301,11 +285,11 @@ def test_evaluating_a_checkpoint_does_not_move_a_later_fit(tiny_arguments: Argum
     trainer = lightning.Trainer(max_epochs=1, enable_model_summary=False, **options)
     trainer.validate(module, datamodule=data, ckpt_path=tmp_path / "a" / "epoch=0-step=2.ckpt", verbose=False)
     trainer.fit(module, datamodule=data)
-    assert module.seen == straight.seen
+    assert module.batches == straight.batches
 
 
 def paint_flat(root: Path) -> None:
-    """Give every training image a color of its own and no edges, square, so that colors count the sources."""
+    """Fill every training image with a color of its own, so that the number of colors is that of the mixed images."""
     for number in range(8):
         path = root / f"images/train/image_{number}.png"
         height, width = cv2.imread(str(path)).shape[:2]
@@ -314,12 +298,12 @@ def paint_flat(root: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*")
 def test_overfit_batches_repeats_the_same_images(tiny_arguments: Arguments) -> None:
-    """Lightning puts a sampler of its own in the place of ours, which yields plain indices: they mean epoch 0."""
+    """Lightning replaces our sampler by one that yields plain indices, which mean epoch 0."""
     module = Recorder()
     options = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False, "accelerator": "cpu"}
     lightning.Trainer(max_epochs=2, overfit_batches=1, **options).fit(module, datamodule=CocoDataModule(**tiny_arguments))
-    assert len(module.seen[0]) == 1
-    assert module.seen[0] == module.seen[1]
+    assert len(module.batches[0]) == 1
+    assert module.batches[0] == module.batches[1]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -332,8 +316,8 @@ def test_mosaic_ends_inside_the_workers(
     augment = Augmentation(close_mosaic=close, scale=0, translate=0, hsv=(0, 0, 0))
     module = fit(tiny_arguments | {"num_workers": workers, "augment": augment}, tmp_path / "run", epochs)
     for epoch, colors in module.colors.items():
-        sources = max(colors) - 1  # gray is one of the colors
-        assert sources >= 3 if epoch in open_epochs else sources <= 1
+        num_images = max(colors) - 1  # gray is one of the colors
+        assert num_images >= 3 if epoch in open_epochs else num_images <= 1
 
 
 def test_mosaic_never_ends_without_a_trainer_or_an_end(tiny_arguments: Arguments) -> None:
@@ -342,7 +326,7 @@ def test_mosaic_never_ends_without_a_trainer_or_an_end(tiny_arguments: Arguments
     data.trainer = fake_trainer(world_size=1, max_epochs=-1)
     assert data.train_dataloader().dataset.dataset.close_epoch is None
     data.trainer = fake_trainer(world_size=1, max_epochs=10)
-    assert data.train_dataloader().dataset.dataset.close_epoch == 0  # so never open, as in the 10-epoch experiment
+    assert data.train_dataloader().dataset.dataset.close_epoch == 0  # so no epoch has mosaic, as in the 10-epoch experiment
 
 
 def test_workers_use_one_thread_and_stay(tiny_arguments: Arguments) -> None:

@@ -1,4 +1,4 @@
-"""Bad images are named, and skipped and counted when that is asked for."""
+"""Image files: all kinds become RGB; bad ones are named, or skipped and counted."""
 
 import shutil
 import struct
@@ -47,14 +47,14 @@ def test_a_cut_jpeg_is_bad(jpeg: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xd8", b"<html>not found</html>"])
-def test_what_is_no_image_is_bad(tmp_path: Path, content: bytes) -> None:
+def test_other_files_are_bad(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "bad.jpg").write_bytes(content)
     with pytest.raises(BadImageError, match=r"bad\.jpg: is not a whole image"):
         read_image(tmp_path / "bad.jpg", (5, 5))
 
 
 @pytest.mark.parametrize("side", [15_000, 40_000])
-def test_more_pixels_than_a_library_takes_are_bad(tmp_path: Path, side: int) -> None:
+def test_images_too_large_for_a_library_are_bad(tmp_path: Path, side: int) -> None:
     """Pillow refuses the first size, and OpenCV the second, each with an error of its own."""
     Image.new("1", (8, 8)).save(tmp_path / "huge.png")
     content = bytearray((tmp_path / "huge.png").read_bytes())
@@ -64,7 +64,7 @@ def test_more_pixels_than_a_library_takes_are_bad(tmp_path: Path, side: int) -> 
     for read in (lambda path: read_image(path, (side, side)), stored_size):
         with pytest.raises(BadImageError, match=r"huge\.png"):
             read(tmp_path / "huge.png")
-    assert (exif_orientation(content), image_kind(content)) == (1, "RGB")  # what nothing else is known about
+    assert (exif_orientation(content), image_kind(content)) == (1, "RGB")  # the defaults
 
 
 def test_another_size_than_on_file_is_bad(jpeg: Path) -> None:
@@ -74,7 +74,7 @@ def test_another_size_than_on_file_is_bad(jpeg: Path) -> None:
 
 def test_exif_rotation_is_applied_where_the_annotations_need_it(jpeg: Path) -> None:
     plain = read_image(jpeg, (30, 50))
-    with pytest.raises(BadImageError, match="carries no EXIF rotation"):
+    with pytest.raises(BadImageError, match="it has no EXIF rotation"):
         read_image(jpeg, (50, 30))
     content = jpeg.read_bytes()
     jpeg.write_bytes(content[:2] + EXIF_TURNED + content[2:])
@@ -113,11 +113,11 @@ def test_every_kind_of_image_becomes_rgb(tmp_path: Path, mode: str) -> None:
     options = {"quality": 98, "lossless": True} if suffix in ("jpg", "webp") else {}
     path = tmp_path / f"image.{suffix}"
     convert(rgb).save(path, **options)
-    found = read_image(path, (40, 60))
+    image = read_image(path, (40, 60))
     expected = rgb[..., :1].repeat(3, axis=2) if "gray" in mode or "16" in mode else rgb
-    assert found.shape == (40, 60, 3)
-    assert found.dtype == np.uint8
-    assert np.abs(found.astype(int) - expected).max() <= tolerance
+    assert image.shape == (40, 60, 3)
+    assert image.dtype == np.uint8
+    assert np.abs(image.astype(int) - expected).max() <= tolerance
 
 
 def test_sixteen_bits_in_three_channels(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_jpegs_are_decoded_smaller_and_others_whole(tmp_path: Path, factor: int)
     assert np.abs(reduced[: blocks.shape[0], : blocks.shape[1]] - blocks).mean() < 2
     assert read_reduced(tmp_path / "a.png", (201, 333), factor).shape == (201, 333, 3)
     with pytest.raises(BadImageError, match="the image is 333 x 201"):
-        read_reduced(tmp_path / "a.jpg", (202, 333), factor)  # the size of the file counts, not the rounded one
+        read_reduced(tmp_path / "a.jpg", (202, 333), factor)  # the size on file counts, not the rounded one
 
 
 def spoil(root: Path, split: str, number: int) -> Path:
@@ -159,8 +159,8 @@ def test_skipped_images_are_replaced_and_counted(tiny_arguments: dict[str, Any],
     paths = [str(spoil(tiny_coco, "train", number)) for number in (5, 6)]
     arguments = tiny_arguments | {"on_bad_image": "skip", "num_workers": workers, "augment": Augmentation(mosaic=0)}
     data = CocoDataModule(**arguments)
-    found = [target["image_id"] for batch in data.train_dataloader() for target in batch["targets"]]
-    assert sorted(found) == [101, 102, 103, 104, 105, 108, 108, 108]  # 106 and 107 by the next good one
+    ids = [target["image_id"] for batch in data.train_dataloader() for target in batch["targets"]]
+    assert sorted(ids) == [101, 102, 103, 104, 105, 108, 108, 108]  # 106 and 107 by the next good one
     assert data.skipped == {"train": paths, "val": []}
     with pytest.warns(UserWarning, match="train: 2 images could not be decoded"):
         data.teardown("fit")
@@ -186,14 +186,14 @@ def test_a_skipped_validation_image_keeps_its_id_and_objects(tiny_arguments: dic
 
 
 @pytest.mark.filterwarnings("ignore:skipped")
-def test_nothing_but_bad_images_is_an_error(tiny_arguments: dict[str, Any], tiny_coco: Path) -> None:
+def test_only_bad_images_is_an_error(tiny_arguments: dict[str, Any], tiny_coco: Path) -> None:
     for number in range(8):
         spoil(tiny_coco, "train", number)
     with pytest.raises(ValueError, match="none of its images can be decoded, 8 in all"):
         list(CocoDataModule(**tiny_arguments, on_bad_image="skip").train_dataloader())
 
 
-def test_a_image_that_vanishes_after_the_start_is_named(
+def test_an_image_that_vanishes_after_the_start_is_named(
     tiny_arguments: dict[str, Any], tiny_coco: Path, edit_json: Callable
 ) -> None:
     data = CocoDataModule(**tiny_arguments)

@@ -1,6 +1,5 @@
 """Mosaic and affine map against a plain two-step reference, and boxes against painted rectangles."""
 
-import albumentations as A
 import cv2
 import numpy as np
 import pytest
@@ -8,8 +7,8 @@ import pytest
 from data.mosaic import (
     Layout,
     MosaicAffine,
-    Place,
-    Source,
+    MosaicTile,
+    Placement,
     affine_matrix,
     map_boxes,
     map_objects,
@@ -50,15 +49,16 @@ def warp_slowly(canvas: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -
     return (upper * (1 - low) + lower * low).reshape(*size, 3)
 
 
-def away_from_edges(places: list[Place], canvas: tuple[int, int], matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Where the output is not within two pixels of the border of a placed image, (H, W) bool."""
-    owner = np.zeros((*canvas, 1))
-    for number, place in enumerate(places):
-        x1, y1, x2, y2 = place.window
-        owner[y1:y2, x1:x2] = 50 * (number + 1)
-    mapped = warp_slowly(np.repeat(owner, 3, axis=2), matrix, size)[:, :, 0]
-    even = cv2.morphologyEx(mapped, cv2.MORPH_GRADIENT, np.ones((5, 5))) < 1e-6
-    return even
+def away_from_edges(
+    placements: list[Placement], canvas: tuple[int, int], matrix: np.ndarray, size: tuple[int, int]
+) -> np.ndarray:
+    """Return a mask (H, W) of the output pixels more than two pixels away from the borders of the images."""
+    levels = np.zeros((*canvas, 1))  # another one for each image
+    for number, placement in enumerate(placements):
+        x1, y1, x2, y2 = placement.window
+        levels[y1:y2, x1:x2] = 50 * (number + 1)
+    mapped = warp_slowly(np.repeat(levels, 3, axis=2), matrix, size)[:, :, 0]
+    return cv2.morphologyEx(mapped, cv2.MORPH_GRADIENT, np.ones((5, 5))) < 1e-6
 
 
 @pytest.mark.parametrize("flip", [False, True])
@@ -70,7 +70,7 @@ def test_mosaic_equals_building_the_doubled_canvas_and_warping_it(
     height, width = size
     images = [smooth_image(height - 9 * (n % 2), width - 7 * (n // 2), n) for n in range(4)]
     center = (width - 11, height + 5)
-    places, canvas = place_mosaic([p.shape[:2] for p in images], center, size), (2 * height, 2 * width)
+    placements, canvas = place_mosaic([p.shape[:2] for p in images], center, size), (2 * height, 2 * width)
     matrix, corner = affine_matrix(canvas, (0.55 * width, 0.46 * height), **parameters), None
     if not parameters["degrees"]:
         before = matrix
@@ -86,39 +86,39 @@ def test_mosaic_equals_building_the_doubled_canvas_and_warping_it(
         part = doubled[rows, columns]
         part[:] = pixels[max(-top, 0) :, max(-left, 0) :][: part.shape[0], : part.shape[1]]
 
-    found = render(images, Layout(places, matrix, size, 1.0, corner, flip))
-    found = found[:, ::-1] if flip else found
+    output = render(images, Layout(placements, matrix, size, 1.0, corner, flip))
+    output = output[:, ::-1] if flip else output
     expected = warp_slowly(doubled, matrix, size)
-    even = away_from_edges(places, canvas, matrix, size)
+    even = away_from_edges(placements, canvas, matrix, size)
     assert even.mean() > 0.6
-    if corner is not None:  # seams included: nothing but rounding, except that the edge at the left and top is repeated
-        assert np.abs(found - expected)[1:, 1:].max() <= 1
+    if corner is not None:  # only rounding, seams included; the left and top edges are repeated
+        assert np.abs(output - expected)[1:, 1:].max() <= 1
     # OpenCV rounds positions to 1/32 pixel.
-    assert np.abs(found - expected)[even].max() < 4
-    # At seams either image may win, but no gray may show between two images. The smooth images meet with a step,
-    # so compare with the range of values around.
+    assert np.abs(output - expected)[even].max() < 4
+    # At a seam, pixels may come from either image, but never from the gray behind. The smooth images meet with a step, so
+    # compare with the range of values around.
     around = np.ones((5, 5))
     low, high = cv2.erode(expected, around), cv2.dilate(expected, around)
-    assert (np.maximum(low - found, found - high) < 4).mean() > 0.999
+    assert (np.maximum(low - output, output - high) < 4).mean() > 0.999
 
 
 @pytest.mark.parametrize("degrees", [0.0, 15.0])
 def test_no_seams_between_the_images(degrees: float) -> None:
     white = np.full((64, 64, 3), 255, np.uint8)
-    places = place_mosaic([(64, 64)] * 4, (64, 64), (64, 64))
+    placements = place_mosaic([(64, 64)] * 4, (64, 64), (64, 64))
     for scale in np.linspace(0.8, 1.5, 15):
         matrix = affine_matrix((128, 128), (31.3, 33.8), scale, degrees, (0.0, 0.0))
-        assert render([white] * 4, Layout(places, matrix, (64, 64), 1.0)).min() == 255
+        assert render([white] * 4, Layout(placements, matrix, (64, 64), 1.0)).min() == 255
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_without_partners_and_map_the_result_is_the_letterbox(size: tuple[int, int]) -> None:
     pixels = smooth_image(size[0], size[1] - 13, 0)
-    place = place_letterbox(pixels.shape[:2], size)
+    placement = place_letterbox(pixels.shape[:2], size)
     matrix = affine_matrix(size, (size[1] / 2, size[0] / 2), 1.0, 0.0, (0.0, 0.0))
     for corner in (None, (0, 0)):
-        found = render([pixels], Layout([place], matrix, size, 1.0, corner))
-        np.testing.assert_array_equal(found, letterbox(pixels, size)[0])
+        output = render([pixels], Layout([placement], matrix, size, 1.0, corner))
+        np.testing.assert_array_equal(output, letterbox(pixels, size)[0])
 
 
 def soft_rectangle(height: int, width: int, box: tuple[int, int, int, int]) -> np.ndarray:
@@ -130,7 +130,7 @@ def soft_rectangle(height: int, width: int, box: tuple[int, int, int, int]) -> n
 
 
 def centroid(image: np.ndarray) -> np.ndarray:
-    """The center x y, in continuous coordinates, of what is brighter than the gray around."""
+    """Return the center x y, in continuous coordinates, of the pixels brighter than the gray around."""
     weight = image[:, :, 0].astype(float) - 114
     weight[weight < 3] = 0
     ys, xs = np.mgrid[: weight.shape[0], : weight.shape[1]] + 0.5
@@ -146,30 +146,30 @@ def touches_border(image: np.ndarray) -> bool:
 @pytest.mark.parametrize("number", [None, 0, 3])
 @pytest.mark.parametrize("size", SIZES)
 def test_a_painted_rectangle_stays_in_its_box(size: tuple[int, int], number: int | None, turned: dict) -> None:
-    """``number`` is the rectangle's image in the mosaic, None is without mosaic."""
+    """``number`` is the rectangle's image in the mosaic; None: no mosaic."""
     height, width = size[0] - 12, size[1]
     box = (12, 8, 30, 26)
     gray = np.full((height, width, 3), 114, np.uint8)
     none, one = np.zeros((0, 5), np.float32), np.array([[*box, 0]], np.float32)
-    sources = [Source(gray, none) for _ in range(1 if number is None else 4)]
-    sources[number or 0] = Source(soft_rectangle(height, width, box), one)
-    shape = MosaicAffine(size, fliplr=0.5, **turned)
+    tiles = [MosaicTile(gray, none) for _ in range(1 if number is None else 4)]
+    tiles[number or 0] = MosaicTile(soft_rectangle(height, width, box), one)
+    mosaic_affine = MosaicAffine(size, fliplr=0.5, **turned)
     offsets = []
     for seed in range(300):
-        shape.set_random_seed(seed)
-        layout = shape.draw_layout([source.image.shape[:2] for source in sources], shape.random_generator)
-        image = render([source.image for source in sources], layout)
-        boxes, stays = map_boxes([source.boxes[:, :4] for source in sources], layout)
+        layout = mosaic_affine.draw_layout([tile.image.shape[:2] for tile in tiles], np.random.default_rng(seed))
+        image = render([tile.image for tile in tiles], layout)
+        boxes, stays = map_boxes([tile.objects[:, :4] for tile in tiles], layout)
         if not stays.any():
             continue
-        (found,) = boxes
-        inside = found[0] > 3 and found[1] > 3 and found[2] < size[1] - 3 and found[3] < size[0] - 3
-        place = layout.places[number or 0]
-        x1, y1, x2, y2 = place.window  # which the blurred edges must not leave either
-        left, top, right, bottom = np.add(box, [place.left - 4, place.top - 4, place.left + 4, place.top + 4])
+        (mapped,) = boxes
+        inside = mapped[0] > 3 and mapped[1] > 3 and mapped[2] < size[1] - 3 and mapped[3] < size[0] - 3
+        placement = layout.placements[number or 0]
+        x1, y1, x2, y2 = placement.window  # the blurred edges must be inside of it, too
+        corner = (placement.left, placement.top)
+        left, top, right, bottom = np.add(box, [*np.subtract(corner, 4), *np.add(corner, 4)])
         whole = x1 <= left and y1 <= top and right <= x2 and bottom <= y2
         if inside and whole and not touches_border(image):
-            offsets.append(centroid(image) - (found[:2] + found[2:4]) / 2)
+            offsets.append(centroid(image) - (mapped[:2] + mapped[2:4]) / 2)
     assert len(offsets) > 10
     assert np.abs(np.mean(offsets, axis=0)).max() < 0.03
     assert np.abs(offsets).max() < 0.1
@@ -178,14 +178,14 @@ def test_a_painted_rectangle_stays_in_its_box(size: tuple[int, int], number: int
 def test_boxes_are_cut_where_their_image_is_cut() -> None:
     """The top left image is cut by the canvas on the left and the top right one at the right."""
     size = (64, 64)
-    places = place_mosaic([(64, 64)] * 4, (40, 90), size)
-    assert places[0].window == (0, 26, 40, 90)
-    assert places[1].window == (40, 26, 104, 90)
-    assert places[2].window == (0, 90, 40, 128)
-    assert places[3].window == (40, 90, 104, 128)
+    placements = place_mosaic([(64, 64)] * 4, (40, 90), size)
+    assert placements[0].window == (0, 26, 40, 90)
+    assert placements[1].window == (40, 26, 104, 90)
+    assert placements[2].window == (0, 90, 40, 128)
+    assert placements[3].window == (40, 90, 104, 128)
     identity = affine_matrix((128, 128), (64, 64), 1.0, 0.0, (0.0, 0.0))
     boxes = np.array([[0.0, 0, 64, 64], [10, 20, 30, 50], [0, 0, 24, 20]])
-    mapped, stays = map_boxes([boxes], Layout(places[:1], identity, (128, 128), 1.0))
+    mapped, stays = map_boxes([boxes], Layout(placements[:1], identity, (128, 128), 1.0))
     assert mapped[0].tolist() == [0, 26, 40, 90]
     assert mapped[1].tolist() == [0, 46, 6, 76]
     assert stays.tolist() == [True, True, False]  # the third is wholly on the left of the canvas
@@ -203,82 +203,66 @@ def test_boxes_are_cut_where_their_image_is_cut() -> None:
     ],
 )
 def test_which_boxes_stay(box: tuple, scale: float, stays: bool) -> None:
-    place = Place(0, 0, (-200, -200, 264, 264))
+    placement = Placement(0, 0, (-200, -200, 264, 264))
     matrix = affine_matrix((64, 64), (32, 32), 1.0, 0.0, (0.0, 0.0))
     matrix[:, :2] *= scale
     matrix[:, 2] = 0
-    _, found = map_boxes([np.array([box], float)], Layout([place], matrix, (64, 64), scale**2))
-    assert found.tolist() == [stays]
+    _, mask = map_boxes([np.array([box], float)], Layout([placement], matrix, (64, 64), scale**2))
+    assert mask.tolist() == [stays]
 
 
 def test_elongated_boxes_go() -> None:
-    place = Place(0, 0, (0, 0, 640, 640))
+    placement = Placement(0, 0, (0, 0, 640, 640))
     matrix = affine_matrix((640, 640), (320, 320), 1.0, 0.0, (0.0, 0.0))
     boxes = np.array([[0, 10, 330, 13], [0, 10, 290, 13]], float)
-    assert map_boxes([boxes], Layout([place], matrix, (640, 640), 1.0))[1].tolist() == [False, True]
+    assert map_boxes([boxes], Layout([placement], matrix, (640, 640), 1.0))[1].tolist() == [False, True]
 
 
-@pytest.mark.parametrize("own", [None, [{"HorizontalFlip": {}}]])
+@pytest.mark.parametrize("transforms", [None, [{"HorizontalFlip": {}}]])
 @pytest.mark.parametrize("empty", [(0,), (1, 2, 3), (0, 1, 2, 3)])
 @pytest.mark.parametrize("first_empty", [True, False])
-def test_labels_follow_boxes_with_and_without_objects(empty: tuple[int, ...], first_empty: bool, own: list | None) -> None:
-    """Also when the very first sample has no objects: albumentations remembers the kind of labels it saw first."""
+def test_labels_follow_boxes_with_and_without_objects(
+    empty: tuple[int, ...], first_empty: bool, transforms: list | None
+) -> None:
+    """Also when the very first sample has no objects: albumentations remembers the kind of labels of its first call."""
     size, colors = (64, 64), [20, 80, 160, 240]
     none = np.zeros((0, 5), np.float32)
-    pipeline = TrainPipeline(size, Augmentation(scale=0.0, hsv=(0, 0, 0)), own)
+    pipeline = TrainPipeline(size, Augmentation(scale=0.0, hsv=(0, 0, 0)), transforms)
     if first_empty:
         gray = np.full((64, 64, 3), 114, np.uint8)
-        assert pipeline([[Source(gray, none)]], np.random.default_rng(0))[1].shape == (0, 5)
-    sources = []
+        assert pipeline([[MosaicTile(gray, none)]], np.random.default_rng(0))[1].shape == (0, 5)
+    tiles = []
     for n, color in enumerate(colors):
         pixels = np.full((64, 64, 3), 114, np.uint8)
         pixels[16:48, 16:48] = color
-        box = none if n in empty else np.array([[16, 16, 48, 48, n]], np.float32)
-        sources.append(Source(pixels, box))
-    seen = set()
+        objects = none if n in empty else np.array([[16, 16, 48, 48, n]], np.float32)
+        tiles.append(MosaicTile(pixels, objects))
+    labels = set()
     for seed in range(20):
-        image, objects = pipeline([sources], np.random.default_rng(seed))
+        image, objects = pipeline([tiles], np.random.default_rng(seed))
         for x1, y1, x2, y2, label in objects:
             assert image[int((y1 + y2) / 2), int((x1 + x2) / 2), 0] == colors[int(label)]
-            seen.add(int(label))
-    assert seen == {0, 1, 2, 3} - set(empty)
-
-
-def test_it_works_inside_a_compose() -> None:
-    """As one albumentations transform among others, and draws there what it draws alone."""
-    box = (12, 8, 30, 26)
-    sources = [Source(soft_rectangle(52, 64, box), np.array([[*box, n]], np.float32)) for n in range(4)]
-    transform = MosaicAffine((64, 64), fliplr=0.5)
-    boxes = A.BboxParams("pascal_voc", filter_invalid_bboxes=True, clip=True)
-    compose = A.Compose([transform], bbox_params=boxes, is_check_shapes=False)
-    compose.set_random_seed(3)
-    result = compose(image=sources[0].image, bboxes=sources[0].boxes, partners=sources[1:])
-    compose.set_random_seed(3)
-    layout = transform.draw_layout([(52, 64)] * 4, transform.random_generator)
-    np.testing.assert_array_equal(result["image"], render([source.image for source in sources], layout))
-    expected = map_objects([source.boxes for source in sources], layout)
-    np.testing.assert_allclose(result["bboxes"], expected, atol=1e-3)
-    assert len(expected)
+            labels.add(int(label))
+    assert labels == {0, 1, 2, 3} - set(empty)
 
 
 def test_another_output_size_scales_everything() -> None:
-    """What multi-scale training does: the same mosaic, larger or smaller, each side by its own ratio."""
-    sources = [smooth_image(64, 64 - 4 * n, n) for n in range(4)]
-    boxes = [np.array([[10, 10, 40, 50, n]], np.float32) for n in range(4)]
-    transform = MosaicAffine((64, 64), scale=0.3, degrees=5)
-    layouts = [transform.draw_layout([s.shape[:2] for s in sources], np.random.default_rng(7), (h, w)) for h, w in
-               ((64, 64), (96, 128))]  # fmt: skip
-    small, large = (render(sources, layout) for layout in layouts)
+    """As in multi-scale training: the same mosaic, larger or smaller, each side by its own ratio."""
+    images = [smooth_image(64, 64 - 4 * n, n) for n in range(4)]
+    objects = [np.array([[10, 10, 40, 50, n]], np.float32) for n in range(4)]
+    mosaic_affine, shapes = MosaicAffine((64, 64), scale=0.3, degrees=5), [image.shape[:2] for image in images]
+    layouts = [mosaic_affine.draw_layout(shapes, np.random.default_rng(7), size) for size in ((64, 64), (96, 128))]
+    small, large = (render(images, layout) for layout in layouts)
     assert large.shape == (96, 128, 3)
     assert np.abs(cv2.resize(large, (64, 64), interpolation=cv2.INTER_AREA).astype(int) - small).mean() < 3
-    a, b = (map_objects(boxes, layout) for layout in layouts)
+    a, b = (map_objects(objects, layout) for layout in layouts)
     np.testing.assert_allclose(a[:, :4] * [2, 1.5, 2, 1.5], b[:, :4], atol=1e-3)
 
 
 def test_mixup_blends_two_layers_and_keeps_all_objects() -> None:
     box = np.array([[10, 10, 40, 40, 0]], np.float32)
     layers = [
-        [Source(np.full((64, 64, 3), value, np.uint8), box + np.array([0, 0, 0, 0, n], np.float32))]
+        [MosaicTile(np.full((64, 64, 3), value, np.uint8), box + np.array([0, 0, 0, 0, n], np.float32))]
         for n, value in enumerate((100, 200))
     ]
     augment = Augmentation(scale=0, translate=0, fliplr=0, hsv=(0, 0, 0))
@@ -295,28 +279,27 @@ def test_mixup_blends_two_layers_and_keeps_all_objects() -> None:
 
 def test_four_images_are_in_a_mosaic() -> None:
     colors = [20, 80, 160, 240]
-    sources = [Source(np.full((64, 64, 3), c, np.uint8), np.zeros((0, 5), np.float32)) for c in colors]
-    transform = MosaicAffine((64, 64), scale=0.0, translate=0.0)
-    transform.set_random_seed(0)
+    images = [np.full((64, 64, 3), color, np.uint8) for color in colors]
+    mosaic_affine = MosaicAffine((64, 64), scale=0.0, translate=0.0)
+    rng = np.random.default_rng(0)
     counts = []
     for _ in range(20):
-        image = transform(image=sources[0].image, bboxes=sources[0].boxes, partners=sources[1:])["image"]
+        image = render(images, mosaic_affine.draw_layout([(64, 64)] * 4, rng))
         counts.append(len(set(np.unique(image)) & set(colors)))
     assert max(counts) == 4
     assert np.mean(counts) > 3.5
     with pytest.raises(AssertionError, match="3 partner images"):
-        transform(image=sources[0].image, bboxes=sources[0].boxes, partners=sources[1:2])
+        mosaic_affine.draw_layout([(64, 64)] * 2, rng)
 
 
 def test_parameters_stay_in_their_ranges_and_fill_them() -> None:
-    transform = MosaicAffine((60, 80), scale=0.5, translate=0.1)
-    pixels = np.full((60, 80, 3), 255, np.uint8)
+    mosaic_affine = MosaicAffine((60, 80), scale=0.5, translate=0.1)
     zooms, meetings, centers = [], [], []
-    transform.set_random_seed(1)
+    rng = np.random.default_rng(1)
     for _ in range(500):
-        layout = transform.draw_layout([pixels.shape[:2]] * 4, transform.random_generator)
-        zooms.append(layout.area**0.5)
-        meetings.append((layout.places[3].left, layout.places[3].top))
+        layout = mosaic_affine.draw_layout([(60, 80)] * 4, rng)
+        zooms.append(layout.area_scale**0.5)
+        meetings.append((layout.placements[3].left, layout.placements[3].top))
         centers.append(layout.matrix @ (80, 60, 1))
     np.testing.assert_allclose([min(zooms), max(zooms)], [0.5, 1.5], atol=0.02)
     np.testing.assert_allclose(np.min(meetings, axis=0), (40, 30), atol=1)

@@ -1,4 +1,4 @@
-"""Order of images over seeds, epochs, processes and interruptions."""
+"""The order of images over seeds, epochs, processes and interruptions."""
 
 import numpy as np
 import pytest
@@ -8,13 +8,15 @@ from data.sampler import LANES, EpochOrder, EpochSampler, ShardSampler, rectangl
 SIZE = (64, 64)
 
 
-def sampler(length: int, seed: int = 0, *place: int, batch: int = 1, sizes: list | None = None, **more) -> EpochSampler:
-    return EpochSampler(EpochOrder(length, seed, pool=4), batch, sizes or [SIZE], *place, **more)
+def make_sampler(
+    length: int, seed: int = 0, *replicas_and_rank: int, batch: int = 1, sizes: list | None = None, start: tuple = (0, 0)
+) -> EpochSampler:
+    return EpochSampler(EpochOrder(length, seed, pool=4), batch, sizes or [SIZE], *replicas_and_rank, start=start)
 
 
 def test_every_iteration_is_a_new_epoch_in_a_new_order() -> None:
-    one = sampler(20)
-    epochs = [list(one) for _ in range(3)]
+    sampler = make_sampler(20)
+    epochs = [list(sampler) for _ in range(3)]
     assert [{key.epoch for key in keys} for keys in epochs] == [{0}, {1}, {2}]
     orders = [[key.index for key in keys] for keys in epochs]
     assert all(sorted(order) == list(range(20)) for order in orders)
@@ -22,36 +24,42 @@ def test_every_iteration_is_a_new_epoch_in_a_new_order() -> None:
 
 
 def test_the_order_depends_on_seed_and_epoch_alone() -> None:
-    first, second = sampler(20, 3), sampler(20, 3, resume=(1, 0))
+    first, second = make_sampler(20, 3), make_sampler(20, 3, start=(1, 0))
     list(first)
     assert list(first) == list(second)
-    assert list(sampler(20, 3)) != list(sampler(20, 4))
+    assert list(make_sampler(20, 3)) != list(make_sampler(20, 4))
 
 
 @pytest.mark.parametrize(("length", "replicas"), [(21, 1), (21, 2), (21, 3), (2, 3), (8, 4)])
 def test_processes_share_one_order_in_equal_parts(length: int, replicas: int) -> None:
-    parts = [list(sampler(length, 0, replicas, rank, resume=(5, 0))) for rank in range(replicas)]
+    parts = [list(make_sampler(length, 0, replicas, rank, start=(5, 0))) for rank in range(replicas)]
     size = -(-length // replicas)
     assert [len(part) for part in parts] == [size] * replicas
-    assert [len(sampler(length, 0, replicas, rank)) for rank in range(replicas)] == [size] * replicas
+    assert [len(make_sampler(length, 0, replicas, rank)) for rank in range(replicas)] == [size] * replicas
     assert {key.index for part in parts for key in part} == set(range(length))
     together = [key for step in zip(*parts) for key in step][:length]
-    assert together == list(sampler(length, 0, batch=replicas, resume=(5, 0)))  # the same global batches
+    assert together == list(make_sampler(length, 0, batch=replicas, start=(5, 0)))  # the same global batches
 
 
 def test_an_interrupted_epoch_goes_on_where_it_was() -> None:
     sizes = [(32, 32), (64, 64), (96, 96)]
-    whole = list(sampler(20, 0, 2, 1, batch=3, sizes=sizes, resume=(4, 0)))
-    resumed = sampler(20, 0, 2, 1, batch=3, sizes=sizes, resume=(4, 6))
+    whole = list(make_sampler(20, 0, 2, 1, batch=3, sizes=sizes, start=(4, 0)))
+    resumed = make_sampler(20, 0, 2, 1, batch=3, sizes=sizes, start=(4, 6))
     assert list(resumed) == whole[6:]
     assert len(list(resumed)) == 10  # the next epoch is whole again
     assert len(resumed) == 10
 
 
-def test_a_trainer_tells_the_epoch() -> None:
-    told = iter([7, 7, 9])
-    one = sampler(5, resume=(3, 2), current_epoch=lambda: next(told))
-    assert [next(iter(one)).epoch for _ in range(4)] == [3, 7, 7, 9]
+def test_set_epoch_chooses_the_epoch() -> None:
+    """A Trainer calls it before each epoch, and may throw an iterator away."""
+    sampler = make_sampler(5, start=(3, 2))
+    keys = [next(iter(sampler))]
+    for epoch in (3, 7, 7, 9):
+        sampler.set_epoch(epoch)
+        keys.append(next(iter(sampler)))
+    assert [key.epoch for key in keys] == [3, 3, 7, 7, 9]
+    assert keys[0] == keys[1] == list(make_sampler(5, start=(3, 0)))[2]
+    assert keys[2] == keys[3] == next(iter(make_sampler(5, start=(7, 0))))
 
 
 @pytest.mark.parametrize(("length", "pool"), [(20, 4), (23, 4), (3, 4), (4, 4), (9, 0)])
@@ -85,28 +93,28 @@ def test_each_pool_has_one_worker_and_neighboring_batches_other_pools(workers: i
     workers_of: dict[int, set[int]] = {}
     for number, pool_number in enumerate(numbers):
         workers_of.setdefault(pool_number, set()).add(number % workers)
-    assert all(len(found) == 1 for found in workers_of.values())
+    assert all(len(worker_numbers) == 1 for worker_numbers in workers_of.values())
 
 
 @pytest.mark.parametrize("batch", [1, 3, 4, 5, 8, 100])
 @pytest.mark.parametrize("length", [3, 16, 131])
 def test_whatever_the_batch_size_every_image_comes_once(length: int, batch: int) -> None:
-    assert sorted(key.index for key in sampler(length, batch=batch)) == list(range(length))
+    assert sorted(key.index for key in make_sampler(length, batch=batch)) == list(range(length))
 
 
 def test_sizes_belong_to_batches_and_depend_on_seed_epoch_and_number() -> None:
     sizes = training_sizes((128, 128), 0.5)
     assert sizes == [(64, 64), (128, 128), (192, 192)]
-    keys = list(sampler(600, 0, batch=4, sizes=sizes))
-    of_batch = [{key.size for key in keys[i : i + 4]} for i in range(0, 600, 4)]
-    assert {len(found) for found in of_batch} == {1}
-    counts = [of_batch.count({size}) for size in sizes]
+    keys = list(make_sampler(600, 0, batch=4, sizes=sizes))
+    batch_sizes = [{key.size for key in keys[i : i + 4]} for i in range(0, 600, 4)]
+    assert {len(different) for different in batch_sizes} == {1}
+    counts = [batch_sizes.count({size}) for size in sizes]
     assert min(counts) > 30
-    halves = [list(sampler(600, 0, 2, rank, batch=2, sizes=sizes)) for rank in range(2)]
+    halves = [list(make_sampler(600, 0, 2, rank, batch=2, sizes=sizes)) for rank in range(2)]
     assert [key.size for key in halves[0]] == [key.size for key in halves[1]] == [key.size for key in keys[::2]]
 
 
-def test_steps_suit_the_size_given() -> None:
+def test_steps_divide_the_size() -> None:
     assert [side_step(size) for size in ((640, 640), (96, 640), (608, 608), (50, 64))] == [64, 32, 32, 2]
     assert training_sizes((320, 640), 0.2) == [(256, 512), (256, 576), (320, 640), (384, 704), (384, 768)]
     assert training_sizes((640, 640), 0.0) == [(640, 640)]
@@ -128,7 +136,7 @@ def test_rectangles_hold_their_images_and_no_more() -> None:
     assert sizes[0].tolist() == [448, 640]
 
 
-def test_rectangles_hold_images_that_are_mere_lines() -> None:
+def test_rectangles_hold_images_one_pixel_wide() -> None:
     _, sizes = rectangles(np.array([[1, 2000], [2000, 1]]), (640, 640), batch=1)
     assert sizes.tolist() == [[64, 640], [640, 64]]
 
@@ -137,7 +145,7 @@ def test_rectangles_hold_images_that_are_mere_lines() -> None:
 def test_evaluation_sees_every_image_once(length: int, replicas: int) -> None:
     order, sizes = np.arange(length)[::-1], np.arange(2 * length).reshape(length, 2)
     samplers = [ShardSampler(order, sizes, replicas, rank) for rank in range(replicas)]
-    keys = [key for one in samplers for key in one]
+    keys = [key for sampler in samplers for key in sampler]
     assert sorted(key.index for key in keys) == list(range(length))
     assert {key.index: key.size for key in keys} == dict(zip(order.tolist(), map(tuple, sizes.tolist())))
-    assert [len(list(one)) for one in samplers] == [len(one) for one in samplers]
+    assert [len(list(sampler)) for sampler in samplers] == [len(sampler) for sampler in samplers]

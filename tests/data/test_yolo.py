@@ -1,4 +1,4 @@
-"""YOLO text labels: read as they are, and the same as the COCO file of the same images."""
+"""YOLO text labels: the same objects as in a COCO file, and faults that are named."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from data.yolo import label_path, read_yolo
 
 @pytest.fixture
 def tiny_yolo(tiny_coco: Path) -> Path:
-    """A data.yaml whose labels are those of the tiny COCO set."""
+    """The data.yaml of a set with the labels of the tiny COCO set."""
     for split in ("train", "val"):
         content = json.loads((tiny_coco / f"annotations/{split}.json").read_text())
         (tiny_coco / "labels" / split).mkdir(parents=True)
@@ -67,10 +67,10 @@ def test_the_same_objects_as_in_the_coco_file(tiny_yolo: Path, tiny_arguments: d
         ("/d/images/train/a.jpg", "/d/labels/train/a.txt"),
         ("/d/images/x/images/b.c.png", "/d/images/x/labels/b.c.txt"),
         ("/d/train/images/a.jpg", "/d/train/labels/a.txt"),
-        ("/d/pictures/a.jpg", "/d/pictures/a.txt"),
+        ("/d/photos/a.jpg", "/d/photos/a.txt"),
     ],
 )
-def test_where_labels_are(image: str, labels: str) -> None:
+def test_label_paths(image: str, labels: str) -> None:
     assert label_path(Path(image)) == Path(labels)
 
 
@@ -81,11 +81,11 @@ def test_lists_sub_folders_and_several_sources(tiny_yolo: Path, edit_yaml: Calla
         os.rename(root / kind / f"train/image_0.{suffix}", root / kind / f"train/deep/image_0.{suffix}")
     (root / "some.txt").write_text("./images/train/image_1.png\n\nimages/train/deep/image_0.png\n")
     edit_yaml(train=["some.txt", "images/val"], test="images/train", names=["red", "green", "blue"])
-    found = read_yolo(tiny_yolo)
-    assert [len(found[split]) for split in ("train", "val", "test")] == [7, 5, 8]
-    assert found["train"].file_names[:2].tolist() == [b"images/train/image_1.png", b"images/train/deep/image_0.png"]
-    assert found["train"].objects(1)[1].tolist() == [0, 1]
-    for annotations in found.values():
+    splits = read_yolo(tiny_yolo)
+    assert [len(splits[split]) for split in ("train", "val", "test")] == [7, 5, 8]
+    assert splits["train"].file_names[:2].tolist() == [b"images/train/image_1.png", b"images/train/deep/image_0.png"]
+    assert splits["train"].objects(1)[1].tolist() == [0, 1]
+    for annotations in splits.values():
         assert all(annotations.image_path(n).is_file() for n in range(len(annotations)))
 
 
@@ -143,16 +143,16 @@ def test_mistakes_in_the_yaml_are_named(edit_yaml: Callable[..., Path], change: 
         read_yolo(edit_yaml(**change))
 
 
-def test_exporters_habits_are_understood(tiny_yolo: Path, edit_yaml: Callable[..., Path]) -> None:
+def test_habits_of_exporters_are_understood(tiny_yolo: Path, edit_yaml: Callable[..., Path]) -> None:
     """``../train/images`` meaning a folder beside the file, no ``path``, names by number only."""
     path = edit_yaml(path=None, names=None, train="../images/train", val=None, validation="../images/val")
-    found = read_yolo(path)
-    assert len(found["train"]) == 8
-    assert found["val"].class_names == ["class_0", "class_1", "class_2"]
+    splits = read_yolo(path)
+    assert len(splits["train"]) == 8
+    assert splits["val"].class_names == ["class_0", "class_1", "class_2"]
 
 
 def test_files_from_windows_are_understood(tiny_yolo: Path, edit_yaml: Callable[..., Path]) -> None:
-    """A mark at the beginning, CR LF at line ends, backslashes, suffixes in capitals."""
+    """A byte order mark, CR LF at line ends, backslashes, suffixes in capitals."""
     root = tiny_yolo.parent
     os.rename(root / "images/train/image_1.png", root / "images/train/image_1.PNG")
     (root / "some.txt").write_bytes(b"\xef\xbb\xbfimages\\train\\image_0.png\r\nimages\\train\\image_1.PNG\r\n")
@@ -164,7 +164,7 @@ def test_files_from_windows_are_understood(tiny_yolo: Path, edit_yaml: Callable[
 
 
 @pytest.mark.parametrize("file", ["labels/train/image_0.txt", "some.txt", "data.yaml"])
-def test_what_is_no_text_is_named(tiny_yolo: Path, edit_yaml: Callable[..., Path], file: str) -> None:
+def test_files_that_are_not_text_are_named(tiny_yolo: Path, edit_yaml: Callable[..., Path], file: str) -> None:
     edit_yaml(val="some.txt" if file == "some.txt" else "images/val")
     (tiny_yolo.parent / file).write_bytes(b"\xff\xfe1\x00")
     with pytest.raises(ValueError, match=rf"{file}: is not"):
@@ -186,34 +186,34 @@ def test_linked_folders_are_followed_and_repeats_counted(tiny_yolo: Path, edit_y
     os.mkdir(root / "labels/val")
     os.rename(root / "labels/link", root / "labels/val/link")
     with pytest.warns(UserWarning, match="train: 8 images are listed more than once"):
-        found = read_yolo(edit_yaml(train=["images/train", "images/train"]))
-    assert [len(found[split]) for split in ("train", "val")] == [8, 5]
-    assert len(found["val"].ids) > 0
+        splits = read_yolo(edit_yaml(train=["images/train", "images/train"]))
+    assert [len(splits[split]) for split in ("train", "val")] == [8, 5]
+    assert len(splits["val"].ids) > 0
 
 
-@pytest.mark.parametrize("place", ["above", "inside", "elsewhere"])
-def test_where_the_data_sets_folder_is_looked_for(
-    tiny_yolo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+@pytest.mark.parametrize("location", ["above", "inside", "elsewhere"])
+def test_the_folder_of_the_data_set_is_found(
+    tiny_yolo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, location: str
 ) -> None:
     """``path: tiny``, as in coco8.yaml: beside the file, around it, or below datasets/."""
     monkeypatch.chdir(tmp_path)
     content = tiny_yolo.read_text().replace("path: .", "path: tiny")
-    file = {"above": tmp_path, "inside": tiny_yolo.parent, "elsewhere": tmp_path / "other"}[place] / "tiny.yaml"
+    file = {"above": tmp_path, "inside": tiny_yolo.parent, "elsewhere": tmp_path / "other"}[location] / "tiny.yaml"
     file.parent.mkdir(exist_ok=True)
-    if place == "elsewhere":
+    if location == "elsewhere":
         (tmp_path / "datasets").mkdir()
         os.rename(tmp_path / "tiny", tmp_path / "datasets/tiny")
     file.write_text(content)
     assert len(read_yolo(file)["train"]) == 8
 
 
-def test_labels_that_are_nowhere_are_an_error(tiny_yolo: Path) -> None:
+def test_missing_labels_are_an_error(tiny_yolo: Path) -> None:
     os.rename(tiny_yolo.parent / "labels", tiny_yolo.parent / "label")
     with pytest.raises(ValueError, match=r"no image has labels: looked for .*labels/train/image_0"):
         read_yolo(tiny_yolo)
 
 
-def test_a_test_split_that_is_not_there_does_not_stop_training(edit_yaml: Callable[..., Path]) -> None:
+def test_a_missing_test_split_does_not_stop_training(edit_yaml: Callable[..., Path]) -> None:
     path = edit_yaml(test="images/test")
     with pytest.warns(UserWarning, match=r"test split is left out.*there is no .*images/test"):
         assert set(read_yolo(path)) == {"train", "val"}

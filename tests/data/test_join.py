@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from data import CocoDataModule
-from data.annotations import join_annotations
 from data.coco import read_coco
+from data.join import join_annotations
 
 BOTH = {
     "train_annotations": ["annotations/train.json", "annotations/val.json"],
@@ -23,7 +23,7 @@ def test_files_are_joined(tiny_arguments: dict[str, Any], tiny_coco: Path) -> No
     data = CocoDataModule(**tiny_arguments | BOTH)
     joined = data.annotations["train"]
     assert len(joined) == 13
-    assert joined.image_ids.tolist() == [*range(101, 109), *range(201, 206)]  # ids that do not clash stay
+    assert joined.image_ids.tolist() == [*range(101, 109), *range(201, 206)]  # ids that differ stay
     for n in range(13):
         part, m = (parts[0], n) if n < 8 else (parts[1], n - 8)
         assert joined.image_path(n).samefile(part.image_path(m))
@@ -41,7 +41,7 @@ def test_absolute_file_names_stay_where_they_are(tiny_coco: Path, edit_json: Cal
     assert join_annotations(parts).image_path(0) == folder / "image_0.png"
 
 
-def test_ids_that_clash_are_numbered_anew_and_categories_united(tiny_coco: Path, edit_json: Callable[..., Path]) -> None:
+def test_shared_ids_are_renumbered_and_categories_united(tiny_coco: Path, edit_json: Callable[..., Path]) -> None:
     parts = [read_coco(tiny_coco / "annotations/train.json", tiny_coco / "images/train")]
 
     def only_blue_and_new(content: dict[str, Any]) -> None:

@@ -1,0 +1,102 @@
+"""A DataLoader that names the image when a worker process fails or dies."""
+
+import os
+import time
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import torch
+from torch.utils.data import DataLoader, Dataset, get_worker_info
+
+from data.sampler import SampleKey
+
+Key = SampleKey | int
+WORKER_DEATH = "DataLoader worker (pid"  # torch's error starts so
+
+
+class DescribableDataset(Protocol):
+    """A dataset that can describe the sample of a key in words."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, key: Key) -> Any: ...
+    def describe(self, key: Key) -> str: ...
+
+
+class WatchedDataset(Dataset):
+    """Returns the samples of ``dataset``, and names the image in errors.
+
+    Each worker writes its current key into ``current_keys``. So the main process can name the image even if the worker was
+    killed and cannot report anything.
+    """
+
+    def __init__(self, dataset: DescribableDataset, num_workers: int) -> None:
+        self.dataset = dataset
+        # One row for each worker: process id, index, epoch, height, width.
+        self.current_keys = torch.zeros(num_workers, 5, dtype=torch.int64).share_memory_()
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: Key) -> Any:
+        worker = get_worker_info()
+        if worker is not None:
+            index, epoch, (height, width) = key if isinstance(key, tuple) else (key, 0, (0, 0))
+            self.current_keys[worker.id] = torch.tensor([os.getpid(), index, epoch, height, width])
+        try:
+            return self.dataset[key]
+        except Exception as error:
+            error.add_note(f"This happened at {self.dataset.describe(key)}.")
+            raise
+
+    def has_worker_in(self, message: str) -> bool:
+        """Return True if ``message`` has the process id of one of the workers."""
+        return any(str(process) in message for process in self.current_keys[:, 0].tolist() if process)
+
+    def describe_workers(self, message: str) -> str:
+        """Describe the samples of the workers whose process ids are in ``message``, or of all workers if none is."""
+        rows = [row for row in self.current_keys.tolist() if row[0]]
+        rows = [row for row in rows if str(row[0]) in message] or rows
+        lines = []
+        for process, index, epoch, height, width in rows:
+            key = SampleKey(index, epoch, (height, width)) if height else index
+            lines.append(f"Worker process {process} was at {self.dataset.describe(key)}.")
+        lines.append("If it was killed, memory may have run out: lower data.num_workers or data.batch_size.")
+        return "\n    ".join(lines)
+
+
+class WatchedLoader(DataLoader):
+    """A DataLoader over a WatchedDataset. If a worker dies without an error of its own, the error names its image."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return _WatchedIterator(super().__iter__(), self.dataset)
+
+
+class _WatchedIterator:
+    def __init__(self, batches: Iterator[Any], dataset: WatchedDataset) -> None:
+        self.batches, self.dataset = batches, dataset
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            return next(self.batches)
+        except (RuntimeError, OSError, EOFError) as error:
+            if message := worker_death_message(error):
+                raise RuntimeError(f"{message}\n    {self.dataset.describe_workers(message)}") from error
+            raise
+
+
+def worker_death_message(error: BaseException) -> str | None:
+    """Return torch's message that a worker has died, or None if ``error`` is about something else.
+
+    torch raises that error from a signal handler, at any line of the main process. If the main process is waiting for the
+    worker's data, the error of the broken connection may come first.
+    """
+    if isinstance(error, ConnectionError | EOFError | FileNotFoundError) and not str(error).startswith("Caught "):
+        try:
+            time.sleep(1.0)  # wait for the signal
+        except RuntimeError as late_error:
+            error = late_error
+    message = str(error).strip()
+    return message if message.startswith(WORKER_DEATH) else None

@@ -1,0 +1,53 @@
+"""Large JPEG images, and the command ``python -m data`` on the tiny set."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+from data.__main__ import main
+from data.coco import read_coco
+from data.reader import ImageReader
+from tests.conftest import write_coco
+
+
+@pytest.fixture
+def large_images(tmp_path: Path) -> ImageReader:
+    """Images much larger than the input, as JPEG, each with a bright rectangle that has soft edges."""
+    sizes = [(257, 385), (256, 384), (511, 300), (130, 131), (64, 64), (1000, 777)]
+    images = [(h, w, [(7, round(w * 0.6), round(h * 0.55), round(w * 0.3), round(h * 0.35))]) for h, w in sizes]
+    write_coco(tmp_path, "train", images, first_id=1)
+    path = tmp_path / "annotations/train.json"
+    path.write_text(path.read_text().replace(".png", ".jpg"))
+    for number, (h, w, [(_, x, y, bw, bh)]) in enumerate(images):
+        image = np.full((h, w, 3), 114, np.float32)
+        image[y : y + bh, x : x + bw] = 230
+        image = cv2.GaussianBlur(image, (0, 0), max(h, w) / 100)
+        cv2.imwrite(
+            str(tmp_path / f"images/train/image_{number}.jpg"), image.astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 98]
+        )
+    return ImageReader(read_coco(path, tmp_path / "images/train"), "raise")
+
+
+@pytest.fixture
+def config(tiny_arguments: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Arguments that name a configuration file of the tiny set. The file also has sections that are not about the data."""
+    monkeypatch.chdir(tmp_path)
+    content = {"trainer": {"max_epochs": 2}, "model": {"variant": "dyn_n"}, "data": tiny_arguments, "seed_everything": 3}
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(content))
+    return ["--config", "tiny.yaml"]
+
+
+@pytest.fixture
+def check(config: list[str], capsys: pytest.CaptureFixture) -> Callable[..., tuple[int, str]]:
+    """A function that runs ``python -m data check`` on the tiny set; it returns the exit status and the output."""
+
+    def run(*extra: str) -> tuple[int, str]:
+        status = main(["check", *config, *extra])
+        return status, capsys.readouterr().out
+
+    return run

@@ -1,0 +1,64 @@
+"""``python -m data check`` and ``show``: exit status, output, mistakes."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import pytest
+
+from data.__main__ import main
+from tests.data.check.test_findings import Edit
+
+
+def test_a_sound_set_has_no_errors(check: Callable) -> None:
+    status, report = check()
+    assert status == 0
+    assert report.splitlines()[-2] == "0 errors, 1 warning: training can start"
+    assert "train: 3 classes have fewer than 10 objects (red: 4; green: 4; blue: 4)" in report
+    assert "8 images, 1 without objects; 13 objects, 1 crowd among them; 1.6 an image, at most 3" in report
+    assert "class balance: 4 x" in report
+
+
+def test_errors_of_all_splits_are_reported_and_stop(check: Callable, edit_json: Edit, tiny_coco: Path) -> None:
+    edit_json("train", lambda content: content["annotations"][0].update(category_id=8))
+    os.remove(tiny_coco / "images/val/image_2.png")
+    status, report = check()
+    assert status == 1
+    assert "annotation 1010 refers to category_id 8" in report
+    assert "1 of 5 images is not in" in report
+    assert report.splitlines()[-2] == "2 errors, 0 warnings"
+
+
+@pytest.mark.parametrize("option", ["--images", "--pictures"])  # the second is an old spelling
+def test_show_writes_sheets_of_every_split(config: list[str], option: str, capsys: pytest.CaptureFixture) -> None:
+    assert main(["show", *config, "--out", "sheets", option, "6", "--data.augment.mixup=1"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["look at sheets/train.jpg", "look at sheets/val.jpg"]
+    train, val = (cv2.imread(f"sheets/{split}.jpg") for split in ("train", "val"))
+    assert train.shape == val.shape
+    assert train.std() > 20
+
+
+def test_the_help_shows_no_old_spellings(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = capsys.readouterr().out
+    assert "--images" in text
+    assert "--pictures" not in text
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--data.rot", "x"], "rot"),
+        (["--config", "lost.yaml"], "lost.yaml is not a file"),
+        (["--data.root", "lost"], "lost"),
+        (["--config", "broken.yaml"], "broken.yaml: is not YAML"),
+        (["--out", "broken.yaml"], "--out broken.yaml is a file"),
+        (["--images", "0"], "--images is 0; expected 1 or more"),
+    ],
+)
+def test_mistakes_are_named(config: list[str], extra: list[str], message: str, capsys: pytest.CaptureFixture) -> None:
+    Path("broken.yaml").write_text("data: [")
+    assert main(["show", *config, *extra]) == 2
+    assert message in capsys.readouterr().err

@@ -95,7 +95,7 @@ def worker_death_message(error: BaseException) -> str | None:
     """
     if isinstance(error, ConnectionError | EOFError | FileNotFoundError) and not str(error).startswith("Caught "):
         try:
-            time.sleep(1.0)  # wait for the signal
+            time.sleep(5.0)  # wait for the signal, which ends the sleep
         except RuntimeError as late_error:
             error = late_error
     message = str(error).strip()

@@ -15,7 +15,6 @@ from detector.files import read_yaml
 from detector.imaging.read import IMAGE_SUFFIXES, BadImageError
 from detector.text import plural
 
-
 TOLERANCE = 0.01  # shares of the image may leave 0..1 by this much: they are often rounded
 
 

@@ -6,10 +6,8 @@ import sys
 from pathlib import Path
 from statistics import mean
 
-import numpy as np
-
 from detector.evaluation.coco_eval import evaluate
-from detector.evaluation.coco_files import load_ground_truth
+from detector.evaluation.coco_files import load_ground_truth, read_predictions
 from detector.network.head import BRANCHES
 from detector.runs.folder import EVALUATION_PREFIX, LAST_CHECKPOINT, TRAIN_LOG, predictions_file
 
@@ -17,22 +15,22 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def train(arguments: list[str], run: Path, epochs: int) -> None:
-    """Train with ``arguments`` of train.py into ``run``, unless that is done; an interrupted run is resumed."""
+    """Train into ``run`` with ``arguments`` of train.py: start the run, or resume it if it has stopped before its end."""
     if finished(run, epochs):
         return
     last = run / LAST_CHECKPOINT
-    where = ["--ckpt_path", str(last)] if last.exists() else ["--run_dir", str(run)]
-    subprocess.run([sys.executable, "train.py", *arguments, *where], check=True)
+    start = ["--ckpt_path", str(last)] if last.exists() else ["--run_dir", str(run)]
+    subprocess.run([sys.executable, "train.py", *arguments, *start], check=True)
 
 
 def finished(run: Path, epochs: int) -> bool:
-    """Tell whether the log of ``run`` has its last epoch."""
+    """Return True if the log of ``run`` has its last epoch."""
     log = run / TRAIN_LOG
     return log.exists() and log.read_text().splitlines()[-1].split()[:1] == [str(epochs - 1)]
 
 
 def run_coco_eval(arguments: list[str], checkpoint: Path, truth: Path, split: str = "val") -> dict[str, float]:
-    """Return ``<branch> AP`` and ``<branch> AP50`` of a checkpoint, by pycocotools on the predictions it writes."""
+    """Return ``<branch> AP`` and ``<branch> AP50`` of a checkpoint, from the predictions that evaluate.py writes."""
     folder = checkpoint.parent / f"{EVALUATION_PREFIX}{split}"
     files = {branch: folder / predictions_file(split, second) for branch, second in zip(BRANCHES, ("", BRANCHES[1]))}
     if not all(file.exists() for file in files.values()):
@@ -41,9 +39,7 @@ def run_coco_eval(arguments: list[str], checkpoint: Path, truth: Path, split: st
     ground_truth = load_ground_truth(truth)
     numbers = {}
     for branch, file in files.items():
-        found = json.loads(file.read_text())
-        rows = np.array([[d["image_id"], *d["bbox"], d["score"], d["category_id"]] for d in found]).reshape(-1, 7)
-        metrics = evaluate(ground_truth, rows).metrics
+        metrics = evaluate(ground_truth, read_predictions(file)).metrics
         numbers |= {f"{branch} {metric}": metrics[metric] for metric in ("AP", "AP50")}
     return numbers
 

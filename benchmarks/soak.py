@@ -1,8 +1,8 @@
-"""An hour of training on two processes with two workers each, killed twice and resumed: does memory or a descriptor leak?
+"""Look for leaks of memory and file descriptors: train for an hour, on two processes with two workers each.
 
-``python -m benchmarks.soak --root datasets/bccd --out /tmp/soak`` writes ``samples.csv`` (every 10 s, a line for each
-process; descriptors are counted every second), the output of the training, and at the end ``verdict.json``. ``--no_stops``
-lets it run in one part. Linux only: it reads ``/proc``.
+``python -m benchmarks.soak --root datasets/bccd --out /tmp/soak`` stops the training twice by signals and resumes it. It
+writes ``samples.csv`` (every 10 s, a line for each process; descriptors are counted every second), the output of the
+training, and at the end ``verdict.json``. ``--no_stops`` trains in one part. Linux only: it reads ``/proc``.
 """
 
 import argparse
@@ -15,16 +15,17 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from detector.runs.folder import LAST_CHECKPOINT, TRAIN_LOG
 
 SAMPLE_SECONDS = 10
-WARM_UP_SECONDS = 300  # left out of the verdict: allocators and caches fill, workers of the first validation start
-JUDGED_MINUTES = 15  # shorter parts are reported and not judged
-STOPS = [(1 / 3, signal.SIGTERM), (2 / 3, signal.SIGKILL), (1.0, signal.SIGTERM)]  # share of the time, and how
-# A leak of 1 MB an epoch would exceed the first; one of eight descriptors an hour, so one in a half of a part, the second.
+WARM_UP_SECONDS = 300  # not part of the verdict: allocators and caches fill, workers of the first validation start
+JUDGED_MINUTES = 15  # shorter parts are reported, without a verdict
+STOPS = [(1 / 3, signal.SIGTERM), (2 / 3, signal.SIGKILL), (1.0, signal.SIGTERM)]  # share of the time, and signal
+# A leak of 1 MB an epoch exceeds the first. A leak of eight descriptors an hour, one in half a part, exceeds the second.
 MAX_GROWTH, MAX_NEW_DESCRIPTORS = 0.03, 0
 
 
@@ -41,7 +42,7 @@ class Sample:
 
 
 def command(root: Path, run: Path, image_size: int, batch_size: int) -> list[str]:
-    """Return the training that is watched; epochs without end, since it is stopped from outside."""
+    """Return the command of the training. It has many epochs, because signals stop it."""
     return [
         *(sys.executable, "train.py", "--config", "configs/yolo26_n.yaml", "--config", "configs/data/bccd.yaml"),
         *("--data.root", str(root), "--data.num_workers", "2", "--data.image_size", str(image_size)),
@@ -51,7 +52,7 @@ def command(root: Path, run: Path, image_size: int, batch_size: int) -> list[str
 
 
 def main() -> None:
-    """Train, watch, stop and resume; print and write the verdict."""
+    """Train, sample, stop and resume; print and write the verdict."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--root", type=Path, default=Path("datasets/bccd"))
     parser.add_argument("--out", type=Path, default=Path("runs/soak"))
@@ -59,7 +60,7 @@ def main() -> None:
     parser.add_argument("--image_size", type=int, default=64)
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--no_stops", action="store_true", help="stop only at the end")
-    parser.add_argument("--judge", action="store_true", help="only judge what --out has already, and print it")
+    parser.add_argument("--judge", action="store_true", help="only print the verdict on the samples in --out")
     args = parser.parse_args()
     if args.judge:
         print(json.dumps(verdict(args.out / "samples.csv") | {"epochs": epochs(args.out / "run")}, indent=1))
@@ -67,7 +68,7 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     run = args.out / "run"
     if run.exists():
-        parser.error(f"{run} is there already: remove it, or choose another --out")
+        parser.error(f"{run} exists already: remove it, or choose another --out")
     train = command(args.root, run, args.image_size, args.batch_size)
     started = time.monotonic()
     stops, planned = [], STOPS[-1:] if args.no_stops else STOPS
@@ -81,17 +82,17 @@ def main() -> None:
                 watch(process, part, started, started + share * args.minutes * 60, writer, file)
                 stops.append(stop(process, signum, run))
             print(stops[-1], flush=True)
-    found = {"command": train, "minutes": (time.monotonic() - started) / 60, "stops": stops}
-    found |= verdict(args.out / "samples.csv") | {"epochs": epochs(run)}
-    (args.out / "verdict.json").write_text(json.dumps(found, indent=1) + "\n")
-    print(json.dumps(found, indent=1))
+    result = {"command": train, "minutes": (time.monotonic() - started) / 60, "stops": stops}
+    result |= verdict(args.out / "samples.csv") | {"epochs": epochs(run)}
+    (args.out / "verdict.json").write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result, indent=1))
     expected = [-signum if signum == signal.SIGKILL else 128 + signum for _, signum in planned]
     ended_well = [s["exit_code"] for s in stops] == expected and not any(s["processes_left"] for s in stops)
-    sys.exit(0 if found["flat"] and ended_well else 1)
+    sys.exit(0 if result["flat"] and ended_well else 1)
 
 
 def watch(process: subprocess.Popen, part: int, started: float, until: float, writer: csv.DictWriter, file) -> None:
-    """Write down what all processes of the run hold, until the time is over."""
+    """Write a sample of every process of the run every 10 seconds, until the time ``until``."""
     while time.monotonic() < until:
         counts: dict[int, list[int]] = {}
         for _ in range(SAMPLE_SECONDS):
@@ -100,7 +101,9 @@ def watch(process: subprocess.Popen, part: int, started: float, until: float, wr
                 if (number := count_descriptors(pid)) is not None:
                     counts.setdefault(pid, []).append(number)
         if process.poll() is not None:
-            raise RuntimeError(f"the training has ended by itself with code {process.returncode}: see train-{part}.log")
+            raise RuntimeError(
+                f"the training has ended without a signal, with code {process.returncode}: see train-{part}.log"
+            )
         now = time.monotonic() - started
         for pid, role in family(process.pid).items():
             if sample := measure(now, part, pid, role, counts.get(pid, [])):
@@ -109,7 +112,7 @@ def watch(process: subprocess.Popen, part: int, started: float, until: float, wr
 
 
 def stop(process: subprocess.Popen, signum: int, run: Path) -> dict[str, object]:
-    """Send the signal to the first process only, and report how long all took to end and what was saved."""
+    """Send the signal to the first process only; return how long all processes took to end, and the age of last.ckpt."""
     members = list(family(process.pid))
     sent, clock = time.monotonic(), time.time()
     process.send_signal(signum)
@@ -153,7 +156,7 @@ def family(root: int) -> dict[int, str]:
 
 
 def rank_of(pid: int) -> str:
-    """Return LOCAL_RANK, which Lightning gives the processes that it starts; workers inherit it."""
+    """Return LOCAL_RANK, which Lightning sets for the processes that it starts and workers inherit; "0" without it."""
     try:
         environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     except OSError:
@@ -162,7 +165,7 @@ def rank_of(pid: int) -> str:
 
 
 def count_descriptors(pid: int) -> int | None:
-    """Return how many descriptors a process has open, or None if it is gone."""
+    """Return the number of open descriptors of a process, or None if it has ended."""
     try:
         return len(os.listdir(f"/proc/{pid}/fd"))
     except OSError:
@@ -170,7 +173,7 @@ def count_descriptors(pid: int) -> int | None:
 
 
 def measure(seconds: float, part: int, pid: int, role: str, descriptors: list[int]) -> Sample | None:
-    """Return what a process holds, or None if it is gone or new; ``descriptors`` are the counts since the sample before."""
+    """Return a sample, or None for a process that has ended or is new; ``descriptors`` are its counts since the last one."""
     if not descriptors:
         return None
     try:
@@ -190,50 +193,55 @@ def is_alive(pid: int) -> bool:
 
 
 def verdict(path: Path) -> dict[str, object]:
-    """Compare the beginning and the end of each part, its warm-up left out, by role.
-
-    Of memory the means of the first and last quarter; of descriptors the fewest in each half: they come and go with the
-    batches that are under way, and one that is leaked never goes.
-    """
+    """Compare beginning and end of each part in samples.csv, without its warm-up, by role."""
     with open(path, newline="") as file:
         rows = list(csv.DictReader(file))
-    parts, is_flat = [], True
+    comparisons = []
     for part in sorted({row["part"] for row in rows}):
-        of_part = [row for row in rows if row["part"] == part]
-        start = float(of_part[0]["seconds"]) + WARM_UP_SECONDS
-        late = [row for row in of_part if float(row["seconds"]) > start]
-        for role in sorted({row["role"] for row in late}):
-            times = np.unique([float(row["seconds"]) for row in late if row["role"] == role])
-            series = np.zeros((len(times), 3))  # memory and descriptors of all processes of the role together
-            for row in [row for row in late if row["role"] == role]:
-                place = np.searchsorted(times, float(row["seconds"]))
-                series[place] += [float(row[k]) for k in ("resident_mb", "fewest_descriptors", "most_descriptors")]
-            quarter = max(len(times) // 4, 1)
-            first, last = series[:quarter], series[-quarter:]
-            growth = last[:, 0].mean() / first[:, 0].mean() - 1
-            halves = np.array_split(series, 2) if len(series) > 1 else [np.zeros((1, 3))] * 2
-            fewest, most = [int(half[:, 1].min()) for half in halves], [int(half[:, 2].max()) for half in halves]
-            minutes = float(times[-1] - times[0]) / 60
-            judged = minutes >= JUDGED_MINUTES
-            is_flat &= not judged or (growth <= MAX_GROWTH and fewest[1] - fewest[0] <= MAX_NEW_DESCRIPTORS)
-            parts.append(
-                {
-                    "part": int(part),
-                    "role": role,
-                    "minutes": round(minutes, 1),
-                    "judged": judged,
-                    "mb_first_quarter": round(float(first[:, 0].mean()), 1),
-                    "mb_last_quarter": round(float(last[:, 0].mean()), 1),
-                    "growth": round(float(growth), 4),
-                    "fewest_descriptors_of_halves": fewest,
-                    "most_descriptors_of_halves": most,
-                }
-            )
-    return {"flat": bool(is_flat and any(part["judged"] for part in parts)), "parts": parts}
+        part_rows = [row for row in rows if row["part"] == part]
+        start = float(part_rows[0]["seconds"]) + WARM_UP_SECONDS
+        late_rows = [row for row in part_rows if float(row["seconds"]) > start]
+        for role in sorted({row["role"] for row in late_rows}):
+            role_rows = [row for row in late_rows if row["role"] == role]
+            comparisons.append({"part": int(part), "role": role} | compare_beginning_and_end(role_rows))
+    judged = [c for c in comparisons if c["judged"]]
+    return {"flat": bool(judged) and all(is_flat(c) for c in judged), "parts": comparisons}
+
+
+def compare_beginning_and_end(rows: list[dict[str, str]]) -> dict[str, Any]:
+    """Compare what all processes of one role hold together at the beginning and at the end of ``rows``.
+
+    Memory: the means of the first and the last quarter. Descriptors: the fewest in each half, because they come and go with
+    the batches in work, and a leaked one never goes.
+    """
+    times = np.unique([float(row["seconds"]) for row in rows])
+    series = np.zeros((len(times), 3))
+    for row in rows:
+        index = np.searchsorted(times, float(row["seconds"]))
+        series[index] += [float(row[k]) for k in ("resident_mb", "fewest_descriptors", "most_descriptors")]
+    quarter = max(len(times) // 4, 1)
+    first_mb, last_mb = float(series[:quarter, 0].mean()), float(series[-quarter:, 0].mean())
+    halves = np.array_split(series, 2) if len(series) > 1 else [np.zeros((1, 3))] * 2
+    minutes = float(times[-1] - times[0]) / 60
+    return {
+        "minutes": round(minutes, 1),
+        "judged": minutes >= JUDGED_MINUTES,
+        "mb_first_quarter": round(first_mb, 1),
+        "mb_last_quarter": round(last_mb, 1),
+        "growth": round(last_mb / first_mb - 1, 4),
+        "fewest_descriptors_of_halves": [int(half[:, 1].min()) for half in halves],
+        "most_descriptors_of_halves": [int(half[:, 2].max()) for half in halves],
+    }
+
+
+def is_flat(comparison: dict[str, Any]) -> bool:
+    """Return True if neither memory nor descriptors have grown beyond the limits."""
+    first, second = comparison["fewest_descriptors_of_halves"]
+    return comparison["growth"] <= MAX_GROWTH and second - first <= MAX_NEW_DESCRIPTORS
 
 
 def epochs(run: Path) -> dict[str, int]:
-    """Count the epochs in the log: repeated ones are those that a kill cost."""
+    """Count the epochs in the log. An epoch is repeated after a SIGKILL."""
     numbers = [line.split()[0] for line in (run / TRAIN_LOG).read_text().splitlines()]
     numbers = [int(number) for number in numbers if number.isdigit()]
     return {"trained": len(numbers), "distinct": len(set(numbers)), "last": max(numbers)}

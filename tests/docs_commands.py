@@ -1,7 +1,7 @@
-"""Every command and example in README.md and docs/: found, and checked as far as it can be without running for hours.
+"""Find every command and example in README.md and docs/, and check it without training or downloading anything.
 
-``make docs-check`` prints what was checked and how. Options are given to the parsers that the commands have; nothing is
-trained or downloaded. The commands of a whole life of a run are run by tests/test_train.py.
+``make docs-check`` prints each example and how it was checked. Options are parsed by the parser of their command.
+tests/test_train.py runs the commands of a whole run.
 """
 
 import ast
@@ -32,7 +32,7 @@ RUN_CONFIG = re.compile(r"runs/[\w./-]+/config[\w-]*\.yaml")
 
 
 class ParsedOnly(RunCLI):
-    """Reads the configuration and stops there."""
+    """Parse the configuration and build nothing."""
 
     def __init__(self, args: list[str]) -> None:
         super().__init__(CocoDataModule, args)
@@ -48,18 +48,18 @@ class ParsedOnly(RunCLI):
 
 
 class ParsedTraining(ParsedOnly, TrainCLI):
-    """Configuration of train.py."""
+    """Parse the configuration of train.py."""
 
 
 class ParsedEvaluation(ParsedOnly, EvaluateCLI):
-    """Configuration of evaluate.py."""
+    """Parse the configuration of evaluate.py."""
 
 
 PARSERS = {"train.py": ParsedTraining, "evaluate.py": ParsedEvaluation}
 
 
 def examples(page: Path) -> Iterator[tuple[str, str]]:
-    """Yield kind (sh, python or yaml) and text of every example: commands one by one, in blocks and within lines."""
+    """Yield kind (sh, python or yaml) and text of every example. Commands come one by one, from blocks and from lines."""
     text = page.read_text(encoding="utf-8")
     for kind, block in re.findall(r"^```(sh|python|yaml)\n(.*?)^```", text, flags=re.S | re.M):
         if kind == "sh":
@@ -73,14 +73,14 @@ def examples(page: Path) -> Iterator[tuple[str, str]]:
 
 
 def check(kind: str, example: str) -> str:
-    """Check an example and say how; raises ValueError, or what the parsers raise, for one that is wrong."""
+    """Check an example and return how it was checked. Raises ValueError, or the error of its parser, for a wrong one."""
     if kind == "yaml":
         return check_yaml(example)
     return check_python(example) if kind == "python" else check_command(shlex.split(example))
 
 
 def check_command(words: list[str]) -> str:
-    """Check a command by its own parser."""
+    """Check a command with its own parser; return how it was checked."""
     program, *rest = words
     if program == "make":
         if unknown := [
@@ -91,12 +91,12 @@ def check_command(words: list[str]) -> str:
     if program in ("pip", "conda"):
         return _check_install(words)
     if program == "trtexec":
-        return "NVIDIA's; not checked"
-    if program in ("torchrun", "srun"):  # what they start is checked, with the options of the launcher before it
+        return "a program of NVIDIA; not checked"
+    if program in ("torchrun", "srun"):  # the command that they start is checked
         start = next(index for index, word in enumerate(rest) if word in (*PARSERS, "python"))
         return check_command(rest[start:] if rest[start] == "python" else ["python", *rest[start:]])
     if program != "python":
-        raise ValueError(f"{program} is not known to the check; teach it in tests/docs_commands.py")
+        raise ValueError(f"{program} is not known here; add it to tests/docs_commands.py")
     rest = [_stand_in(word) for word in rest]
     if rest[0] in PARSERS:
         _accept_help(PARSERS[rest[0]], rest[1:])
@@ -108,7 +108,7 @@ def check_command(words: list[str]) -> str:
         _check_module(rest[1], rest[2:])
         return "module and options exist; not run"
     else:
-        raise ValueError(f"{shlex.join(words)}: no parser is known; teach it in tests/docs_commands.py")
+        raise ValueError(f"{shlex.join(words)}: no parser is known here; add it to tests/docs_commands.py")
     return "parsed; not run"
 
 
@@ -125,10 +125,10 @@ def _accept_help(parser: type, args: list[str]) -> None:
 
 
 def _check_module(module: str, args: list[str]) -> None:
-    """Look for a benchmark's options in its source, since its parser is not to be had without running it."""
+    """Look for the options of a benchmark in its source, because only running it builds its parser."""
     path = ROOT / (module.replace(".", "/") + ".py")
     if not path.is_file():
-        raise ValueError(f"python -m {module}: there is no {path}")
+        raise ValueError(f"python -m {module}: {path} does not exist")
     known = set(re.findall(r"add_argument\(\s*\"(--[\w-]+)\"", path.read_text()))
     if unknown := [word for word in args if word.startswith("--") and word.partition("=")[0] not in known]:
         raise ValueError(f"python -m {module} has no {', '.join(unknown)}, only {', '.join(sorted(known))}")
@@ -138,7 +138,7 @@ def _check_install(words: list[str]) -> str:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     for word in words:
         if word.endswith(".yml") and not (ROOT / word).is_file():
-            raise ValueError(f"there is no {word}")
+            raise ValueError(f"{word} does not exist")
         for extra in re.findall(r"\[([\w,]+)\]", word):
             if unknown := set(extra.split(",")) - extras.keys():
                 raise ValueError(f"pyproject.toml has no extra {unknown}")
@@ -161,7 +161,7 @@ def check_python(code: str) -> str:
 
 
 def check_yaml(text: str) -> str:
-    """Give an example to train.py's parser, over configs/base.yaml."""
+    """Parse an example as a configuration of train.py, over configs/base.yaml."""
     if not isinstance(yaml.safe_load(text), dict):
         raise ValueError("not a mapping")
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
@@ -172,7 +172,7 @@ def check_yaml(text: str) -> str:
 
 
 def main() -> int:
-    """Print every example with what was checked; return 1 if one is wrong."""
+    """Print every example and how it was checked; return 1 if one is wrong."""
     failed = 0
     for page in PAGES:
         for kind, example in examples(page):

@@ -1,4 +1,4 @@
-"""What the documentation says can be typed, can be typed."""
+"""Every command and example of the documentation works."""
 
 import importlib.util
 from pathlib import Path
@@ -21,21 +21,21 @@ from tests.docs_commands import PAGES, check, examples, main
 from tests.file_logger import FileLogger
 from tests.resuming import TINY
 
-EXTRAS = ("nncf", "openvino", "supervision")  # not of the test environment: an example that needs one is run up to there
+EXTRAS = ("nncf", "openvino", "supervision")  # not in the test environment: an example that needs one runs up to its import
 
-FOUND = [(page, kind, example) for page in PAGES for kind, example in examples(page)]
-PYTHON = [(page.name, example) for page, kind, example in FOUND if kind == "python"]
+EXAMPLES = [(page, kind, example) for page in PAGES for kind, example in examples(page)]
+PYTHON = [(page.name, example) for page, kind, example in EXAMPLES if kind == "python"]
 
 
 def test_every_example_is_accepted(capsys: pytest.CaptureFixture) -> None:
     assert main() == 0, capsys.readouterr().out
-    assert len(FOUND) > 30
-    assert {kind for _, kind, _ in FOUND} == {"sh", "python", "yaml"}
+    assert len(EXAMPLES) > 30
+    assert {kind for _, kind, _ in EXAMPLES} == {"sh", "python", "yaml"}
 
 
 @pytest.fixture
 def names(tiny_arguments: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What examples suppose to be there: files in the working directory, which is set, and the names that are returned."""
+    """Return the variables that examples use, and write the files that they use into the working directory."""
     monkeypatch.chdir(tmp_path)
     module = DetectorModule("dyn_n", ["car", "bus", "cat"], [1, 2, 3], TINY)
     quick = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
@@ -53,9 +53,9 @@ def names(tiny_arguments: dict[str, Any], tmp_path: Path, monkeypatch: pytest.Mo
         export(Predictor(module.model, WeightsInfo("dyn_n")), "best.xml", "openvino")
     data = CocoDataModule(**tiny_arguments | {"batch_size": 2})
     data.setup("fit")
-    # An example may train for a hundred epochs: here two batches are enough.
+    # Examples train for two batches only.
     short = {"max_epochs": 1, "limit_train_batches": 2, "limit_val_batches": 1, "default_root_dir": tmp_path}
-    monkeypatch.setattr(L, "Trainer", lambda _make=L.Trainer, **given: _make(**given | quick | short))
+    monkeypatch.setattr(L, "Trainer", lambda trainer=L.Trainer, **arguments: trainer(**arguments | quick | short))
     return {
         "array": image,
         "tensor": torch.from_numpy(image).movedim(2, 0),
@@ -83,6 +83,8 @@ def test_python_examples_run(page: str, example: str, names: dict[str, Any]) -> 
     [
         ("sh", "python train.py --config configs/dyn_n.yaml --data.image_sise 640"),
         ("sh", "python train.py --config configs/lost.yaml"),
+        ("sh", "python train.py --config configs/dyn_n.yaml --eval runs/dyn_n/best.ckpt"),
+        ("sh", "python evaluate.py --config configs/dyn_n.yaml"),
         ("sh", "python -m detector weights only-one-file"),
         ("sh", "python -m detector weigths a b"),
         ("sh", "python -m data chekc"),
@@ -99,12 +101,12 @@ def test_python_examples_run(page: str, example: str, names: dict[str, Any]) -> 
         ("yaml", "trainer: {logger: {class_path: lightning.pytorch.loggers.WandbLogger, init_args: {projct: x}}}"),
     ],
 )
-def test_a_mistake_is_found(kind: str, example: str) -> None:
+def test_a_wrong_example_is_refused(kind: str, example: str) -> None:
     with pytest.raises((ValueError, SystemExit, SyntaxError)):
         check(kind, example)
 
 
-def test_commands_are_found_in_blocks_and_lines(tmp_path: Path) -> None:
+def test_commands_in_blocks_and_in_lines_are_found(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("Use `make demo`, not `makedemo`.\n\n```sh\npython train.py \\\n    --a b  # why\nmake test\n```\n")
     assert list(examples(page)) == [("sh", "python train.py --a b"), ("sh", "make test"), ("sh", "make demo")]
@@ -123,5 +125,5 @@ def test_three_lines_of_configuration_add_a_logger(
     logged = (tmp_path / "elsewhere.txt").read_text()
     assert "variant yolo26_n" in logged
     assert "train/lr" in logged
-    assert (tmp_path / "runs" / "yolo26_n" / "metrics.csv").is_file()  # ours are there all the same
+    assert (tmp_path / "runs" / "yolo26_n" / "metrics.csv").is_file()  # the loggers of every run are there, too
     assert FileLogger(str(tmp_path / "other.txt")).name == "file"

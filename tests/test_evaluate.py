@@ -1,4 +1,4 @@
-"""evaluate.py, and train.py --eval, its name until it had a file of its own. More of it is in tests/test_train.py."""
+"""evaluate.py, and the options of train.py that it has replaced. Evaluations of whole runs are in tests/test_train.py."""
 
 import json
 from pathlib import Path
@@ -13,15 +13,15 @@ from tests.detector.reference_files import some_weights, write_checkpoint
 
 
 def test_weights_of_the_reference_are_evaluated(arguments: list[str], tmp_path: Path) -> None:
-    """With the classes in whatever order; the same detections as from those weights used in Python."""
+    """With classes in another order. The detections are those of ``load_detector`` with the same weights."""
     path = write_checkpoint(tmp_path / "official.pt", some_weights(), ["blue", "red", "green"])
     evaluate.main([str(path), *arguments, "--model.variant", "yolo26_n"])
     rows = json.loads((tmp_path / "eval_val_official" / "predictions.json").read_text())
     best = max((row for row in rows if row["image_id"] == 201), key=lambda row: row["score"])
     predictor = load_detector(path, image_size=64)
-    (found,) = predictor(tmp_path / "tiny/images/val/image_0.png", score_threshold=0.0, max_detections=1)
-    assert found.scores.item() == pytest.approx(best["score"], abs=1e-4)
-    assert {7: "red", 22: "green", 90: "blue"}[best["category_id"]] == found.names[0]
+    (detections,) = predictor(tmp_path / "tiny/images/val/image_0.png", score_threshold=0.0, max_detections=1)
+    assert detections.scores.item() == pytest.approx(best["score"], abs=1e-4)
+    assert {7: "red", 22: "green", 90: "blue"}[best["category_id"]] == detections.names[0]
     other = write_checkpoint(tmp_path / "other.pt", some_weights(), ["blue", "red", "gray"])
     with pytest.raises(SystemExit, match=r"knows the classes .*'gray'.* but the data have"):
         evaluate.main([str(other), *arguments, "--model.variant", "yolo26_n"])
@@ -60,7 +60,7 @@ def test_train_names_the_command_that_evaluates(arguments: list[str], option: li
     assert not Path("runs").exists()
 
 
-def test_train_takes_no_configuration_of_an_evaluation(arguments: list[str]) -> None:
+def test_train_refuses_the_configuration_of_an_evaluation(arguments: list[str]) -> None:
     Path("evaluation.yaml").write_text(yaml.safe_dump({"eval": "/runs/best.ckpt", "split": "test"}))
     with pytest.raises(SystemExit, match=r"evaluate with\n *python evaluate.py /runs/best.ckpt .*--config evaluation.yaml"):
         train.main([*arguments, "--config", "evaluation.yaml"])
@@ -69,7 +69,7 @@ def test_train_takes_no_configuration_of_an_evaluation(arguments: list[str]) -> 
 def test_each_program_takes_the_configurations_of_the_other_and_of_older_runs(
     arguments: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """train.py evaluated until evaluate.py was there: the config.yaml of older runs has ``split`` and may have ``eval``."""
+    """The config.yaml of runs before evaluate.py has ``split`` and may have ``eval``."""
     run = Path("runs/dyn_n")
     last = str(run / "last.ckpt")
     Path("older.yaml").write_text(yaml.safe_dump({"eval": None, "split": "val"}))
@@ -84,9 +84,8 @@ def test_each_program_takes_the_configurations_of_the_other_and_of_older_runs(
     assert "trainer.max_epochs: 1 before, 2 now" in caplog.text
     assert "split: val before" not in caplog.text
 
-    # The configuration of the resumed run has a ckpt_path, and that of the evaluation another checkpoint: CKPT counts.
-    everything = ["--trainer.limit_val_batches", "1.0"]
-    evaluate.main([last, "--config", str(run / "config-2.yaml"), *everything])
+    # The checkpoint on the command line counts, not the ckpt_path of a training or the checkpoint of another evaluation.
+    evaluate.main([last, "--config", str(run / "config-2.yaml"), "--trainer.limit_val_batches", "1.0"])
     evaluation = run / "eval_val" / "evaluation.yaml"
     evaluation.write_text(evaluation.read_text().replace("last.ckpt", "other.ckpt"))
     evaluate.main([last, "--config", str(evaluation), "--auto_batch_size", "0.8"])

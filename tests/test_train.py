@@ -32,17 +32,17 @@ CONFIGS = Path(train.__file__).parent / "configs"
 
 
 def offline_ap(ground_truth: Path, predictions: Path) -> float:
-    """AP of a predictions file, by pycocotools alone."""
-    truth = COCO(ground_truth)
-    judge = COCOeval(truth, truth.loadRes(str(predictions)), "bbox")
-    judge.evaluate()
-    judge.accumulate()
-    judge.summarize()
-    return judge.stats[0]
+    """Return the AP of a predictions file, by pycocotools alone."""
+    coco = COCO(ground_truth)
+    coco_eval = COCOeval(coco, coco.loadRes(str(predictions)), "bbox")
+    coco_eval.evaluate()
+    coco_eval.accumulate()
+    coco_eval.summarize()
+    return coco_eval.stats[0]
 
 
 def best_score(checkpoint: dict[str, Any]) -> torch.Tensor:
-    """The AP of the best epoch, as a checkpoint knows it."""
+    """Return the AP of the best epoch from a checkpoint."""
     (score,) = [state["best_model_score"] for name, state in checkpoint["callbacks"].items() if "val/AP" in name]
     return score
 
@@ -57,7 +57,7 @@ def test_train_evaluate_and_resume(
     caplog.set_level("INFO")
 
     def no_network(*_: Any) -> None:
-        raise AssertionError("something asked the network")
+        raise AssertionError("the run has opened a network connection")
 
     monkeypatch.setattr(socket.socket, "connect", no_network)
     train.main(arguments)
@@ -97,10 +97,10 @@ def test_train_evaluate_and_resume(
     assert checkpoint["hyper_parameters"]["category_ids"] == [7, 22, 90]
     best = torch.load(run / "best.ckpt", weights_only=True)
     score = best_score(best)
-    assert best_score(checkpoint) == score  # or else resuming would forget which was the best
+    assert best_score(checkpoint) == score  # otherwise a resumed run would not know the best epoch
 
-    # With the run's own config.yaml its run_dir is given, too, whose files must stay as they are. What is judged is what is
-    # in the checkpoint, whatever the configuration says.
+    # A run's config.yaml has its run_dir: an evaluation must not write there. The network is the one of the checkpoint,
+    # whatever the configuration says.
     evaluate.main([str(run / "best.ckpt"), *arguments, "--run_dir", str(run), "--model.variant", "yolo26_n"])
     assert "is a dyn_n: model.variant yolo26_n is not used" in caplog.text
     assert yaml.safe_load((run / "eval_val" / "evaluation.yaml").read_text())["model"]["variant"] == "dyn_n"
@@ -108,11 +108,11 @@ def test_train_evaluate_and_resume(
     assert (recorded["eval"], recorded["data"]["image_size"]) == (str((run / "best.ckpt").resolve()), 64)
     detector_command(["report", str(run / "eval_val"), "--no_speed"])
     assert "<h1>dyn_n: evaluation of best.ckpt on the val split</h1>" in (run / "eval_val" / "report.html").read_text()
-    written = run / "eval_val" / "predictions.json"
-    rows = json.loads(written.read_text())
+    predictions = run / "eval_val" / "predictions.json"
+    rows = json.loads(predictions.read_text())
     assert {row["image_id"] for row in rows} <= {201, 202, 203, 204, 205}
     assert {row["category_id"] for row in rows} <= {7, 22, 90}
-    assert offline_ap(tiny_coco / "annotations" / "val.json", written) == pytest.approx(score.item(), abs=1e-7)
+    assert offline_ap(tiny_coco / "annotations" / "val.json", predictions) == pytest.approx(score.item(), abs=1e-7)
     assert score > 0
 
     for name in ("class_names", "category_ids"):
@@ -130,9 +130,9 @@ def test_train_evaluate_and_resume(
     train.main([*arguments, "--ckpt_path", str(run / "last.ckpt"), "--trainer.max_epochs", "3", "--model.lr", "0"])
     assert "trainer.max_epochs: 2 before, 3 now" in caplog.text
     assert "model.lr: None before, 0.0 now" in caplog.text
-    assert "data.root" not in caplog.text.partition("settings that differ")[2]  # what is as it was is not told
+    assert "data.root" not in caplog.text.partition("settings that differ")[2]  # settings that are the same are not listed
     last = torch.load(run / "last.ckpt", weights_only=True)
-    assert {group["base_lr"] for group in last["optimizer_states"][0]["param_groups"]} == {0.0}  # what was asked for now
+    assert {group["base_lr"] for group in last["optimizer_states"][0]["param_groups"]} == {0.0}  # of the resumed start
     assert best_score(last) == best_score(torch.load(run / "best.ckpt", weights_only=True)) >= score
     assert torch.load(run / "last.ckpt", weights_only=True)["epoch"] == 2
     assert (run / "config-2.yaml").is_file()
@@ -143,8 +143,8 @@ def test_train_evaluate_and_resume(
     train.main([*arguments, "--ckpt_path", str(run / "last.ckpt"), "--trainer.max_epochs", "3"])
     assert "is from the end of a run of 3 epochs: nothing is left to train" in caplog.text
 
-    evaluate.main([str(run / "best.ckpt"), "--config", str(run / "config-2.yaml"), "--run_dir", "judged"])
-    assert Path("judged/predictions.json").is_file()  # though that configuration says what to resume from
+    evaluate.main([str(run / "best.ckpt"), "--config", str(run / "config-2.yaml"), "--run_dir", "evaluated"])
+    assert Path("evaluated/predictions.json").is_file()  # though that configuration has a ckpt_path
 
     for extra, message in (
         (["--model.variant", "yolo26_n"], "variant: dyn_n in the checkpoint, yolo26_n here"),
@@ -158,15 +158,15 @@ def test_a_used_folder_is_never_overwritten(arguments: list[str]) -> None:
     quick = [*arguments, "--trainer.max_epochs", "1", "--trainer.limit_val_batches", "0"]
     train.main([*quick, "--run_dir", "mine"])
     before = {path.name: path.stat().st_mtime_ns for path in Path("mine").iterdir()}
-    train.main(["--config", "mine/config.yaml"])  # the resolved configuration is one like any other
+    train.main(["--config", "mine/config.yaml"])  # a resolved configuration can start another run
     assert {path.name: path.stat().st_mtime_ns for path in Path("mine").iterdir()} == before
     assert Path("mine-2/last.ckpt").is_file()
 
 
-def test_a_slurm_job_that_is_queued_again_goes_on(
+def test_a_slurm_job_that_is_queued_again_resumes_its_run(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """SIGUSR1 comes before the time limit; SLURM then starts the same command again, in the same folder."""
+    """SLURM sends SIGUSR1 before the time limit, and then starts the same command in the same folder again."""
     scontrol = tmp_path / "bin" / "scontrol"
     scontrol.parent.mkdir()
     scontrol.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\n')
@@ -186,7 +186,7 @@ def test_a_slurm_job_that_is_queued_again_goes_on(
     last = Path("runs/dyn_n/last.ckpt")
     assert torch.load(last, weights_only=True)["CocoDataModule"]["samples"] == 4
 
-    shutil.copytree("runs/dyn_n", "runs/dyn_n-2")  # of the same job, but by another command
+    shutil.copytree("runs/dyn_n", "runs/dyn_n-2")  # of the same job, by another command
     record = json.loads(Path("runs/dyn_n-2/run.json").read_text())
     Path("runs/dyn_n-2/run.json").write_text(json.dumps(record | {"command": "python train.py --other"}))
     shutil.copytree("runs/dyn_n", "runs/dyn_n10")  # of another name
@@ -194,22 +194,22 @@ def test_a_slurm_job_that_is_queued_again_goes_on(
     with caplog.at_level("INFO"):
         train.main(command)
     assert "SLURM has started job 4242 again" in caplog.text
-    assert "nothing is left to train" not in caplog.text  # it was stopped in the last epoch
+    assert "nothing is left to train" not in caplog.text  # the run was stopped in its last epoch
     assert {path.name for path in Path("runs").iterdir()} == {"dyn_n", "dyn_n-2", "dyn_n10"}
     assert torch.load(last, weights_only=True)["global_step"] == 4
     line = Path("runs/dyn_n/train.log").read_text().splitlines()[-1].split()
     head = Path("runs/dyn_n/train.log").read_text().splitlines()[-2].split()
-    assert 0 < float(line[head.index("train_s")]) < 60  # of the part after the stop
+    assert 0 < float(line[head.index("train_s")]) < 60  # only of the part after the stop
 
 
-def test_the_template_for_ones_own_data_leaves_augmentation_to_the_recipe() -> None:
+def test_the_template_for_user_data_does_not_set_augmentation() -> None:
     configs = [f"--config={CONFIGS / name}" for name in ("finetune.yaml", "data/template.yaml")]
     augment = ParsedTraining(configs).config["data"]["augment"]
     assert (augment["mosaic"], augment["close_mosaic"]) == (0.5, 5)
 
 
 def test_a_resumed_run_never_writes_into_the_folder_of_another(arguments: list[str]) -> None:
-    """Whatever an older config.yaml says, and whether it is resumed or evaluated."""
+    """Neither to resume nor to evaluate, whatever run_dir an older config.yaml has."""
     for name in ("mine", "mine-2"):
         train.main([*arguments, "--run_dir", name, "--trainer.max_epochs", "1"])
     before = {path.name: path.stat().st_mtime_ns for path in Path("mine").iterdir()}
@@ -220,7 +220,7 @@ def test_a_resumed_run_never_writes_into_the_folder_of_another(arguments: list[s
     assert yaml.safe_load(Path("mine-2/config.yaml").read_text())["run_dir"] == "mine-2"
 
 
-def test_out_of_memory_says_what_was_tried(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_exits_with_the_settings_and_advice(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def step(*_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
@@ -232,14 +232,14 @@ def test_out_of_memory_says_what_was_tried(arguments: list[str], monkeypatch: py
 def test_an_automatic_batch_size_is_measured_and_recorded(
     tiny_arguments: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
-    monkeypatch.setattr(batch_size, "cuda_batch_size", lambda module, *about: asked.append(about) or 3)
+    calls = []
+    monkeypatch.setattr(batch_size, "cuda_batch_size", lambda module, *arguments: calls.append(arguments) or 3)
     data = [f"--data.{name}={value}" for name, value in tiny_arguments.items()]
     options = ["--model.variant=yolo26_n", "--trainer.accelerator=cpu", "--auto_batch_size=0.7", *data]
     cli = TrainCLI(
         CocoDataModule, [*options, f"--run_dir={tmp_path / 'a'}", "--data.image_size=128", "--data.augment.multi_scale=0.5"]
     )
-    assert asked == [((192, 192), "32-true", torch.device("cpu"), 0.7)]  # the largest size of the batches
+    assert calls == [((192, 192), "32-true", torch.device("cpu"), 0.7)]  # the largest size that multi_scale gives
     assert (cli.datamodule.batch_size, cli.config["data"]["batch_size"], cli.config["auto_batch_size"]) == (3, 3, None)
     for wrong, message in (("--auto_batch_size=1.5", "above 0 and below 1"), ("--trainer.devices=2", "works on one device")):
         with pytest.raises(SystemExit, match=message):
@@ -252,7 +252,7 @@ def test_batch_statistics_are_shared_on_cuda_alone(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert not run_cli.uses_cuda("auto")
     config = ParsedTraining(["--config", str(CONFIGS / "dyn_n.yaml")]).config
-    assert config["trainer"]["sync_batchnorm"] is True  # before it is known where the run takes place
+    assert config["trainer"]["sync_batchnorm"] is True  # the device is not known yet
 
 
 @pytest.mark.parametrize(
@@ -301,7 +301,7 @@ def test_weights_are_not_resumed(arguments: list[str], tmp_path: Path) -> None:
         train.main([*arguments, "--ckpt_path", str(path)])
 
 
-def test_missing_coco_tells_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_coco_exits_with_the_download_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(
         SystemExit, match=r"(?s)datasets/coco.*annotations_trainval2017\.zip.*http://images\.cocodataset\.org"
@@ -327,7 +327,7 @@ def test_the_published_experiment() -> None:
 
 
 def test_a_run_from_reference_weights(arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    """In one line; then resumed and evaluated without the file, and written as safetensors."""
+    """The run is resumed and evaluated without the weights file, and written as safetensors."""
     names = ["green", "person", "red", *(f"class {i}" for i in range(77))]  # 80: class towers of another width than for 3
     weights = write_checkpoint(tmp_path / "official.pt", some_weights(80), names, train_args={"imgsz": 640})
     quick = ["--trainer.max_epochs", "1", "--model.variant", "null", "--model.freeze", '["backbone.stem"]']

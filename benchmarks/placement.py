@@ -17,6 +17,7 @@ import argparse
 import csv
 import json
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import product
@@ -71,10 +72,14 @@ class Study:
     def __init__(self, root: Path, runs: Path, jobs: int) -> None:
         self.root, self.runs, self.jobs = root, runs, jobs
 
-    def measure(self, pairs: list[tuple[Arm, int]]) -> list[Numbers]:
-        """Return the APs of every (arm, seed), training ``jobs`` at a time."""
+    def measure(self, arms: list[Arm], seeds: Sequence[int]) -> dict[str, list[Numbers]]:
+        """Return the APs of every arm by its name, one entry for each seed, training ``jobs`` at a time."""
+        pairs = [(arm, seed) for seed in seeds for arm in arms]
+        results: dict[str, list[Numbers]] = {arm.name: [] for arm in arms}
         with ThreadPoolExecutor(self.jobs) as pool:
-            return list(pool.map(lambda pair: self._measure(*pair), pairs))
+            for (arm, _), numbers in zip(pairs, pool.map(lambda pair: self._measure(*pair), pairs), strict=True):
+                results[arm.name].append(numbers)
+        return results
 
     def _measure(self, arm: Arm, seed: int) -> Numbers:
         run = self.run_of(arm, seed)
@@ -132,6 +137,32 @@ def compare(results: dict[str, list[Numbers]], base: str) -> dict[str, dict[str,
     return compared
 
 
+def compare_best(study: Study) -> dict[str, Any]:
+    """Train all arms with one seed, then the plain network and the best two with all seeds; print and return the results."""
+    first = study.measure([PLAIN, *ARMS], [0])
+    show(first, "seed 0")
+    sorting = {name: numbers for name, (numbers,) in first.items()}
+    best = sorted(ARMS, key=lambda arm: -sorting[arm.name]["val"]["one2one AP"])[:2]
+    results = study.measure([PLAIN, *best], SEEDS)
+    show(results, f"mean of {len(SEEDS)} seeds")
+    compared = compare(results, PLAIN.name)
+    print("\nthe same without seed 0:")
+    unbiased = compare({name: numbers[1:] for name, numbers in results.items()}, PLAIN.name)
+    return {"sorting": sorting, "seeds": results, "compared": compared, "compared without seed 0": unbiased}
+
+
+def explain(study: Study, num_seeds: int) -> dict[str, Any]:
+    """Train the default and the arms that may explain its result; print and return the results."""
+    arms = [DEFAULT, *EXPLANATIONS]
+    results = study.measure(arms, range(num_seeds))
+    variation = {arm.name: [study.variation(arm, seed) for seed in range(num_seeds)] for arm in arms}
+    show(results, f"mean of {num_seeds} seeds")
+    compared = compare(results, DEFAULT.name)
+    for name, values in variation.items():
+        print(f"{name}: routing weights vary between images by " + ", ".join(f"{value:.4f}" for value in values))
+    return {"explained": results, "against default": compared, "variation": variation}
+
+
 def main() -> None:
     """Train the missing runs, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -142,33 +173,9 @@ def main() -> None:
     args = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(max((os.cpu_count() or 1) // args.jobs, 1))
     study = Study(args.root, args.runs, args.jobs)
-
-    sorting = dict(zip([arm.name for arm in (PLAIN, *ARMS)], study.measure([(arm, 0) for arm in (PLAIN, *ARMS)])))
-    show({name: [numbers] for name, numbers in sorting.items()}, "seed 0")
-    best = sorted(ARMS, key=lambda arm: -sorting[arm.name]["val"]["one2one AP"])[:2]
-
-    pairs = [(arm, seed) for seed in SEEDS for arm in (PLAIN, *best)]
-    results: dict[str, list[Numbers]] = {arm.name: [] for arm in (PLAIN, *best)}
-    for (arm, _), numbers in zip(pairs, study.measure(pairs), strict=True):
-        results[arm.name].append(numbers)
-    show(results, f"mean of {len(SEEDS)} seeds")
-    compared = compare(results, PLAIN.name)
-    print("\nthe same without seed 0:")
-    unbiased = compare({name: numbers[1:] for name, numbers in results.items()}, PLAIN.name)
-    content = {"sorting": sorting, "seeds": results, "compared": compared, "compared without seed 0": unbiased}
+    content = compare_best(study)
     write("placement", content)
-
-    arms = [DEFAULT, *EXPLANATIONS]
-    pairs = [(arm, seed) for seed in range(args.explained_seeds) for arm in arms]
-    explained: dict[str, list[Numbers]] = {arm.name: [] for arm in arms}
-    for (arm, _), numbers in zip(pairs, study.measure(pairs), strict=True):
-        explained[arm.name].append(numbers)
-    variation = {arm.name: [study.variation(arm, seed) for seed in range(args.explained_seeds)] for arm in arms}
-    show(explained, f"mean of {args.explained_seeds} seeds")
-    content |= {"explained": explained, "against default": compare(explained, DEFAULT.name), "variation": variation}
-    for name, values in variation.items():
-        print(f"{name}: routing weights vary between images by " + ", ".join(f"{value:.4f}" for value in values))
-    write("placement", content)
+    write("placement", content | explain(study, args.explained_seeds))
 
 
 if __name__ == "__main__":

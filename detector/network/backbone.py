@@ -15,27 +15,15 @@ class Backbone(nn.Module):
 
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__()
-        ch = config.channels
         self.levels = range(config.min_level, config.max_level + 1)
         self.max_level = config.max_level
-        early = "c3k" if config.deep_early_stages else "bottleneck"
-        p5 = 1024 if config.max_level == 5 else 768
-        # level: nominal channels of the strided convolution and of the stage, kind of the inner blocks, their expansion
-        rows = {
-            2: (128, 256, early, 0.25),
-            3: (256, 512, early, 0.25),
-            4: (512, 512, "c3k", 0.5),
-            5: (p5, p5, "c3k", 0.5),
-            6: (1024, 1024, "c3k", 0.5),
-        }
-        self.stem = ConvNormAct(3, ch(64), 3, stride=2)
-        channels = {1: ch(64)}
-        for level in range(2, config.max_level + 1):
-            down, out, inner, expansion = rows[level]
-            self.add_module(f"down_p{level}", ConvNormAct(channels[level - 1], ch(down), 3, stride=2))
-            stage = CSPStage(ch(down), ch(out), config.repeats(2), inner, expansion)
+        channels = {1: config.channels(64)}  # by level
+        self.stem = ConvNormAct(3, channels[1], 3, stride=2)
+        for level, (down, out, inner, expansion) in _level_table(config).items():
+            down, channels[level] = config.channels(down), config.channels(out)
+            self.add_module(f"down_p{level}", ConvNormAct(channels[level - 1], down, 3, stride=2))
+            stage = CSPStage(down, channels[level], config.repeats(2), inner, expansion)
             self.add_module(f"stage_p{level}", stage)
-            channels[level] = ch(out)
         top = channels[config.max_level]
         self.sppf = SPPF(top, residual=config.max_level == 5)
         self.attention = AttentionStage(top, config.repeats(2))
@@ -52,3 +40,17 @@ class Backbone(nn.Module):
             if level in self.levels:
                 features.append(x)
         return features
+
+
+def _level_table(config: DetectorConfig) -> dict[int, tuple[int, int, str, float]]:
+    """Return, by level: nominal channels of the strided convolution and of the stage, kind of inner blocks, expansion."""
+    early = "c3k" if config.deep_early_stages else "bottleneck"
+    p5 = 1024 if config.max_level == 5 else 768
+    table = {
+        2: (128, 256, early, 0.25),
+        3: (256, 512, early, 0.25),
+        4: (512, 512, "c3k", 0.5),
+        5: (p5, p5, "c3k", 0.5),
+        6: (1024, 1024, "c3k", 0.5),
+    }
+    return {level: row for level, row in table.items() if level <= config.max_level}

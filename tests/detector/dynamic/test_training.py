@@ -51,9 +51,8 @@ def test_upcycled_experts_become_different(routing: str, tmp_path: Path) -> None
     assert set(nearest_experts(module).values()) == {0.0}
     trainer(tmp_path, max_epochs=10, callbacks=[record]).fit(module, loader(16, 8))
     assert len(record.distances) == 20
-    assert (
-        min(record.gradients[1:]) > 0
-    )  # in the first step the experts are equal, and the gradient of a softmax router is 0
+    # In the first step the experts are equal, and the gradient of a softmax router is 0.
+    assert min(record.gradients[1:]) > 0
     for name, last in record.distances[-1].items():
         assert last > 2 * record.distances[0][name] > 0, name
 

@@ -210,7 +210,7 @@ def histogram(name: str, title: str, values: Mapping[str, np.ndarray], edges: np
     axes.set(xlim=(0, len(edges) - 1), ylim=(0, None))
     ticks = range(0, len(edges), max(len(edges) // 8, 1))
     axes.set_xticks(ticks, [f"{edges[n]:.4g}" for n in ticks])
-    axes.yaxis.set_major_locator(MaxNLocator(4))
+    axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.grid(axis="y")
     return _finish(name, title, words, axes)

@@ -55,7 +55,7 @@ def _precision_recall(main: Analysis, known: list[int], weakest: list[int]) -> P
         mean = precision_recall(main.coco_eval, iou)[:, known].mean(axis=1)
         lines.append(Line(f"mean, IoU {label}", RECALL, mean, color, 2.4, dashed=color != INK))
     return line_plot(
-        "precision_recall", "Precision over recall", lines, "recall", "precision", (0, 1), (0, 1.02), size=(420, 260)
+        "precision_recall", "Precision over recall", lines, "recall", "precision", (0, 1), (0, 1.02), size=(360, 250)
     )
 
 
@@ -71,7 +71,7 @@ def _thresholds(main: Analysis) -> Plot:
         _thinned("F1", curve.thresholds, curve.f1, INK, 2.4),
     ]
     mark = None if main.best is None else (main.best.threshold, f"{main.best.threshold:.3f}")
-    return line_plot("score_thresholds", title, lines, "score", "", (0, 1), (0, 1.02), mark, (360, 260))
+    return line_plot("score_thresholds", title, lines, "score", "", (0, 1), (0, 1.02), mark, (310, 250))
 
 
 def _f1_of_classes(main: Analysis, classes: list[int]) -> Plot:
@@ -79,7 +79,7 @@ def _f1_of_classes(main: Analysis, classes: list[int]) -> Plot:
     for n, k in enumerate(classes):
         curve = class_curve(main.matching, k)
         lines.append(_thinned(names[k], curve.thresholds, curve.f1, _class_color(n)))
-    return line_plot("f1_of_classes", title, lines, "score", "", (0, 1), (0, 1.02), size=(360, 260))
+    return line_plot("f1_of_classes", title, lines, "score", "", (0, 1), (0, 1.02), size=(310, 250))
 
 
 def _thinned(name: str, x: np.ndarray, y: np.ndarray, color: str, width: float = 1.8) -> Line:

@@ -9,7 +9,9 @@ from data.annotations import Annotations, clip_bboxes
 from data.check.findings import MAX_EXAMPLES, Finding, ImageRef, Splits, class_counts, object_sides
 from data.images import read_image
 from detector.imaging.draw import draw_boxes, fit_longer_side
-from detector.imaging.plots import COLORS, CSS_COLORS, Plot, bar_plot, histogram, legible
+from detector.imaging.plot_files import Plot
+from detector.imaging.plot_style import COLORS, CSS_COLORS, legible
+from detector.imaging.plots import bar_plot, histogram
 from detector.imaging.read import BadImageError
 from detector.report.page import render
 from detector.text import plural

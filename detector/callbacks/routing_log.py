@@ -23,7 +23,9 @@ from detector.dynamic.routing import (
     idle_expert_warnings,
     record_routing,
 )
-from detector.imaging.plots import MUTED, heat_map, legible, plot_style, save_png
+from detector.imaging.plot_files import save_png
+from detector.imaging.plot_style import MUTED, legible, plot_style
+from detector.imaging.plots import heat_map
 from detector.network.head import RawOutput
 from detector.runs.folder import ROUTING_PLOT
 

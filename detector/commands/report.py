@@ -5,7 +5,7 @@ from pathlib import Path
 
 from detector.commands.options import add_option
 from detector.files import check_output
-from detector.imaging.plots import save_plot
+from detector.imaging.plot_files import save_plot
 from detector.report.analysis import Analysis, analyze
 from detector.report.content import make_report
 from detector.report.run_folder import RunFolder, read_run

@@ -1,74 +1,17 @@
-"""Plots by matplotlib without its global state: inline SVG for pages, and PNG and SVG files.
+"""Lines, bars, histograms, matrices and heat maps by matplotlib, without its global state."""
 
-Figures have the light colors below. Inline SVG has CSS variables of the page in their place, so that it follows a light or
-dark page. Sizes are in CSS pixels: a point of matplotlib is a pixel.
-"""
-
-import io
 import math
-import re
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from typing import Any
-from xml.etree import ElementTree
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.font_manager import fontManager, get_font
 from matplotlib.patches import Rectangle
-from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
-from matplotlib.transforms import Bbox
 
-from detector.files import atomic_write
-
-INK, MUTED, RULE = "#1d2127", "#5b6470", "#d5d9df"
-COLORS = ("#2a78b5", "#c4570c", "#2f7d32", "#a0408a", "#8a6d00", "#0f7c80", "#6b54b5", "#b3261e")
-CSS_COLORS = {INK: "var(--ink)", MUTED: "var(--muted)", RULE: "var(--line)"}
-CSS_COLORS |= {color: f"var(--c{n})" for n, color in enumerate(COLORS)}
-TOOLTIP = "tooltip: "  # a gid that begins so becomes the tooltip of its artist in SVG
-STYLE = {
-    "svg.fonttype": "none",  # text stays text
-    "text.parse_math": False,  # names of classes may have a $
-    "axes.unicode_minus": False,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "axes.axisbelow": True,
-    "axes.titlesize": 12,
-    "axes.titlecolor": INK,
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": MUTED,
-    "axes.facecolor": "none",
-    "figure.dpi": 72,
-    "font.size": 11,
-    "grid.color": RULE,
-    "legend.frameon": False,
-    "text.color": MUTED,
-    "text.hinting": "none",  # letters then have the same width in every file
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "ytick.major.size": 0,
-}
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A figure, its file name without suffix (unique on a page), its title, and its content in words."""
-
-    name: str
-    title: str
-    description: str
-    svg: str  # in light colors
-    figure: Figure
-    box: Bbox  # around everything in the figure, in inches
+from detector.imaging.plot_files import TOOLTIP, Plot, finish
+from detector.imaging.plot_style import COLORS, INK, RULE, plot_style, use_fonts
 
 
 @dataclass(frozen=True)
@@ -96,15 +39,6 @@ class Line:
         return f"{self.name}: {values}" if self.name else values
 
 
-@contextmanager
-def plot_style() -> Iterator[None]:
-    """Draw in the style of these plots, whatever the user's matplotlibrc holds."""
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)
-        yield
-
-
 @plot_style()
 def line_plot(
     name: str,
@@ -123,7 +57,8 @@ def line_plot(
     """
     axes = _axes(size)
     for line in lines:
-        axes.plot(line.x, line.y, color=line.color, linewidth=line.width, linestyle=line.dashes, gid=TOOLTIP + line.name)
+        gid = TOOLTIP + line.name if line.name else None
+        axes.plot(line.x, line.y, color=line.color, linewidth=line.width, linestyle=line.dashes, gid=gid)
         finite = np.isfinite(line.x) & np.isfinite(line.y)
         alone = finite & ~np.append(False, finite[:-1]) & ~np.append(finite[1:], False)  # a single epoch is a dot
         axes.plot(line.x[alone], line.y[alone], "o", color=line.color)
@@ -139,7 +74,7 @@ def line_plot(
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.10g}"))
     if mark is not None:
         _mark(axes, *mark)
-    return _finish(name, title, [line.in_words() for line in lines], axes)
+    return finish(name, title, [line.in_words() for line in lines], axes)
 
 
 def _axes(size: tuple[float, float]) -> Axes:
@@ -190,7 +125,7 @@ def bar_plot(
     axes.set_yticks([(n + 0.5) * row for n in range(len(labels))], [shortened(label) for label in labels])
     axes.spines[:].set_visible(False)
     words = [f"{label}: {', '.join(' '.join((s, texts[s][n])).strip() for s in values)}" for n, label in enumerate(labels)]
-    return _finish(name, title, words, axes)
+    return finish(name, title, words, axes)
 
 
 @plot_style()
@@ -213,7 +148,7 @@ def histogram(name: str, title: str, values: Mapping[str, np.ndarray], edges: np
     axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.grid(axis="y")
-    return _finish(name, title, words, axes)
+    return finish(name, title, words, axes)
 
 
 @plot_style()
@@ -242,7 +177,7 @@ def matrix(name: str, title: str, counts: np.ndarray, labels: Sequence[str], row
     axes.tick_params(length=0)
     axes.spines[:].set(visible=True, color=RULE)
     right = int(counts.trace())
-    return _finish(name, title, [f"{right} on the diagonal, {int(counts.sum()) - right} beside it"], axes)
+    return finish(name, title, [f"{right} on the diagonal, {int(counts.sum()) - right} beside it"], axes)
 
 
 def heat_map(
@@ -270,108 +205,9 @@ def heat_map(
         bright = np.dot(cells.to_rgba(values[i, j])[:3], (0.299, 0.587, 0.114)) > 0.5
         ink = "black" if bright else "white"
         axes.text(j, i, f"{values[i, j]:.2f}", color=ink, fontsize=9, ha="center", va="center_baseline")
-    _use_fonts(axes)
+    use_fonts(axes)
 
 
 def shortened(text: str, most: int = 24) -> str:
     """Return ``text``, or its beginning if it has more than ``most`` characters."""
     return text if len(text) <= most else text[: most - 1] + "…"
-
-
-def legible(class_names: Sequence[str]) -> list[str]:
-    """Return the names for a plot: one with letters that no installed font has after its number, all that a PNG can show."""
-    return [f"{n}: {name}" if _fonts(name)[1] else name for n, name in enumerate(class_names)]
-
-
-@cache
-def _fonts(text: str) -> tuple[list[str], frozenset[str]]:
-    """Return font families for ``text``, DejaVu Sans first, and the letters that no installed font has."""
-    families, missing = ["DejaVu Sans"], set(text) - _letters(fontManager.findfont("DejaVu Sans"))
-    for font in sorted(fontManager.ttflist, key=lambda font: font.fname) if missing else ():
-        if missing & _letters(font.fname) and not font.name.startswith("Last Resort"):  # that one has boxes for all letters
-            families.append(font.name)
-            missing -= _letters(font.fname)
-    return families, frozenset(missing)
-
-
-@cache
-def _letters(font_file: str) -> frozenset[str]:
-    try:
-        return frozenset(map(chr, get_font(font_file).get_charmap()))
-    except (OSError, RuntimeError):  # a font that FreeType does not read
-        return frozenset()
-
-
-def _finish(name: str, title: str, words: Iterable[str], axes: Axes) -> Plot:
-    """Return the plot of ``axes``, with fonts for all its letters."""
-    _use_fonts(axes)
-    figure = axes.figure
-    missing = [sum(letter in _fonts(text)[1] for letter in text) for text in (t.get_text() for t in figure.findobj(Text))]
-    # Letters without a font are wider in a browser than the boxes that matplotlib draws for them.
-    box = _bounding_box(figure, padding=2 + 5 * max(missing))
-    words = "; ".join(filter(None, words))
-    return Plot(name, title, words, _svg(name, f"{title}. {words}" if words else title, figure, box), figure, box)
-
-
-def _use_fonts(axes: Axes) -> None:
-    for text in axes.figure.findobj(Text):
-        text.set_fontfamily(_fonts(text.get_text())[0])
-
-
-def _bounding_box(figure: Figure, padding: float) -> Bbox:
-    """Return the box in inches around all that is drawn, ``padding`` in pixels ("tight" would draw the figure again)."""
-    return figure.get_tightbbox(FigureCanvasAgg(figure).get_renderer()).padded(padding / 72)
-
-
-def _svg(name: str, label: str, figure: Figure, box: Bbox) -> str:
-    """Return the SVG element of a figure with ``label`` for people who do not see it, without dates and ids of groups."""
-    matplotlib.rcParams["svg.hashsalt"] = name  # makes the ids of an element always the same, and no other plot's
-    written, no_metadata = io.StringIO(), dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    _save(figure, written, box, format="svg", facecolor="none", metadata=no_metadata)
-    root = ElementTree.fromstring(written.getvalue())
-    for element in list(root.iter()):
-        _simplify(element)
-    width, height = root.get("viewBox", "").split()[2:]
-    root.attrib |= {"width": width, "height": height, "role": "img", "aria-label": label}
-    return ElementTree.tostring(root, encoding="unicode")
-
-
-def _simplify(element: ElementTree.Element) -> None:
-    """Drop namespaces, the ids of groups, and CSS that would be the whole page's; make gids tooltips."""
-    element.tag = element.tag.rpartition("}")[2]
-    element.attrib = {name.rpartition("}")[2]: value for name, value in element.items()}
-    if element.tag == "g" and (gid := element.attrib.pop("id", "")).startswith(TOOLTIP):
-        title = ElementTree.Element("title")
-        title.text = gid.removeprefix(TOOLTIP)
-        element.insert(0, title)
-    for style in element.findall("{*}style"):
-        element.remove(style)
-
-
-def _save(figure: Figure, to: Any, box: Bbox, **options: Any) -> None:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # see ``legible``
-        figure.savefig(to, bbox_inches=box, **options)
-
-
-def inline_svg(plot: Plot) -> str:
-    """Return ``plot`` as an SVG element for a page of ``detector.report.page``, whose CSS variables color it."""
-    root = ElementTree.fromstring(plot.svg)
-    for element in root.iter():
-        if style := element.get("style"):
-            element.set("style", re.sub("#[0-9a-f]{6}", lambda color: CSS_COLORS.get(color[0], color[0]), style))
-    return ElementTree.tostring(root, encoding="unicode")
-
-
-def save_plot(plot: Plot, folder: Path) -> None:
-    """Write ``plot`` as PNG and SVG files of its name, in light colors."""
-    with atomic_write(folder / f"{plot.name}.svg") as path:
-        path.write_text(plot.svg.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1), encoding="utf-8")
-    save_png(plot.figure, folder / f"{plot.name}.png", plot.box)
-
-
-def save_png(figure: Figure, path: Path, box: Bbox | None = None) -> None:
-    """Write ``figure`` as a PNG file, two pixels for each CSS pixel; ``box`` in inches is by default around everything."""
-    box = box or _bounding_box(figure, padding=7)
-    with atomic_write(path) as unfinished:
-        _save(figure, unfinished, box, format="png", dpi=144, metadata={"Software": None})

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from detector.evaluation.coco_eval import METRICS
-from detector.imaging.plots import Plot
+from detector.imaging.plot_files import Plot
 from detector.report.advice import advice, next_commands
 from detector.report.analysis import Analysis
 from detector.report.breakdown import Bin, by_ratio, by_size

@@ -5,7 +5,9 @@ from collections import Counter
 
 import numpy as np
 
-from detector.imaging.plots import COLORS, INK, MUTED, Line, Plot, bar_plot, legible, line_plot, matrix
+from detector.imaging.plot_files import Plot
+from detector.imaging.plot_style import COLORS, INK, MUTED, legible
+from detector.imaging.plots import Line, bar_plot, line_plot, matrix
 from detector.network.head import BRANCHES
 from detector.report.analysis import Analysis
 from detector.report.curves import class_curve, precision_recall

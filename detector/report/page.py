@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from detector.imaging.plots import Plot, inline_svg
+from detector.imaging.plot_files import Plot, inline_svg
 
 TEMPLATES = Path(__file__).parent / "templates"
 

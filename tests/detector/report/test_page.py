@@ -11,7 +11,7 @@ import pytest
 from jinja2 import UndefinedError
 from PIL import Image
 
-from detector.imaging.plots import CSS_COLORS
+from detector.imaging.plot_style import CSS_COLORS
 from detector.report.page import TEMPLATES, Table, read_png, render
 
 TEXT = "<b>\"red\" & 'hot'</b>"

@@ -45,19 +45,19 @@ class PoolCache:
 class RamCache:
     """Keeps all images of a split, decoded and scaled to fit ``size``, in memory that worker processes share.
 
-    Raises ValueError if they need more memory than is free. Each of ``processes`` on this machine has its own copy.
+    Raises ValueError if they need more memory than is free.
     """
 
-    def __init__(self, reader: ImageReader, size: Size, processes: int = 1) -> None:
+    def __init__(self, reader: ImageReader, size: Size) -> None:
         self.reader, self.size = reader, size
         self.placements = [fit_letterbox(tuple(original), size) for original in reader.annotations.sizes.tolist()]
         # Of each image in ``pixels``, and the end of the last one.
         self.offsets = np.cumsum([0] + [3 * placement.height * placement.width for placement in self.placements])
-        self.check(processes)
+        self.check()
         self.pixels: torch.Tensor | None = None
 
-    def check(self, processes: int) -> None:
-        """Raise a ValueError unless there is memory for the copies of so many processes."""
+    def check(self, processes: int = 1) -> None:
+        """Raise a ValueError unless there is memory for ``processes`` on this machine, each with its own copy."""
         need, free = int(self.offsets[-1]) * processes, min(available_memory(), shared_memory())
         self.need = f"{need / 1e9:.1f} GB for {plural(len(self.placements), 'image')}" + (
             f" x {processes} processes" if processes > 1 else ""

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from data.annotations import Annotations, Objects, build_annotations
-from data.faults import Faults, repeated
+from data.faults import Faults
 from detector.text import plural
 
 COCO_DOWNLOAD = """\
@@ -228,8 +228,8 @@ def _is_number(value: Any) -> bool:
 
 
 def _check_unique(ids: np.ndarray, name: str, faults: Faults) -> None:
-    if len(np.unique(ids)) < len(ids):
-        twice = repeated(ids.tolist())
+    values, counts = np.unique(ids, return_counts=True)
+    if twice := values[counts > 1].tolist():
         faults.add(f"{plural(len(twice), f'{name} is', f'{name}s are')} used twice, e.g. {twice[:3]}; make them unique")
 
 

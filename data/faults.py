@@ -1,8 +1,5 @@
 """Faults of an annotation file, collected so that one error names all of them."""
 
-from collections.abc import Iterable
-from typing import Any
-
 
 class Faults:
     """Faults of the file ``name``."""
@@ -22,13 +19,3 @@ class Faults:
         if self.texts:
             lines = "\n".join(f"    {text}" for text in self.texts)
             raise ValueError(f"{self.name} has {len(self.texts)} faults:\n{lines}")
-
-
-def repeated(values: Iterable[Any]) -> list[Any]:
-    """Return the values that occur more than once, in the order of their second occurrence."""
-    once, twice = set(), {}
-    for value in values:
-        if value in once:
-            twice[value] = None
-        once.add(value)
-    return list(twice)

@@ -3,23 +3,15 @@
 import os
 import time
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from data.dataset import EvalDataset, Sample, TrainDataset
 from data.sampler import SampleKey
 
-Key = SampleKey | int
-WORKER_DEATH = "DataLoader worker (pid"  # torch's error starts so
-
-
-class DescribableDataset(Protocol):
-    """A dataset that can describe the sample of a key in words."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, key: Key) -> Any: ...
-    def describe(self, key: Key) -> str: ...
+WORKER_DEATH = "DataLoader worker (pid"  # the beginning of torch's error
 
 
 class WatchedDataset(Dataset):
@@ -29,7 +21,7 @@ class WatchedDataset(Dataset):
     killed and cannot report anything.
     """
 
-    def __init__(self, dataset: DescribableDataset, num_workers: int) -> None:
+    def __init__(self, dataset: TrainDataset | EvalDataset, num_workers: int) -> None:
         self.dataset = dataset
         # One row for each worker: process id, index, epoch, height, width.
         self.current_keys = torch.zeros(num_workers, 5, dtype=torch.int64).share_memory_()
@@ -37,7 +29,7 @@ class WatchedDataset(Dataset):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, key: Key) -> Any:
+    def __getitem__(self, key: SampleKey | int) -> Sample:
         worker = get_worker_info()
         if worker is not None:
             index, epoch, (height, width) = key if isinstance(key, tuple) else (key, 0, (0, 0))

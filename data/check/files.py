@@ -6,12 +6,13 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from PIL import Image
 
 from data.annotations import Annotations
-from data.check.findings import MAX_EXAMPLES, Finding, Level, Splits, file_name, leak_findings
+from data.check.findings import MAX_EXAMPLES, Finding, Splits, file_name, image_finding, leak_findings
 from data.images import read_image
 from detector.imaging.read import UNREADABLE, BadImageError, exif_orientation, read_file
 from detector.text import plural
@@ -29,10 +30,10 @@ READ_AS = {  # kinds of pixels that are converted, and the result
 class FileFacts:
     """Facts about one image file."""
 
-    digest: bytes  # of its content; empty if it cannot be read
-    kind: str  # "RGB" or one of READ_AS
-    turned: bool  # its EXIF data ask for turning or mirroring
-    error: str | None  # why it cannot be used
+    digest: bytes = b""  # of its content; empty if it cannot be read
+    kind: str = "RGB"  # or one of READ_AS
+    turned: bool = False  # its EXIF data ask for turning or mirroring
+    error: str | None = None  # why it cannot be used
 
 
 def check_files(splits: Splits) -> list[Finding]:
@@ -41,8 +42,9 @@ def check_files(splits: Splits) -> list[Finding]:
     digests: dict[str, dict[bytes, list[int]]] = {}
     for split, annotations in splits.items():
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            facts = list(pool.map(lambda n, a=annotations: _file_facts(a, n), range(len(annotations))))
-        findings += _unusable_files(split, facts)
+            facts = list(pool.map(partial(_file_facts, annotations), range(len(annotations))))
+        if errors := [fact.error for fact in facts if fact.error]:
+            findings.append(Finding("error", split, f"{plural(len(errors), 'image')} cannot be used", errors))
         findings += _exif_rotations(split, annotations, facts)
         findings += _converted_images(split, annotations, facts)
         digests[split] = _indices_by_digest(facts)
@@ -74,45 +76,32 @@ def image_kind(content: bytes) -> str:
 
 
 def _file_facts(annotations: Annotations, index: int) -> FileFacts:
-    digest, kind, turned = b"", "RGB", False
     path, size = annotations.image_path(index), tuple(annotations.sizes[index].tolist())
+    facts = FileFacts()
     try:
         content = read_file(path)
-        digest, turned = hashlib.blake2b(content, digest_size=16).digest(), exif_orientation(content) != 1
-        kind = image_kind(content)
+        digest = hashlib.blake2b(content, digest_size=16).digest()
+        facts = FileFacts(digest, image_kind(content), exif_orientation(content) != 1)
         read_image(path, size, annotations.upright)
     except BadImageError as error:
-        return FileFacts(digest, kind, turned, str(error))
-    return FileFacts(digest, kind, turned, None)
-
-
-def _unusable_files(split: str, facts: list[FileFacts]) -> Iterator[Finding]:
-    if errors := [fact.error for fact in facts if fact.error]:
-        yield Finding("error", split, f"{plural(len(errors), 'image')} cannot be used", errors)
+        facts = replace(facts, error=str(error))
+    return facts
 
 
 def _exif_rotations(split: str, annotations: Annotations, facts: list[FileFacts]) -> Iterator[Finding]:
     if turned := [n for n, fact in enumerate(facts) if fact.turned and not fact.error]:
-        level: Level = "note"
-        effect = "which is applied"
-        if not annotations.upright:
-            level, effect = "warning", "which is applied where the size on file is that of the turned image"
         images = plural(len(turned), "image has", "images have")
-        text = f"{images} an EXIF rotation, {effect}; look whether the boxes fit"
-        yield _finding_with_images(level, split, text, annotations, turned)
+        condition = "" if annotations.upright else " where the size on file is that of the turned image"
+        text = f"{images} an EXIF rotation, which is applied{condition}; look whether the boxes fit"
+        yield image_finding("note" if annotations.upright else "warning", split, text, annotations, turned)
 
 
 def _converted_images(split: str, annotations: Annotations, facts: list[FileFacts]) -> Iterator[Finding]:
     for kind, read_as in READ_AS.items():
         if converted := [n for n, fact in enumerate(facts) if fact.kind == kind and not fact.error]:
-            level: Level = "warning" if kind == "16 bits a channel" else "note"
             text = f"{plural(len(converted), 'image')} ({kind}) read as {read_as}"
-            yield _finding_with_images(level, split, text, annotations, converted)
-
-
-def _finding_with_images(level: Level, split: str, text: str, annotations: Annotations, indices: list[int]) -> Finding:
-    shown = indices[:MAX_EXAMPLES]
-    return Finding(level, split, text, [file_name(annotations, n) for n in shown], [(split, n) for n in shown])
+            level = "warning" if kind == "16 bits a channel" else "note"
+            yield image_finding(level, split, text, annotations, converted)
 
 
 def _indices_by_digest(facts: list[FileFacts]) -> dict[bytes, list[int]]:

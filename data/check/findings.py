@@ -1,7 +1,7 @@
 """Findings of a data check that the annotations alone show. They are also reported at the start of every training."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -68,13 +68,19 @@ def file_name(annotations: Annotations, index: int) -> str:
     return annotations.file_names[index].decode()
 
 
-def leak_findings(split: str, examples: list[str], train_indices: list[int], what: str) -> Iterator[Finding]:
-    """Warn of images of ``split`` that are also in train; ``what`` is the same: "file" or "content"."""
+def image_finding(level: Level, split: str, text: str, annotations: Annotations, indices: Sequence[int]) -> Finding:
+    """Return a finding about the images ``indices`` of a split, with the first of them as examples."""
+    shown = [int(index) for index in indices[:MAX_EXAMPLES]]
+    return Finding(level, split, text, [file_name(annotations, n) for n in shown], [(split, n) for n in shown])
+
+
+def leak_findings(split: str, examples: list[str], train_indices: list[int], same: str) -> Iterator[Finding]:
+    """Warn of images of ``split`` that are also in train, with the same "file" or "content"."""
     if train_indices:
-        many = plural(len(train_indices), "image is", "images are")
-        text = f"{many} also in train (the same {what}): results look better than they are"
-        images = [("train", index) for index in train_indices[:MAX_EXAMPLES]]
-        yield Finding("warning", split, text, examples[:MAX_EXAMPLES], images)
+        images = plural(len(train_indices), "image is", "images are")
+        text = f"{images} also in train (the same {same}): results look better than they are"
+        train_images = [("train", index) for index in train_indices[:MAX_EXAMPLES]]
+        yield Finding("warning", split, text, examples[:MAX_EXAMPLES], train_images)
 
 
 def _doubtful_boxes(split: str, annotations: Annotations) -> Iterator[Finding]:
@@ -95,8 +101,7 @@ def _doubtful_boxes(split: str, annotations: Annotations) -> Iterator[Finding]:
 
 def _repeated_boxes(annotations: Annotations) -> np.ndarray:
     """Return a mask (N,) of the objects that repeat another one: same image, class, crowd flag and box."""
-    columns = (annotations.image_indices(), annotations.labels, annotations.crowds, annotations.bboxes)
-    rows = np.column_stack(columns)
+    rows = np.column_stack([annotations.image_indices(), annotations.labels, annotations.crowds, annotations.bboxes])
     order = np.lexsort(rows.T)
     repeated = np.zeros(len(rows), bool)
     repeated[order[1:]] = (rows[order[1:]] == rows[order[:-1]]).all(axis=1)
@@ -108,13 +113,9 @@ def _object_statistics(split: str, annotations: Annotations, size: tuple[int, in
         yield Finding("warning", split, "there are no objects at all", already_warned=True)
         return
     counts = np.diff(annotations.offsets)
-    yield Finding(
-        "note",
-        split,
-        f"{plural(len(annotations), 'image')}, {(counts == 0).sum()} without objects; "
-        f"{plural(len(annotations.ids), 'object')}, {plural(annotations.crowds.sum(), 'crowd')} among them; "
-        f"{counts.mean():.1f} an image, at most {counts.max()}",
-    )
+    images = f"{plural(len(annotations), 'image')}, {(counts == 0).sum()} without objects"
+    objects = f"{plural(len(annotations.ids), 'object')}, {plural(annotations.crowds.sum(), 'crowd')} among them"
+    yield Finding("note", split, f"{images}; {objects}; {counts.mean():.1f} an image, at most {counts.max()}")
     yield from _crowded_images(split, annotations, counts)
     tiny_share = (object_sides(annotations, size) < TINY).mean()
     text = f"{tiny_share:.1%} of the objects are smaller than {TINY:g} x {TINY:g} pixels of the network input"
@@ -128,14 +129,10 @@ def _crowded_images(split: str, annotations: Annotations, counts: np.ndarray) ->
     """Warn of images with more objects than an evaluation looks at; ``counts`` (I,) are objects of each image."""
     crowded = np.flatnonzero(counts > MAX_DETECTIONS)
     if len(crowded):
-        yield Finding(
-            "warning",
-            split,
-            f"{plural(len(crowded), 'image has', 'images have')} more than {MAX_DETECTIONS} objects; "
-            f"COCO evaluation looks at {MAX_DETECTIONS} detections at most",
-            [file_name(annotations, n) for n in crowded[:MAX_EXAMPLES]],
-            [(split, int(n)) for n in crowded[:MAX_EXAMPLES]],
-        )
+        images = plural(len(crowded), "image has", "images have")
+        limit = f"COCO evaluation looks at {MAX_DETECTIONS} detections at most"
+        text = f"{images} more than {MAX_DETECTIONS} objects; {limit}"
+        yield image_finding("warning", split, text, annotations, crowded)
 
 
 def _files_listed_twice(split: str, annotations: Annotations) -> Iterator[Finding]:

@@ -53,7 +53,7 @@ class TrainCLI(RunCLI):
         parser.add_argument(
             "--auto_batch_size",
             type=float | None,
-            help="choose data.batch_size so that a step takes this share of the CUDA device's memory, 0.8 say",
+            help="choose data.batch_size so that a step takes this fraction of the CUDA device's memory, e.g. 0.8",
         )
         parser.add_lightning_class_args(RampedEMA, "ema")  # before the evaluation: callbacks are called in this order
         super().add_arguments_to_parser(parser)
@@ -126,19 +126,19 @@ class TrainCLI(RunCLI):
     def after_instantiate_classes(self) -> None:
         """Check the checkpoint of a run that is resumed; choose the batch size of a new run if asked to."""
         super().after_instantiate_classes()
-        path, share = self.config["ckpt_path"], self.config["auto_batch_size"]
+        path, fraction = self.config["ckpt_path"], self.config["auto_batch_size"]
         if path:
             check_resumable(path, dict(self.model.hparams), self.trainer.max_epochs)
             log_changed_settings(Path(path).parent, yaml.safe_load(self.parser.dump(self.config)))
-        if share is not None:
+        if fraction is not None:
             if path:
                 raise ValueError("--auto_batch_size is for new runs; one that is resumed keeps its data.batch_size")
-            self._choose_batch_size(share)
+            self._choose_batch_size(fraction)
 
-    def _choose_batch_size(self, share: float) -> None:
-        """Set data.batch_size to the number of images that fit into ``share`` of the GPU's memory."""
+    def _choose_batch_size(self, fraction: float) -> None:
+        """Set data.batch_size to the number of images that fit into ``fraction`` of the GPU's memory."""
         size = max(self.datamodule.training_sizes, key=prod)
-        batch_size = automatic_batch_size(self.model, self.trainer, size, share)
+        batch_size = automatic_batch_size(self.model, self.trainer, size, fraction)
         self.datamodule.batch_size = self.config["data"]["batch_size"] = batch_size
         # Only training was measured: the batch size of validation does not change.
         self.config["data"]["val_batch_size"] = self.datamodule.val_batch_size

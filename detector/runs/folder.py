@@ -1,25 +1,25 @@
 """The folder of a run: the names of all its files, and the choice of a folder for a new run.
 
-A run folder holds, each beside the function or callback that writes it:
+The files of a run, and who writes them:
 
-    config.yaml, run.json                  train.py: settings and record of the first start; of the second config-2.yaml, ...
+    config.yaml, run.json                  TrainCLI; a resumed run adds config-2.yaml and run-2.json, then -3, ...
     last.ckpt, best.ckpt                   ModelCheckpoint and SaveOnSignal
     train.log                              EpochLog
-    metrics.csv, tensorboard/              the loggers; of the second start resumed-2/metrics.csv
+    metrics.csv, tensorboard/              the loggers; a resumed run adds resumed-2/metrics.csv
     predictions.json, ground_truth.json    CocoEvaluation; of the second branch predictions_one2many.json
     val_predictions.jpg                    PredictionSheet
     routing.png                            RoutingLog
     report.html, figures/                  python -m detector report
-    eval_val/                              evaluate.py: evaluation.yaml, and predictions and images as above
+    eval_val/                              evaluate.py: evaluation.yaml, and predictions and images as in the run
 
-In the files of a test split "test" takes the place of "val" or is added: predictions_test.json, test_predictions.jpg.
+Evaluations of the test split write eval_test/, predictions_test.json, test_predictions.jpg and so on.
 """
 
 import re
 from pathlib import Path
 from typing import Any
 
-CONFIG, RECORD = "config.yaml", "run.json"  # one for every start of the run, see ``numbered``
+CONFIG, RECORD = "config.yaml", "run.json"  # every start of a run writes its own, see ``numbered``
 LAST_CHECKPOINT, BEST_CHECKPOINT = "last.ckpt", "best.ckpt"
 TRAIN_LOG = "train.log"
 METRICS = "metrics.csv"
@@ -44,7 +44,7 @@ def numbered_files(run: Path, name: str) -> list[Path]:
 
 
 def metrics_folder(start: int) -> str:
-    """Return the folder of metrics.csv within the run: the run itself for the first start, then resumed-2, resumed-3, ..."""
+    """Return the folder of metrics.csv within the run: the run itself, then resumed-2, resumed-3, ..."""
     return "" if start == 1 else f"resumed-{start}"
 
 
@@ -55,26 +55,26 @@ def metrics_files(run: Path) -> list[Path]:
 
 
 def predictions_file(split: str, second_branch: str = "") -> str:
-    """Return the name of the detections of ``split`` (val or test); those of a second branch have its name in it."""
-    return f"predictions{_test(split)}{second_branch and '_'}{second_branch}.json"
+    """Return the name of the detections on ``split`` (val or test), of the main branch or of ``second_branch``."""
+    return f"predictions{_suffix(split)}{second_branch and '_'}{second_branch}.json"
 
 
 def ground_truth_file(split: str) -> str:
     """Return the name of the annotations that ``split`` was evaluated with."""
-    return f"ground_truth{_test(split)}.json"
+    return f"ground_truth{_suffix(split)}.json"
 
 
 def evaluation_file(split: str) -> str:
-    """Return the name of the settings of an evaluation by evaluate.py."""
-    return f"evaluation{_test(split)}.yaml"
+    """Return the name of the settings of an evaluation of ``split`` by evaluate.py."""
+    return f"evaluation{_suffix(split)}.yaml"
 
 
 def sheet_file(split: str) -> str:
-    """Return the name of the image with ground truth beside detections."""
+    """Return the name of the image that shows ground truth beside detections."""
     return f"{split}_predictions.jpg"
 
 
-def _test(split: str) -> str:
+def _suffix(split: str) -> str:
     return "" if split == "val" else f"_{split}"
 
 

@@ -1,10 +1,12 @@
 """The names of a run's files, which older runs and users' scripts have too, and the folder of a new run."""
 
+import ast
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from detector.runs import folder
 from detector.runs.folder import (
     CONFIG,
     RECORD,
@@ -19,6 +21,17 @@ from detector.runs.folder import (
     sheet_file,
     training_folder,
 )
+
+
+def test_no_other_file_spells_the_names() -> None:
+    """Except for predictions.json of the predict command, which has a folder of its own, and the template report.html."""
+    root = Path(__file__).parents[3]
+    constants = {value for name, value in vars(folder).items() if name.isupper()}
+    names = {*constants, *(name(split) for name in (predictions_file, ground_truth_file) for split in ("val", "test"))}
+    others = {root / "detector/runs/folder.py", root / "detector/predict/outputs.py", root / "detector/report/content.py"}
+    for path in {*root.glob("*.py"), *root.glob("detector/**/*.py"), *root.glob("benchmarks/*.py")} - others:
+        strings = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
+        assert not strings & names, path
 
 
 def test_names_of_the_files_of_an_evaluation() -> None:
@@ -83,9 +96,9 @@ def test_a_training_gets_the_folder_that_it_asks_for_or_the_next_free_one(
 
 def test_an_evaluation_never_gets_the_folder_of_a_training(tmp_path: Path) -> None:
     run, other = tmp_path / "run", tmp_path / "other"
-    for folder in (run, other):
-        folder.mkdir()
-        (folder / RECORD).touch()
+    for training in (run, other):
+        training.mkdir()
+        (training / RECORD).touch()
     best = run / "best.ckpt"
     assert evaluation_folder(best, "val", None) == run / "eval_val"
     assert evaluation_folder(best, "test", str(run)) == run / "eval_test"

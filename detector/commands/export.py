@@ -25,10 +25,7 @@ def add_export_command(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--format", choices=SUFFIXES, default="onnx", help="(%(default)s)")
     parser.add_argument("--out", type=Path, help="file to write; default: the checkpoint's name with the format's suffix")
     parser.add_argument(
-        "--output",
-        choices=("end2end", "raw"),
-        default="end2end",
-        help="detections (B, 300, 6), or boxes and scores of all anchors (%(default)s)",
+        "--output", choices=("end2end", "raw"), default="end2end", help="detections, or boxes and scores of all anchors"
     )
     parser.add_argument("--branch", choices=BRANCHES, default="one2one", help="one2many needs --output raw")
     add_image_size(parser)

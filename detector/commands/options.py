@@ -22,9 +22,7 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
 
 def add_image_size(parser: argparse.ArgumentParser) -> None:
     """Add ``--image_size``; ``parse_image_size`` takes its value."""
-    parser.add_argument(
-        "--image_size", type=int, nargs="+", help="one side, or height and width; default: those of training"
-    )
+    parser.add_argument("--image_size", type=int, nargs="+", help="one side, or height and width; default: as in training")
 
 
 def parse_image_size(sides: list[int] | None) -> Size | None:

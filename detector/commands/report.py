@@ -24,20 +24,10 @@ def add_report_command(commands: argparse._SubParsersAction) -> None:
         "folder", metavar="RUN", type=Path, help="folder of a run (runs/dyn_n), or of an evaluation (runs/dyn_n/eval_val)"
     )
     parser.add_argument("--out", type=Path, help="file to write; default RUN/report.html, which is replaced")
-    add_option(
-        parser,
-        "--ground_truth",
-        "--ground-truth",
-        type=Path,
-        help="COCO annotations of the evaluated images; default: as recorded",
-    )
+    add_option(parser, "--ground_truth", "--ground-truth", type=Path, help="COCO annotations; default: as recorded")
     parser.add_argument("--images", type=Path, help="folder of the evaluated images, if it has moved")
     add_option(
-        parser,
-        "--score_threshold",
-        "--threshold",
-        type=float,
-        help="score from which detections are shown; default: the one with the best F1",
+        parser, "--score_threshold", "--threshold", type=float, help="show detections from this score; default: of best F1"
     )
     add_option(parser, "--no_speed", "--no-speed", action="store_true", help="do not run the network to measure its speed")
     parser.set_defaults(run=run_report)

@@ -13,9 +13,8 @@ import lightning as L
 
 from data import Augmentation, CocoDataModule
 from detector import DetectorModule
-from detector.callbacks.coco_evaluation import CocoEvaluation
-from detector.callbacks.ema import RampedEMA
-from detector.evaluation.coco_eval import coco_table
+from detector.callbacks import CocoEvaluation, RampedEMA
+from detector.evaluation import coco_table
 
 NO_AUGMENTATION = Augmentation(mosaic=0.0, scale=0.0, translate=0.0, fliplr=0.0, hsv=(0.0, 0.0, 0.0))
 

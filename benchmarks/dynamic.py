@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.runs import write
 from benchmarks.train_step import Case, Step
 from benchmarks.yard import median, milliseconds, yard
-from detector.dynamic.conv2d import dynamic_layers
+from detector.dynamic import dynamic_layers
 from detector.network.config import CONVOLUTION_PATTERNS
 from detector.network.model import Detector, build_detector
 

@@ -19,13 +19,12 @@ from torch import Tensor
 
 from benchmarks.reference_checkpoint import read_rgb
 from benchmarks.runs import write
-from detector.evaluation.coco_eval import evaluate
-from detector.evaluation.coco_files import detection_rows, load_ground_truth
-from detector.export.formats import export
-from detector.export.graph import ExportGraph, ExportSettings
+from detector.evaluation import detection_rows, evaluate, load_ground_truth
+from detector.export import ExportSettings, export
+from detector.export.graph import ExportGraph
 from detector.export.int8 import quantize
 from detector.imaging.letterbox import to_original
-from detector.predict.predictor import Predictor, load_detector
+from detector.predict import Predictor, load_detector
 
 Run = Callable[[Tensor], list[np.ndarray]]
 SCORE_THRESHOLD = 0.001

@@ -32,14 +32,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.runs import write
 from benchmarks.yard import median, milliseconds, yard
-from detector.export.formats import export
-from detector.export.graph import ExportGraph, ExportSettings
+from detector.export import ExportSettings, export
+from detector.export.graph import ExportGraph
 from detector.export.int8 import quantize
 from detector.network.config import VARIANTS
 from detector.network.model import Detector, build_detector
-from detector.predict.predictor import Predictor, load_detector
+from detector.predict import Predictor, load_detector
 from detector.predict.sources import find_sources
-from detector.weights.info import WeightsInfo
+from detector.weights import WeightsInfo
 
 RUNTIMES = ("pytorch", "onnxruntime", "openvino", "openvino-int8")
 THREADS = 2

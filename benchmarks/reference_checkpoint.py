@@ -17,12 +17,11 @@ from torchvision.ops import box_iou
 
 from benchmarks.runs import write
 from detector.batch import xywh_to_xyxy
-from detector.evaluation.coco_eval import evaluate
-from detector.evaluation.coco_files import detection_rows, load_ground_truth
+from detector.evaluation import detection_rows, evaluate, load_ground_truth
 from detector.imaging.letterbox import letterbox, to_original
 from detector.network.decode import decode
 from detector.network.head import BRANCHES
-from detector.predict.predictor import Predictor, load_detector
+from detector.predict import Predictor, load_detector
 
 NAME = "yolo26n-bccd"
 SHOWN = ("AP", "AP50", "AP75", "AR100", "detections")

@@ -6,8 +6,7 @@ import sys
 from pathlib import Path
 from statistics import mean
 
-from detector.evaluation.coco_eval import evaluate
-from detector.evaluation.coco_files import load_ground_truth, read_predictions
+from detector.evaluation import evaluate, load_ground_truth, read_predictions
 from detector.network.head import BRANCHES
 from detector.runs.folder import EVALUATION_PREFIX, LAST_CHECKPOINT, TRAIN_LOG, predictions_file
 

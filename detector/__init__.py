@@ -2,7 +2,7 @@
 
 from detector.network.config import VARIANTS
 from detector.network.model import Detector, build_detector
-from detector.predict.predictor import Predictor, load_detector
+from detector.predict import Predictor, load_detector
 from detector.training.module import DetectorModule
 
 __all__ = ["VARIANTS", "Detector", "DetectorModule", "Predictor", "build_detector", "load_detector"]

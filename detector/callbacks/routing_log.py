@@ -14,15 +14,8 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from detector.batch import Batch, network_input
-from detector.dynamic.conv2d import dynamic_layers
-from detector.dynamic.routing import (
-    ALIKE,
-    LayerRouting,
-    RoutingStatistics,
-    expert_distance,
-    idle_expert_warnings,
-    record_routing,
-)
+from detector.dynamic import dynamic_layers, record_routing
+from detector.dynamic.routing import ALIKE, LayerRouting, RoutingStatistics, expert_distance, idle_expert_warnings
 from detector.imaging.plot_files import save_png
 from detector.imaging.plot_style import MUTED, legible, plot_style
 from detector.imaging.plots import heat_map

@@ -7,14 +7,13 @@ import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
-from detector.callbacks.ema import RampedEMA
-from detector.callbacks.non_finite_guard import NonFiniteGuard
+from detector.callbacks import NonFiniteGuard, RampedEMA
 from detector.commands.run_cli import RunCLI
 from detector.runs.checks import check_classes
 from detector.runs.folder import REPORT, evaluation_file, evaluation_folder
 from detector.runs.launch import inherited_run_dir
 from detector.training.module import DetectorModule
-from detector.weights.files import read_weights
+from detector.weights import read_weights
 
 
 class EvaluateCLI(RunCLI):

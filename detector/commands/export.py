@@ -5,11 +5,11 @@ import importlib.util
 from pathlib import Path
 
 from detector.commands.options import add_checkpoint, add_image_size, parse_image_size
-from detector.export.formats import SUFFIXES, export
-from detector.export.graph import ExportSettings
+from detector.export import ExportSettings, export
+from detector.export.formats import SUFFIXES
 from detector.files import check_output
 from detector.network.head import BRANCHES
-from detector.predict.predictor import load_detector
+from detector.predict import load_detector
 
 PACKAGES = {"onnx": ("onnx",), "openvino": ("onnx", "openvino"), "torchscript": (), "torch-export": ()}  # by format
 

@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from detector.commands.options import add_checkpoint, add_image_size, add_option, parse_image_size
 from detector.network.head import BRANCHES
+from detector.predict import Predictor, load_detector
 from detector.predict.outputs import PredictionFiles
-from detector.predict.predictor import Predictor, load_detector
 from detector.predict.sources import Frame, Sources, find_sources
 from detector.text import plural
 

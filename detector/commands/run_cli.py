@@ -16,10 +16,8 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from detector.callbacks.coco_evaluation import CocoEvaluation
-from detector.callbacks.prediction_sheet import PredictionSheet
-from detector.callbacks.routing_log import RoutingLog
-from detector.evaluation.coco_eval import coco_table
+from detector.callbacks import CocoEvaluation, PredictionSheet, RoutingLog
+from detector.evaluation import coco_table
 from detector.runs.checkpoint_io import AtomicCheckpointIO
 from detector.runs.folder import sheet_file
 from detector.runs.launch import check_torchrun, child_process_environment

@@ -14,12 +14,16 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
-from detector.callbacks.coco_evaluation import CocoEvaluation
-from detector.callbacks.data_wait import DataWait
-from detector.callbacks.ema import RampedEMA
-from detector.callbacks.epoch_log import EpochLog
-from detector.callbacks.non_finite_guard import NonFiniteGuard, NonFiniteLoss
-from detector.callbacks.save_on_signal import SaveOnSignal, StoppedBySignal
+from detector.callbacks import (
+    CocoEvaluation,
+    DataWait,
+    EpochLog,
+    NonFiniteGuard,
+    NonFiniteLoss,
+    RampedEMA,
+    SaveOnSignal,
+    StoppedBySignal,
+)
 from detector.commands.run_cli import RunCLI
 from detector.runs.checks import EVALUATION_SETTINGS, check_resumable, log_changed_settings
 from detector.runs.folder import (
@@ -37,7 +41,7 @@ from detector.runs.launch import inherited_run_dir
 from detector.runs.record import run_record
 from detector.runs.slurm import resume_slurm_job
 from detector.training.batch_size import automatic_batch_size
-from detector.weights.files import read_weights
+from detector.weights import read_weights
 
 
 class TrainCLI(RunCLI):

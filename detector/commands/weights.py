@@ -9,9 +9,7 @@ import torch
 from detector.commands.options import add_checkpoint, add_option
 from detector.files import check_output
 from detector.text import plural
-from detector.weights.files import read_weights, save_weights
-from detector.weights.info import WeightsInfo
-from detector.weights.load import build_from
+from detector.weights import WeightsInfo, build_from, read_weights, save_weights
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 

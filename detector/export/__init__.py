@@ -3,7 +3,4 @@
 from detector.export.formats import export
 from detector.export.graph import ExportSettings
 
-__all__ = [
-    "ExportSettings",
-    "export",
-]
+__all__ = ["ExportSettings", "export"]

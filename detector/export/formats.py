@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from detector.dynamic.conv2d import dynamic_layers
+from detector.dynamic import dynamic_layers
 from detector.export.graph import CONTRACTS, MAX_DETECTIONS, OUTPUT_NAMES, ExportGraph, ExportSettings
 from detector.files import atomic_write, check_output
 from detector.imaging.letterbox import GRAY
-from detector.predict.predictor import Predictor
+from detector.predict import Predictor
 from detector.text import package_version
 
 if TYPE_CHECKING:

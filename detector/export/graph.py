@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detector.batch import Size
-from detector.dynamic.conv2d import dynamic_layers
+from detector.dynamic import dynamic_layers
 from detector.dynamic.experts import ExpertsConv2d
 from detector.network.decode import boxes_and_scores, top_pairs
 from detector.network.head import BranchName

@@ -14,7 +14,7 @@ import numpy as np
 from detector.export.formats import export, save_openvino
 from detector.export.graph import ExportSettings
 from detector.imaging.read import read_upright
-from detector.predict.predictor import Predictor
+from detector.predict import Predictor
 from detector.text import plural
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from detector.dynamic.conv2d import DynamicConv2d
+from detector.dynamic import DynamicConv2d
 
 
 class ConvNormAct(nn.Module):

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from detector.dynamic.convert import DynamicConfig
+from detector.dynamic import DynamicConfig
 
 # Groups of convolutions that can be made dynamic (the field ``where`` of DynamicConfig), as regular expressions over the
 # names of the modules of a Detector. They are in this package because the names are those of its parts.

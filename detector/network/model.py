@@ -6,7 +6,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from detector.dynamic.convert import make_dynamic
+from detector.dynamic import make_dynamic
 from detector.network.backbone import Backbone
 from detector.network.blocks import ConvNormAct
 from detector.network.boxes import anchor_points

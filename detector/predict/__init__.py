@@ -2,8 +2,4 @@
 
 from detector.predict.predictor import Detections, Predictor, load_detector
 
-__all__ = [
-    "Detections",
-    "Predictor",
-    "load_detector",
-]
+__all__ = ["Detections", "Predictor", "load_detector"]

@@ -10,8 +10,7 @@ from detector.network.head import BranchName
 from detector.network.model import Detector
 from detector.predict.predictor import Predictor, load_detector
 from detector.text import plural
-from detector.weights.files import metadata, save_weights
-from detector.weights.info import WeightsInfo
+from detector.weights import WeightsInfo, metadata, save_weights
 
 WEIGHTS_FILE = "model.safetensors"
 

@@ -17,9 +17,7 @@ from detector.imaging.read import read_upright
 from detector.network.decode import DetectionDict
 from detector.network.head import BRANCHES, BranchName
 from detector.network.model import Detector
-from detector.weights.files import read_weights
-from detector.weights.info import WeightsInfo
-from detector.weights.load import build_from
+from detector.weights import WeightsInfo, build_from, read_weights
 
 if TYPE_CHECKING:
     import supervision

@@ -8,8 +8,8 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from detector.evaluation.coco_eval import MAX_DETECTIONS, CocoResult, category_names, coco_result, run_coco_eval
-from detector.evaluation.coco_files import load_ground_truth, read_predictions
+from detector.evaluation import CocoResult, load_ground_truth, read_predictions, run_coco_eval
+from detector.evaluation.coco_eval import MAX_DETECTIONS, category_names, coco_result
 from detector.report.curves import Point, ThresholdCurve, class_curve
 from detector.report.errors import Errors, find_errors
 from detector.report.matching import Matching, read_matching

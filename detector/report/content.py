@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from detector.evaluation.coco_eval import METRICS
+from detector.evaluation import METRICS
 from detector.imaging.plot_files import Plot
 from detector.report.advice import advice, next_commands
 from detector.report.analysis import Analysis

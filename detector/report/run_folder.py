@@ -25,7 +25,7 @@ from detector.runs.folder import (
     predictions_file,
 )
 from detector.text import flatten
-from detector.weights.files import read_weights
+from detector.weights import read_weights
 
 Epochs = dict[int, dict[str, float]]  # epoch -> name -> value
 

@@ -11,7 +11,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from detector.network.head import BranchName
-from detector.predict.predictor import load_detector
+from detector.predict import load_detector
 from detector.text import plural
 
 RUNS, WARM_UP, MOST_SECONDS = 20, 3, 10.0

@@ -9,7 +9,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from detector.files import read_yaml
 from detector.runs.folder import CONFIG, numbered_files
 from detector.text import flatten, plural
-from detector.weights.files import read_weights
+from detector.weights import read_weights
 
 # Settings of the model that a resumed run must keep: others would need other weights, or train others.
 FIXED_BY_CHECKPOINT = ("variant", "overrides", "class_names", "category_ids", "optimizer", "freeze", "lr_ratios")

@@ -20,9 +20,7 @@ from detector.training.loss import DetectionLoss, one_to_many_weight
 from detector.training.optimizer import OptimizerName, build_optimizer, group_table, parameter_groups
 from detector.training.parts import freeze_parts, innermost_parts
 from detector.training.schedule import Schedule
-from detector.weights.files import read_weights
-from detector.weights.info import Weights, saved_license
-from detector.weights.load import load_into
+from detector.weights import Weights, load_into, read_weights, saved_license
 
 # Default learning rate, and default learning rate of biases at the first step of the warm-up
 DEFAULT_RATES = {"musgd": (0.01, 0.1), "sgd": (0.01, 0.1), "adamw": (0.001, 0.0)}

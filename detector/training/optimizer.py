@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from detector.dynamic.conv2d import DynamicConv2d
+from detector.dynamic import DynamicConv2d
 from detector.training.musgd import MatrixShape, MuSGD, matrix_shape
 from detector.training.parts import innermost_parts
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from detector.dynamic.convert import DynamicConfig
+from detector.dynamic import DynamicConfig
 from detector.network.config import VARIANTS
 from detector.network.head import default_class_channels
 

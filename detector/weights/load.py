@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from detector.dynamic.conv2d import dynamic_layers
-from detector.dynamic.convert import upcycle_state_dict
+from detector.dynamic import dynamic_layers, upcycle_state_dict
 from detector.network.model import Detector, build_detector
 from detector.text import plural
 from detector.weights.infer import CLASS_TOWER_NORM

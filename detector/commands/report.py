@@ -52,9 +52,9 @@ def run_report(options: argparse.Namespace) -> None:
         except ValueError as error:  # for example an incomplete checkpoint of a run that was killed
             notes.append(f"The network is not measured: {error}.")
     images = None if options.images is None else str(options.images)
-    report = make_report(run, analyses, images, speed, notes)
-    out.write_text(report.html, encoding="utf-8")
-    for plot in report.plots:
+    page, plots = make_report(run, analyses, images, speed, notes)
+    out.write_text(page, encoding="utf-8")
+    for plot in plots:
         save_plot(plot, out.parent / FIGURES)
     print(*notes, f"open {out}", sep="\n")
 

@@ -99,11 +99,11 @@ def save_plot(plot: Plot, folder: Path) -> None:
     """Write ``plot`` as PNG and SVG files of its name, in light colors."""
     with atomic_write(folder / f"{plot.name}.svg") as path:
         path.write_text(plot.svg.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1), encoding="utf-8")
-    save_png(plot.figure, folder / f"{plot.name}.png", plot.box)
+    save_png(plot.figure, folder / f"{plot.name}.png", plot.box, dpi=200)
 
 
-def save_png(figure: Figure, path: Path, box: Bbox | None = None) -> None:
-    """Write ``figure`` as a PNG file, two pixels for each CSS pixel; ``box`` in inches is by default around everything."""
+def save_png(figure: Figure, path: Path, box: Bbox | None = None, dpi: int = 100) -> None:
+    """Write ``figure`` as a PNG file; ``box`` in inches is by default around everything."""
     with plot_style(), atomic_write(path) as unfinished:
         box = box or _bounding_box(figure, padding=7)
-        _save(figure, unfinished, box, format="png", dpi=144, metadata={"Software": None})
+        _save(figure, unfinished, box, format="png", dpi=dpi, metadata={"Software": None})

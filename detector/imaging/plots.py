@@ -1,10 +1,11 @@
 """Lines, bars, histograms, matrices and heat maps by matplotlib, without its global state."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -99,6 +100,11 @@ def _mark(axes: Axes, x: float, text: str) -> None:
     axes.annotate(text, (x, 1), (offset, -12), xycoords=("data", "axes fraction"), textcoords="offset points", ha=align)
 
 
+def _set_tooltips(artists: Iterable[Artist], texts: Iterable[str]) -> None:
+    for artist, text in zip(artists, texts):
+        artist.set_gid(TOOLTIP + text)
+
+
 @plot_style()
 def bar_plot(
     name: str,
@@ -112,16 +118,15 @@ def bar_plot(
     """Return horizontal bars: for each of the ``labels`` a bar of every series in ``values``, its text behind it."""
     thickness = 14 if len(values) == 1 else 10
     row = thickness * len(values) + 6
-    axes = _axes((width, max(row * len(labels), 1)))
-    for number, series in enumerate(values):
-        for n, (label, value, text) in enumerate(zip(labels, values[series], texts[series])):
-            top = n * row + 3 + number * thickness
-            gid = TOOLTIP + ": ".join(filter(None, (series, label, text)))
-            axes.add_patch(Rectangle((0, top), value, thickness - 1, facecolor=colors[number], gid=gid))
-            place = {"xytext": (5, 0), "textcoords": "offset points", "va": "center_baseline"}
-            axes.annotate(text, (value, top + thickness / 2), fontsize=min(11, thickness - 1), **place)
+    height = max(row * len(labels), 1)
+    axes = _axes((width, height))
+    for number, (series, color) in enumerate(zip(values, colors)):
+        tops = [n * row + 3 + number * thickness for n in range(len(labels))]
+        bars = axes.barh(tops, values[series], thickness - 1, align="edge", color=color)
+        axes.bar_label(bars, texts[series], padding=4, fontsize=min(11, thickness - 1))
+        _set_tooltips(bars, [": ".join(filter(None, (series, *pair))) for pair in zip(labels, texts[series])])
     highest = max((value for series in values.values() for value in series), default=0)
-    axes.set(xlim=(0, highest or 1), ylim=(max(row * len(labels), 1), 0), xticks=[])
+    axes.set(xlim=(0, highest or 1), ylim=(height, 0), xticks=[])
     axes.set_yticks([(n + 0.5) * row for n in range(len(labels))], [shortened(label) for label in labels])
     axes.spines[:].set_visible(False)
     words = [f"{label}: {', '.join(' '.join((s, texts[s][n])).strip() for s in values)}" for n, label in enumerate(labels)]
@@ -133,15 +138,12 @@ def histogram(name: str, title: str, values: Mapping[str, np.ndarray], edges: np
     """Return bars: which share of each series in ``values`` lies between two ``edges``; outer bins hold all beyond them."""
     axes, words = _axes((480, 200)), []
     width = 0.9 / len(values)
-    for number, (series, array) in enumerate(values.items()):
-        inside = np.clip(array, edges[0], np.nextafter(edges[-1], -np.inf))
-        shares = np.histogram(inside, edges)[0] / max(len(array), 1)
+    for number, (series, color) in enumerate(zip(values, colors)):
+        inside = np.clip(values[series], edges[0], np.nextafter(edges[-1], -np.inf))
+        shares = np.histogram(inside, edges)[0] / max(len(inside), 1)
         texts = [f"{series}: {shares[n]:.1%} from {edges[n]:.3g} to {edges[n + 1]:.3g}" for n in range(len(shares))]
-        for n, share in enumerate(shares):
-            place = (n + number * width, 0)
-            axes.add_patch(Rectangle(place, width, share, facecolor=colors[number], gid=TOOLTIP + texts[n]))
+        _set_tooltips(axes.bar(np.arange(len(shares)) + number * width, shares, width, align="edge", color=color), texts)
         words.append(f"{texts[shares.argmax()]} at most")
-    axes.autoscale_view()
     axes.set(xlim=(0, len(edges) - 1), ylim=(0, None))
     ticks = range(0, len(edges), max(len(edges) // 8, 1))
     axes.set_xticks(ticks, [f"{edges[n]:.4g}" for n in ticks])

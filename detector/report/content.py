@@ -1,7 +1,6 @@
 """The content of the page: texts, tables and plots for ``templates/report.html``."""
 
 from collections import Counter
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from detector.report.curves import ap_by_limit, precision_recall
 from detector.report.errors import FALSE_POSITIVES, MISSES, confusion_matrix
 from detector.report.figures import MOST_CURVES, confusion_plot, curve_plots, error_plots, training_plots
 from detector.report.images import ERROR, OBJECT, OTHER, false_positive_examples, miss_examples
-from detector.report.page import Table, read_png, render
+from detector.report.page import Table, render
 from detector.report.run_folder import RunFolder, image_folder
 from detector.report.speed import Speed
 from detector.report.training import network_table, pace_table, routing_table
@@ -24,20 +23,12 @@ from detector.text import plural
 MANY_CLASSES = 30  # tables of more are folded
 
 
-@dataclass(frozen=True)
-class Report:
-    """The page, and the plots in it."""
-
-    html: str
-    plots: list[Plot]
-
-
 def make_report(
     run: RunFolder, analyses: list[Analysis], images: str | None, speed: Speed | None, notes: list[str]
-) -> Report:
-    """Return the report. ``analyses`` has the main branch first; ``images`` replaces the recorded image folder.
+) -> tuple[str, list[Plot]]:
+    """Return the page, and the plots in it.
 
-    ``notes`` name what is missing, and why.
+    ``analyses`` has the main branch first, ``images`` replaces the recorded folder, ``notes`` name what is missing and why.
     """
     training = training_plots(run.epochs)
     content = {
@@ -50,7 +41,6 @@ def make_report(
         "main": None,
         "training": training,
         "routing": routing_table(run.epochs),
-        "routing_image": None if run.routing is None else read_png(run.routing),
         "pace": pace_table(run),
         "checkpoint": run.checkpoint,
         "speed": speed,
@@ -63,7 +53,7 @@ def make_report(
         results = _results(run, analyses, images)
         content |= results
         plots = [*results["error_plots"], *results["curve_plots"], results["confusion_plot"], *training]
-    return Report(render("report.html", **content), plots)
+    return render("report.html", **content), plots
 
 
 def heading(run: RunFolder) -> str:
@@ -99,7 +89,7 @@ def _results(run: RunFolder, analyses: list[Analysis], images: str | None) -> di
         "cards": _cards(main),
         "metrics": _metrics_table(analyses),
         "error_plots": error_plots(main),
-        "error_types": _error_types(main),
+        "error_types": {"Wrong": (main.errors.false_positives, FALSE_POSITIVES), "Missed": (main.errors.misses, MISSES)},
         "classes": _class_table(analyses),
         "fold_classes": len(main.class_names) > MANY_CLASSES,
         "curve_plots": curve_plots(main),
@@ -139,15 +129,6 @@ def _cards(main: Analysis) -> list[tuple[str, str]]:
 def _metrics_table(analyses: list[Analysis]) -> Table:
     rows = [[name, meaning, *(_number(a.result.metrics[name]) for a in analyses)] for name, meaning in METRICS.items()]
     return Table(["", "pycocotools", *(a.branch for a in analyses)], rows)
-
-
-def _error_types(main: Analysis) -> dict[str, dict[str, str]]:
-    """Return the meanings of the error types that occur."""
-    types = {"Wrong": (main.errors.false_positives, FALSE_POSITIVES), "Missed": (main.errors.misses, MISSES)}
-    return {
-        group: {type_: meaning for type_, meaning in meanings.items() if Counter(values)[type_]}
-        for group, (values, meanings) in types.items()
-    }
 
 
 def _class_table(analyses: list[Analysis]) -> Table:

@@ -46,30 +46,25 @@ def find_errors(matching: Matching, threshold: float) -> Errors:
     Detections and objects without a partner of their class are paired across classes: every detection, from the highest
     score down, takes the free object that it overlaps most, if by ``matching.iou`` at least. These pairs are confusions.
     """
-    num_detections, num_objects = len(matching.scores), len(matching.areas)
     shown = matching.counted & (matching.scores >= threshold)
-    right = shown & (matching.matches >= 0)
-    errors = Errors(
-        threshold=threshold,
-        shown=shown,
-        detected=_objects_of(matching, right),
-        false_positives=np.full(num_detections, "", dtype=object),
-        misses=np.full(num_objects, "", dtype=object),
-        confusions=np.full(num_objects, -1),
-        nearest=np.full(num_detections, -1),
-        overlaps=np.zeros(num_detections),
-    )
+    wrong = shown & (matching.matches < 0)
+    detected = _objects_of(matching, shown)
     # Among hundreds of detections with any score one fits nearly every object: the weakest ones mean nothing.
-    weak = _objects_of(matching, matching.counted & ~shown & (matching.scores >= LOW_SCORE * threshold))
-    for detections, objects in matching.by_image():
-        objects = objects[~matching.crowds[objects]]
-        wrong = detections[shown[detections] & ~right[detections]]
-        wrong = wrong[np.argsort(-matching.scores[wrong], kind="stable")]
-        ious = box_ious(matching.det_boxes[wrong], matching.obj_boxes[objects])
-        _pair_across_classes(errors, matching, wrong, objects, ious)
-        _set_false_positives(errors, matching, wrong, objects, ious)
-        _set_misses(errors, matching, wrong, objects, ious, weak)
-    return errors
+    weakly = _objects_of(matching, matching.counted & ~shown & (matching.scores >= LOW_SCORE * threshold))
+    confusions, nearest, overlaps, near = _overlaps(matching, wrong, detected)
+    same_class = np.append(matching.obj_classes, -2)[nearest] == matching.det_classes
+    hit = overlaps >= matching.iou
+    false_positives = np.select(
+        [~wrong, nearest < 0, hit & same_class, hit, same_class],
+        ["", "background", "duplicate", "classification", "localization"],
+        default="both",
+    )
+    misses = np.select(
+        [detected | matching.crowds, confusions >= 0, weakly, near],
+        ["", "classification", "low score", "localization"],
+        default="missed",
+    )
+    return Errors(threshold, shown, detected, false_positives, misses, confusions, nearest, overlaps)
 
 
 def _objects_of(matching: Matching, chosen: np.ndarray) -> np.ndarray:
@@ -79,52 +74,28 @@ def _objects_of(matching: Matching, chosen: np.ndarray) -> np.ndarray:
     return mask
 
 
-def _pair_across_classes(
-    errors: Errors, matching: Matching, wrong: np.ndarray, objects: np.ndarray, ious: np.ndarray
-) -> None:
-    free = ~errors.detected[objects]
-    for n, row in enumerate(ious):
-        candidates = np.where(free & (matching.obj_classes[objects] != matching.det_classes[wrong[n]]), row, -1)
-        if len(objects) and candidates.max() >= matching.iou:
-            best = int(candidates.argmax())
-            free[best] = False
-            errors.confusions[objects[best]] = wrong[n]
-
-
-def _set_false_positives(
-    errors: Errors, matching: Matching, wrong: np.ndarray, objects: np.ndarray, ious: np.ndarray
-) -> None:
-    confused = {int(errors.confusions[o]): m for m, o in enumerate(objects) if errors.confusions[o] >= 0}
-    for n, detection in enumerate(wrong.tolist()):
-        best = confused.get(detection, int(ious[n].argmax()) if len(objects) else -1)
-        overlap = ious[n, best] if len(objects) else 0.0
-        if overlap < BACKGROUND_IOU:
-            errors.false_positives[detection] = "background"
-            continue
-        errors.nearest[detection], errors.overlaps[detection] = objects[best], overlap
-        same_class = matching.obj_classes[objects[best]] == matching.det_classes[detection]
-        if overlap >= matching.iou:
-            errors.false_positives[detection] = "duplicate" if same_class else "classification"
-        else:
-            errors.false_positives[detection] = "localization" if same_class else "both"
-
-
-def _set_misses(
-    errors: Errors, matching: Matching, wrong: np.ndarray, objects: np.ndarray, ious: np.ndarray, weak: np.ndarray
-) -> None:
-    """``weak`` (G,) bool: objects that are paired with a detection below the threshold, but not far below."""
-    for m, row in enumerate(objects):
-        if errors.detected[row]:
-            continue
-        same_class = matching.det_classes[wrong] == matching.obj_classes[row]
-        if errors.confusions[row] >= 0:
-            errors.misses[row] = "classification"
-        elif weak[row]:
-            errors.misses[row] = "low score"
-        elif (ious[same_class, m] >= BACKGROUND_IOU).any():
-            errors.misses[row] = "localization"
-        else:
-            errors.misses[row] = "missed"
+def _overlaps(matching: Matching, wrong: np.ndarray, detected: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return ``confusions``, ``nearest``, ``overlaps`` of Errors, and (G,) bool: a wrong detection of the class is near."""
+    confusions, near = np.full(len(detected), -1), np.zeros(len(detected), bool)
+    nearest, overlaps = np.full(len(wrong), -1), np.zeros(len(wrong))
+    for detections, objects in matching.by_image():
+        objects = objects[~matching.crowds[objects]]
+        detections = detections[wrong[detections]]
+        detections = detections[np.argsort(-matching.scores[detections], kind="stable")]
+        ious = box_ious(matching.det_boxes[detections], matching.obj_boxes[objects])
+        same_class = matching.det_classes[detections, None] == matching.obj_classes[objects]
+        near[objects] = ((ious >= BACKGROUND_IOU) & same_class).any(axis=0)
+        free = ~detected[objects]
+        for detection, row, same in zip(detections, ious, same_class) if len(objects) else ():
+            candidates = np.where(free & ~same, row, -1)
+            best = int(row.argmax())
+            if candidates.max() >= matching.iou:
+                best = int(candidates.argmax())
+                free[best] = False
+                confusions[objects[best]] = detection
+            if row[best] >= BACKGROUND_IOU:
+                nearest[detection], overlaps[detection] = objects[best], row[best]
+    return confusions, nearest, overlaps, near
 
 
 def confusion_matrix(matching: Matching, errors: Errors) -> np.ndarray:

@@ -17,7 +17,6 @@ from detector.text import plural
 
 RECALL = np.linspace(0, 1, 101)
 MOST_CURVES = 7  # of single classes in a plot: those with the lowest AP50
-MOST_POINTS = 400  # of a curve: a plot has no more pixels, and a file of a million scores would be large
 TERMS = ("box", "cls", "l1")
 
 
@@ -68,9 +67,9 @@ def _class_color(number: int) -> str:
 def _thresholds(main: Analysis) -> Plot:
     curve, title = main.curve, "All classes, by score threshold"
     lines = [
-        _thinned("precision", curve.thresholds, curve.precision, COLORS[0]),
-        _thinned("recall", curve.thresholds, curve.recall, COLORS[1]),
-        _thinned("F1", curve.thresholds, curve.f1, INK, 2.4),
+        Line("precision", curve.thresholds, curve.precision, COLORS[0]),
+        Line("recall", curve.thresholds, curve.recall, COLORS[1]),
+        Line("F1", curve.thresholds, curve.f1, INK, 2.4),
     ]
     mark = None if main.best is None else (main.best.threshold, f"{main.best.threshold:.3f}")
     return line_plot("score_thresholds", title, lines, "score", "", (0, 1), (0, 1.02), mark, (310, 250))
@@ -80,13 +79,8 @@ def _f1_of_classes(main: Analysis, classes: list[int]) -> Plot:
     names, lines, title = legible(main.class_names), [], "F1 of classes, by score threshold"
     for n, k in enumerate(classes):
         curve = class_curve(main.matching, k)
-        lines.append(_thinned(names[k], curve.thresholds, curve.f1, _class_color(n)))
+        lines.append(Line(names[k], curve.thresholds, curve.f1, _class_color(n)))
     return line_plot("f1_of_classes", title, lines, "score", "", (0, 1), (0, 1.02), size=(310, 250))
-
-
-def _thinned(name: str, x: np.ndarray, y: np.ndarray, color: str, width: float = 1.8) -> Line:
-    points = np.unique(np.linspace(0, max(len(x) - 1, 0), min(MOST_POINTS, len(x))).round().astype(int))
-    return Line(name, x[points], y[points], color, width)
 
 
 def confusion_plot(main: Analysis) -> Plot:

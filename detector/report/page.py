@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from PIL import Image
 
 from detector.imaging.plot_files import Plot, inline_svg
 
@@ -31,7 +30,7 @@ def render(template: str, *folders: Path, **content: Any) -> str:
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"svg": _svg, "jpeg": _jpeg}
+    environment.filters |= {"svg": _svg, "jpeg": _jpeg, "png": _png}
     return environment.get_template(template).render(content)
 
 
@@ -45,16 +44,5 @@ def _jpeg(image: np.ndarray) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(content).decode()
 
 
-@dataclass(frozen=True)
-class ImageFile:
-    """A PNG file as the source of an image element, and its width in CSS pixels."""
-
-    source: str
-    width: int
-
-
-def read_png(path: Path) -> ImageFile:
-    """Read a PNG file; one with more than 72 dots per inch is shown smaller."""
-    with Image.open(path) as image:
-        width = round(image.width * 72 / image.info.get("dpi", (72, 72))[0])
-    return ImageFile("data:image/png;base64," + base64.b64encode(path.read_bytes()).decode(), width)
+def _png(path: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()

@@ -61,8 +61,7 @@ def read_run(folder: Path, ground_truth: Path | None = None) -> RunFolder:
         raise ValueError(f"{folder}: no such folder; give the folder of a run, as runs/dyn_n")
     folder = folder.resolve()
     run = folder.parent if folder.name.startswith(EVALUATION_PREFIX) and not (folder / CONFIG).is_file() else folder
-    has = {split: (folder / predictions_file(split)).is_file() for split in ("val", "test")}
-    split = "test" if has["test"] and not has["val"] else "val"
+    split = _split(folder)
     config, text, name = _config(run)
     evaluated, evaluation_config = _evaluation(folder, split)
     evaluation_config = evaluation_config or config
@@ -90,6 +89,12 @@ def read_run(folder: Path, ground_truth: Path | None = None) -> RunFolder:
         trained_size=_trained_size(checkpoint),
         routing=path if (path := folder / ROUTING_PLOT).is_file() else None,
     )
+
+
+def _split(folder: Path) -> str:
+    """Return test if ``folder`` has predictions of that split only."""
+    has_val, has_test = ((folder / predictions_file(split)).is_file() for split in ("val", "test"))
+    return "test" if has_test and not has_val else "val"
 
 
 def _checkpoint(run: Path, evaluated: Path | None) -> Path | None:

@@ -1,6 +1,5 @@
 """Templates: text is escaped, colors agree with the plots, and they are installed with the package."""
 
-import base64
 import re
 import tomllib
 from importlib.resources import files
@@ -9,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from jinja2 import UndefinedError
-from PIL import Image
 
 from detector.imaging.plot_style import CSS_COLORS
-from detector.report.page import TEMPLATES, Table, read_png, render
+from detector.report.page import TEMPLATES, Table, render
 
 TEXT = "<b>\"red\" & 'hot'</b>"
 ESCAPED = "&lt;b&gt;&#34;red&#34; &amp; &#39;hot&#39;&lt;/b&gt;"
@@ -49,13 +47,3 @@ def test_templates_are_installed_with_the_package() -> None:
     assert project["tool"]["setuptools"]["package-data"]["detector.report"] == ["templates/*"]
     templates = files("detector.report") / "templates"
     assert {path.name for path in templates.iterdir()} == {"macros.html", "page.html", "report.html", "style.css"}
-
-
-def test_images_with_many_dots_per_inch_are_shown_smaller(tmp_path: Path) -> None:
-    image = Image.new("RGB", (30, 10))
-    image.save(tmp_path / "plain.png")
-    image.save(tmp_path / "fine.png", dpi=(144, 144))
-    assert read_png(tmp_path / "plain.png").width == 30
-    fine = read_png(tmp_path / "fine.png")
-    assert fine.width == 15
-    assert base64.b64decode(fine.source.removeprefix("data:image/png;base64,")) == (tmp_path / "fine.png").read_bytes()

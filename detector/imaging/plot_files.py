@@ -6,11 +6,9 @@ dark page. Sizes are in CSS pixels: a point of matplotlib is a pixel.
 
 import io
 import re
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib
@@ -59,7 +57,7 @@ def _svg(name: str, label: str, figure: Figure, box: Bbox) -> str:
     """Return the SVG element of a figure with ``label`` for people who do not see it, without dates and ids of groups."""
     matplotlib.rcParams["svg.hashsalt"] = name  # makes the ids of an element always the same, and no other plot's
     written, no_metadata = io.StringIO(), dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    _save(figure, written, box, format="svg", facecolor="none", metadata=no_metadata)
+    figure.savefig(written, format="svg", facecolor="none", bbox_inches=box, metadata=no_metadata)
     root = ElementTree.fromstring(written.getvalue())
     for element in list(root.iter()):
         _simplify(element)
@@ -78,12 +76,6 @@ def _simplify(element: ElementTree.Element) -> None:
         element.insert(0, title)
     for style in element.findall("{*}style"):
         element.remove(style)
-
-
-def _save(figure: Figure, to: Any, box: Bbox, **options: Any) -> None:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # an empty box is drawn for it
-        figure.savefig(to, bbox_inches=box, **options)
 
 
 def inline_svg(plot: Plot) -> str:
@@ -106,4 +98,4 @@ def save_png(figure: Figure, path: Path, box: Bbox | None = None, dpi: int = 100
     """Write ``figure`` as a PNG file; ``box`` in inches is by default around everything."""
     with plot_style(), atomic_write(path) as unfinished:
         box = box or _bounding_box(figure, padding=7)
-        _save(figure, unfinished, box, format="png", dpi=dpi, metadata={"Software": None})
+        figure.savefig(unfinished, format="png", dpi=dpi, bbox_inches=box, metadata={"Software": None})

@@ -1,5 +1,6 @@
 """Colors, fonts and settings of the plots."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -41,7 +42,8 @@ STYLE = {
 @contextmanager
 def plot_style() -> Iterator[None]:
     """Draw and write in the style of these plots, whatever the user's matplotlibrc holds."""
-    with matplotlib.rc_context():
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # see ``legible``
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
         yield

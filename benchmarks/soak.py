@@ -62,26 +62,17 @@ def main() -> None:
     parser.add_argument("--no_stops", action="store_true", help="stop only at the end")
     parser.add_argument("--judge", action="store_true", help="only print the verdict on the samples in --out")
     args = parser.parse_args()
-    if args.judge:
-        print(json.dumps(verdict(args.out / "samples.csv") | {"epochs": epochs(args.out / "run")}, indent=1))
-        return
-    args.out.mkdir(parents=True, exist_ok=True)
     run = args.out / "run"
+    if args.judge:
+        print(json.dumps(verdict(args.out / "samples.csv") | {"epochs": epochs(run)}, indent=1))
+        return
     if run.exists():
         parser.error(f"{run} exists already: remove it, or choose another --out")
+    args.out.mkdir(parents=True, exist_ok=True)
     train = command(args.root, run, args.image_size, args.batch_size)
+    planned = STOPS[-1:] if args.no_stops else STOPS
     started = time.monotonic()
-    stops, planned = [], STOPS[-1:] if args.no_stops else STOPS
-    with open(args.out / "samples.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, list(Sample.__dataclass_fields__))
-        writer.writeheader()
-        for part, (share, signum) in enumerate(planned):
-            resume = ["--ckpt_path", str(run / LAST_CHECKPOINT)] if part else []
-            with open(args.out / f"train-{part}.log", "w") as log:
-                process = subprocess.Popen([*train, *resume], stdout=log, stderr=subprocess.STDOUT)
-                watch(process, part, started, started + share * args.minutes * 60, writer, file)
-                stops.append(stop(process, signum, run))
-            print(stops[-1], flush=True)
+    stops = train_with_stops(train, planned, run, 60 * args.minutes)
     result = {"command": train, "minutes": (time.monotonic() - started) / 60, "stops": stops}
     result |= verdict(args.out / "samples.csv") | {"epochs": epochs(run)}
     (args.out / "verdict.json").write_text(json.dumps(result, indent=1) + "\n")
@@ -89,6 +80,27 @@ def main() -> None:
     expected = [-signum if signum == signal.SIGKILL else 128 + signum for _, signum in planned]
     ended_well = [s["exit_code"] for s in stops] == expected and not any(s["processes_left"] for s in stops)
     sys.exit(0 if result["flat"] and ended_well else 1)
+
+
+def train_with_stops(
+    train: list[str], planned: list[tuple[float, int]], run: Path, seconds: float
+) -> list[dict[str, object]]:
+    """Run ``train`` for ``seconds``, with the ``planned`` stops; write samples.csv and logs beside ``run``.
+
+    Returns how each part ended, see ``stop``.
+    """
+    started, stops = time.monotonic(), []
+    with open(run.parent / "samples.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, list(Sample.__dataclass_fields__))
+        writer.writeheader()
+        for part, (share, signum) in enumerate(planned):
+            resume = ["--ckpt_path", str(run / LAST_CHECKPOINT)] if part else []
+            with open(run.parent / f"train-{part}.log", "w") as log:
+                process = subprocess.Popen([*train, *resume], stdout=log, stderr=subprocess.STDOUT)
+                watch(process, part, started, started + share * seconds, writer, file)
+                stops.append(stop(process, signum, run))
+            print(stops[-1], flush=True)
+    return stops
 
 
 def watch(process: subprocess.Popen, part: int, started: float, until: float, writer: csv.DictWriter, file) -> None:

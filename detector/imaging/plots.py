@@ -143,7 +143,7 @@ def histogram(name: str, title: str, values: Mapping[str, np.ndarray], edges: np
         shares = np.histogram(inside, edges)[0] / max(len(inside), 1)
         texts = [f"{series}: {shares[n]:.1%} from {edges[n]:.3g} to {edges[n + 1]:.3g}" for n in range(len(shares))]
         _set_tooltips(axes.bar(np.arange(len(shares)) + number * width, shares, width, align="edge", color=color), texts)
-        words.append(f"{texts[shares.argmax()]} at most")
+        words.append(f"highest bar of {texts[shares.argmax()]}")
     axes.set(xlim=(0, len(edges) - 1), ylim=(0, None))
     ticks = range(0, len(edges), max(len(edges) // 8, 1))
     axes.set_xticks(ticks, [f"{edges[n]:.4g}" for n in ticks])

@@ -92,11 +92,11 @@ def _duplicates(main: Analysis, others: list[Analysis]) -> list[str]:
     if not others:
         return [start + "Evaluate with evaluation.branch: both to see if one2many, with NMS, has fewer, or train longer."]
     other = others[0]
-    number_there, shown_there = _count_duplicates(other)
-    there = f"{other.branch}, with NMS, has {number_there} of {shown_there} from the score {other.threshold:.3f} on"
-    if number_there / max(shown_there, 1) < number / shown / 2:
-        return [f"{start}{there}: predict with --branch {other.branch} if they are in the way, or train longer."]
-    return [f"{start}{there}, not much less: train longer."]
+    other_number, other_shown = _count_duplicates(other)
+    comparison = f"{other.branch}, with NMS, has {other_number} of {other_shown} from the score {other.threshold:.3f} on"
+    if other_number / max(other_shown, 1) < number / shown / 2:
+        return [f"{start}{comparison}: predict with --branch {other.branch} if they are in the way, or train longer."]
+    return [f"{start}{comparison}, not much less: train longer."]
 
 
 def _count_duplicates(analysis: Analysis) -> tuple[int, int]:

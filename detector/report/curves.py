@@ -82,7 +82,7 @@ def precision_recall(coco_eval: COCOeval, iou: float | None) -> np.ndarray:
 
 
 def ap_by_limit(coco_eval: COCOeval) -> dict[int, tuple[float, float]]:
-    """Return AP and AR for every limit of 100 and more detections an image and class in ``coco_eval``."""
+    """Return AP and AR for every limit of 100 and more detections per image and class in ``coco_eval``."""
     precision, recall = coco_eval.eval["precision"], coco_eval.eval["recall"]
     limits: Sequence[int] = coco_eval.params.maxDets
     return {

@@ -36,7 +36,7 @@ class Errors:
     false_positives: np.ndarray  # (N,) a key of FALSE_POSITIVES, "" where a detection is right or not shown
     misses: np.ndarray  # (G,) a key of MISSES, "" where an object is detected or a crowd
     confusions: np.ndarray  # (G,) the detection of another class that is paired with a missed object, -1 for none
-    nearest: np.ndarray  # (N,) the object that a false positive overlaps most, -1 for none
+    nearest: np.ndarray  # (N,) the object that a false positive is confused with or overlaps most, -1 for none
     overlaps: np.ndarray = field(repr=False)  # (N,) its IoU
 
 
@@ -50,7 +50,7 @@ def find_errors(matching: Matching, threshold: float) -> Errors:
     wrong = shown & (matching.matches < 0)
     detected = _objects_of(matching, shown)
     # Among hundreds of detections with any score one fits nearly every object: the weakest ones mean nothing.
-    weakly = _objects_of(matching, matching.counted & ~shown & (matching.scores >= LOW_SCORE * threshold))
+    low_score = _objects_of(matching, matching.counted & ~shown & (matching.scores >= LOW_SCORE * threshold))
     confusions, nearest, overlaps, near = _overlaps(matching, wrong, detected)
     same_class = np.append(matching.obj_classes, -2)[nearest] == matching.det_classes
     hit = overlaps >= matching.iou
@@ -60,7 +60,7 @@ def find_errors(matching: Matching, threshold: float) -> Errors:
         default="both",
     )
     misses = np.select(
-        [detected | matching.crowds, confusions >= 0, weakly, near],
+        [detected | matching.crowds, confusions >= 0, low_score, near],
         ["", "classification", "low score", "localization"],
         default="missed",
     )

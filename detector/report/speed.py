@@ -1,4 +1,4 @@
-"""How large the network of a checkpoint is, and how fast on this machine."""
+"""Size of the network of a checkpoint, and its speed on this machine."""
 
 import platform
 import statistics
@@ -19,7 +19,7 @@ RUNS, WARM_UP, MOST_SECONDS = 20, 3, 10.0
 
 @dataclass(frozen=True)
 class Speed:
-    """Of the deployed network, one image at a time."""
+    """Measurements of the deployed network, one image at a time."""
 
     parameters: int  # as trained, both branches
     deployed_parameters: int  # one branch, normalization folded
@@ -34,7 +34,7 @@ class Speed:
 
 @torch.inference_mode()
 def measure(checkpoint: Path, branch: BranchName = "one2one") -> Speed:
-    """Run the network of ``checkpoint`` on the CPU: one image a time, without reading and scaling images."""
+    """Run the network of ``checkpoint`` on the CPU: one image at a time, without reading and scaling images."""
     predictor = load_detector(checkpoint)
     model = predictor.model.deploy(branch).to(memory_format=torch.channels_last)
     images = torch.rand(1, 3, *predictor.image_size).contiguous(memory_format=torch.channels_last)

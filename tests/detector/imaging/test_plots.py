@@ -21,7 +21,7 @@ def test_a_plot_says_in_words_what_it_shows() -> None:
     )
     assert "_hidden: from 1 to 1.5" in root.get("aria-label")
     assert "$x_1^{: train c, val i" in inline_svg(bars())
-    assert "train: 60.0% from 1 to 2 at most" in inline_svg(shares())
+    assert "highest bar of train: 60.0% from 1 to 2" in inline_svg(shares())
     assert "105 on the diagonal, 525 beside it" in inline_svg(confusions())
 
 

@@ -1,1 +1,1 @@
-"""Read, letterbox and draw images."""
+"""Images: read, letterbox and draw them; plots by matplotlib."""

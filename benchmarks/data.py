@@ -122,9 +122,7 @@ def stages(data: CocoDataModule, size: int, rounds: int) -> dict[str, float]:
     rendered = [render(images[n], layouts[n]) for n in range(calls)]
     shifts = 0.5 * np.array(data.augment.hsv)
     return {
-        "decode": cpu_ms(
-            lambda n: read_image(annotations.image_path(n), tuple(annotations.sizes[n].tolist())), calls, rounds
-        ),
+        "decode": cpu_ms(lambda n: read_image(annotations.image_path(n), annotations.size(n)), calls, rounds),
         "mosaic, affine, flip": cpu_ms(lambda n: render(images[n], layouts[n]), calls, rounds),
         "boxes": cpu_ms(lambda n: map_objects(objects[n], layouts[n]), calls, rounds),
         "colors": cpu_ms(lambda n: shift_hsv(rendered[n], shifts), calls, rounds),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from detector.batch import xywh_to_xyxy
+from detector.batch import Size, xywh_to_xyxy
 from detector.text import plural
 
 
@@ -30,15 +30,22 @@ class Annotations:
     areas: np.ndarray  # (N,) float64
     crowds: np.ndarray  # (N,) bool
     labels: np.ndarray  # (N,) int64, 0..C-1
-    category_ids: list[int]  # (C), ascending
-    class_names: list[str]  # (C), in the same order
+    category_ids: list[int]  # C of them, ascending
+    class_names: list[str]  # C of them, in the same order
     upright: bool = False  # sizes and boxes are those of the images as viewers show them, EXIF rotation applied
 
     def __len__(self) -> int:
         return len(self.image_ids)
 
+    def file_name(self, index: int) -> str:
+        return self.file_names[index].decode()
+
     def image_path(self, index: int) -> Path:
-        return self.folder / self.file_names[index].decode()
+        return self.folder / self.file_name(index)
+
+    def size(self, index: int) -> Size:
+        height, width = self.sizes[index].tolist()
+        return height, width
 
     def object_slice(self, index: int) -> slice:
         """Return the slice of the arrays of objects that belongs to image ``index``."""

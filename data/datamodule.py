@@ -15,7 +15,7 @@ from data.cache import PoolCache, RamCache
 from data.check.findings import check_annotations
 from data.dataset import EvalDataset, TrainDataset, collate
 from data.reader import BadImages, ImageReader
-from data.sampler import LANES, EpochOrder, EpochSampler, ShardSampler, rectangles, side_step, training_sizes
+from data.sampler import LANES, EpochOrder, EpochSampler, ShardSampler, rectangles, training_sizes
 from data.splits import COCO_TRAIN, COCO_VAL, Files, Paths, Split, read_splits
 from data.transforms import Augmentation, TrainPipeline
 from data.watched_loader import WORKER_DEATH, WatchedDataset, WatchedLoader
@@ -78,7 +78,7 @@ class CocoDataModule(LightningDataModule):
                 raise ValueError(f"data.{name} is {value!r}; expected one of {', '.join(get_args(choices))}")
         if num_workers:
             check_temporary_folder()
-        self.training_sizes = _training_sizes(self.size, augment.multi_scale)
+        self.training_sizes = training_sizes(self.size, augment.multi_scale)
         self._pipeline = TrainPipeline(self.size, augment, transforms, self.training_sizes)
         files: Files = {
             "train": (train_annotations, train_images),
@@ -234,17 +234,6 @@ class CocoDataModule(LightningDataModule):
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
-
-
-def _training_sizes(size: Size, multi_scale: float) -> list[Size]:
-    sizes = training_sizes(size, multi_scale)
-    if multi_scale and len(sizes) == 1:
-        step = side_step(size)
-        raise ValueError(
-            f"augment.multi_scale is {multi_scale}, in which there is no other size than {size} in steps of {step}; give at "
-            f"least {step / max(size):.2f}, or 0"
-        )
-    return sizes
 
 
 def _warn_of_doubtful_data(splits: dict[str, Annotations], size: Size) -> None:

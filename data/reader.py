@@ -38,7 +38,7 @@ class ImageReader:
 
     def read(self, index: int) -> np.ndarray | None:
         """Return the image, (H, W, 3) uint8 RGB, or None if it is bad and bad images are skipped."""
-        path, size = self.annotations.image_path(index), self._original_size(index)
+        path, size = self.annotations.image_path(index), self.annotations.size(index)
         return self._read_or_skip(index, lambda: read_image(path, size, self.annotations.upright))
 
     def read_scaled(self, index: int, size: Size) -> ScaledImage | None:
@@ -47,7 +47,7 @@ class ImageReader:
         A JPEG at least twice as large as needed is decoded at a half, a quarter or an eighth of its size. The pixels depend
         only on the file and ``size``.
         """
-        path, original = self.annotations.image_path(index), self._original_size(index)
+        path, original = self.annotations.image_path(index), self.annotations.size(index)
         placement = fit_letterbox(original, size)
         factor = next((f for f in (8, 4, 2) if max(original) >= f * max(placement.height, placement.width)), 1)
         image = self._read_or_skip(index, lambda: read_reduced(path, original, factor, self.annotations.upright))
@@ -64,9 +64,6 @@ class ImageReader:
     def skipped_paths(self) -> list[str]:
         """Return the paths of the images skipped so far."""
         return [str(self.annotations.image_path(index)) for index in self.skipped.nonzero().flatten().tolist()]
-
-    def _original_size(self, index: int) -> Size:
-        return tuple(self.annotations.sizes[index].tolist())
 
     def _read_or_skip(self, index: int, read: Callable[[], np.ndarray]) -> np.ndarray | None:
         try:

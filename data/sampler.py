@@ -151,16 +151,21 @@ def side_step(size: Size) -> int:
     return step
 
 
-def training_sizes(size: Size, share: float) -> list[Size]:
-    """Return the sizes within 1 - ``share`` and 1 + ``share`` of ``size``, ascending, in steps of ``side_step``."""
-    step = side_step(size)
-    longer = max(size)
-    low, high = math.ceil(round(longer * (1 - share) / step, 6)), math.floor(round(longer * (1 + share) / step, 6))
-    sizes = []
-    for count in range(low, high + 1):
-        ratio = count * step / longer
-        sizes.append(tuple(max(round(side * ratio / step), 1) * step for side in size))
-    return sizes
+def training_sizes(size: Size, multi_scale: float) -> list[Size]:
+    """Return the sizes within 1 - ``multi_scale`` and 1 + ``multi_scale`` of ``size``, ascending, in steps of ``side_step``.
+
+    Raises ValueError if ``multi_scale`` is above zero and allows only ``size`` itself.
+    """
+    step, longer = side_step(size), max(size)
+    low = math.ceil(round(longer * (1 - multi_scale) / step, 6))
+    high = math.floor(round(longer * (1 + multi_scale) / step, 6))
+    if multi_scale and low == high:
+        raise ValueError(
+            f"augment.multi_scale is {multi_scale}, in which there is no other size than {size} in steps of {step}; give at "
+            f"least {step / longer:.2f}, or 0"
+        )
+    ratios = [count * step / longer for count in range(low, high + 1)]
+    return [tuple(max(round(side * ratio / step), 1) * step for side in size) for ratio in ratios]
 
 
 def rectangles(image_sizes: np.ndarray, size: Size, batch: int) -> tuple[np.ndarray, np.ndarray]:
@@ -172,8 +177,8 @@ def rectangles(image_sizes: np.ndarray, size: Size, batch: int) -> tuple[np.ndar
     step = side_step(size)
     order = np.argsort(image_sizes[:, 0] / image_sizes[:, 1], kind="stable")
     ratio = np.minimum(size[0] / image_sizes[order, 0], size[1] / image_sizes[order, 1])[:, None]
-    fitted = np.rint(image_sizes[order] * ratio).clip(1)  # an image that is one pixel wide would get 0
+    scaled = np.rint(image_sizes[order] * ratio).clip(1)  # an image that is one pixel wide would get 0
     starts = np.arange(0, len(order), batch)
-    largest = np.maximum.reduceat(fitted, starts, axis=0)
+    largest = np.maximum.reduceat(scaled, starts, axis=0)
     sizes = (np.ceil(largest / step) * step).astype(int)
     return order, np.repeat(sizes, np.diff([*starts, len(order)]), axis=0)

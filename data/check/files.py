@@ -12,7 +12,7 @@ from functools import partial
 from PIL import Image
 
 from data.annotations import Annotations
-from data.check.findings import MAX_EXAMPLES, Finding, Splits, file_name, image_finding, leak_findings
+from data.check.findings import MAX_EXAMPLES, Finding, Splits, image_finding, leak_findings
 from data.images import read_image
 from detector.imaging.read import UNREADABLE, BadImageError, exif_orientation, read_file
 from detector.text import plural
@@ -21,7 +21,7 @@ READ_AS = {  # kinds of pixels that are converted, and the result
     "grayscale": "three equal channels",
     "palette": "RGB",
     "CMYK": "RGB",
-    "with transparency": "the colors that are stored, also where nothing would be seen",
+    "with transparency": "the stored colors, also of transparent pixels",
     "16 bits a channel": "the upper 8 bits; look for dark ones (12 bits stored in 16, say)",
 }
 
@@ -76,13 +76,13 @@ def image_kind(content: bytes) -> str:
 
 
 def _file_facts(annotations: Annotations, index: int) -> FileFacts:
-    path, size = annotations.image_path(index), tuple(annotations.sizes[index].tolist())
+    path = annotations.image_path(index)
     facts = FileFacts()
     try:
         content = read_file(path)
         digest = hashlib.blake2b(content, digest_size=16).digest()
         facts = FileFacts(digest, image_kind(content), exif_orientation(content) != 1)
-        read_image(path, size, annotations.upright)
+        read_image(path, annotations.size(index), annotations.upright)
     except BadImageError as error:
         facts = replace(facts, error=str(error))
     return facts
@@ -117,8 +117,8 @@ def _copies_within(split: str, annotations: Annotations, by_digest: dict[bytes, 
     """Warn of files with the same content under different names in one split."""
     copies = [group for group in by_digest.values() if len({annotations.file_names[n] for n in group}) > 1]
     if copies:
-        examples = [" = ".join(file_name(annotations, n) for n in group[:3]) for group in copies[:MAX_EXAMPLES]]
-        text = f"{plural(len(copies), 'image is', 'images are')} there more than once, under different names"
+        examples = [" = ".join(annotations.file_name(n) for n in group[:3]) for group in copies[:MAX_EXAMPLES]]
+        text = f"{plural(len(copies), 'image is', 'images are')} stored more than once, under different names"
         yield Finding("warning", split, text, examples, [(split, group[0]) for group in copies[:MAX_EXAMPLES]])
 
 
@@ -126,5 +126,5 @@ def _copies_of_train(split: str, splits: Splits, digests: dict[str, dict[bytes, 
     """Warn of files of ``split`` with the content of a training image."""
     train = digests["train"]
     pairs = [(train[digest][0], indices[0]) for digest, indices in digests[split].items() if digest in train]
-    examples = [f"{file_name(splits['train'], a)} = {file_name(splits[split], b)}" for a, b in pairs]
+    examples = [f"{splits['train'].file_name(a)} = {splits[split].file_name(b)}" for a, b in pairs]
     yield from leak_findings(split, examples, [a for a, _ in pairs], "content")

@@ -1,4 +1,4 @@
-"""Findings of a data check that the annotations alone show. They are also reported at the start of every training."""
+"""Findings of a data check that need only the annotations. Every training starts with this part of the check."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -8,9 +8,10 @@ from typing import Literal
 import numpy as np
 
 from data.annotations import Annotations, faulty_boxes
+from detector.batch import Size
 from detector.text import plural
 
-TINY = 8.0  # pixels of the network input: smaller objects, by the square root of their area, are tiny
+TINY = 8.0  # objects are tiny if the square root of their area is smaller, in pixels of the network input
 MAX_DETECTIONS = 300  # in an image: COCO evaluation ignores further ones
 FEW_OBJECTS = 10  # a class with fewer training objects gives a warning
 MAX_EXAMPLES = 8  # of a finding
@@ -38,7 +39,7 @@ class Finding:
         return f"{self.split}: {self.text}" + (f" ({shown})" if shown else "")
 
 
-def check_annotations(splits: Splits, size: tuple[int, int]) -> list[Finding]:
+def check_annotations(splits: Splits, size: Size) -> list[Finding]:
     """Check the annotations for a network input of ``size`` (height, width). Takes a second at most."""
     findings: list[Finding] = []
     for split, annotations in splits.items():
@@ -52,7 +53,7 @@ def check_annotations(splits: Splits, size: tuple[int, int]) -> list[Finding]:
     return findings
 
 
-def object_sides(annotations: Annotations, size: tuple[int, int]) -> np.ndarray:
+def object_sides(annotations: Annotations, size: Size) -> np.ndarray:
     """Return the square root of each object's area, (N,), in pixels of a network input of ``size``."""
     ratio = np.minimum(size[0] / annotations.sizes[:, 0], size[1] / annotations.sizes[:, 1])
     return np.sqrt(annotations.bboxes[:, 2:].clip(0).prod(axis=1)) * ratio[annotations.image_indices()]
@@ -63,15 +64,10 @@ def class_counts(annotations: Annotations) -> np.ndarray:
     return np.bincount(annotations.labels[~annotations.crowds], minlength=len(annotations.class_names))
 
 
-def file_name(annotations: Annotations, index: int) -> str:
-    """Return the file name of an image as the annotation file has it."""
-    return annotations.file_names[index].decode()
-
-
 def image_finding(level: Level, split: str, text: str, annotations: Annotations, indices: Sequence[int]) -> Finding:
     """Return a finding about the images ``indices`` of a split, with the first of them as examples."""
     shown = [int(index) for index in indices[:MAX_EXAMPLES]]
-    return Finding(level, split, text, [file_name(annotations, n) for n in shown], [(split, n) for n in shown])
+    return Finding(level, split, text, [annotations.file_name(n) for n in shown], [(split, n) for n in shown])
 
 
 def leak_findings(split: str, examples: list[str], train_indices: list[int], same: str) -> Iterator[Finding]:
@@ -94,7 +90,7 @@ def _doubtful_boxes(split: str, annotations: Annotations) -> Iterator[Finding]:
     ):  # fmt: skip
         if mask.any():
             shown = [(n, int(image_indices[n])) for n in np.flatnonzero(mask)[:MAX_EXAMPLES]]
-            examples = [f"annotation {annotations.ids[n]} in {file_name(annotations, image)}" for n, image in shown]
+            examples = [f"annotation {annotations.ids[n]} in {annotations.file_name(image)}" for n, image in shown]
             text = f"{plural(mask.sum(), one, many)} {consequence}"
             yield Finding("warning", split, text, examples, [(split, image) for _, image in shown], already_warned)
 
@@ -108,7 +104,7 @@ def _repeated_boxes(annotations: Annotations) -> np.ndarray:
     return repeated
 
 
-def _object_statistics(split: str, annotations: Annotations, size: tuple[int, int]) -> Iterator[Finding]:
+def _object_statistics(split: str, annotations: Annotations, size: Size) -> Iterator[Finding]:
     if not len(annotations.ids):
         yield Finding("warning", split, "there are no objects at all", already_warned=True)
         return

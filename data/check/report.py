@@ -80,14 +80,14 @@ def _sample_image(image: ImageRef, splits: Splits, side: int = 320) -> SampleIma
     split, n = image
     annotations = splits[split]
     try:
-        pixels = read_image(annotations.image_path(n), tuple(annotations.sizes[n].tolist()), annotations.upright)
+        pixels = read_image(annotations.image_path(n), annotations.size(n), annotations.upright)
     except BadImageError as error:
         return SampleImage(str(error), None)
-    rows = slice(annotations.offsets[n], annotations.offsets[n + 1])
+    rows = annotations.object_slice(n)
     boxes = clip_bboxes(annotations.bboxes[rows], *pixels.shape[:2])  # with crowds: all that is in the file
     pixels, boxes = fit_longer_side(pixels, boxes, side)
     drawn = draw_boxes(pixels, boxes, annotations.labels[rows], annotations.class_names)
-    return SampleImage(f"{annotations.file_names[n].decode()}, {plural(len(boxes), 'object')}", drawn)
+    return SampleImage(f"{annotations.file_name(n)}, {plural(len(boxes), 'object')}", drawn)
 
 
 def _plots(splits: Splits, size: tuple[int, int]) -> list[Plot]:

@@ -31,7 +31,7 @@ def test_files_are_decoded(check: Callable, tiny_coco: Path) -> None:
     assert "image_1.png: the image is 64 x 48" in report
     assert "val: 1 image is also in train (the same content)" in report
     assert "train: 1 image (16 bits a channel) read as the upper 8 bits" in report
-    assert "train: 1 image (with transparency) read as the colors that are stored" in report
+    assert "train: 1 image (with transparency) read as the stored colors" in report
     assert "train: 1 image (CMYK) read as RGB (image_5.png)" in report
     assert "train: 1 image has an EXIF rotation" in report
 

@@ -3,7 +3,8 @@
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,17 @@ class _Annotation(msgspec.Struct, gc=False):
     iscrowd: Any = 0
 
 
+class _Category(msgspec.Struct):
+    """An entry of 'categories'."""
+
+    id: Any = None
+    name: Any = None
+
+
 class _File(msgspec.Struct):
     images: list[_Image]
     annotations: list[_Annotation]
-    categories: list[dict[str, Any]]
+    categories: list[_Category]
 
 
 def read_coco(path: Path, folder: Path) -> Annotations:
@@ -55,11 +63,11 @@ def read_coco(path: Path, folder: Path) -> Annotations:
     """
     content = _load(path)
     faults = Faults(str(path))
-    category_ids, class_names = _read_categories(content.categories, faults)
-    image_ids, sizes, names = _read_images(content.images, faults)
+    category_ids, class_names = _read_categories(_Entries("category", "categories", content.categories, faults))
+    image_ids, sizes, names = _read_images(_Entries("image", "images", content.images, faults))
     faults.raise_if_any()
     check_files_exist(names, folder, faults)
-    objects = _read_objects(content.annotations, faults, image_ids, category_ids)
+    objects = _read_objects(_Entries("annotation", "annotations", content.annotations, faults), image_ids, category_ids)
     faults.raise_if_any()
     return build_annotations(str(path), folder, image_ids, sizes, names, objects, category_ids, class_names)
 
@@ -97,10 +105,49 @@ def _load_slowly(text: bytes, path: Path) -> _File:
     return msgspec.convert(content, _File)
 
 
-def _read_categories(entries: list[dict[str, Any]], faults: Faults) -> tuple[list[int], list[str]]:
-    names: dict[int, str] = {}
-    ids = _whole([entry.get("id") for entry in entries], "id", lambda n: f"category {entries[n]}", faults)
-    for id_, name in zip(ids.tolist(), [entry.get("name") for entry in entries]):
+@dataclass(frozen=True)
+class _Entries:
+    """The entries of one list of the file, e.g. "images", whose entries are called "image". Adds faults of their values."""
+
+    kind: str
+    list_name: str
+    entries: list[Any]
+    faults: Faults
+
+    def values(self, key: str) -> list[Any]:
+        return [getattr(entry, key) for entry in self.entries]
+
+    def add_fault(self, faulty: Sequence[int], describe: Callable[[int], str]) -> None:
+        """Add a fault if there are ``faulty`` entries; ``describe`` returns the fault of an entry in words."""
+        if len(faulty):
+            first = int(faulty[0])
+            id_ = self.entries[first].id
+            name = f"{self.kind} {id_}" if id_ is not None else f"entry {first} of {self.list_name!r}"
+            self.faults.add(f"{name} {describe(first)}", len(faulty))
+
+    def whole_numbers(self, key: str, fallback: int = 0) -> np.ndarray:
+        """Return the values of ``key`` as int64. A value that is not a whole number becomes ``fallback`` and is a fault."""
+        values = self.values(key)
+        if set(map(type, values)) <= {int} and max(map(abs, values), default=0) < 2**63:  # bool is another type
+            return np.array(values, np.int64)
+        faulty = [n for n, value in enumerate(values) if not _is_whole_number(value)]
+        self.add_fault(faulty, lambda n: f"has {key} {values[n]!r}; expected a whole number of at most 63 bits")
+        return np.array([int(value) if _is_whole_number(value) else fallback for value in values], np.int64)
+
+    def unique_ids(self) -> np.ndarray:
+        """Return the ids as int64. An id that is used twice is a fault."""
+        ids = self.whole_numbers("id")
+        values, counts = np.unique(ids, return_counts=True)
+        if twice := values[counts > 1].tolist():
+            text = plural(len(twice), f"{self.kind} id is", f"{self.kind} ids are")
+            self.faults.add(f"{text} used twice, e.g. {twice[:3]}; make them unique")
+        return ids
+
+
+def _read_categories(categories: _Entries) -> tuple[list[int], list[str]]:
+    """Return the ids, ascending, and the names in the same order."""
+    faults, names = categories.faults, {}
+    for id_, name in zip(categories.whole_numbers("id").tolist(), categories.values("name")):
         if not isinstance(name, str) or not name:
             faults.add(f"category {id_} has the name {name!r}; expected text")
         elif id_ in names:
@@ -108,73 +155,41 @@ def _read_categories(entries: list[dict[str, Any]], faults: Faults) -> tuple[lis
         elif name in names.values():
             faults.add(f"the category name {name!r} is used for more than one id; rename or merge them")
         names[id_] = name
-    if not entries:
+    if not names:
         faults.add("lists no categories; add every class under 'categories'")
     return sorted(names), [names[id_] for id_ in sorted(names)]
 
 
-def _read_images(entries: list[_Image], faults: Faults) -> tuple[np.ndarray, np.ndarray, list[str]]:
+def _read_images(images: _Entries) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Return ids (I,), sizes (I, 2) height and width, and file names."""
-    if not entries:
-        faults.add("lists no images; expected at least one entry under 'images'")
-
-    def name_of(n: int) -> str:
-        return f"image {entries[n].id}" if entries[n].id is not None else f"entry {n} of 'images'"
-
-    ids = _whole([entry.id for entry in entries], "id", name_of, faults)
-    _check_unique(ids, "image id", faults)
-    sides = [_whole([getattr(e, key) for e in entries], key, name_of, faults, fallback=1) for key in ("height", "width")]
-    sizes = np.stack(sides, axis=1)
-    if len(bad := np.flatnonzero((sizes < 1).any(axis=1))):
-        size = tuple(sizes[bad[0]].tolist())
-        faults.add(f"{name_of(bad[0])} has the height and width {size}; expected whole numbers above 0", len(bad))
-    names = [entry.file_name for entry in entries]
-    if bad := [n for n, name in enumerate(names) if not isinstance(name, str) or not name]:
-        text = f"{name_of(bad[0])} has the file_name {names[bad[0]]!r}; expected a path below the images' folder"
-        faults.add(text, len(bad))
+    if not images.entries:
+        images.faults.add("lists no images; expected at least one entry under 'images'")
+    ids = images.unique_ids()
+    sizes = np.stack([images.whole_numbers(side, fallback=1) for side in ("height", "width")], axis=1)
+    images.add_fault(
+        np.flatnonzero((sizes < 1).any(axis=1)),
+        lambda n: f"has the height and width {tuple(sizes[n].tolist())}; expected whole numbers above 0",
+    )
+    names = images.values("file_name")
+    images.add_fault(
+        [n for n, name in enumerate(names) if not isinstance(name, str) or not name],
+        lambda n: f"has the file_name {names[n]!r}; expected a path below the images' folder",
+    )
     return ids, sizes, names
 
 
-def _read_objects(entries: list[_Annotation], faults: Faults, image_ids: np.ndarray, category_ids: list[int]) -> Objects:
+def _read_objects(annotations: _Entries, image_ids: np.ndarray, category_ids: list[int]) -> Objects:
     """Return one array per property of the N annotations, in the file's order. Faulty values are replaced by others."""
-
-    def name_of(n: int) -> str:
-        return f"annotation {entries[n].id}" if entries[n].id is not None else f"entry {n} of 'annotations'"
-
-    ids = _whole([entry.id for entry in entries], "id", name_of, faults)
-    _check_unique(ids, "annotation id", faults)
-    refs = _whole([entry.image_id for entry in entries], "image_id", name_of, faults, fallback=int(image_ids[0]))
+    ids = annotations.unique_ids()
+    image_refs = annotations.whole_numbers("image_id", fallback=int(image_ids[0]))
     order = np.argsort(image_ids)
-    positions, unknown = _look_up(refs, image_ids[order])
-    if len(unknown):
-        text = f"{name_of(unknown[0])} refers to image_id {refs[unknown[0]]}, which 'images' does not list"
-        faults.add(text, len(unknown))
-    refs = _whole([entry.category_id for entry in entries], "category_id", name_of, faults, fallback=category_ids[0])
-    labels, unknown = _look_up(refs, np.array(category_ids))
-    if len(unknown):
-        text = f"{name_of(unknown[0])} refers to category_id {refs[unknown[0]]}; listed are {category_ids}"
-        faults.add(text, len(unknown))
-    bboxes = _read_bboxes([entry.bbox for entry in entries], name_of, faults)
-    areas = _read_areas([entry.area for entry in entries], bboxes, name_of, faults)
-    crowds = _read_crowds([entry.iscrowd for entry in entries], name_of, faults)
-    return Objects(ids, order[positions], bboxes, areas, crowds, labels)
-
-
-def _whole(values: list[Any], key: str, name_of: Callable[[int], str], faults: Faults, fallback: int = 0) -> np.ndarray:
-    """Return ``values`` as int64; a value that is not a whole number becomes ``fallback`` and is a fault."""
-    if set(map(type, values)) <= {int} and max(map(abs, values), default=0) < 2**63:  # bool is another type
-        return np.array(values, np.int64)
-    values, bad = list(values), []
-    for n, value in enumerate(values):
-        if isinstance(value, float) and value.is_integer() and abs(value) < 2**63:
-            values[n] = int(value)
-        elif not isinstance(value, int) or isinstance(value, bool) or abs(value) >= 2**63:
-            bad.append((n, value))
-            values[n] = fallback
-    if bad:
-        n, value = bad[0]
-        faults.add(f"{name_of(n)} has {key} {value!r}; expected a whole number of at most 63 bits", len(bad))
-    return np.array(values, np.int64)
+    positions, unknown = _look_up(image_refs, image_ids[order])
+    annotations.add_fault(unknown, lambda n: f"refers to image_id {image_refs[n]}, which 'images' does not list")
+    category_refs = annotations.whole_numbers("category_id", fallback=category_ids[0])
+    labels, unknown = _look_up(category_refs, np.array(category_ids))
+    annotations.add_fault(unknown, lambda n: f"refers to category_id {category_refs[n]}; listed are {category_ids}")
+    bboxes = _read_bboxes(annotations)
+    return Objects(ids, order[positions], bboxes, _read_areas(annotations, bboxes), _read_crowds(annotations), labels)
 
 
 def _look_up(values: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -183,39 +198,41 @@ def _look_up(values: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndar
     return indices, np.flatnonzero(known[indices] != values)
 
 
-def _read_bboxes(values: list[Any], name_of: Callable[[int], str], faults: Faults) -> np.ndarray:
+def _read_bboxes(annotations: _Entries) -> np.ndarray:
+    values = annotations.values("bbox")
     try:
         bboxes = np.array(values) if values else np.zeros((0, 4))
     except ValueError:  # not equally long
         bboxes = np.zeros(0)
     if bboxes.shape == (len(values), 4) and bboxes.dtype.kind in "if" and np.isfinite(bboxes).all():
         return bboxes.astype(np.float64)
-    bad = [n for n, bbox in enumerate(values) if not _is_bbox(bbox)]
-    if not bad:
-        return np.array(values, np.float64)  # whole numbers of more than 64 bits are among them
-    text = f"{name_of(bad[0])} has the bbox {values[bad[0]]!r}; expected four finite numbers, [x, y, width, height]"
-    faults.add(text, len(bad))
+    faulty = [n for n, bbox in enumerate(values) if not _is_bbox(bbox)]
+    if not faulty:
+        return np.array(values, np.float64)  # with whole numbers of more than 64 bits
+    annotations.add_fault(
+        faulty, lambda n: f"has the bbox {values[n]!r}; expected four finite numbers, [x, y, width, height]"
+    )
     return np.ones((len(values), 4))
 
 
-def _read_areas(values: list[Any], bboxes: np.ndarray, name_of: Callable[[int], str], faults: Faults) -> np.ndarray:
+def _read_areas(annotations: _Entries, bboxes: np.ndarray) -> np.ndarray:
     """Return the areas; a missing area is that of the box."""
-    areas = bboxes[:, 2:].clip(0).prod(axis=1)
+    values, areas = annotations.values("area"), bboxes[:, 2:].clip(0).prod(axis=1)
     missing = np.array([value is None for value in values], bool)
-    bad = []
+    faulty = []
     if not set(map(type, values)) <= {float, type(None)}:
-        bad = [n for n, value in enumerate(values) if value is not None and not _is_number(value)]
-    if not bad:
+        faulty = [n for n, value in enumerate(values) if value is not None and not _is_number(value)]
+    if not faulty:
         areas[~missing] = np.array([value for value in values if value is not None], np.float64)
-        bad = np.flatnonzero(~np.isfinite(areas) | (areas < 0)).tolist()
-    if bad:
-        faults.add(f"{name_of(bad[0])} has the area {values[bad[0]]!r}; expected a finite number, 0 or more", len(bad))
+        faulty = np.flatnonzero(~np.isfinite(areas) | (areas < 0))
+    annotations.add_fault(faulty, lambda n: f"has the area {values[n]!r}; expected a finite number, 0 or more")
     return areas
 
 
-def _read_crowds(values: list[Any], name_of: Callable[[int], str], faults: Faults) -> np.ndarray:
-    if bad := [n for n, value in enumerate(values) if value not in (0, 1)]:
-        faults.add(f"{name_of(bad[0])} has iscrowd {values[bad[0]]!r}; expected 0 or 1", len(bad))
+def _read_crowds(annotations: _Entries) -> np.ndarray:
+    values = annotations.values("iscrowd")
+    faulty = [n for n, value in enumerate(values) if value not in (0, 1)]
+    annotations.add_fault(faulty, lambda n: f"has iscrowd {values[n]!r}; expected 0 or 1")
     return np.array([value == 1 for value in values], bool)
 
 
@@ -227,10 +244,9 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
-def _check_unique(ids: np.ndarray, name: str, faults: Faults) -> None:
-    values, counts = np.unique(ids, return_counts=True)
-    if twice := values[counts > 1].tolist():
-        faults.add(f"{plural(len(twice), f'{name} is', f'{name}s are')} used twice, e.g. {twice[:3]}; make them unique")
+def _is_whole_number(value: Any) -> bool:
+    is_whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    return is_whole and not isinstance(value, bool) and abs(value) < 2**63
 
 
 def check_files_exist(names: list[str], folder: Path, faults: Faults) -> None:

@@ -179,7 +179,7 @@ class CocoDataModule(LightningDataModule):
         if samples and trainer is not None and trainer.overfit_batches:
             raise ValueError(
                 f"the checkpoint is from the middle of epoch {epoch}, and trainer.overfit_batches always starts with the "
-                "first image: start this run anew"
+                "first image: start this run from the beginning"
             )
         if samples and state_dict.get("step_batch") != self.batch_size * processes:
             raise ValueError(

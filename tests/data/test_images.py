@@ -67,7 +67,7 @@ def test_images_too_large_for_a_library_are_bad(tmp_path: Path, side: int) -> No
     assert (exif_orientation(content), image_kind(content)) == (1, "RGB")  # the defaults
 
 
-def test_another_size_than_on_file_is_bad(jpeg: Path) -> None:
+def test_a_size_that_differs_from_the_file_is_bad(jpeg: Path) -> None:
     with pytest.raises(BadImageError, match=r"image\.jpg: the image is 50 x 30 .* says 60 x 30"):
         read_image(jpeg, (30, 60))
 

@@ -211,7 +211,7 @@ def test_which_boxes_stay(box: tuple, scale: float, stays: bool) -> None:
     assert mask.tolist() == [stays]
 
 
-def test_elongated_boxes_go() -> None:
+def test_elongated_boxes_are_dropped() -> None:
     placement = Placement(0, 0, (0, 0, 640, 640))
     matrix = affine_matrix((640, 640), (320, 320), 1.0, 0.0, (0.0, 0.0))
     boxes = np.array([[0, 10, 330, 13], [0, 10, 290, 13]], float)

@@ -63,7 +63,7 @@ def test_set_epoch_chooses_the_epoch() -> None:
 
 
 @pytest.mark.parametrize(("length", "pool"), [(20, 4), (23, 4), (3, 4), (4, 4), (9, 0)])
-def test_pools_part_the_images(length: int, pool: int) -> None:
+def test_pools_partition_the_images(length: int, pool: int) -> None:
     order = EpochOrder(length, 0, pool)
     pools = {}
     for index in range(length):

@@ -19,8 +19,8 @@ def test_five_hundred_boxes_are_kept() -> None:
     objects = np.column_stack([corners, corners + 2.4, np.arange(500)]).astype(np.float32)
     pipeline = TrainPipeline(SIZE, Augmentation(**NO_AUGMENTATION), None)
     tile = MosaicTile(np.full((*SIZE, 3), 114, np.uint8), objects)
-    _, kept = pipeline([[tile]], np.random.default_rng(0))
-    assert sorted(kept[:, 4].astype(int).tolist()) == list(range(500))
+    _, remaining = pipeline([[tile]], np.random.default_rng(0))
+    assert sorted(remaining[:, 4].astype(int).tolist()) == list(range(500))
 
 
 def test_hsv_equals_a_slow_loop() -> None:

@@ -86,9 +86,9 @@ class EpochSampler(DistributedSampler[SampleKey]):
 
     ``sizes`` are the input sizes to train at; the size of a batch depends on the seed, the epoch and the batch's number.
 
-    ``start`` is the first epoch, and how many of its samples to skip, for a resumed run. A Trainer calls ``set_epoch`` before
-    each epoch; without a Trainer, each ``__iter__`` is the next epoch. As a DistributedSampler it is never wrapped in
-    another one by Lightning, which would divide the images among the processes a second time.
+    ``start`` is the first epoch, and how many of its samples to skip, for a resumed run. A Trainer calls ``set_epoch``
+    before each epoch; without a Trainer, each ``__iter__`` is the next epoch. Lightning never wraps a DistributedSampler in
+    another one, which would divide the images among the processes a second time.
     """
 
     def __init__(

@@ -29,16 +29,16 @@ from detector.network.head import BRANCHES, BranchName, RawOutput
 from detector.runs.folder import ground_truth_file, predictions_file
 from detector.text import plural
 
-RowsByImage = dict[BranchName, dict[int, np.ndarray]]  # branch -> image id -> (N, 7), see detection_rows
+DetectionRows = dict[BranchName, dict[int, np.ndarray]]  # branch -> image id -> (N, 7), see detection_rows
 
 
 class CocoEvaluation(L.Callback):
     """Computes the COCO metrics after every validation and test, in original pixels and with the original category ids.
 
-    Logged are the twelve metrics as ``val/AP``, ``val/AP50``, ... (``test/...`` in a test), those of the second branch as
-    ``val/one2many/AP``, ..., the AP of each class as ``val/AP_class/<name>``, and the seconds it took as
-    ``val/eval_seconds``. With ``branch="both"`` the one-to-one branch has the names without a branch; both branches come
-    from the same forward pass. ``results`` holds the last ``CocoResult`` of each branch.
+    It logs the twelve metrics as ``val/AP``, ``val/AP50``, ... (``test/...`` in a test), the AP of each class as
+    ``val/AP_class/<name>``, and the seconds of the evaluation as ``val/eval_seconds``. With ``branch="both"``, ``val/AP`` is
+    of one2one and ``val/one2many/AP`` of the other branch; both come from the same forward pass. ``results`` holds the last
+    ``CocoResult`` of each branch.
 
     Only images that the dataloader yields are evaluated. If the ground truth has more, because of ``limit_val_batches`` or
     skipped images, a warning gives both numbers. An image that comes twice counts once: a sampler repeats some, so that all
@@ -50,7 +50,7 @@ class CocoEvaluation(L.Callback):
             ``ground_truth(split)`` of the data module, with the split "val" or "test".
         score_threshold: scores must exceed it.
         max_detections: the limit of detections for each image, all classes together.
-        iou_threshold: of NMS, for the branch ``one2many``.
+        iou_threshold: IoU threshold of NMS, which only the branch ``one2many`` needs.
         predictions: write the detections into ``trainer.default_root_dir`` as ``predictions.json`` (in a test
             ``predictions_test.json``, of the second branch ``..._one2many.json``), and beside them ``ground_truth.json``
             with the evaluated images and their objects. The files of the last evaluation are replaced.
@@ -74,7 +74,7 @@ class CocoEvaluation(L.Callback):
             raise ValueError(f"branch is {branch!r}; choose {', '.join(BRANCHES)} or both")
         self.branches = BRANCHES if branch == "both" else (branch,)
         self.ground_truth = ground_truth
-        self.decoding = {
+        self.decode_settings = {
             "score_threshold": score_threshold,
             "max_detections": max_detections,
             "iou_threshold": iou_threshold,
@@ -82,8 +82,8 @@ class CocoEvaluation(L.Callback):
         self.predictions, self.per_class, self.backend = predictions, per_class, backend
         self.results: dict[BranchName, CocoResult] = {}
         self._coco: COCO | None = None
-        self._written: tuple[Path, list[int]] | None = None  # the ground truth file and its image ids
-        self._rows: RowsByImage = {}
+        self._written_ground_truth: tuple[Path, list[int]] | None = None  # the ground truth file and its image ids
+        self._rows: DetectionRows = {}
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage == "predict" or (stage == "fit" and not trainer.enable_validation):
@@ -91,7 +91,7 @@ class CocoEvaluation(L.Callback):
         source = self.ground_truth
         if source is None:
             source = _ground_truth_of_data_module(trainer, "test" if stage == "test" else "val")
-        self._written = None
+        self._written_ground_truth = None
         # Only rank 0 needs the ground truth, but every rank reads it, so that an error in it stops all ranks.
         self._coco = load_ground_truth(source)
         check_categories(self._coco, pl_module.class_names, pl_module.category_ids)
@@ -115,13 +115,13 @@ class CocoEvaluation(L.Callback):
             return
         category_ids = np.asarray(pl_module.category_ids)
         for branch in self.branches:
-            batch_detections = decode(outputs, branch, **self.decoding)
+            batch_detections = decode(outputs, branch, **self.decode_settings)
             for target, detections in zip(batch["targets"], batch_detections, strict=True):
                 rows = original_rows(target, detections, category_ids)
                 self._rows[branch][int(target["image_id"])] = rows
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Evaluate and log. The network must not run here: averaged weights may be replaced by the raw ones already."""
+        """Evaluate and log. The network must not run here: RampedEMA runs before us and has restored the raw weights."""
         if trainer.sanity_checking:
             return
         started = time.perf_counter()
@@ -140,7 +140,7 @@ class CocoEvaluation(L.Callback):
     on_test_epoch_end = on_validation_epoch_end
 
     def _evaluate(
-        self, rows_of_ranks: Sequence[RowsByImage], trainer: L.Trainer
+        self, rows_of_ranks: Sequence[DetectionRows], trainer: L.Trainer
     ) -> dict[BranchName, CocoResult] | Exception:
         """Evaluate the detections of all ranks, on rank 0.
 
@@ -149,29 +149,30 @@ class CocoEvaluation(L.Callback):
         try:
             results = {}
             for branch in self.branches:
-                images = {image_id: rows for rank in reversed(rows_of_ranks) for image_id, rows in rank[branch].items()}
-                detections = np.concatenate([np.empty((0, 7)), *(images[image_id] for image_id in sorted(images))])
+                # reversed: if an image comes twice, the lowest rank wins
+                rows_by_image = {i: rows for rank in reversed(rows_of_ranks) for i, rows in rank[branch].items()}
+                detections = np.concatenate([np.empty((0, 7)), *(rows_by_image[i] for i in sorted(rows_by_image))])
                 detections = _drop_non_finite(detections, branch)
                 if self.predictions:
-                    write_predictions(self._path(branch, trainer), detections)
-                results[branch] = evaluate(self._coco, detections, list(images), self.backend)
+                    write_predictions(self._predictions_path(branch, trainer), detections)
+                results[branch] = evaluate(self._coco, detections, list(rows_by_image), self.backend)
             if self.predictions:
-                self._write_ground_truth(sorted(images), trainer)
-            if len(images) < len(self._coco.imgs):
-                rank_zero_warn(f"the COCO metrics are of {len(images)} of {plural(len(self._coco.imgs), 'image')}")
+                self._write_ground_truth(sorted(rows_by_image), trainer)
+            if len(rows_by_image) < len(self._coco.imgs):
+                rank_zero_warn(f"the COCO metrics are of {len(rows_by_image)} of {plural(len(self._coco.imgs), 'image')}")
             return results
         except Exception as error:
             return error
 
-    def _path(self, branch: BranchName, trainer: L.Trainer) -> Path:
+    def _predictions_path(self, branch: BranchName, trainer: L.Trainer) -> Path:
         second_branch = "" if branch == self.branches[0] else branch
         return Path(trainer.default_root_dir) / predictions_file(_split(trainer), second_branch)
 
     def _write_ground_truth(self, image_ids: list[int], trainer: L.Trainer) -> None:
         path = Path(trainer.default_root_dir) / ground_truth_file(_split(trainer))
-        if (path, image_ids) != self._written:
+        if (path, image_ids) != self._written_ground_truth:
             write_ground_truth(path, self._coco, image_ids)
-            self._written = path, image_ids
+            self._written_ground_truth = path, image_ids
 
     def _log(self, pl_module: L.LightningModule, split: str, seconds: float) -> None:
         """Log on every rank: ModelCheckpoint needs the metric that it monitors on all of them."""
@@ -201,10 +202,11 @@ def original_rows(target: Target, detections: DetectionDict, category_ids: np.nd
 
 
 def check_categories(coco: COCO, class_names: Sequence[str], category_ids: Sequence[int]) -> None:
-    """Compare the categories of the ground truth with the classes of the model. Without it, shifted ids would score 0.
+    """Compare the categories of the ground truth with the classes of the model.
 
-    Each side may have categories that the other lacks, if some are common. Objects of categories that the model lacks
-    count as missed, with a warning. Raises ValueError if a common id has two names, or no id is common.
+    Without this check, wrong ids would silently give AP 0. Each side may have categories that the other lacks, if some are
+    common. Objects of categories that the model lacks count as missed, with a warning. Raises ValueError if a
+    common id has two names, or no id is common.
     """
     in_model = dict(zip(category_ids, class_names, strict=True))
     in_truth = {category_id: category["name"] for category_id, category in coco.cats.items()}
@@ -233,7 +235,7 @@ def _ground_truth_of_data_module(trainer: L.Trainer, split: str) -> str | Path |
     return source
 
 
-def _gather(rows: RowsByImage, trainer: L.Trainer) -> list[RowsByImage]:
+def _gather(rows: DetectionRows, trainer: L.Trainer) -> list[DetectionRows]:
     """Return the rows of every rank, in the order of the ranks, on rank 0; an empty list on the others. All must call it."""
     if trainer.world_size == 1:
         return [rows]

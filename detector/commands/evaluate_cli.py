@@ -20,7 +20,8 @@ class EvaluateCLI(RunCLI):
     """Build the evaluation of a checkpoint or weights file on the data of a configuration, and run it."""
 
     usage = "python evaluate.py CKPT [--help] [--config FILE ...] [--split val|test] [--GROUP.OPTION VALUE ...]"
-    unused = ("ckpt_path", "auto_batch_size", "eval")  # of a training, and in an evaluation.yaml the checkpoint
+    # ckpt_path and auto_batch_size come from the config.yaml of a training; eval comes from an evaluation.yaml.
+    ignored_settings = ("ckpt_path", "auto_batch_size", "eval")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add checkpoint and options, and accept the sections of a training, from which nothing is built."""
@@ -39,7 +40,12 @@ class EvaluateCLI(RunCLI):
         self.run_dir = inherited_run_dir() or folder
 
     def _resolve_model_settings(self) -> None:
-        """Fill in variant and overrides from the checkpoint. Other weights files are loaded into the configured network."""
+        """Fill in the section ``model`` from CKPT, and set ``trained_size``.
+
+        A checkpoint sets variant and overrides, and leaves weights empty: ``evaluate`` loads it. Another weights file
+        becomes ``model.weights``, and sets the variant only if the configuration has none. Raises ValueError if CKPT cannot
+        be read.
+        """
         model, weights = self.config["model"], read_weights(self.checkpoint)
         self.trained_size, variant = weights.info.image_size, weights.info.variant
         if not weights.is_checkpoint:
@@ -59,20 +65,20 @@ class EvaluateCLI(RunCLI):
 
     def evaluate(self) -> None:
         """Evaluate, and write predictions, ground truth and the settings of the evaluation."""
-        model = self.model  # has the weights of a weights file, not those of a checkpoint
+        model = self.model  # a weights file is already loaded; a checkpoint must be loaded here
         if not self.config["model"]["weights"]:
             model = DetectorModule.load_from_checkpoint(self.checkpoint, map_location="cpu", weights_only=True)
         run = self.trainer.validate if self.split == "val" else self.trainer.test
         with self.run_environment():
             run(model, datamodule=self.datamodule, verbose=False)
         if self.config["evaluation"]["predictions"]:
-            self._write_config()
+            self._remove_report_and_write_config()
 
     @rank_zero_only
-    def _write_config(self) -> None:
-        """Write the resolved configuration, for the report. The checkpoint is its entry ``eval``."""
+    def _remove_report_and_write_config(self) -> None:
+        """Remove an earlier report, and write the resolved configuration for the next one, with CKPT as entry ``eval``."""
         self.run_dir.mkdir(parents=True, exist_ok=True)
-        (self.run_dir / REPORT).unlink(missing_ok=True)  # of an earlier evaluation
+        (self.run_dir / REPORT).unlink(missing_ok=True)  # the report of an earlier evaluation
         settings = yaml.safe_load(self.parser.dump(self.config))
         settings["eval"] = str(Path(settings.pop("checkpoint")).resolve())  # for a report from another working directory
         (self.run_dir / evaluation_file(self.split)).write_text(yaml.safe_dump(settings, sort_keys=False))

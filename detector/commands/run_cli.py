@@ -37,8 +37,8 @@ class RunCLI(LightningCLI):
     """
 
     usage: str  # shown before an error; --help lists the options
-    # Settings of another program. They are accepted and left out, so that programs can share configuration files.
-    unused: tuple[str, ...]
+    # Settings of the other program (train.py or evaluate.py): accepted and ignored, so both can read the same files.
+    ignored_settings: tuple[str, ...]
     run_dir: Path
 
     def __init__(self, datamodule_class: type[LightningDataModule], args: list[str] | None = None) -> None:
@@ -49,7 +49,7 @@ class RunCLI(LightningCLI):
             super().__init__(
                 DetectorModule,
                 datamodule_class,
-                save_config_callback=None,  # Lightning's refuses a used folder, also to resume in
+                save_config_callback=None,  # Lightning's callback fails if the folder is not empty, even when resuming
                 parser_kwargs={"default_config_files": [str(BASE_CONFIG)], "allow_abbrev": False, "usage": self.usage},
                 args=args,
                 run=False,
@@ -65,7 +65,7 @@ class RunCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the COCO evaluation, and link what the network takes from the data."""
-        for name in self.unused:
+        for name in self.ignored_settings:
             parser.add_argument(f"--{name}", type=Any, default=SUPPRESS, help=SUPPRESS)
         parser.add_lightning_class_args(CocoEvaluation, "evaluation")
         for name in ("class_names", "category_ids"):
@@ -74,9 +74,9 @@ class RunCLI(LightningCLI):
         parser.link_arguments("seed_everything", "data.seed")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse ``args`` into ``config``, and move the settings of another program to ``unused_settings``."""
+        """Parse ``args`` into ``config``, and move the ignored settings to ``ignored_values``."""
         super().parse_arguments(parser, args)
-        self.unused_settings = {name: self.config.pop(name) for name in self.unused if name in self.config}
+        self.ignored_values = {name: self.config.pop(name) for name in self.ignored_settings if name in self.config}
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the Trainer, with our callbacks and loggers and with atomic checkpoints, to write into the run folder."""
@@ -85,7 +85,7 @@ class RunCLI(LightningCLI):
         if progress_bar is None:
             progress_bar = sys.stderr.isatty()
         callbacks = self.callbacks() + ([TQDMProgressBar(refresh_rate=20)] if progress_bar else [])
-        self.trainer_defaults["callbacks"] = callbacks  # Lightning appends them to those of the configuration
+        self.trainer_defaults["callbacks"] = callbacks  # LightningCLI appends them to the others, see callbacks()
         plugins = settings["plugins"] or []
         return super().instantiate_trainer(
             default_root_dir=str(self.run_dir),
@@ -97,7 +97,11 @@ class RunCLI(LightningCLI):
         )
 
     def callbacks(self) -> list[Callback]:
-        """Return the callbacks that every run has, in the order of their calls."""
+        """Return the callbacks of every run that have no settings.
+
+        Lightning calls callbacks in the order of its list. ``LightningCLI`` puts those of ``trainer.callbacks`` first, then
+        those with settings (``ema``, ``evaluation``, ``guard``), then these; ``TrainCLI.callbacks`` has the whole list.
+        """
         return [PredictionSheet(), RoutingLog()]
 
     def loggers(self) -> list[Logger]:
@@ -150,10 +154,10 @@ def filter_warnings() -> None:
         ".*does not have many workers.*",
         ".*smaller than the logging interval.*",
         ".*exists and is not empty.*",
-        ".*ended before the epoch ended and your dataloader is not resumable.*",  # the data module knows where it was
-        ".*module.s. in eval mode at the start of training.*",  # frozen parts are to be
+        ".*ended before the epoch ended and your dataloader is not resumable.*",  # our data module saves its position
+        ".*module.s. in eval mode at the start of training.*",  # intended: frozen parts stay in eval mode
         ".*LeafSpec.*",
-        "(?s).*was deprecated in v4.*",  # of jsonargparse, inside LightningCLI
+        "(?s).*was deprecated in v4.*",  # warnings of jsonargparse about its use in LightningCLI
         "(?s).*JsonargparseDeprecationWarning.*",
     ):
         warnings.filterwarnings("ignore", message=message)

@@ -48,7 +48,7 @@ class TrainCLI(RunCLI):
     """Build a training from configuration files and options, and run or resume it."""
 
     usage = "python train.py [--help] [--config FILE ...] [--GROUP.OPTION VALUE ...]"
-    unused = EVALUATION_SETTINGS
+    ignored_settings = EVALUATION_SETTINGS
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the options of a training, weight averaging and the guard against losses that are not finite."""
@@ -59,14 +59,14 @@ class TrainCLI(RunCLI):
             type=float | None,
             help="choose data.batch_size so that a step takes this fraction of the CUDA device's memory, e.g. 0.8",
         )
-        parser.add_lightning_class_args(RampedEMA, "ema")  # before the evaluation: callbacks are called in this order
+        parser.add_lightning_class_args(RampedEMA, "ema")  # before the evaluation, see callbacks()
         super().add_arguments_to_parser(parser)
         parser.add_lightning_class_args(NonFiniteGuard, "guard")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse ``args``; raise ValueError for ``--eval``, which evaluate.py has replaced."""
         super().parse_arguments(parser, args)
-        if checkpoint := self.unused_settings.get("eval"):
+        if checkpoint := self.ignored_values.get("eval"):
             command = evaluation_command(sys.argv[1:] if args is None else args, checkpoint)
             raise ValueError(f"train.py only trains; evaluate with\n    {command}")
 
@@ -74,13 +74,18 @@ class TrainCLI(RunCLI):
         """Fill in the settings of the model, and choose the folder of the run."""
         self._resolve_model_settings()
         if resume_slurm_job(self.config):
-            self._resolve_model_settings()  # from the checkpoint of the job's run
+            self._resolve_model_settings()  # again: ckpt_path is now the checkpoint of the job's run
         self.run_dir = inherited_run_dir() or training_folder(self.config)
         self.config["run_dir"] = str(self.run_dir)  # config.yaml gets the folder of the run, not the requested one
         self.start_number = 1 + len(numbered_files(self.run_dir, CONFIG))
 
     def _resolve_model_settings(self) -> None:
-        """Fill in variant and overrides from the checkpoint or weights file."""
+        """Fill in the section ``model`` from the checkpoint or weights file.
+
+        When resuming, variant and overrides come from the checkpoint where the configuration has none, and weights are
+        emptied. Otherwise only a missing variant is filled in: that of the weights file, or dyn_n. Raises ValueError for a
+        ``ckpt_path`` that cannot be resumed.
+        """
         model, path = self.config["model"], self.config["ckpt_path"]
         if path:
             checkpoint = read_weights(path)
@@ -90,7 +95,7 @@ class TrainCLI(RunCLI):
                 )
             model["weights"] = None  # the run goes on with the weights of the checkpoint
             model["variant"] = model["variant"] or checkpoint.info.variant
-            if "class_channels" in checkpoint.info.overrides:  # of the weights that the run started from
+            if "class_channels" in checkpoint.info.overrides:  # came with the weights file of the run's start
                 class_channels = {"class_channels": checkpoint.info.overrides["class_channels"]}
                 model["overrides"] = class_channels | (model["overrides"] or {})
         elif model["variant"] is None:
@@ -111,7 +116,19 @@ class TrainCLI(RunCLI):
         return loggers + (configured if isinstance(configured, list) else [configured])
 
     def callbacks(self) -> list[Callback]:
-        """Return the callbacks that every training has. SaveOnSignal comes after those that have a state to save."""
+        """Return the callbacks of every training that have no settings.
+
+        Lightning calls all callbacks of a training in this order:
+
+        - those of ``trainer.callbacks`` in the configuration
+        - ``RampedEMA``, ``CocoEvaluation``, ``NonFiniteGuard``: as in ``add_arguments_to_parser``. RampedEMA is first: it
+          updates the average before SaveOnSignal or ModelCheckpoint saves it.
+        - ``DataWait``, ``EpochLog``: EpochLog prints what DataWait has logged.
+        - ``PredictionSheet``, ``RoutingLog``: their place does not matter.
+        - ``SaveOnSignal``: saves in the middle of an epoch, so the callbacks before it must have updated their state.
+        - the progress bar, and Lightning's own callbacks
+        - ``ModelCheckpoint`` for best.ckpt, then for last.ckpt: Lightning moves them to the end. They save between epochs.
+        """
         checkpoints = self._checkpoint_callbacks()
         save_on_signal = SaveOnSignal(self.run_dir / LAST_CHECKPOINT if checkpoints else None)
         return [DataWait(), EpochLog(), *super().callbacks(), save_on_signal, *checkpoints]
@@ -124,7 +141,7 @@ class TrainCLI(RunCLI):
         last_name, best_name = Path(LAST_CHECKPOINT).stem, Path(BEST_CHECKPOINT).stem
         last = ModelCheckpoint(self.run_dir, last_name, save_on_train_epoch_end=True, enable_version_counter=False)
         best = ModelCheckpoint(self.run_dir, best_name, monitor="val/AP", mode="max", enable_version_counter=False)
-        # best is called first: last.ckpt then has its best AP, which a resumed run needs.
+        # Call best first, so that last.ckpt also stores the best AP so far.
         return [last] if settings["limit_val_batches"] == 0 else [best, last]
 
     def after_instantiate_classes(self) -> None:
@@ -150,7 +167,7 @@ class TrainCLI(RunCLI):
 
     def fit(self) -> None:
         """Train or resume; exit if a signal, or a loss that is not finite, stops the run."""
-        self._write_config()
+        self._write_config_and_record()
         with self.run_environment() as is_child:
             try:
                 self.trainer.fit(
@@ -158,13 +175,14 @@ class TrainCLI(RunCLI):
                 )
             except StoppedBySignal as stop:
                 self._log_resume_command(stop)
-                # 128 + signal, as shells report it. An error code of a child would make Lightning kill all processes.
+                # A child exits with 0, or Lightning kills all processes.
+                # The main process exits with 128 + signal, as shells do.
                 sys.exit(0 if is_child else 128 + stop.signum)
             except NonFiniteLoss as error:
                 sys.exit(f"error: {error}")
 
     @rank_zero_only
-    def _write_config(self) -> None:
+    def _write_config_and_record(self) -> None:
         """Write the resolved configuration and the record of this start."""
         self.run_dir.mkdir(parents=True, exist_ok=True)
         self.parser.save(self.config, self.run_dir / numbered(CONFIG, self.start_number))
@@ -174,8 +192,8 @@ class TrainCLI(RunCLI):
     def _log_resume_command(self, stop: StoppedBySignal) -> None:
         """Log the reason of the stop and the command that resumes the run."""
         config = numbered_files(self.run_dir, CONFIG)[-1]
-        command = f": python train.py --config {config} --ckpt_path {stop.checkpoint}" if stop.checkpoint else ""
-        rank_zero_info(f"{stop}{command}")
+        hint = f": python train.py --config {config} --ckpt_path {stop.checkpoint}" if stop.checkpoint else ""
+        rank_zero_info(f"{stop}{hint}")
 
     def memory_advice(self) -> str:
         """Return the settings that ran out of memory, and settings that need less."""

@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 
 from data.reader import ImageReader, ScaledImage
-from data.sampler import LANES
+from data.sampler import NUM_ROTATING_POOLS
 from detector.batch import Size
 from detector.imaging.letterbox import fit_letterbox
 from detector.text import plural
@@ -21,22 +21,22 @@ MAX_MEMORY_SHARE = 0.8  # of the free memory, for a RamCache
 
 
 class PoolCache:
-    """Keeps the images of a worker's current pools: one pool for each lane, see ``EpochOrder.interleaved``.
+    """Keeps the images of a worker's current pools, at most ``max_pools`` of them; see ``EpochOrder.rotated_order``.
 
-    So it holds at most ``lanes`` pools, or lanes / W of them if there are W workers and W divides it. It never changes a
-    sample: pools depend on seed and epoch, and images on their files.
+    If there are W workers and W divides ``max_pools``, each worker sees and holds only max_pools / W pools at a time. The
+    cache never changes a sample: pools depend on seed and epoch, and images on their files.
     """
 
-    def __init__(self, lanes: int = LANES) -> None:
-        self.lanes = lanes
-        self._lanes: dict[int, tuple[tuple[int, int], dict[int, ScaledImage | None]]] = {}
+    def __init__(self, max_pools: int = NUM_ROTATING_POOLS) -> None:
+        self.max_pools = max_pools
+        self._slots: dict[int, tuple[tuple[int, int], dict[int, ScaledImage | None]]] = {}
 
     def get(self, pool: tuple[int, int], index: int, load: Callable[[int], ScaledImage | None]) -> ScaledImage | None:
         """Return image ``index`` of the ``pool`` (epoch and number); call ``load(index)`` if it is not in the cache."""
-        lane = pool[1] % self.lanes
-        if lane not in self._lanes or self._lanes[lane][0] != pool:
-            self._lanes[lane] = pool, {}
-        images = self._lanes[lane][1]
+        slot = pool[1] % self.max_pools
+        if slot not in self._slots or self._slots[slot][0] != pool:
+            self._slots[slot] = pool, {}
+        images = self._slots[slot][1]
         if index not in images:
             images[index] = load(index)
         return images[index]

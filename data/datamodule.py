@@ -15,7 +15,7 @@ from data.cache import PoolCache, RamCache
 from data.check.findings import check_annotations
 from data.dataset import EvalDataset, TrainDataset, collate
 from data.reader import BadImages, ImageReader
-from data.sampler import LANES, EpochOrder, EpochSampler, ShardSampler, rectangles, training_sizes
+from data.sampler import NUM_ROTATING_POOLS, EpochOrder, EpochSampler, ShardSampler, order_by_aspect_ratio, training_sizes
 from data.splits import COCO_TRAIN, COCO_VAL, Files, Paths, Split, read_splits
 from data.transforms import Augmentation, TrainPipeline
 from data.watched_loader import WORKER_DEATH, WatchedDataset, WatchedLoader
@@ -41,8 +41,8 @@ class CocoDataModule(LightningDataModule):
     or by gray (evaluation), and listed in ``skipped``.
 
     ``cache`` is the decoded training images that stay in memory: those of the ``recent`` pools (see PoolCache), all of them
-    (``ram``) or ``none``; samples are the same. ``rect`` evaluates images of similar aspect ratio together, with less
-    padding. That is faster, and AP differs a little and depends on the batch size.
+    (``ram``) or ``none``. The cache does not change the samples. ``rect`` evaluates images of similar aspect ratio together,
+    with less padding. That is faster, and AP differs a little and depends on the batch size.
 
     The embedded set ``datasets/shapes`` is drawn if it does not exist.
     """
@@ -91,11 +91,11 @@ class CocoDataModule(LightningDataModule):
         _warn_of_doubtful_data(self.annotations, self.size)
         self._readers = {split: ImageReader(part, on_bad_image) for split, part in self.annotations.items()}
         self._ram_cache = RamCache(self._readers["train"], self.size) if cache == "ram" else None
-        self._keep_pools = cache == "recent" and augment.pool > 0
+        self._cache_pools = cache == "recent" and augment.pool > 0
         train = self.annotations["train"]
         self.class_names: list[str] = train.class_names
         self.category_ids: list[int] = train.category_ids
-        self._start = (0, 0)  # of the next training: epoch, and samples of it that each process skips
+        self._resume_position = (0, 0)  # the next training starts in this epoch, and each process skips so many samples
         self._watched: list[WatchedDataset] = []  # the datasets of all loaders
 
     def _check_numbers(self) -> None:
@@ -103,9 +103,17 @@ class CocoDataModule(LightningDataModule):
             if getattr(self, name) < least:
                 raise ValueError(f"data.{name} is {getattr(self, name)}; expected {least} or more")
 
+    def check_split(self, split: Split) -> None:
+        """Raise ValueError if the data have no ``split``."""
+        if split not in self.annotations:
+            raise ValueError(
+                f"there is no split {split!r}, only {', '.join(self.annotations)}; for 'test' set data.test_annotations "
+                "and data.test_images"
+            )
+
     def ground_truth(self, split: Split) -> dict[str, Any]:
         """Return the objects of a split in COCO format, with original ids, for evaluation."""
-        self._reader(split)
+        self.check_split(split)
         return self.annotations[split].ground_truth()
 
     @property
@@ -115,21 +123,19 @@ class CocoDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Return the loader of augmented images; their order depends only on seed, epoch and batch size."""
-        reader = self._reader("train")
-        close_epoch = None
+        reader, augment, close_epoch = self._readers["train"], self.augment, None
         if self.trainer is not None and (self.trainer.max_epochs or -1) > 0:
-            close_epoch = self.trainer.max_epochs - self.augment.close_mosaic
-        order = EpochOrder(len(reader.annotations), self.seed, self.augment.pool)
+            close_epoch = self.trainer.max_epochs - augment.close_mosaic
+        order = EpochOrder(len(reader.annotations), self.seed, augment.pool)
         num_replicas, rank = self._replicas_and_rank()
-        if self._keep_pools:
-            # Batches that cut across pools come pool after pool: they need only the previous pool and the next.
-            cache = PoolCache(LANES if order.interleaves(self.batch_size * num_replicas) else 2)
+        if self._cache_pools:
+            # Without rotation, pools come one after another, and a worker needs no pool again that it has left.
+            cache = PoolCache(NUM_ROTATING_POOLS if order.can_rotate_pools(self.batch_size * num_replicas) else 2)
         else:
             cache = self._filled_ram_cache()
-        mixing = (self.augment.mosaic, self.augment.mixup, close_epoch)
-        dataset = TrainDataset(reader, self._pipeline, order, *mixing, cache)
-        sampler = EpochSampler(order, self.batch_size, self.training_sizes, num_replicas, rank, self._start)
-        self._start = (0, 0)
+        dataset = TrainDataset(reader, self._pipeline, order, augment.mosaic, augment.mixup, close_epoch, cache)
+        sampler = EpochSampler(order, self.batch_size, self.training_sizes, num_replicas, rank, self._resume_position)
+        self._resume_position = (0, 0)
         return self._loader(dataset, sampler, self.batch_size)
 
     def val_dataloader(self) -> DataLoader:
@@ -140,7 +146,8 @@ class CocoDataModule(LightningDataModule):
 
     def eval_dataloader(self, split: Split) -> DataLoader:
         """Return the loader that evaluates a split, "train" included, without augmentation."""
-        dataset = EvalDataset(self._reader(split), self.size)
+        self.check_split(split)
+        dataset = EvalDataset(self._readers[split], self.size)
         image_sizes, (num_replicas, rank) = self.annotations[split].sizes, self._replicas_and_rank()
         if len(image_sizes) < num_replicas:  # an error in one process alone would leave the others waiting
             raise ValueError(
@@ -149,23 +156,27 @@ class CocoDataModule(LightningDataModule):
             )
         order, sizes = np.arange(len(image_sizes)), np.tile(self.size, (len(image_sizes), 1))
         if self.rect:
-            order, sizes = rectangles(image_sizes, self.size, self.val_batch_size * num_replicas)
+            order, sizes = order_by_aspect_ratio(image_sizes, self.size, self.val_batch_size * num_replicas)
         return self._loader(dataset, ShardSampler(order, sizes, num_replicas, rank), self.val_batch_size)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position in the training data for a checkpoint: the epoch, and how many of its samples are done.
 
-        Samples that all processes together have trained on count, not those that workers have prepared already.
+        It counts the samples that all processes together have trained on; prefetched samples do not count.
         """
         if self.trainer is None:
             return {}
         started = self.trainer.fit_loop.epoch_progress.current.started
         batches = self.trainer.fit_loop.epoch_loop.batch_progress
-        step_batch = self.batch_size * self.trainer.world_size
+        global_batch_size = self.batch_size * self.trainer.world_size
         # Checkpoints are written before Lightning counts an epoch as completed, so ask if its last batch is done.
         if batches.is_last_batch or started == 0:
-            return {"epoch": started, "samples": 0, "step_batch": step_batch}
-        return {"epoch": started - 1, "samples": batches.current.processed * step_batch, "step_batch": step_batch}
+            return {"epoch": started, "samples": 0, "step_batch": global_batch_size}
+        return {
+            "epoch": started - 1,
+            "samples": batches.current.processed * global_batch_size,
+            "step_batch": global_batch_size,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Start the next training at the position in ``state_dict``.
@@ -187,7 +198,7 @@ class CocoDataModule(LightningDataModule):
                 f"of all processes; here they are {self.batch_size} x {processes}. Resume with as many, or from the end of "
                 "an epoch"
             )
-        self._start = epoch, samples // processes
+        self._resume_position = epoch, samples // processes
 
     def on_exception(self, exception: BaseException) -> None:
         """Add the image to the error of a worker that died while the main process computed a step."""
@@ -202,14 +213,6 @@ class CocoDataModule(LightningDataModule):
             if paths:
                 images = plural(len(paths), "image could not be decoded and was", "images could not be decoded and were")
                 warnings.warn(f"{split}: {images} skipped, e.g. {', '.join(paths[:3])}", stacklevel=2)
-
-    def _reader(self, split: Split) -> ImageReader:
-        if split not in self._readers:
-            raise ValueError(
-                f"there is no split {split!r}, only {', '.join(self._readers)}; for 'test' set data.test_annotations "
-                "and data.test_images"
-            )
-        return self._readers[split]
 
     def _replicas_and_rank(self) -> tuple[int, int]:
         """Return the number of processes and the rank of this one."""
@@ -237,7 +240,7 @@ class CocoDataModule(LightningDataModule):
 
 
 def _warn_of_doubtful_data(splits: dict[str, Annotations], size: Size) -> None:
-    """Log the warnings of a check of the annotations, without those that reading them has already given."""
+    """Log the warnings of a check of the annotations, except those already logged while the files were read."""
     findings = [finding for finding in check_annotations(splits, size) if finding.level == "warning"]
     if lines := [finding.line() for finding in findings if not finding.already_warned]:
         rank_zero_warn("look at your data (more: python -m data check):\n    " + "\n    ".join(lines))

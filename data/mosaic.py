@@ -1,4 +1,7 @@
-"""Mosaic, affine map and flip in one step: one to four images, with their boxes, drawn straight onto the network input."""
+"""Mosaic, affine map and flip in one step: one to four images, with their boxes, drawn straight onto the network input.
+
+The partners of a mosaic are chosen in dataset.py.
+"""
 
 import math
 from dataclasses import dataclass

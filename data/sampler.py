@@ -1,4 +1,7 @@
-"""Samplers: the order of the images in training and evaluation, and the input size of each batch."""
+"""Samplers: the order of the images in training and evaluation, and the input size of each batch.
+
+EpochOrder also cuts the order into pools. Mosaic partners are drawn from the pool of its first image, by dataset.py.
+"""
 
 import math
 from collections.abc import Iterator
@@ -9,7 +12,7 @@ from torch.utils.data import DistributedSampler
 
 from detector.batch import Size
 
-LANES = 8  # pools that training takes batches from in turn; best with a number of workers that divides it or is a multiple
+NUM_ROTATING_POOLS = 8  # training takes batches from so many pools in turn; choose num_workers 1, 2, 4, 8, 16, 24, ...
 
 
 class SampleKey(NamedTuple):
@@ -26,9 +29,11 @@ class EpochOrder:
     The order depends only on ``length``, ``seed``, ``pool`` and the epoch. A pool has ``pool`` images, the last pool up to
     2 ``pool`` - 1; ``pool=0`` makes one pool of all images.
 
-    Why pools: with partners from the whole set, each mosaic decodes four images. With partners from those that a worker has
-    in memory, samples depend on the number of workers. With pools samples do not depend on it, and a worker that has a pool
-    to itself decodes each image once.
+    Ways to choose the partners of a mosaic:
+
+    - from the whole set: each mosaic decodes four images;
+    - from the images that a worker has in memory: samples depend on the number of workers;
+    - from a pool: samples do not depend on the workers, and one worker with the whole pool decodes each image once.
     """
 
     def __init__(self, length: int, seed: int, pool: int) -> None:
@@ -47,25 +52,25 @@ class EpochOrder:
         number = min(int(positions[index]) // self.pool, last_pool)
         return number, order[number * self.pool : None if number == last_pool else (number + 1) * self.pool]
 
-    def interleaves(self, batch: int) -> bool:
-        """Return True if every batch of ``batch`` images comes from one pool, so that pools can take turns."""
+    def can_rotate_pools(self, batch: int) -> bool:
+        """Return True if every batch of ``batch`` images comes from one pool, so that pools can rotate."""
         return self.pool % batch == 0 and self.pool < self.length
 
-    def interleaved(self, epoch: int, batch: int) -> np.ndarray:
+    def rotated_order(self, epoch: int, batch: int) -> np.ndarray:
         """Return the indices in training order; ``batch`` is the number of images in a step of all processes.
 
-        Successive batches come from LANES different pools in turn. So the four uses of an image are some steps apart, and
-        all batches of a pool go to the same worker.
+        Successive batches come from NUM_ROTATING_POOLS pools in turn. An image is used about 4 times per epoch: once itself,
+        and about 3 times as a mosaic partner. Rotation spreads these uses over several steps, and all batches of a pool go
+        to the same worker.
         """
         order = self.order(epoch)
-        if not self.interleaves(batch):
+        if not self.can_rotate_pools(batch):
             return order
         blocks = []
         num_pools = self.length // self.pool
-        for first in range(0, num_pools, LANES):
-            count = min(LANES, num_pools - first)
-            pools = order[first * self.pool : (first + count) * self.pool]
-            blocks.append(pools.reshape(count, -1, batch).swapaxes(0, 1).reshape(-1))
+        for first in range(0, num_pools, NUM_ROTATING_POOLS):
+            pools = order[first * self.pool : min(first + NUM_ROTATING_POOLS, num_pools) * self.pool]
+            blocks.append(pools.reshape(-1, self.pool // batch, batch).swapaxes(0, 1).reshape(-1))
         return np.concatenate([*blocks, order[num_pools * self.pool :]])
 
     def _shuffled(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
@@ -81,14 +86,15 @@ class EpochOrder:
 class EpochSampler(DistributedSampler[SampleKey]):
     """Yields SampleKeys for training. Their order depends only on the EpochOrder, the epoch and the global batch size.
 
-    Each of ``num_replicas`` processes yields its part of the same order, which is wrapped around to equal parts. Together
-    the batches of all processes are those of one process with a batch as large as all of theirs.
+    Each of ``num_replicas`` processes yields every ``num_replicas``-th index of the same order. The order is padded from its
+    beginning, so all processes yield equally many. Together their batches are those of one process with the global batch
+    size.
 
     ``sizes`` are the input sizes to train at; the size of a batch depends on the seed, the epoch and the batch's number.
 
-    ``start`` is the first epoch, and how many of its samples to skip, for a resumed run. A Trainer calls ``set_epoch``
-    before each epoch; without a Trainer, each ``__iter__`` is the next epoch. Lightning never wraps a DistributedSampler in
-    another one, which would divide the images among the processes a second time.
+    ``resume_position`` is the first epoch, and how many of its samples to skip. A Trainer calls ``set_epoch`` before each
+    epoch; without a Trainer, each ``__iter__`` is the next epoch. Lightning never wraps a DistributedSampler in another one,
+    which would divide the images among the processes a second time.
     """
 
     def __init__(
@@ -98,33 +104,31 @@ class EpochSampler(DistributedSampler[SampleKey]):
         sizes: list[Size],
         num_replicas: int = 1,
         rank: int = 0,
-        start: tuple[int, int] = (0, 0),
+        resume_position: tuple[int, int] = (0, 0),
     ) -> None:
         super().__init__(range(order.length), num_replicas, rank)
         self.order, self.batch_size, self.sizes = order, batch_size, sizes
-        self.epoch, self.skip_samples = start
+        self.epoch, self.skip_samples = resume_position
         self.skip_epoch = self.epoch
 
     def __iter__(self) -> Iterator[SampleKey]:
         epoch = self.epoch
         self.epoch += 1
         skip = self.skip_samples if epoch == self.skip_epoch else 0
-        order = self.order.interleaved(epoch, self.batch_size * self.num_replicas)
-        part = np.resize(order, self.total_size)[self.rank :: self.num_replicas]
-        num_batches = math.ceil(len(part) / self.batch_size)
-        # The 1 beside the seed makes a random stream of its own.
-        size_of_batch = (
-            np.random.default_rng([self.order.seed, 1, epoch]).integers(len(self.sizes), size=num_batches).tolist()
-        )
-        for position, index in enumerate(part.tolist()[skip:], start=skip):
+        order = self.order.rotated_order(epoch, self.batch_size * self.num_replicas)
+        indices = np.resize(order, self.total_size)[self.rank :: self.num_replicas].tolist()
+        rng = np.random.default_rng([self.order.seed, 1, epoch])  # 1: not the random stream of the order
+        size_of_batch = rng.integers(len(self.sizes), size=math.ceil(len(indices) / self.batch_size)).tolist()
+        for position, index in enumerate(indices[skip:], start=skip):
             yield SampleKey(index, epoch, self.sizes[size_of_batch[position // self.batch_size]])
 
 
 class ShardSampler(DistributedSampler[SampleKey]):
-    """Yields SampleKeys for evaluation: each image once over all processes. Parts may differ by one in length.
+    """Yields SampleKeys for evaluation: each image once over all processes.
 
-    Nothing is padded: padding would evaluate some images twice. The processes wait for each other only in the first step,
-    when DDP broadcasts buffers, and each has a first step if there are at least as many images as processes.
+    Processes may differ by one in the number of images. Nothing is padded: padding would evaluate some images twice. The
+    processes wait for each other only in the first step, when DDP broadcasts buffers, and each has a first step if there are
+    at least as many images as processes.
 
     ``order`` (I,) has the indices of the images, and ``sizes`` (I, 2) the height and width of the input for each of them.
     """
@@ -141,7 +145,7 @@ class ShardSampler(DistributedSampler[SampleKey]):
             yield SampleKey(index, 0, (height, width))
 
 
-def side_step(size: Size) -> int:
+def size_step(size: Size) -> int:
     """Return the step in which sides may change: 64, or the largest power of two below that divides both sides.
 
     If ``size`` suits a network, whose largest stride is 32 or 64, so does every multiple of the step.
@@ -153,11 +157,12 @@ def side_step(size: Size) -> int:
 
 
 def training_sizes(size: Size, multi_scale: float) -> list[Size]:
-    """Return the sizes within 1 - ``multi_scale`` and 1 + ``multi_scale`` of ``size``, ascending, in steps of ``side_step``.
+    """Return the sizes within 1 - ``multi_scale`` and 1 + ``multi_scale`` of ``size``, ascending, in steps of ``size_step``.
 
     Raises ValueError if ``multi_scale`` is above zero and allows only ``size`` itself.
     """
-    step, longer = side_step(size), max(size)
+    step, longer = size_step(size), max(size)
+    # Rounded first: 0.1 * 640 / 64 may be 1.0000001.
     low = math.ceil(round(longer * (1 - multi_scale) / step, 6))
     high = math.floor(round(longer * (1 + multi_scale) / step, 6))
     if multi_scale and low == high:
@@ -169,13 +174,13 @@ def training_sizes(size: Size, multi_scale: float) -> list[Size]:
     return [tuple(max(round(side * ratio / step), 1) * step for side in size) for ratio in ratios]
 
 
-def rectangles(image_sizes: np.ndarray, size: Size, batch: int) -> tuple[np.ndarray, np.ndarray]:
+def order_by_aspect_ratio(image_sizes: np.ndarray, size: Size, batch: int) -> tuple[np.ndarray, np.ndarray]:
     """Return an order of evaluation by aspect ratio, (I,), and the input size of each image in that order, (I, 2).
 
     ``image_sizes`` (I, 2) are heights and widths. Each ``batch`` successive images share the smallest input size, in steps
-    of ``side_step(size)``, that holds all of them at the scale that they have in ``size``.
+    of ``size_step(size)``, that holds all of them at the scale that they have in ``size``.
     """
-    step = side_step(size)
+    step = size_step(size)
     order = np.argsort(image_sizes[:, 0] / image_sizes[:, 1], kind="stable")
     ratio = np.minimum(size[0] / image_sizes[order, 0], size[1] / image_sizes[order, 1])[:, None]
     scaled = np.rint(image_sizes[order] * ratio).clip(1)  # an image that is one pixel wide would get 0

@@ -51,11 +51,7 @@ class TrainPipeline:
     """
 
     def __init__(
-        self,
-        size: Size,
-        augment: Augmentation,
-        transforms: list[dict[str, Any]] | None,
-        sizes: list[Size] | None = None,
+        self, size: Size, augment: Augmentation, transforms: list[dict[str, Any]] | None, sizes: list[Size] | None = None
     ) -> None:
         self.size, self.hsv_gains = size, np.array(augment.hsv)
         self.mosaic_affine = MosaicAffine(

@@ -9,6 +9,9 @@ image once with it. It has about E times the parameters of a plain layer, and ha
 
 Costs and measurements are in ``docs/dynamic-conv.md``. The package imports torch and ``detector.batch`` only.
 
+Words: a network without dynamic layers is *plain*. To *upcycle* is to make a plain layer dynamic, with the same outputs. To
+*fold* is to make a dynamic layer plain, with constant routing weights. To *collapse* is to fold all layers of a network.
+
 Files:
 
     conv2d.py   DynamicConv2d, the layer; dynamic_layers finds all of them in a network
@@ -27,11 +30,13 @@ How to:
 What to change for a new kind of dynamic layer:
 
 - Another routing, such as top-k: in conv2d.py the type ``Routing``, the function ``_router`` (pooled image -> logits), the
-  methods ``routing_activation`` (logits -> routing weights) and ``_make_routing_sum_constant`` (for upcycling).
+  methods ``routing_activation`` (logits -> routing weights) and ``_make_routing_sum_constant`` (for upcycling). In
+  detector/weights/infer.py ``_dynamic_settings``, which infers the routing from the weights of a file.
 - Another way of mixing or convolving: a subclass of ``DynamicConv2d`` in a file of its own, which overrides
   ``mix_kernels`` or ``forward``. The rest of the detector finds dynamic layers with ``isinstance`` and uses the methods
   ``routing_weights``, ``mix_kernels``, ``mix_biases``, ``fold`` and ``upcycle``. Let ``make_dynamic`` choose the class by a
-  new field of ``DynamicConfig``. If the output is not linear in the experts, ``ExpertsConv2d`` needs a counterpart, too.
+  new field of ``DynamicConfig``, and pass the field on in detector/network/model.py. If the output is not linear in the
+  experts, write a counterpart of ``ExpertsConv2d``, and insert it in detector/export/graph.py.
 - Tests: tests/detector/dynamic compares every layer with a slow loop over the images.
 """
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Format = Literal["onnx", "openvino", "torchscript", "torch-export"]
 
+# For a new format, also add to PACKAGES in commands/export.py, and a branch in ``export``.
 SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "openvino": ".xml", "torchscript": ".torchscript", "torch-export": ".pt2"}
 PACKAGE = "lightning-dyn-detector"
 OPSET = 18
@@ -55,7 +56,7 @@ def export(predictor: Predictor, path: str | Path, format: Format, settings: Exp
             _save_torch_export(graph, images, path, metadata, settings)
         elif format == "onnx":
             _write_bytes(path, _onnx(graph, images, metadata, settings))
-        else:
+        elif format == "openvino":
             import openvino
 
             save_openvino(openvino.Core().read_model(_onnx(graph, images, metadata, settings)), path, metadata)

@@ -18,10 +18,10 @@ class Bin:
     """Counts of one range of sizes or shapes."""
 
     name: str
-    objects: int
-    detected: int  # objects
-    shown: int  # detections
-    right: int  # detections
+    num_objects: int
+    num_detected: int  # objects
+    num_detections: int
+    num_correct: int  # detections
 
 
 def by_size(matching: Matching, errors: Errors) -> list[Bin]:
@@ -63,4 +63,4 @@ def _count(
         object_here, detection_here = object_bins == n, detection_bins == n
         counts = [object_here & real, object_here & errors.detected, detection_here & errors.shown, detection_here & right]
         bins.append(Bin(name, *(int(count.sum()) for count in counts)))
-    return [bin_ for bin_ in bins if bin_.objects or bin_.shown]
+    return [bin_ for bin_ in bins if bin_.num_objects or bin_.num_detections]

@@ -17,7 +17,7 @@ from detector.report.images import ERROR, OBJECT, OTHER, false_positive_examples
 from detector.report.page import Table, render
 from detector.report.run_folder import RunFolder, image_folder
 from detector.report.speed import Speed
-from detector.report.training import network_table, pace_table, routing_table
+from detector.report.training import epoch_time_table, network_table, routing_table
 from detector.text import plural
 
 MANY_CLASSES = 30  # tables of more are folded
@@ -41,7 +41,7 @@ def make_report(
         "main": None,
         "training": training,
         "routing": routing_table(run.epochs),
-        "pace": pace_table(run),
+        "epoch_times": epoch_time_table(run),
         "checkpoint": run.checkpoint,
         "speed": speed,
         "network": None if speed is None else network_table(speed),
@@ -71,17 +71,21 @@ def _facts(run: RunFolder, analyses: list[Analysis]) -> list[str]:
         facts.append("which checkpoint was evaluated is not recorded")
     facts += [plural(len(run.epochs), "epoch") if run.epochs else ""]
     facts += [f"input {data['image_size']} px" if "image_size" in data else ""]
-    for main in analyses[:1]:
-        counts = ((main.result.num_images, "image"), (main.matching.num_objects, "object"))
-        facts.append(", ".join(plural(*count) for count in (*counts, (main.result.num_detections, "detection"))))
+    if analyses:
+        result, num_objects = analyses[0].result, analyses[0].matching.num_objects
+        counts = (
+            plural(result.num_images, "image"),
+            plural(num_objects, "object"),
+            plural(result.num_detections, "detection"),
+        )
+        facts.append(", ".join(counts))
     return [fact for fact in facts if fact]
 
 
 def _results(run: RunFolder, analyses: list[Analysis], images: str | None) -> dict[str, Any]:
     """Return the content of the sections about the predictions."""
     main = analyses[0]
-    info = main.coco.dataset.get("info", {})
-    folder = image_folder(run, info | ({"pictures": images} if images else {}))
+    folder = image_folder(run, main.coco.dataset.get("info", {}), images)
     examples = (false_positive_examples(main, folder), miss_examples(main, folder))
     names = [*main.class_names, "nothing"]
     return {
@@ -93,13 +97,13 @@ def _results(run: RunFolder, analyses: list[Analysis], images: str | None) -> di
         "classes": _class_table(analyses),
         "fold_classes": len(main.class_names) > MANY_CLASSES,
         "curve_plots": curve_plots(main),
-        "few_curves": MOST_CURVES if sum(value >= 0 for value in main.result.per_class.values()) > MOST_CURVES else 0,
+        "num_single_curves": MOST_CURVES if sum(ap >= 0 for ap in main.result.per_class.values()) > MOST_CURVES else 0,
         "confusion_plot": confusion_plot(main),
         "confusions": _confusion_table(confusion_matrix(main.matching, main.errors), names),
         "colors": {"the error": f"rgb{ERROR}", "objects": f"rgb{OBJECT}", "other detections": f"rgb{OTHER}"},
         "wrong": examples[0],
         "missed": examples[1],
-        "num_lost": sum(example.image is None for group in examples for example in group),
+        "num_missing_images": sum(example.image is None for group in examples for example in group),
         "image_folder": folder,
         "sizes": _bin_table("side of objects (square root of the area)", by_size(main.matching, main.errors)),
         "ratios": _bin_table("width : height", by_ratio(main.matching, main.errors)),
@@ -118,11 +122,14 @@ def _cards(main: Analysis) -> list[tuple[str, str]]:
     cards = [(_number(main.result.metrics[name]), name) for name in ("AP", "AP50", "AP75")]
     if main.best is not None:
         cards += [(f"{main.best.threshold:.3f}", "score threshold of best F1")]
-        cards += [(f"{main.best.precision:.0%}", "precision there"), (f"{main.best.recall:.0%}", "recall there")]
+        cards += [(f"{main.best.precision:.0%}", "precision at best F1"), (f"{main.best.recall:.0%}", "recall at best F1")]
     if main.best is None or main.threshold != main.best.threshold:
         point = main.curve.at(main.threshold)
         cards += [(f"{main.threshold:.3f}", "threshold of this page")]
-        cards += [(f"{point.precision:.0%}", "precision at it"), (f"{point.recall:.0%}", "recall at it")]
+        cards += [
+            (f"{point.precision:.0%}", "precision at this threshold"),
+            (f"{point.recall:.0%}", "recall at this threshold"),
+        ]
     return cards
 
 
@@ -148,14 +155,15 @@ def _class_table(analyses: list[Analysis]) -> Table:
 def _confusion_table(counts: np.ndarray, names: list[str]) -> Table:
     pairs = sorted(((counts[i, j], i, j) for i, j in zip(*np.nonzero(counts)) if i != j), reverse=True)
     rows = [[names[i], names[j], str(n), f"{n / counts[i].sum():.0%}"] for n, i, j in pairs[:10]]
-    return Table(["object", "detected as", "number", "of the row"], rows)
+    return Table(["object", "detected as", "number", "share of the objects"], rows)
 
 
 def _bin_table(title: str, bins: list[Bin]) -> Table:
     rows = []
     for b in bins:
-        detected = f"{b.detected / b.objects:.0%}" if b.objects else "-"
-        rows.append([b.name, str(b.objects), detected, str(b.shown), f"{b.right / b.shown:.0%}" if b.shown else "-"])
+        detected = f"{b.num_detected / b.num_objects:.0%}" if b.num_objects else "-"
+        correct = f"{b.num_correct / b.num_detections:.0%}" if b.num_detections else "-"
+        rows.append([b.name, str(b.num_objects), detected, str(b.num_detections), correct])
     return Table([title, "objects", "detected", "detections", "right"], rows)
 
 

@@ -40,8 +40,8 @@ def _svg(plot: Plot) -> Markup:
 
 def _jpeg(image: np.ndarray) -> str:
     """Return ``image`` (H, W, 3) uint8 RGB as the source of an image element."""
-    content = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()
-    return "data:image/jpeg;base64," + base64.b64encode(content).decode()
+    _, jpeg = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])  # RGB to BGR
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg.tobytes()).decode()
 
 
 def _png(path: Path) -> str:

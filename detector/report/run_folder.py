@@ -153,10 +153,11 @@ def _ground_truth(folder: Path, split: str, config: dict[str, Any]) -> Path | No
     return _data_path(config, f"{split}_annotations")
 
 
-def image_folder(run: RunFolder, info: dict[str, Any]) -> Path | None:
-    """Return the folder of the evaluated images, as ``info`` of the ground truth or else the configuration names it."""
-    if isinstance(info.get("pictures"), str):
-        return Path(info["pictures"])
+def image_folder(run: RunFolder, info: dict[str, Any], images: str | None = None) -> Path | None:
+    """Return the folder of the evaluated images: ``images``, else as ``info`` or the settings name it."""
+    folder = images or info.get("pictures")
+    if isinstance(folder, str):
+        return Path(folder)
     return _data_path(run.evaluation_config, f"{run.split}_images")
 
 

@@ -22,7 +22,7 @@ def routing_table(epochs: Epochs) -> Table:
     return Table(["layer", *(f"expert {i}" for i in range(most)), "entropy", "variation"], rows)
 
 
-def pace_table(run: RunFolder) -> Table:
+def epoch_time_table(run: RunFolder) -> Table:
     """Return how fast the training was, over its epochs."""
     rows = []
     for column, name in (

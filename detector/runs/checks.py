@@ -1,4 +1,4 @@
-"""Check that a checkpoint goes with the settings that it is resumed or evaluated with, and log settings that differ."""
+"""Compare a checkpoint with the current settings and data: raise ValueError or log the differences."""
 
 from pathlib import Path
 from typing import Any
@@ -11,26 +11,32 @@ from detector.runs.folder import CONFIG, numbered_files
 from detector.text import flatten, plural
 from detector.weights import read_weights
 
-# Settings of the model that a resumed run must keep: others would need other weights, or train others.
+# Settings of the model that a resumed run must keep. With other values, the saved weights would not fit, or other weights
+# would be trained.
 FIXED_BY_CHECKPOINT = ("variant", "overrides", "class_names", "category_ids", "optimizer", "freeze", "lr_ratios")
-# Settings of evaluations. train.py evaluated, too, before evaluate.py existed: the config.yaml of its runs has them.
+# Settings of evaluations. Old config.yaml of train.py have them, from before evaluate.py existed.
 EVALUATION_SETTINGS = ("eval", "split")
-# Settings that are not logged when they differ: where a run is and how it starts, and what is not of a training.
-MAY_DIFFER = ("run_dir", "ckpt_path", "config", "model.weights", *EVALUATION_SETTINGS)
+# Differences in these settings are not logged: the paths that a run starts from and writes to, and settings of evaluations.
+NOT_LOGGED = ("run_dir", "ckpt_path", "config", "model.weights", *EVALUATION_SETTINGS)
 
 
 def check_resumable(path: str, hparams: dict[str, Any], max_epochs: int) -> None:
-    """Raise ValueError if the checkpoint has another network or other classes; log other settings that differ."""
+    """Raise ValueError if the checkpoint does not fit the model's ``hparams``; log the other differences."""
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     saved = checkpoint.get("hyper_parameters", {})
     differing = {name: (saved.get(name), value) for name, value in hparams.items() if saved.get(name) != value}
-    lines = "\n".join(f"    {name}: {old} in the checkpoint, {new} here" for name, (old, new) in differing.items())
-    if any(name in differing for name in FIXED_BY_CHECKPOINT):
-        raise ValueError(f"{path} cannot be resumed with this configuration; set the model as it was:\n{lines}")
-    if differing:
-        rank_zero_info(f"resuming {path} with other settings:\n{lines}")
-    position = checkpoint.get("CocoDataModule") or {"epoch": checkpoint["epoch"] + 1, "samples": 0}
-    if position["epoch"] >= max_epochs > 0:  # Lightning's own number counts an epoch that was stopped in the middle
+    lines = {name: f"\n    {name}: {old} in the checkpoint, {new} here" for name, (old, new) in differing.items()}
+    if fixed := "".join(line for name, line in lines.items() if name in FIXED_BY_CHECKPOINT):
+        raise ValueError(f"{path} cannot be resumed with this configuration; set the model as it was:{fixed}")
+    if lines:
+        rank_zero_info(f"resuming {path} with other settings:{''.join(lines.values())}")
+    _log_if_finished(path, checkpoint, max_epochs)
+
+
+def _log_if_finished(path: str, checkpoint: dict[str, Any], max_epochs: int) -> None:
+    # Use our position: Lightning's epoch would count a half-finished epoch as done. Old checkpoints have no position.
+    position = checkpoint.get("CocoDataModule") or {"epoch": checkpoint["epoch"] + 1}
+    if position["epoch"] >= max_epochs > 0:
         rank_zero_info(f"{path} is from the end of a run of {plural(max_epochs, 'epoch')}: nothing is left to train")
 
 
@@ -42,7 +48,7 @@ def log_changed_settings(run_dir: Path, config: dict[str, Any]) -> None:
         rank_zero_info(f"{run_dir} has no {CONFIG}: whether settings of data and trainer differ is not known")
         return
     before, now = flatten(read_yaml(configs[-1], "restore it, or move it away")), flatten(config)
-    names = [name for name in sorted(before | now) if before.get(name) != now.get(name) and name not in MAY_DIFFER]
+    names = [name for name in sorted(before | now) if before.get(name) != now.get(name) and name not in NOT_LOGGED]
     if names:
         lines = "\n".join(f"    {name}: {before.get(name)} before, {now.get(name)} now" for name in names)
         rank_zero_info(f"settings that differ from {configs[-1]}:\n{lines}")

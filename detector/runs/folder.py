@@ -5,7 +5,7 @@ The files of a run, and who writes them:
     config.yaml, run.json                  TrainCLI; a resumed run adds config-2.yaml and run-2.json, then -3, ...
     last.ckpt, best.ckpt                   ModelCheckpoint and SaveOnSignal
     train.log                              EpochLog
-    metrics.csv, tensorboard/              the loggers; a resumed run adds resumed-2/metrics.csv
+    metrics.csv, tensorboard/              CSVLogger, TensorBoardLogger (TrainCLI.loggers); resumed: resumed-2/metrics.csv
     predictions.json, ground_truth.json    CocoEvaluation; of the second branch predictions_one2many.json
     val_predictions.jpg                    PredictionSheet
     routing.png                            RoutingLog
@@ -50,13 +50,19 @@ def metrics_folder(start: int) -> str:
 
 def metrics_files(run: Path) -> list[Path]:
     """Return the existing metrics.csv of all starts in their order."""
-    resumed = sorted(run.glob(f"resumed-*/{METRICS}"), key=lambda path: int(re.sub(r"\D", "", path.parent.name) or 0))
+    resumed = sorted(run.glob(f"resumed-*/{METRICS}"), key=_start_number)
     return [path for path in [run / METRICS, *resumed] if path.is_file()]
+
+
+def _start_number(metrics: Path) -> int:
+    digits = re.sub(r"\D", "", metrics.parent.name)
+    return int(digits) if digits else 0
 
 
 def predictions_file(split: str, second_branch: str = "") -> str:
     """Return the name of the detections on ``split`` (val or test), of the main branch or of ``second_branch``."""
-    return f"predictions{_suffix(split)}{second_branch and '_'}{second_branch}.json"
+    branch_suffix = f"_{second_branch}" if second_branch else ""
+    return f"predictions{_suffix(split)}{branch_suffix}.json"
 
 
 def ground_truth_file(split: str) -> str:
@@ -79,7 +85,10 @@ def _suffix(split: str) -> str:
 
 
 def requested_folder(config: Any) -> Path:
-    """Return the folder that the settings of a training ask for: run_dir, that of its checkpoint, or runs/<variant>."""
+    """Return the folder that the settings of a training ask for.
+
+    That is run_dir; else the folder of the checkpoint when resuming; else trainer.default_root_dir; else runs/<variant>.
+    """
     if config["ckpt_path"] and not config["run_dir"]:
         return Path(config["ckpt_path"]).parent
     return Path(config["run_dir"] or config["trainer"]["default_root_dir"] or Path("runs") / config["model"]["variant"])
@@ -98,7 +107,8 @@ def training_folder(config: Any) -> Path:
 def evaluation_folder(checkpoint: Path, split: str, run_dir: str | None) -> Path:
     """Return the folder of an evaluation: ``run_dir``, or eval_<split> beside the checkpoint.
 
-    A ``run_dir`` that holds a training is not written to: it comes from the config.yaml of that run.
+    If ``run_dir`` is the folder of a training, as when its config.yaml is passed, the evaluation does not write to it but
+    to eval_<split>.
     """
     folder = Path(run_dir or checkpoint.parent)
     if folder.resolve() == checkpoint.parent.resolve() or numbered_files(folder, RECORD):

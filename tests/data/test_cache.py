@@ -10,7 +10,7 @@ from data import Augmentation, CocoDataModule
 from data import cache as cache_module
 from data.cache import PoolCache, RamCache, available_memory
 from data.reader import ImageReader
-from data.sampler import LANES, EpochOrder, EpochSampler
+from data.sampler import NUM_ROTATING_POOLS, EpochOrder, EpochSampler
 from tests.data.test_datamodule import fingerprint
 
 
@@ -36,7 +36,7 @@ def test_no_cache_changes_a_sample(tiny_arguments: dict[str, Any], augment: Augm
 @pytest.mark.parametrize("workers", [1, 2, 4, 8])
 def test_a_pool_cache_decodes_each_image_once_and_holds_few(workers: int) -> None:
     pool, batch = 16, 4
-    order = EpochOrder(pool * LANES * 2, 0, pool)
+    order = EpochOrder(pool * NUM_ROTATING_POOLS * 2, 0, pool)
     keys = list(EpochSampler(order, batch, [(64, 64)]))
     caches, loads = [PoolCache() for _ in range(workers)], []
     for number in range(len(keys) // batch):
@@ -45,8 +45,8 @@ def test_a_pool_cache_decodes_each_image_once_and_holds_few(workers: int) -> Non
             pool_number, members = order.pool_of(key.index, 0)
             for index in (key.index, *np.random.default_rng([number, key.index]).choice(members, 3).tolist()):
                 assert cache.get((0, pool_number), index, lambda n: loads.append(n) or n) == index
-        held = sum(len(images) for _, images in cache._lanes.values())
-        assert held <= pool * LANES // workers
+        held = sum(len(images) for _, images in cache._slots.values())
+        assert held <= pool * NUM_ROTATING_POOLS // workers
     assert sorted(loads) == list(range(len(order.order(0))))
 
 
@@ -54,15 +54,15 @@ def test_a_pool_cache_decodes_each_image_once_and_holds_few(workers: int) -> Non
 def test_batches_across_pools_keep_two_pools_at_most(workers: int) -> None:
     pool, batch = 16, 6
     order = EpochOrder(pool * 24, 0, pool)
-    assert not order.interleaves(batch)
+    assert not order.can_rotate_pools(batch)
     keys = list(EpochSampler(order, batch, [(64, 64)]))
-    caches = [PoolCache(lanes=2) for _ in range(workers)]
+    caches = [PoolCache(max_pools=2) for _ in range(workers)]
     for number, key in enumerate(keys):
         cache = caches[number // batch % workers]
         pool_number, members = order.pool_of(key.index, 0)
         for index in members.tolist():
             cache.get((0, pool_number), index, lambda n: n)
-        assert sum(len(images) for _, images in cache._lanes.values()) <= 3 * pool  # the last pool is a longer one
+        assert sum(len(images) for _, images in cache._slots.values()) <= 3 * pool  # the last pool is a longer one
 
 
 def test_too_little_memory_is_refused_with_numbers(tiny_arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -262,7 +262,7 @@ def test_the_middle_of_an_epoch_is_resumed_with_the_same_batches_alone(tiny_argu
         data.load_state_dict(state)
     data.load_state_dict(state | {"samples": 0})  # the end of an epoch
     data.load_state_dict(state | {"step_batch": 8, "samples": 8})
-    assert data._start == (2, 4)  # four samples of each process
+    assert data._resume_position == (2, 4)  # four samples of each process
     data.trainer.overfit_batches = 2
     with pytest.raises(ValueError, match="overfit_batches always starts with the first image"):
         data.load_state_dict(state | {"step_batch": 8, "samples": 8})

@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from data.sampler import LANES, EpochOrder, EpochSampler, ShardSampler, rectangles, side_step, training_sizes
+from data.sampler import (
+    NUM_ROTATING_POOLS,
+    EpochOrder,
+    EpochSampler,
+    ShardSampler,
+    order_by_aspect_ratio,
+    size_step,
+    training_sizes,
+)
 
 SIZE = (64, 64)
 
@@ -11,7 +19,7 @@ SIZE = (64, 64)
 def make_sampler(
     length: int, seed: int = 0, *replicas_and_rank: int, batch: int = 1, sizes: list | None = None, start: tuple = (0, 0)
 ) -> EpochSampler:
-    return EpochSampler(EpochOrder(length, seed, pool=4), batch, sizes or [SIZE], *replicas_and_rank, start=start)
+    return EpochSampler(EpochOrder(length, seed, pool=4), batch, sizes or [SIZE], *replicas_and_rank, resume_position=start)
 
 
 def test_every_iteration_is_a_new_epoch_in_a_new_order() -> None:
@@ -84,12 +92,15 @@ def test_pools_partition_the_images(length: int, pool: int) -> None:
 @pytest.mark.parametrize("workers", [1, 2, 4, 8])
 def test_each_pool_has_one_worker_and_neighboring_batches_other_pools(workers: int) -> None:
     pool, batch = 16, 4
-    order = EpochOrder(pool * LANES * 3, 0, pool)
+    order = EpochOrder(pool * NUM_ROTATING_POOLS * 3, 0, pool)
     keys = list(EpochSampler(order, batch, [SIZE]))
     visits = [{order.pool_of(key.index, 0)[0] for key in keys[i : i + batch]} for i in range(0, len(keys), batch)]
     assert {len(pools) for pools in visits} == {1}
     numbers = [pools.pop() for pools in visits]
-    assert all(len(set(numbers[i : i + LANES])) == LANES for i in range(0, len(numbers), LANES))
+    assert all(
+        len(set(numbers[i : i + NUM_ROTATING_POOLS])) == NUM_ROTATING_POOLS
+        for i in range(0, len(numbers), NUM_ROTATING_POOLS)
+    )
     workers_of: dict[int, set[int]] = {}
     for number, pool_number in enumerate(numbers):
         workers_of.setdefault(pool_number, set()).add(number % workers)
@@ -115,14 +126,14 @@ def test_sizes_belong_to_batches_and_depend_on_seed_epoch_and_number() -> None:
 
 
 def test_steps_divide_the_size() -> None:
-    assert [side_step(size) for size in ((640, 640), (96, 640), (608, 608), (50, 64))] == [64, 32, 32, 2]
+    assert [size_step(size) for size in ((640, 640), (96, 640), (608, 608), (50, 64))] == [64, 32, 32, 2]
     assert training_sizes((320, 640), 0.2) == [(256, 512), (256, 576), (320, 640), (384, 704), (384, 768)]
     assert training_sizes((640, 640), 0.0) == [(640, 640)]
 
 
 def test_rectangles_hold_their_images_and_no_more() -> None:
     images = np.array([[480, 640], [640, 480], [427, 640], [640, 640], [100, 50], [30, 300], [333, 500]])
-    order, sizes = rectangles(images, (640, 640), batch=2)
+    order, sizes = order_by_aspect_ratio(images, (640, 640), batch=2)
     assert sorted(order.tolist()) == list(range(7))
     ratios = images[order, 0] / images[order, 1]
     assert (np.diff(ratios) >= 0).all()
@@ -137,7 +148,7 @@ def test_rectangles_hold_their_images_and_no_more() -> None:
 
 
 def test_rectangles_hold_images_one_pixel_wide() -> None:
-    _, sizes = rectangles(np.array([[1, 2000], [2000, 1]]), (640, 640), batch=1)
+    _, sizes = order_by_aspect_ratio(np.array([[1, 2000], [2000, 1]]), (640, 640), batch=1)
     assert sizes.tolist() == [[64, 640], [640, 64]]
 
 

@@ -22,11 +22,11 @@ def test_counts_by_hand() -> None:
     _, _, matching = evaluated(truth(*objects), rows(*detections))
     errors = find_errors(matching, 0.5)
     assert by_size(matching, errors) == [
-        Bin("8 to 16 px", objects=2, detected=1, shown=2, right=1),
-        Bin("16 to 32 px", objects=1, detected=1, shown=1, right=1),
-        Bin("32 to 64 px", objects=1, detected=0, shown=0, right=0),
+        Bin("8 to 16 px", num_objects=2, num_detected=1, num_detections=2, num_correct=1),
+        Bin("16 to 32 px", num_objects=1, num_detected=1, num_detections=1, num_correct=1),
+        Bin("32 to 64 px", num_objects=1, num_detected=0, num_detections=0, num_correct=0),
     ]
     assert by_ratio(matching, errors) == [
-        Bin("2:3 to 3:2", objects=3, detected=1, shown=2, right=1),
-        Bin("over 3:1", objects=1, detected=1, shown=1, right=1),
+        Bin("2:3 to 3:2", num_objects=3, num_detected=1, num_detections=2, num_correct=1),
+        Bin("over 3:1", num_objects=1, num_detected=1, num_detections=1, num_correct=1),
     ]

@@ -106,7 +106,7 @@ def step(module: DetectorModule, batch: Batch, precision: str) -> None:
     try:
         with torch.autocast(batch["images"].device.type, dtype, enabled=dtype is not None):
             outputs = module(batch["images"])
-            terms = module.loss(outputs, batch["targets"], batch["images"].shape[-2:], one_to_many=0.5)
+            terms = module.loss(outputs, batch["targets"], batch["images"].shape[-2:], one2many_weight=0.5)
         terms["total"].backward()
     finally:
         module.zero_grad(set_to_none=True)

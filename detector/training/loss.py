@@ -1,7 +1,6 @@
 """The training loss: named scalar terms for both branches (YOLO26, arXiv:2606.03748).
 
-Each branch has a CIoU, a class and an L1 term. They are sums over the anchors of the batch, and are normalized in
-``_normalizers``: divided by the sum of the branch's target scores.
+Each branch has a CIoU, a class and an L1 term. ``DetectionLoss`` explains how they are scaled.
 """
 
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from detector.network.head import BranchName, BranchOutput, RawOutput
 from detector.training.assigner import FlatTargets, Matches, assign
 
 
-def one_to_many_weight(epoch: int, max_epochs: int | None) -> float:
+def one2many_weight_at(epoch: int, max_epochs: int | None) -> float:
     """Return the weight of the one-to-many branch in ``epoch`` (0-based), from 0.8 down to 0.1 in the last epoch.
 
     It depends on the epoch alone, so a resumed run continues it. With endless training (``max_epochs`` None or -1) it
@@ -40,7 +39,23 @@ def flatten_targets(targets: list[Target]) -> FlatTargets:
 
 @dataclass(frozen=True)
 class DetectionLoss:
-    """CIoU, class and L1 terms of both branches, multiplied by their gains."""
+    """CIoU, class and L1 terms of both branches, multiplied by their gains.
+
+    Scale: each term is a sum over the anchors of the batch, divided by the sum of the branch's target scores. So the loss
+    is an average and does not grow with the batch.
+
+    Several processes: in training (``all_processes=True``), all R processes of a run divide by the target scores of all of
+    them. They must make this call together. Process r returns its share L_r of the loss L = L_1 + ... + L_R of the global
+    batch. DDP averages gradients over the processes, so each process must multiply its share by R. In validation,
+    processes may have different numbers of batches, so each divides by its own target scores.
+
+    Example: R = 2; one process has a sum of 6 and target scores of 3, the other a sum of 4 and target scores of 1. The
+    shares are 6 / (3 + 1) = 1.5 and 4 / (3 + 1) = 1, so L = 2.5. DDP gets the gradient of (2 * 1.5 + 2 * 1) / 2 = 2.5.
+
+    Several batches in an optimizer step: the step takes the sum, over its batches, of the gradient of L times the images
+    of the global batch. So ``DetectorModule.training_step`` returns R * L_r, times these images, times the number of
+    accumulated batches, over which Lightning averages.
+    """
 
     box_gain: float = 7.5
     class_gain: float = 0.5
@@ -51,58 +66,51 @@ class DetectionLoss:
         outputs: RawOutput,
         targets: list[Target],
         image_size: Size,
-        one_to_many: float,
+        one2many_weight: float,
         all_processes: bool = False,
     ) -> dict[str, Tensor]:
         """Return the loss of a batch as float32 scalars, also under autocast.
-
-        With ``all_processes``, the R processes of a run share one normalizer: the sum of the target scores of all of them.
-        They must make this call together, and each returns its own part L_r of the loss L of the global batch. DDP
-        averages the gradients, so each process multiplies its part by R:
-
-            L = sum over r of L_r,    gradient of L = average over r of the gradient of R * L_r
 
         Args:
             outputs: raw predictions; a branch that is missing is left out of the loss.
             targets: objects of each image.
             image_size: (height, width) of the network input.
-            one_to_many: weight of the one-to-many branch in the total, in 0..1; the other branch has the rest.
-            all_processes: normalize over all processes instead of this one.
+            one2many_weight: weight of the one-to-many branch in the total, in 0..1; the other branch has the rest.
+            all_processes: divide by the target scores of all processes instead of this one, see the class.
 
         Returns:
-            ``total``, and ``<branch>/<box|cls|l1>`` with the gains but without the weights of the branches. All are
-            averages per unit of target score, so they do not grow with the batch.
+            ``total``, and ``<branch>/<box|cls|l1>`` with the gains but without the weights of the branches.
         """
         with torch.autocast(outputs["points"].device.type, enabled=False):
             objects = flatten_targets(targets)
             points, strides = outputs["points"].float(), outputs["strides"].float()
-            branch_weights = {"one2many": one_to_many, "one2one": 1 - one_to_many}
-            branch_weights = {name: weight for name, weight in branch_weights.items() if name in outputs}
-            matches = {name: _match(name, outputs[name], points, strides, objects) for name in branch_weights}
+            branch_weights = {"one2many": one2many_weight, "one2one": 1 - one2many_weight}
+            branch_weights = {branch: weight for branch, weight in branch_weights.items() if branch in outputs}
+            matches = {branch: _match(branch, outputs[branch], points, strides, objects) for branch in branch_weights}
             normalizers = _normalizers([m.weight for m in matches.values()], all_processes)
             terms = {}
-            for (name, match), normalizer in zip(matches.items(), normalizers):
-                box, l1 = _box_terms(outputs[name], match, objects, points, strides, image_size)
-                terms[f"{name}/box"] = self.box_gain * box / normalizer
-                terms[f"{name}/cls"] = self.class_gain * _class_term(outputs[name], match, objects) / normalizer
-                terms[f"{name}/l1"] = self.l1_gain * l1 / normalizer
-            parts = [(name, part) for name in branch_weights for part in ("box", "cls", "l1")]
-            total = sum(branch_weights[name] * terms[f"{name}/{part}"] for name, part in parts)
+            for (branch, match), normalizer in zip(matches.items(), normalizers):
+                box, l1 = _box_terms(outputs[branch], match, objects, points, strides, image_size)
+                terms[f"{branch}/box"] = self.box_gain * box / normalizer
+                terms[f"{branch}/cls"] = self.class_gain * _class_term(outputs[branch], match, objects) / normalizer
+                terms[f"{branch}/l1"] = self.l1_gain * l1 / normalizer
+            total = sum(branch_weights[name.split("/")[0]] * term for name, term in terms.items())
         return {"total": total, **terms}
 
 
-def _match(name: BranchName, raw: BranchOutput, points: Tensor, strides: Tensor, objects: FlatTargets) -> Matches:
+def _match(branch: BranchName, raw: BranchOutput, points: Tensor, strides: Tensor, objects: FlatTargets) -> Matches:
     """Match the anchors of a branch to objects: one anchor per object for ``one2one``, up to ten for ``one2many``."""
     distances = raw["boxes"].detach().float().transpose(1, 2)  # (B, A, 4)
     boxes = distances_to_boxes(distances, points) * strides[:, None]
-    one2one = name == "one2one"
+    one2one = branch == "one2one"
     return assign(
         raw["scores"].detach(),
         boxes,
         points * strides[:, None],
         objects,
         top_k=7 if one2one else 10,
-        min_side=2 * strides[0],  # the stride of the second level: then some anchor lies inside a tiny object (STAL)
+        # strides[0] is the smallest stride. A tiny object is enlarged to 2 strides, so it contains an anchor (STAL).
+        min_side=2 * strides[0],
         one_per_object=one2one,
     )
 
@@ -120,13 +128,13 @@ def _box_terms(
 ) -> tuple[Tensor, Tensor]:
     """Return the sums of 1 - CIoU and of the L1 distances over the positives, weighted by their target scores."""
     distances = raw["boxes"][match.image, :, match.anchor].float()  # (P, 4)
-    stride, points = strides[match.anchor, None], points[match.anchor]
+    stride, positive_points = strides[match.anchor, None], points[match.anchor]
     expected_boxes = objects.boxes[match.object] / stride
-    box = ((1 - complete_iou(distances_to_boxes(distances, points), expected_boxes)) * match.weight).sum()
+    box = ((1 - complete_iou(distances_to_boxes(distances, positive_points), expected_boxes)) * match.weight).sum()
     # L1 in fractions of the image, so that an offset in pixels costs the same on every level
     height, width = image_size
     scale = stride / distances.new_tensor([width, height, width, height])
-    l1 = (distances - boxes_to_distances(expected_boxes, points)).mul(scale).abs().mean(dim=1)
+    l1 = (distances - boxes_to_distances(expected_boxes, positive_points)).mul(scale).abs().mean(dim=1)
     return box, (l1 * match.weight).sum()
 
 
@@ -136,5 +144,5 @@ def _class_term(raw: BranchOutput, match: Matches, objects: FlatTargets) -> Tens
     BCE(x, t) = softplus(x) - x t, and the target t is 0 except at the positives, so no dense target is needed.
     """
     logits = raw["scores"]
-    positive = logits[match.image, objects.labels[match.object], match.anchor].float()
-    return F.softplus(logits.float()).sum() - (positive * match.weight).sum()
+    positive_logits = logits[match.image, objects.labels[match.object], match.anchor].float()
+    return F.softplus(logits.float()).sum() - (positive_logits * match.weight).sum()

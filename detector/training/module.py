@@ -16,7 +16,7 @@ from detector.network.decode import DetectionDict
 from detector.network.head import RawOutput
 from detector.network.model import build_detector
 from detector.text import plural
-from detector.training.loss import DetectionLoss, one_to_many_weight
+from detector.training.loss import DetectionLoss, one2many_weight_at
 from detector.training.optimizer import OptimizerName, build_optimizer, group_table, parameter_groups
 from detector.training.parts import freeze_parts, innermost_parts
 from detector.training.schedule import Schedule
@@ -30,9 +30,9 @@ FEW_STEPS = 1000  # a run with fewer optimizer steps logs how to get more
 class DetectorModule(L.LightningModule):
     """Train and evaluate a Detector with any dataloader that yields ``detector.batch.Batch``.
 
-    The gradient of a batch is the gradient of its loss times its number of images. Gradients of batches are summed until
-    about ``nominal_batch`` images, over all processes, make one optimizer step. Weight decay grows with the images of a
-    step. Add the callback ``RampedEMA`` for averaged weights.
+    ``training_step`` returns the loss times the number of images. Gradients of batches are summed until about
+    ``nominal_batch`` images, over all processes, make one optimizer step; see ``DetectionLoss``. Weight decay grows with the
+    images of a step. Add the callback ``RampedEMA`` for averaged weights.
 
     The losses are logged as ``train/...`` and ``val/...``: ``<branch>/<box|cls|l1>``, and ``total``. The weights of the
     branches in the total change from epoch to epoch, so totals of different epochs cannot be compared. ``train/lr`` is
@@ -60,8 +60,8 @@ class DetectorModule(L.LightningModule):
         warmup_epochs: length of the warm-up; may be a fraction.
         warmup_momentum: momentum at the first step.
         warmup_bias_lr: learning rate of biases at the first step; by default 0.1, with adamw 0.
-        nominal_batch: images of one optimizer step; see above. A Trainer's own ``accumulate_grad_batches`` above 1 wins;
-            1 here steps after every batch.
+        nominal_batch: images of one optimizer step; see above. ``nominal_batch=1``: one step per batch. A Trainer's
+            own ``accumulate_grad_batches`` above 1 wins.
         clip_norm: gradients are clipped to this norm; 0 turns it off. A Trainer's own ``gradient_clip_val`` wins.
         box_gain: weight of the CIoU term.
         class_gain: weight of the class term.
@@ -102,8 +102,8 @@ class DetectorModule(L.LightningModule):
         _check_arguments(class_names, category_ids, optimizer, lr_ratios)
         self.class_names = list(class_names)
         self.category_ids = list(range(len(class_names))) if category_ids is None else list(category_ids)
-        start = None if weights is None else read_weights(weights)
-        variant, overrides = _architecture(variant, overrides, start, len(self.class_names))
+        initial_weights = None if weights is None else read_weights(weights)
+        variant, overrides = _variant_and_overrides(variant, overrides, initial_weights, len(self.class_names))
         image_size = None if image_size is None else list(as_size(image_size))
         self.save_hyperparameters(ignore=["weights"])
         self.model = build_detector(variant, len(self.class_names), **(overrides or {}))
@@ -112,30 +112,29 @@ class DetectorModule(L.LightningModule):
             raise ValueError(
                 f"image_size is {image_size}; both sides must be multiples of {largest}, the largest stride of {variant}"
             )
-        self._origin = {"license": None, "started_from": None}  # of the weights, saved in checkpoints
-        if start is not None:
-            self._start_from(start)
+        # license and source of the weights, saved in checkpoints
+        self._license_and_source = {"license": None, "started_from": None}
+        if initial_weights is not None:
+            self._load_initial(initial_weights)
         self._frozen = freeze_parts(self.model, freeze or [])
         self.train()  # all but the frozen parts
         innermost_parts(self.model, lr_ratios or {})  # raises for an unknown part now, not when training starts
         if channels_last:
             self.model.to(memory_format=torch.channels_last)
         self.loss = DetectionLoss(box_gain, class_gain, l1_gain)
-        self.latest_terms: dict[str, Tensor] = {}  # of the loss, read by NonFiniteGuard
+        self.latest_terms: dict[str, Tensor] = {}  # terms of the last loss, read by NonFiniteGuard
         self.step_skipped = False  # NonFiniteGuard skipped the last optimizer step; read by RampedEMA
-        self._accumulated = 1  # accumulation that this module chose, to tell it from one that the user gave the Trainer
+        self._chosen_accumulation = 1  # set by this module; any other number above 1 is the choice of the Trainer's user
 
-    def _start_from(self, start: Weights) -> None:
+    def _load_initial(self, weights: Weights) -> None:
         """Load initial weights into the network, log how they fit, and remember their license and provenance."""
-        rank_zero_info(load_into(self.model, start, self.class_names))
-        trained_size, image_size = start.info.image_size, self.hparams.image_size
-        if image_size and trained_size and image_size != list(trained_size):
-            rank_zero_info(f"these weights were trained at {list(trained_size)} px (height, width), not {image_size}")
-        if start.info.license:
-            rank_zero_info(
-                f"license of these weights: {start.info.license}; it is saved in the checkpoints of this run, too"
-            )
-        self._origin = {"license": start.info.license, "started_from": start.info.provenance}
+        rank_zero_info(load_into(self.model, weights, self.class_names))
+        info, image_size = weights.info, self.hparams.image_size
+        if image_size and info.image_size and image_size != list(info.image_size):
+            rank_zero_info(f"these weights were trained at {list(info.image_size)} px (height, width), not {image_size}")
+        if info.license:
+            rank_zero_info(f"license of these weights: {info.license}; it is saved in the checkpoints of this run, too")
+        self._license_and_source = {"license": info.license, "started_from": info.provenance}
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode, except that frozen parts stay in evaluation mode."""
@@ -153,24 +152,20 @@ class DetectorModule(L.LightningModule):
         return network_input(images, self.dtype).contiguous(memory_format=layout)
 
     def _losses(self, outputs: RawOutput, batch: Batch) -> dict[str, Tensor]:
-        one_to_many = one_to_many_weight(self.current_epoch, self.trainer.max_epochs)
-        # In validation, processes may have different numbers of batches, so each normalizes its own.
-        all_processes = self.training
-        return self.loss(outputs, batch["targets"], batch["images"].shape[-2:], one_to_many, all_processes)
+        one2many_weight = one2many_weight_at(self.current_epoch, self.trainer.max_epochs)
+        image_size = batch["images"].shape[-2:]
+        return self.loss(outputs, batch["targets"], image_size, one2many_weight, all_processes=self.training)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the loss times the number of images of the global batch, scaled so that gradients are summed.
-
-        DDP averages gradients over processes and Lightning over accumulated batches; the factors make sums of both.
-        """
+        """Return the loss times the number of images of the global batch, for gradients that add up; see DetectionLoss."""
         terms = self._losses(self(batch["images"]), batch)
         self.latest_terms = {name: term.detach() for name, term in terms.items()}
         num_images, processes = len(batch["targets"]), self.trainer.world_size
-        # Each process has its part of the loss of all processes, and logging averages over them.
+        # sync_dist averages over the processes like DDP, so the shares are multiplied here, too.
         logged = {f"train/{name}": term * processes for name, term in self.latest_terms.items()}
         self.log_dict(logged, on_step=False, on_epoch=True, batch_size=num_images, sync_dist=True)
         self.log("loss", logged["train/total"], on_step=True, on_epoch=False, prog_bar=True, logger=False)
-        # num_images * processes images in the global batch, times processes for DDP
+        # The global batch has num_images * processes images. The other factors undo the averages of DDP and Lightning.
         return terms["total"] * (num_images * processes * processes * self.trainer.accumulate_grad_batches)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> RawOutput:
@@ -223,9 +218,10 @@ class DetectorModule(L.LightningModule):
     def _set_accumulation(self, batch_size: int) -> int:
         """Set the Trainer's accumulation, unless its user did, and return the images of an optimizer step."""
         images_per_batch = batch_size * self.trainer.world_size
-        if self.trainer.accumulate_grad_batches in (1, self._accumulated):
-            self._accumulated = max(round(self.hparams.nominal_batch / images_per_batch), 1)
-            self.trainer.accumulate_grad_batches = self._accumulated
+        user_has_set_it = self.trainer.accumulate_grad_batches not in (1, self._chosen_accumulation)
+        if not user_has_set_it:
+            self._chosen_accumulation = max(round(self.hparams.nominal_batch / images_per_batch), 1)
+            self.trainer.accumulate_grad_batches = self._chosen_accumulation
         return images_per_batch * self.trainer.accumulate_grad_batches
 
     def _log_steps(self, batch_size: int, images_per_step: int) -> None:
@@ -274,15 +270,16 @@ class DetectorModule(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the provenance and license of the weights, and their metrics in the last evaluation."""
         epochs = self.trainer.fit_loop.epoch_progress.current.started
-        after = f", starting from: {self._origin['started_from']}" if self._origin["started_from"] else " from scratch"
-        numbers = {k: float(v) for k, v in self.trainer.callback_metrics.items() if re.fullmatch(r"val/(\w+/)?A[PR]\w*", k)}
+        source = self._license_and_source["started_from"]
+        after = f", starting from: {source}" if source else " from scratch"
+        metrics = {k: float(v) for k, v in self.trainer.callback_metrics.items() if re.fullmatch(r"val/(\w+/)?A[PR]\w*", k)}
         provenance = f"trained with lightning-dyn-detector for {plural(epochs, 'epoch')}{after}"
-        checkpoint["weights_info"] = {**self._origin, "provenance": provenance, "metrics": numbers}
+        checkpoint["weights_info"] = {**self._license_and_source, "provenance": provenance, "metrics": metrics}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the license and provenance of the weights."""
         info = checkpoint.get("weights_info", {})
-        self._origin = {"license": saved_license(info), "started_from": info.get("started_from")}
+        self._license_and_source = {"license": saved_license(info), "started_from": info.get("started_from")}
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Set the learning rate and momentum of this batch."""
@@ -308,15 +305,15 @@ def _check_arguments(
         raise ValueError(f"lr_ratios has {wrong}; a ratio must be above 0; list parts that must not learn in freeze")
 
 
-def _architecture(
-    variant: str | None, overrides: dict[str, Any] | None, start: Weights | None, num_classes: int
+def _variant_and_overrides(
+    variant: str | None, overrides: dict[str, Any] | None, weights: Weights | None, num_classes: int
 ) -> tuple[str, dict[str, Any] | None]:
     """Return variant and overrides as plain values. The defaults are those of the initial weights, if there are any."""
     if variant is None:
-        variant = "dyn_n" if start is None else start.info.variant
+        variant = "dyn_n" if weights is None else weights.info.variant
     overrides = {key: asdict(value) if is_dataclass(value) else value for key, value in (overrides or {}).items()}
-    if start is not None:
-        overrides = start.overrides_for(variant, num_classes) | overrides
+    if weights is not None:
+        overrides = weights.overrides_for(variant, num_classes) | overrides
     return variant, overrides or None
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from detector import build_detector
 from detector.network.boxes import anchor_points, complete_iou
 from detector.network.head import BRANCHES
-from detector.training.loss import DetectionLoss, one_to_many_weight
+from detector.training.loss import DetectionLoss, one2many_weight_at
 from tests.golden_values import hashed, load
 
 CASES = load("loss")
@@ -63,9 +63,9 @@ def test_total_parts_and_gradients(case: dict) -> None:
 
 
 def test_branch_weight_is_a_function_of_the_epoch() -> None:
-    assert [one_to_many_weight(e, 5) for e in range(6)] == pytest.approx([0.8, 0.625, 0.45, 0.275, 0.1, 0.1])
-    assert one_to_many_weight(0, 1) == pytest.approx(0.8)
-    assert one_to_many_weight(1000, -1) == pytest.approx(0.8)
+    assert [one2many_weight_at(e, 5) for e in range(6)] == pytest.approx([0.8, 0.625, 0.45, 0.275, 0.1, 0.1])
+    assert one2many_weight_at(0, 1) == pytest.approx(0.8)
+    assert one2many_weight_at(1000, -1) == pytest.approx(0.8)
 
 
 def random_outputs(dtype: torch.dtype, box_scale: float = 1.0, score_scale: float = 1.0) -> dict:

@@ -20,11 +20,7 @@ def class_color(label: int) -> Color:
 
 
 def draw_boxes(
-    image: np.ndarray,
-    boxes: np.ndarray,
-    labels: np.ndarray,
-    names: Sequence[str],
-    scores: np.ndarray | None = None,
+    image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, names: Sequence[str], scores: np.ndarray | None = None
 ) -> np.ndarray:
     """Return a copy of ``image`` with ``boxes`` (N, 4) x1 y1 x2 y2 in its pixels, colored and labeled by class.
 

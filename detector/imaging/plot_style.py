@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 
-import matplotlib
+import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.font_manager import fontManager, get_font
 from matplotlib.text import Text
@@ -30,6 +30,8 @@ STYLE = {
     "figure.dpi": 72,
     "font.size": 11,
     "grid.color": RULE,
+    "savefig.bbox": "tight",  # parts may lie outside of the figure: the file has them all
+    "savefig.pad_inches": 5 / 72,
     "legend.frameon": False,
     "text.color": MUTED,
     "text.hinting": "none",  # letters then have the same width in every file
@@ -42,10 +44,8 @@ STYLE = {
 @contextmanager
 def plot_style() -> Iterator[None]:
     """Draw and write in the style of these plots, whatever the user's matplotlibrc holds."""
-    with matplotlib.rc_context(), warnings.catch_warnings():
+    with matplotlib.style.context(STYLE, after_reset=True), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # see ``legible``
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)
         yield
 
 

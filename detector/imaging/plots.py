@@ -8,11 +8,13 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from detector.imaging.plot_files import TOOLTIP, Plot, finish
 from detector.imaging.plot_style import COLORS, INK, RULE, plot_style, use_fonts
+
+STEPS = (1, 2, 5, 10)  # of ticks, times a power of 10
 
 
 @dataclass(frozen=True)
@@ -25,11 +27,6 @@ class Line:
     color: str = COLORS[0]
     width: float = 1.8
     dashed: bool = False
-
-    @property
-    def dashes(self) -> str | tuple[int, tuple[int, int]]:
-        """The line style of matplotlib."""
-        return (0, (3, 2)) if self.dashed else "-"
 
     def in_words(self) -> str:
         """Return the first, last, lowest and highest value."""
@@ -57,22 +54,17 @@ def line_plot(
     ``mark`` is a vertical line at x, and its text.
     """
     axes = _axes(size)
-    for line in lines:
-        gid = TOOLTIP + line.name if line.name else None
-        axes.plot(line.x, line.y, color=line.color, linewidth=line.width, linestyle=line.dashes, gid=gid)
-        finite = np.isfinite(line.x) & np.isfinite(line.y)
-        alone = finite & ~np.append(False, finite[:-1]) & ~np.append(finite[1:], False)  # a single epoch is a dot
-        axes.plot(line.x[alone], line.y[alone], "o", color=line.color)
-    _legend(axes, [line for line in lines if line.name], size)
+    curves = [_draw_line(axes, line) for line in lines]
+    _legend(axes, {curve: line.name for curve, line in zip(curves, lines) if line.name}, size)
     axes.set(xlim=x_limits, ylim=y_limits)
     axes.set_xlabel(x_label, loc="right")
     axes.set_ylabel(y_label, loc="top")
     axes.grid(axis="y")
     whole = all(np.issubdtype(line.x.dtype, np.integer) for line in lines)
-    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=whole))
-    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.10g}"))
+    axes.locator_params("x", nbins=6, steps=STEPS, integer=whole)
+    axes.locator_params("y", nbins=5, steps=STEPS)
+    axes.xaxis.set_major_formatter("{x:.10g}")
+    axes.yaxis.set_major_formatter("{x:.10g}")
     if mark is not None:
         _mark(axes, *mark)
     return finish(name, title, [line.in_words() for line in lines], axes)
@@ -83,14 +75,20 @@ def _axes(size: tuple[float, float]) -> Axes:
     return Figure(figsize=(size[0] / 72, size[1] / 72)).add_axes((0, 0, 1, 1))
 
 
-def _legend(axes: Axes, lines: Sequence[Line], size: tuple[int, int]) -> None:
-    if not lines:
-        return
-    handles = [axes.plot([], [], color=line.color, linewidth=2.5, linestyle=line.dashes)[0] for line in lines]
+def _draw_line(axes: Axes, line: Line) -> Line2D:
+    """Draw ``line``, with dots for values without neighbors, as of a single epoch."""
+    finite = np.isfinite(line.x) & np.isfinite(line.y)
+    alone = finite & ~np.append(False, finite[:-1]) & ~np.append(finite[1:], False)
+    style, gid = "o--" if line.dashed else "o-", TOOLTIP + line.name if line.name else None
+    return axes.plot(line.x, line.y, style, markevery=alone, color=line.color, linewidth=line.width, gid=gid)[0]
+
+
+def _legend(axes: Axes, names: Mapping[Line2D, str], size: tuple[int, int]) -> None:
+    """Add the names of curves below axes of ``size`` (width, height)."""
     below = {"loc": "upper left", "bbox_to_anchor": (0, -34 / size[1]), "borderpad": 0, "borderaxespad": 0}
-    legend = axes.legend(handles, [str(n) for n in range(len(lines))], handlelength=1.5, **below)
-    for text, line in zip(legend.get_texts(), lines):
-        text.set_text(shortened(line.name, size[0] // 10))  # only now, as matplotlib leaves out names that begin with "_"
+    legend = axes.legend(list(names), list(map(str, range(len(names)))), handlelength=1.5, markerscale=0, **below)
+    for text, name in zip(legend.get_texts(), names.values()):
+        text.set_text(shortened(name, size[0] // 10))  # only now, as matplotlib leaves out names that begin with "_"
 
 
 def _mark(axes: Axes, x: float, text: str) -> None:
@@ -147,8 +145,8 @@ def histogram(name: str, title: str, values: Mapping[str, np.ndarray], edges: np
     axes.set(xlim=(0, len(edges) - 1), ylim=(0, None))
     ticks = range(0, len(edges), max(len(edges) // 8, 1))
     axes.set_xticks(ticks, [f"{edges[n]:.4g}" for n in ticks])
-    axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.locator_params("y", nbins=4, steps=STEPS)
+    axes.yaxis.set_major_formatter("{x:.0%}")
     axes.grid(axis="y")
     return finish(name, title, words, axes)
 

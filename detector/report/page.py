@@ -9,9 +9,8 @@ from typing import Any
 import cv2
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
-from detector.imaging.plot_files import Plot, inline_svg
+from detector.imaging.plot_files import inline_svg
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -27,15 +26,10 @@ class Table:
 def render(template: str, *folders: Path, **content: Any) -> str:
     """Return the page of a template in ``folders`` or in TEMPLATES, filled with ``content``."""
     loader = FileSystemLoader([*folders, TEMPLATES])
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"svg": _svg, "jpeg": _jpeg, "png": _png}
+    layout = {"trim_blocks": True, "lstrip_blocks": True}
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, **layout)
+    environment.filters |= {"svg": inline_svg, "jpeg": _jpeg, "png": _png}
     return environment.get_template(template).render(content)
-
-
-def _svg(plot: Plot) -> Markup:
-    return Markup(inline_svg(plot))
 
 
 def _jpeg(image: np.ndarray) -> str:

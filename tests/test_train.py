@@ -246,6 +246,19 @@ def test_an_automatic_batch_size_is_measured_and_recorded(
             train.main([*options, f"--run_dir={tmp_path / 'b'}", wrong])
 
 
+def test_callbacks_are_called_in_the_documented_order(tiny_arguments: dict[str, Any], tmp_path: Path) -> None:
+    """The user's own, then the list in TrainCLI.callbacks."""
+    data = [f"--data.{name}={value}" for name, value in tiny_arguments.items()]
+    options = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=true", "--trainer.enable_model_summary=false"]
+    own = "--trainer.callbacks+=lightning.pytorch.callbacks.Timer"
+    cli = TrainCLI(CocoDataModule, ["--model.variant=yolo26_n", f"--run_dir={tmp_path / 'a'}", own, *options, *data])
+    assert " ".join(type(callback).__name__ for callback in cli.trainer.callbacks) == (
+        "Timer RampedEMA CocoEvaluation NonFiniteGuard DataWait EpochLog PredictionSheet RoutingLog SaveOnSignal "
+        "TQDMProgressBar ModelCheckpoint ModelCheckpoint"
+    )
+    assert [callback.monitor for callback in cli.trainer.checkpoint_callbacks] == ["val/AP", None]
+
+
 def test_batch_statistics_are_shared_on_cuda_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert [run_cli.uses_cuda(name) for name in ("auto", "gpu", "cuda", "cpu", "mps")] == [True, True, True, False, False]

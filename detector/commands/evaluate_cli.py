@@ -60,7 +60,7 @@ class EvaluateCLI(RunCLI):
     def after_instantiate_classes(self) -> None:
         """Check that the data have the split and the classes of the checkpoint."""
         super().after_instantiate_classes()
-        self.datamodule.ground_truth(self.split)  # raises ValueError for a split without annotations
+        self.datamodule.check_split(self.split)
         check_classes(self.checkpoint, self.model.class_names, self.model.category_ids)
 
     def evaluate(self) -> None:

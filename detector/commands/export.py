@@ -11,7 +11,7 @@ from detector.files import check_output
 from detector.network.head import BRANCHES
 from detector.predict import load_detector
 
-PACKAGES = {"onnx": ("onnx",), "openvino": ("onnx", "openvino"), "torchscript": (), "torch-export": ()}  # by format
+PACKAGES = {"onnx": ("onnx",), "openvino": ("onnx", "openvino"), "torchscript": (), "torch-export": ()}  # packages by format
 
 
 def add_export_command(commands: argparse._SubParsersAction) -> None:

@@ -117,7 +117,7 @@ class DetectorModule(L.LightningModule):
         if initial_weights is not None:
             self._load_initial(initial_weights)
         self._frozen = freeze_parts(self.model, freeze or [])
-        self.train()  # all but the frozen parts
+        self.train()  # frozen parts stay in evaluation mode
         innermost_parts(self.model, lr_ratios or {})  # raises for an unknown part now, not when training starts
         if channels_last:
             self.model.to(memory_format=torch.channels_last)

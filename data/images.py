@@ -19,20 +19,15 @@ from detector.imaging.read import (
 )
 
 
-def read_image(path: Path, size: Size, upright: bool = False) -> np.ndarray:
+def read_image(path: Path, size: Size, upright: bool = False, factor: int = 1) -> np.ndarray:
     """Return the image, (H, W, 3) uint8 RGB, after a check that it has the ``size`` (height, width) on file.
 
     Grayscale, palettes, CMYK and 16 bits a channel become RGB; transparency is left out. Annotation files describe stored
     pixels, as pycocotools users expect, or with ``upright`` the image as viewers show it, with its EXIF rotation applied.
     If the size on file is that of the turned image, the annotations are for the turned image, and it is always turned.
-    """
-    return read_reduced(path, size, 1, upright)
 
-
-def read_reduced(path: Path, size: Size, factor: int, upright: bool = False) -> np.ndarray:
-    """Read like ``read_image``, but decode a JPEG to 1/``factor`` of its height and width (rounded up): 1, 2, 4 or 8.
-
-    The decoder then does less work, and averages pixels where resizing would skip some. Other formats are not reduced.
+    A JPEG is decoded to 1/``factor`` of its height and width, rounded up; ``factor`` is 1, 2, 4 or 8. The decoder then does
+    less work, and averages pixels where resizing would skip some. Other formats are not reduced.
     """
     content = read_file(path)
     image = decode_image(content, factor)

@@ -1,7 +1,6 @@
 """Reads the images of a split, whole or scaled to fit the input. Bad images raise an error, or are skipped."""
 
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,7 +9,7 @@ import numpy as np
 import torch
 
 from data.annotations import Annotations
-from data.images import read_image, read_reduced
+from data.images import read_image
 from detector.batch import Size
 from detector.imaging.letterbox import fit_letterbox
 from detector.imaging.read import BadImageError
@@ -38,8 +37,7 @@ class ImageReader:
 
     def read(self, index: int) -> np.ndarray | None:
         """Return the image, (H, W, 3) uint8 RGB, or None if it is bad and bad images are skipped."""
-        path, size = self.annotations.image_path(index), self.annotations.size(index)
-        return self._read_or_skip(index, lambda: read_image(path, size, self.annotations.upright))
+        return self._read_or_skip(index, factor=1)
 
     def read_scaled(self, index: int, size: Size) -> ScaledImage | None:
         """Return the image scaled to fit ``size`` (height, width), or None like ``read``.
@@ -47,10 +45,10 @@ class ImageReader:
         A JPEG at least twice as large as needed is decoded at a half, a quarter or an eighth of its size. The pixels depend
         only on the file and ``size``.
         """
-        path, original = self.annotations.image_path(index), self.annotations.size(index)
+        original = self.annotations.size(index)
         placement = fit_letterbox(original, size)
         factor = next((f for f in (8, 4, 2) if max(original) >= f * max(placement.height, placement.width)), 1)
-        image = self._read_or_skip(index, lambda: read_reduced(path, original, factor, self.annotations.upright))
+        image = self._read_or_skip(index, factor)
         if image is None:
             return None
         covered = original
@@ -65,9 +63,10 @@ class ImageReader:
         """Return the paths of the images skipped so far."""
         return [str(self.annotations.image_path(index)) for index in self.skipped.nonzero().flatten().tolist()]
 
-    def _read_or_skip(self, index: int, read: Callable[[], np.ndarray]) -> np.ndarray | None:
+    def _read_or_skip(self, index: int, factor: int) -> np.ndarray | None:
+        path, size = self.annotations.image_path(index), self.annotations.size(index)
         try:
-            return read()
+            return read_image(path, size, self.annotations.upright, factor)
         except BadImageError as error:
             if self.on_bad_image == "raise":
                 raise

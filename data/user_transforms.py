@@ -60,7 +60,10 @@ def _build(entry: dict[str, Any], sizes: Collection[Size]) -> Transform:
         if argument not in allowed:
             raise ValueError(f"data.transforms: {name} has no argument {argument!r}; {_hint(argument, sorted(allowed))}")
     if kind in CONTAINERS:
-        arguments = arguments | {"transforms": _build_children(name, arguments.get("transforms"), sizes)}
+        children = arguments.get("transforms")
+        if not isinstance(children, list) or not children:
+            raise ValueError(f"data.transforms: {name} has transforms {children!r}; expected a list of at least one entry")
+        arguments = arguments | {"transforms": [_build(child, sizes) for child in children]}
     try:
         transform = kind(**arguments)
     except (TypeError, ValueError) as error:  # pydantic's errors are ValueErrors
@@ -82,12 +85,6 @@ def _split_entry(entry: Any) -> tuple[str, dict[str, Any]]:
     if not isinstance(arguments, dict):
         raise ValueError(f"data.transforms: {name} has the arguments {arguments!r}; expected names with values, {{p: 0.5}}")
     return name, arguments
-
-
-def _build_children(name: str, entries: Any, sizes: Collection[Size]) -> list[Transform]:
-    if not isinstance(entries, list) or not entries:
-        raise ValueError(f"data.transforms: {name} has transforms {entries!r}; expected a list of at least one entry")
-    return [_build(entry, sizes) for entry in entries]
 
 
 def _find_class(name: str) -> type:

@@ -60,23 +60,16 @@ class WatchedLoader(DataLoader):
     """A DataLoader over a WatchedDataset. If a worker dies without an error of its own, the error names its image."""
 
     def __iter__(self) -> Iterator[Any]:
-        return _WatchedIterator(super().__iter__(), self.dataset)
+        return _name_images_in_errors(super().__iter__(), self.dataset)
 
 
-class _WatchedIterator:
-    def __init__(self, batches: Iterator[Any], dataset: WatchedDataset) -> None:
-        self.batches, self.dataset = batches, dataset
-
-    def __iter__(self) -> Iterator[Any]:
-        return self
-
-    def __next__(self) -> Any:
-        try:
-            return next(self.batches)
-        except (RuntimeError, OSError, EOFError) as error:
-            if message := worker_death_message(error):
-                raise RuntimeError(f"{message}\n    {self.dataset.describe_workers(message)}") from error
-            raise
+def _name_images_in_errors(batches: Iterator[Any], dataset: WatchedDataset) -> Iterator[Any]:
+    try:
+        yield from batches
+    except (RuntimeError, OSError, EOFError) as error:
+        if message := worker_death_message(error):
+            raise RuntimeError(f"{message}\n    {dataset.describe_workers(message)}") from error
+        raise
 
 
 def worker_death_message(error: BaseException) -> str | None:

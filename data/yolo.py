@@ -121,7 +121,9 @@ def _find_images(value: Any, folder: Path, name: str) -> list[Path]:
 
 
 def _images_of_entry(entry: Any, folder: Path, name: str) -> list[Path]:
-    path = _locate(str(entry), folder)
+    path = folder / str(entry)
+    if not os.path.exists(path) and str(entry).startswith("../"):  # some exporters write it for the file's own folder
+        path = folder / str(entry).removeprefix("../")
     if os.path.isdir(path):
         images = _list_folder(path)
     elif os.path.isfile(path):
@@ -139,13 +141,6 @@ def _list_folder(folder: Path) -> list[Path]:
     return sorted(path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."))
 
 
-def _locate(entry: str, folder: Path) -> Path:
-    path = folder / entry
-    if not os.path.exists(path) and entry.startswith("../"):  # some exporters write it for the file's own folder
-        path = folder / entry.removeprefix("../")
-    return path
-
-
 def _read_list(file: Path, folder: Path) -> list[Path]:
     """Return the images in a text file: paths relative to the file or, if there is no such image, to ``folder``."""
     lines = [line.strip().replace("\\", "/") for line in _read_lines(file)]  # backslashes are from Windows
@@ -160,7 +155,7 @@ def _read_split(name: str, folder: Path, images: list[Path], class_names: list[s
     faults = Faults(name)
     sizes = _read_sizes(images, faults)
     objects = _read_objects(images, sizes, len(class_names), faults)
-    names = [_relative(image, folder) for image in images]
+    names = [str(image.relative_to(folder) if image.is_relative_to(folder) else image.resolve()) for image in images]
     ids = np.arange(1, len(images) + 1)
     return build_annotations(name, folder, ids, sizes, names, objects, list(range(len(class_names))), class_names, True)
 
@@ -185,10 +180,6 @@ def _read_objects(images: list[Path], sizes: np.ndarray, num_classes: int, fault
         crowds=np.zeros(len(table), bool),
         labels=table[:, 0].astype(np.int64),
     )
-
-
-def _relative(image: Path, folder: Path) -> str:
-    return str(image.relative_to(folder) if image.is_relative_to(folder) else image.resolve())
 
 
 def _read_sizes(images: list[Path], faults: Faults) -> np.ndarray:

@@ -27,6 +27,8 @@ MIN_VISIBLE, MIN_VISIBLE_LOOSE = 0.97, 0.3  # share of a shape that must be visi
 FAVORITE_SHARE = 0.7  # of objects: painted in the favorite hue of their class
 SUPERSAMPLING = 4  # outlines are filled on a grid this many times finer: edges are smooth, boxes exact to 1/4 px
 
+Range = tuple[float, float]  # least, most
+
 
 class Stamp(NamedTuple):
     """A shape at its position in the image."""
@@ -164,9 +166,7 @@ def arrange(height: int, width: int, rng: Generator) -> list[Stamp]:
     return placed
 
 
-def random_color(
-    rng: Generator, saturation: tuple[float, float], value: tuple[float, float], hue: float | None = None
-) -> np.ndarray:
+def random_color(rng: Generator, saturation: Range, value: Range, hue: float | None = None) -> np.ndarray:
     """Draw a color (3,) float32 BGR of any hue, or of a hue close to ``hue`` in 0..1."""
     hue = rng.random() if hue is None else hue + rng.uniform(-0.05, 0.05)
     rgb = colorsys.hsv_to_rgb(hue % 1, rng.uniform(*saturation), rng.uniform(*value))

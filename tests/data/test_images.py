@@ -15,7 +15,7 @@ from PIL import Image
 
 from data import Augmentation, CocoDataModule
 from data.check.files import image_kind
-from data.images import read_image, read_reduced, stored_size
+from data.images import read_image, stored_size
 from detector.imaging.read import BadImageError, exif_orientation
 
 EXIF_TURNED = bytes.fromhex("ffe100224578696600004d4d002a00000008000101120003000000010006000000000000")
@@ -86,7 +86,7 @@ def test_exif_rotation_is_applied_where_the_annotations_need_it(jpeg: Path) -> N
     with pytest.raises(BadImageError, match="the image is 30 x 50"):
         read_image(jpeg, (30, 50), upright=True)
     assert stored_size(jpeg) == (50, 30)
-    assert read_reduced(jpeg, (50, 30), 2).shape == (25, 15, 3)
+    assert read_image(jpeg, (50, 30), factor=2).shape == (25, 15, 3)
 
 
 def smooth(height: int, width: int) -> np.ndarray:
@@ -131,14 +131,14 @@ def test_jpegs_are_decoded_smaller_and_others_whole(tmp_path: Path, factor: int)
     rgb = smooth(201, 333)
     Image.fromarray(rgb).save(tmp_path / "a.jpg", quality=95)
     Image.fromarray(rgb).save(tmp_path / "a.png")
-    reduced = read_reduced(tmp_path / "a.jpg", (201, 333), factor)
+    reduced = read_image(tmp_path / "a.jpg", (201, 333), factor=factor)
     assert reduced.shape == (-(-201 // factor), -(-333 // factor), 3)
     whole = [slice(0, side // factor * factor) for side in (201, 333)]
     blocks = rgb[tuple(whole)].reshape(201 // factor, factor, 333 // factor, factor, 3).mean(axis=(1, 3))
     assert np.abs(reduced[: blocks.shape[0], : blocks.shape[1]] - blocks).mean() < 2
-    assert read_reduced(tmp_path / "a.png", (201, 333), factor).shape == (201, 333, 3)
+    assert read_image(tmp_path / "a.png", (201, 333), factor=factor).shape == (201, 333, 3)
     with pytest.raises(BadImageError, match="the image is 333 x 201"):
-        read_reduced(tmp_path / "a.jpg", (202, 333), factor)  # the size on file counts, not the rounded one
+        read_image(tmp_path / "a.jpg", (202, 333), factor=factor)  # the size on file counts, not the rounded one
 
 
 def spoil(root: Path, split: str, number: int) -> Path:

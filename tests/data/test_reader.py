@@ -8,10 +8,8 @@ from data.reader import ImageReader
 
 
 def test_reduced_decoding_keeps_boxes_on_their_objects(large_images: ImageReader, monkeypatch: pytest.MonkeyPatch) -> None:
-    factors, read = [], reader_module.read_reduced
-    monkeypatch.setattr(
-        reader_module, "read_reduced", lambda p, s, factor, u: factors.append(factor) or read(p, s, factor, u)
-    )
+    factors, read = [], reader_module.read_image
+    monkeypatch.setattr(reader_module, "read_image", lambda p, s, u, factor: factors.append(factor) or read(p, s, u, factor))
     for index in range(len(large_images.annotations)):
         scaled = large_images.read_scaled(index, (64, 64))
         assert max(scaled.image.shape[:2]) == 64

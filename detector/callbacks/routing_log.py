@@ -90,13 +90,7 @@ class RoutingLog(L.Callback):
             self._records = self._recording.enter_context(record_routing(pl_module))
 
     def on_validation_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: RawOutput,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: RawOutput, batch: Batch, *indices: int
     ) -> None:
         """Add the routing weights of the batch to the sums."""
         if self._statistics is None:

@@ -93,7 +93,8 @@ def _duplicates(main: Analysis, others: list[Analysis]) -> list[str]:
         return [start + "Evaluate with evaluation.branch: both to see if one2many, with NMS, has fewer, or train longer."]
     other = others[0]
     other_number, other_shown = _count_duplicates(other)
-    comparison = f"{other.branch}, with NMS, has {other_number} of {other_shown} from the score {other.threshold:.3f} on"
+    score = other.errors.threshold
+    comparison = f"{other.branch}, with NMS, has {other_number} of {other_shown} from the score {score:.3f} on"
     if other_number / max(other_shown, 1) < number / shown / 2:
         return [f"{start}{comparison}: predict with --branch {other.branch} if they are in the way, or train longer."]
     return [f"{start}{comparison}, not much less: train longer."]

@@ -34,11 +34,6 @@ class Analysis:
     class_best: list[Point | None]  # C
     errors: Errors  # at the threshold of ``best``, or at the one that was asked for
 
-    @property
-    def threshold(self) -> float:
-        """The score from which detections are shown."""
-        return self.errors.threshold
-
 
 def analyze(branch: str, predictions: Path, ground_truth: Path, threshold: float | None = None) -> Analysis:
     """Evaluate a predictions file; errors are taken at ``threshold``, by default that of the best F1.

@@ -20,8 +20,6 @@ from detector.report.speed import Speed
 from detector.report.training import epoch_time_table, network_table, routing_table
 from detector.text import plural
 
-MANY_CLASSES = 30  # tables of more are folded
-
 
 def make_report(
     run: RunFolder, analyses: list[Analysis], images: str | None, speed: Speed | None, notes: list[str]
@@ -33,7 +31,6 @@ def make_report(
     training = training_plots(run.epochs)
     content = {
         "heading": heading(run),
-        "folder": run.folder.name,
         "facts": _facts(run, analyses),
         "notes": notes,
         "advice": advice(run, analyses),
@@ -42,7 +39,6 @@ def make_report(
         "training": training,
         "routing": routing_table(run.epochs),
         "epoch_times": epoch_time_table(run),
-        "checkpoint": run.checkpoint,
         "speed": speed,
         "network": None if speed is None else network_table(speed),
         "versions": Table(["", "when the run was made"], [[name, str(value)] for name, value in run.versions.items()]),
@@ -73,12 +69,8 @@ def _facts(run: RunFolder, analyses: list[Analysis]) -> list[str]:
     facts += [f"input {data['image_size']} px" if "image_size" in data else ""]
     if analyses:
         result, num_objects = analyses[0].result, analyses[0].matching.num_objects
-        counts = (
-            plural(result.num_images, "image"),
-            plural(num_objects, "object"),
-            plural(result.num_detections, "detection"),
-        )
-        facts.append(", ".join(counts))
+        images, objects = plural(result.num_images, "image"), plural(num_objects, "object")
+        facts.append(f"{images}, {objects}, {plural(result.num_detections, 'detection')}")
     return [fact for fact in facts if fact]
 
 
@@ -86,8 +78,6 @@ def _results(run: RunFolder, analyses: list[Analysis], images: str | None) -> di
     """Return the content of the sections about the predictions."""
     main = analyses[0]
     folder = image_folder(run, main.coco.dataset.get("info", {}), images)
-    examples = (false_positive_examples(main, folder), miss_examples(main, folder))
-    names = [*main.class_names, "nothing"]
     return {
         "main": main,
         "cards": _cards(main),
@@ -95,15 +85,13 @@ def _results(run: RunFolder, analyses: list[Analysis], images: str | None) -> di
         "error_plots": error_plots(main),
         "error_types": {"Wrong": (main.errors.false_positives, FALSE_POSITIVES), "Missed": (main.errors.misses, MISSES)},
         "classes": _class_table(analyses),
-        "fold_classes": len(main.class_names) > MANY_CLASSES,
         "curve_plots": curve_plots(main),
         "num_single_curves": MOST_CURVES if sum(ap >= 0 for ap in main.result.per_class.values()) > MOST_CURVES else 0,
         "confusion_plot": confusion_plot(main),
-        "confusions": _confusion_table(confusion_matrix(main.matching, main.errors), names),
+        "confusions": _confusion_table(confusion_matrix(main.matching, main.errors), [*main.class_names, "nothing"]),
         "colors": {"the error": f"rgb{ERROR}", "objects": f"rgb{OBJECT}", "other detections": f"rgb{OTHER}"},
-        "wrong": examples[0],
-        "missed": examples[1],
-        "num_missing_images": sum(example.image is None for group in examples for example in group),
+        "wrong": false_positive_examples(main, folder),
+        "missed": miss_examples(main, folder),
         "image_folder": folder,
         "sizes": _bin_table("side of objects (square root of the area)", by_size(main.matching, main.errors)),
         "ratios": _bin_table("width : height", by_ratio(main.matching, main.errors)),
@@ -123,9 +111,9 @@ def _cards(main: Analysis) -> list[tuple[str, str]]:
     if main.best is not None:
         cards += [(f"{main.best.threshold:.3f}", "score threshold of best F1")]
         cards += [(f"{main.best.precision:.0%}", "precision at best F1"), (f"{main.best.recall:.0%}", "recall at best F1")]
-    if main.best is None or main.threshold != main.best.threshold:
-        point = main.curve.at(main.threshold)
-        cards += [(f"{main.threshold:.3f}", "threshold of this page")]
+    if main.best is None or main.errors.threshold != main.best.threshold:
+        point = main.curve.at(main.errors.threshold)
+        cards += [(f"{main.errors.threshold:.3f}", "threshold of this page")]
         cards += [
             (f"{point.precision:.0%}", "precision at this threshold"),
             (f"{point.recall:.0%}", "recall at this threshold"),

@@ -1,6 +1,5 @@
 """Precision and recall: pycocotools' curves, and at every score threshold."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,17 +75,12 @@ def precision_recall(coco_eval: COCOeval, iou: float | None) -> np.ndarray:
     The mean of a column is the AP of its class. Classes without objects are NaN.
     """
     precision = coco_eval.eval["precision"][:, :, :, 0, MAX_DETECTIONS.index(100)]
-    level = None if iou is None else int(np.argmin(np.abs(coco_eval.params.iouThrs - iou)))
-    chosen = precision.mean(axis=0) if level is None else precision[level]
+    chosen = precision.mean(axis=0) if iou is None else precision[np.abs(coco_eval.params.iouThrs - iou).argmin()]
     return np.where(chosen < 0, np.nan, chosen)
 
 
 def ap_by_limit(coco_eval: COCOeval) -> dict[int, tuple[float, float]]:
     """Return AP and AR for every limit of 100 and more detections per image and class in ``coco_eval``."""
     precision, recall = coco_eval.eval["precision"], coco_eval.eval["recall"]
-    limits: Sequence[int] = coco_eval.params.maxDets
-    return {
-        limit: (mean_ap(precision[:, :, :, 0, m]), mean_ap(recall[:, :, 0, m]))
-        for m, limit in enumerate(limits)
-        if limit >= 100
-    }
+    numbers = {limit: n for n, limit in enumerate(coco_eval.params.maxDets) if limit >= 100}
+    return {limit: (mean_ap(precision[:, :, :, 0, n]), mean_ap(recall[:, :, 0, n])) for limit, n in numbers.items()}

@@ -1,7 +1,6 @@
 """The plots of the page."""
 
 import itertools
-from collections import Counter
 
 import numpy as np
 
@@ -22,20 +21,18 @@ TERMS = ("box", "cls", "l1")
 
 def error_plots(main: Analysis) -> list[Plot]:
     """Return bars of the types of wrong detections, and of missed objects."""
-    types = Counter(type_ for type_ in main.errors.false_positives if type_)
-    wrong = f"{plural(types.total(), 'wrong detection')} of {int(main.errors.shown.sum())}"
-    misses = Counter(type_ for type_ in main.errors.misses if type_)
-    missed = f"{plural(misses.total(), 'missed object')} of {main.matching.num_objects}"
+    errors, num_objects = main.errors, main.matching.num_objects
     return [
-        _error_bars("wrong_detections", wrong, types, FALSE_POSITIVES, COLORS[1]),
-        _error_bars("missed_objects", missed, misses, MISSES, COLORS[3]),
+        _error_bars("wrong detection", int(errors.shown.sum()), errors.false_positives, FALSE_POSITIVES, COLORS[1]),
+        _error_bars("missed object", num_objects, errors.misses, MISSES, COLORS[3]),
     ]
 
 
-def _error_bars(name: str, title: str, counts: Counter[str], meanings: dict[str, str], color: str) -> Plot:
-    types = [type_ for type_ in meanings if counts[type_]]
-    texts = [f"{counts[type_]} ({counts[type_] / counts.total():.0%})" for type_ in types]
-    return bar_plot(name, title, types, {"": [counts[type_] for type_ in types]}, {"": texts}, [color])
+def _error_bars(noun: str, total: int, types: np.ndarray, meanings: dict[str, str], color: str) -> Plot:
+    counts = {type_: number for type_ in meanings if (number := int((types == type_).sum()))}
+    num_errors = sum(counts.values())
+    title, texts = f"{plural(num_errors, noun)} of {total}", [f"{n} ({n / num_errors:.0%})" for n in counts.values()]
+    return bar_plot(f"{noun.replace(' ', '_')}s", title, list(counts), {"": list(counts.values())}, {"": texts}, [color])
 
 
 def curve_plots(main: Analysis) -> list[Plot]:
@@ -55,9 +52,8 @@ def _precision_recall(main: Analysis, known: list[int], weakest: list[int]) -> P
     for iou, label, color in ((None, "0.50:0.95", MUTED), (0.75, "0.75", COLORS[0]), (0.5, "0.50", INK)):
         mean = precision_recall(main.coco_eval, iou)[:, known].mean(axis=1)
         lines.append(Line(f"mean, IoU {label}", RECALL, mean, color, 2.4, dashed=color != INK))
-    return line_plot(
-        "precision_recall", "Precision over recall", lines, "recall", "precision", (0, 1), (0, 1.02), size=(360, 250)
-    )
+    limits = ((0, 1), (0, 1.02))
+    return line_plot("precision_recall", "Precision over recall", lines, "recall", "precision", *limits, size=(360, 250))
 
 
 def _class_color(number: int) -> str:
@@ -76,10 +72,9 @@ def _thresholds(main: Analysis) -> Plot:
 
 
 def _f1_of_classes(main: Analysis, classes: list[int]) -> Plot:
-    names, lines, title = legible(main.class_names), [], "F1 of classes, by score threshold"
-    for n, k in enumerate(classes):
-        curve = class_curve(main.matching, k)
-        lines.append(Line(names[k], curve.thresholds, curve.f1, _class_color(n)))
+    names, title = legible(main.class_names), "F1 of classes, by score threshold"
+    curves = {k: class_curve(main.matching, k) for k in classes}
+    lines = [Line(names[k], curve.thresholds, curve.f1, _class_color(n)) for n, (k, curve) in enumerate(curves.items())]
     return line_plot("f1_of_classes", title, lines, "score", "", (0, 1), (0, 1.02), size=(310, 250))
 
 

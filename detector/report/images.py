@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from detector.imaging.draw import Color, fit_longer_side
+from detector.imaging.draw import fit_longer_side
 from detector.imaging.read import BadImageError, decode_image, exif_orientation, read_file, turn
 from detector.report.analysis import Analysis
 from detector.report.errors import FALSE_POSITIVES, MISSES, Errors
@@ -123,27 +123,20 @@ def draw_error(image: np.ndarray, matching: Matching, errors: Errors, box: np.nd
     boxes = np.concatenate((others, objects, box[None])) - np.array([x1, y1, x1, y1])
     drawn, boxes = fit_longer_side(image[y1:y2, x1:x2], boxes, SIDE)
     others, objects, itself = np.split(boxes, (len(others), len(others) + len(objects)))
-    _outline(drawn, others, OTHER, 1)
-    _outline(drawn, objects, OBJECT, 2)
-    _outline(drawn, itself, ERROR, 3)
+    for group, color, width in ((others, OTHER, 1), (objects, OBJECT, 2), (itself, ERROR, 3)):
+        for x1, y1, x2, y2 in np.clip(group, -1e4, 1e4).round().astype(int).tolist():
+            cv2.rectangle(drawn, (x1, y1), (x2, y2), color, width)
     return drawn
 
 
 def _window(box: np.ndarray, width: int, height: int) -> tuple[int, int, int, int]:
     """Return a square around the box, within the image if it fits: three times the box, at least a fifth of the image."""
     side = max(3 * float((box[2:] - box[:2]).max()), 0.2 * max(width, height), 48.0)
-    edges = []
-    for center, limit in zip(((box[0] + box[2]) / 2, (box[1] + box[3]) / 2), (width, height)):
-        length = min(side, limit)
-        low = min(max(center - length / 2, 0), limit - length)
-        edges.append((int(low), max(int(low + length), int(low) + 1)))
-    (x1, x2), (y1, y2) = edges
-    return x1, y1, x2, y2
-
-
-def _outline(image: np.ndarray, boxes: np.ndarray, color: Color, width: int) -> None:
-    for x1, y1, x2, y2 in np.clip(boxes, -1e4, 1e4).round().astype(int).tolist():
-        cv2.rectangle(image, (x1, y1), (x2, y2), color, width)
+    limits = np.array([width, height])
+    lengths = np.minimum(side, limits)
+    low = np.clip((box[:2] + box[2:]) / 2 - lengths / 2, 0, limits - lengths)
+    start = low.astype(int)
+    return *start.tolist(), *np.maximum((low + lengths).astype(int), start + 1).tolist()
 
 
 def read_image(folder: Path, image: dict[str, Any], upright: bool) -> np.ndarray | None:

@@ -9,21 +9,7 @@ from typing import Any
 
 from detector.files import read_json, read_yaml
 from detector.network.head import BRANCHES
-from detector.runs.folder import (
-    BEST_CHECKPOINT,
-    CONFIG,
-    EVALUATION_PREFIX,
-    LAST_CHECKPOINT,
-    METRICS,
-    RECORD,
-    ROUTING_PLOT,
-    TRAIN_LOG,
-    evaluation_file,
-    ground_truth_file,
-    metrics_files,
-    numbered_files,
-    predictions_file,
-)
+from detector.runs import folder as files
 from detector.text import flatten
 from detector.weights import read_weights
 
@@ -60,16 +46,16 @@ def read_run(folder: Path, ground_truth: Path | None = None) -> RunFolder:
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder; give the folder of a run, as runs/dyn_n")
     folder = folder.resolve()
-    run = folder.parent if folder.name.startswith(EVALUATION_PREFIX) and not (folder / CONFIG).is_file() else folder
+    is_run = not folder.name.startswith(files.EVALUATION_PREFIX) or (folder / files.CONFIG).is_file()
+    run = folder if is_run else folder.parent
     split = _split(folder)
     config, text, name = _config(run)
     evaluated, evaluation_config = _evaluation(folder, split)
     evaluation_config = evaluation_config or config
     predictions, epochs = _predictions(folder, split, evaluation_config), _epochs(run)
     if not predictions and not epochs:
-        raise ValueError(
-            f"{folder}: has neither {predictions_file('val')} nor {METRICS} with an epoch in it; give the folder of a run"
-        )
+        missing = f"neither {files.predictions_file('val')} nor {files.METRICS} with an epoch in it"
+        raise ValueError(f"{folder}: has {missing}; give the folder of a run")
     checkpoint = _checkpoint(run, evaluated)
     return RunFolder(
         folder=folder,
@@ -87,19 +73,19 @@ def read_run(folder: Path, ground_truth: Path | None = None) -> RunFolder:
         versions=_versions(run, text),
         checkpoint=checkpoint,
         trained_size=_trained_size(checkpoint),
-        routing=path if (path := folder / ROUTING_PLOT).is_file() else None,
+        routing=path if (path := folder / files.ROUTING_PLOT).is_file() else None,
     )
 
 
 def _split(folder: Path) -> str:
     """Return test if ``folder`` has predictions of that split only."""
-    has_val, has_test = ((folder / predictions_file(split)).is_file() for split in ("val", "test"))
+    has_val, has_test = ((folder / files.predictions_file(split)).is_file() for split in ("val", "test"))
     return "test" if has_test and not has_val else "val"
 
 
 def _checkpoint(run: Path, evaluated: Path | None) -> Path | None:
     """Return the evaluated checkpoint, or the best or the last one of a run; None if it does not exist."""
-    candidates = [run / BEST_CHECKPOINT, run / LAST_CHECKPOINT]
+    candidates = [run / files.BEST_CHECKPOINT, run / files.LAST_CHECKPOINT]
     if evaluated is not None:
         path = evaluated.resolve()
         moved = [run / path.name] if path.parent.name == run.name else []  # with the run, after the evaluation
@@ -115,14 +101,14 @@ def _trained_size(checkpoint: Path | None) -> tuple[int, int] | None:
 
 
 def _config(run: Path) -> tuple[dict[str, Any], str, str]:
-    if not (written := numbered_files(run, CONFIG)):
-        return {}, "", CONFIG
+    if not (written := files.numbered_files(run, files.CONFIG)):
+        return {}, "", files.CONFIG
     return _sections(_settings(written[-1])), written[-1].read_text(encoding="utf-8"), written[-1].name
 
 
 def _evaluation(folder: Path, split: str) -> tuple[Path | None, dict[str, Any]]:
     """Return the checkpoint and the configuration that evaluate.py has recorded, if it has."""
-    path = folder / evaluation_file(split)
+    path = folder / files.evaluation_file(split)
     content = _settings(path) if path.is_file() else {}
     return Path(content["eval"]) if isinstance(content.get("eval"), str) else None, _sections(content)
 
@@ -141,24 +127,20 @@ def _predictions(folder: Path, split: str, config: dict[str, Any]) -> dict[str, 
     chosen = (config.get("evaluation") or {}).get("branch", "both")
     main = chosen if chosen in BRANCHES else BRANCHES[0]
     second = BRANCHES[1 - BRANCHES.index(main)]
-    paths = {main: folder / predictions_file(split), second: folder / predictions_file(split, second)}
+    paths = {main: folder / files.predictions_file(split), second: folder / files.predictions_file(split, second)}
     return {branch: path for branch, path in paths.items() if path.is_file()}
 
 
 def _ground_truth(folder: Path, split: str, config: dict[str, Any]) -> Path | None:
     """Return the recorded file, or for older runs, which recorded none, the file that the configuration names."""
-    recorded = folder / ground_truth_file(split)
-    if recorded.is_file():
-        return recorded
-    return _data_path(config, f"{split}_annotations")
+    recorded = folder / files.ground_truth_file(split)
+    return recorded if recorded.is_file() else _data_path(config, f"{split}_annotations")
 
 
 def image_folder(run: RunFolder, info: dict[str, Any], images: str | None = None) -> Path | None:
     """Return the folder of the evaluated images: ``images``, else as ``info`` or the settings name it."""
     folder = images or info.get("pictures")
-    if isinstance(folder, str):
-        return Path(folder)
-    return _data_path(run.evaluation_config, f"{run.split}_images")
+    return Path(folder) if isinstance(folder, str) else _data_path(run.evaluation_config, f"{run.split}_images")
 
 
 def _data_path(config: dict[str, Any], name: str) -> Path | None:
@@ -169,7 +151,7 @@ def _data_path(config: dict[str, Any], name: str) -> Path | None:
 def _epochs(run: Path) -> Epochs:
     """Return the metrics by epoch. Every start of a run writes its own file; where epochs repeat, the later file counts."""
     epochs: Epochs = {}
-    for path in metrics_files(run):
+    for path in files.metrics_files(run):
         with path.open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
                 if (epoch := _number(row.get("epoch"))) is None:  # the last line of a run that was cut off
@@ -189,7 +171,7 @@ def _number(value: Any) -> float | None:
 
 
 def _log(run: Path) -> list[dict[str, str]]:
-    path = run / TRAIN_LOG
+    path = run / files.TRAIN_LOG
     rows: list[dict[str, str]] = []
     head: list[str] = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
@@ -202,7 +184,8 @@ def _log(run: Path) -> list[dict[str, str]]:
 
 
 def _versions(run: Path, config_text: str) -> dict[str, Any]:
-    if records := [read_json(path, dict, "the file as it was, or move it away") for path in numbered_files(run, RECORD)]:
+    paths = files.numbered_files(run, files.RECORD)
+    if records := [read_json(path, dict, "the file as it was, or move it away") for path in paths]:
         first = {"command": records[0].get("command")}
         resumed = {"resumed by": [record.get("command") for record in records[1:]]}
         # The environment is too much for a page.

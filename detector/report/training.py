@@ -24,25 +24,22 @@ def routing_table(epochs: Epochs) -> Table:
 
 def epoch_time_table(run: RunFolder) -> Table:
     """Return how fast the training was, over its epochs."""
+
+    def logged(column: str) -> list[float]:
+        return [float(row[column]) for row in run.log if row.get(column, "-") != "-"]
+
+    quantities = (
+        ("training images per second", logged("images/s"), 1),
+        ("seconds of training per epoch", logged("train_s"), 1),
+        ("seconds of validation", logged("val_s"), 1),
+        ("seconds of pycocotools", series(run.epochs, "val/eval_seconds")[1], 2),
+        ("share of time that steps waited for data", series(run.epochs, "train/data_wait")[1], 2),
+    )
     rows = []
-    for column, name in (
-        ("images/s", "training images per second"),
-        ("train_s", "seconds of training per epoch"),
-        ("val_s", "seconds of validation"),
-    ):
-        rows += _pace_row(name, [float(row[column]) for row in run.log if row.get(column, "-") != "-"], digits=1)
-    for metric, name in (
-        ("val/eval_seconds", "seconds of pycocotools"),
-        ("train/data_wait", "share of time that steps waited for data"),
-    ):
-        rows += _pace_row(name, series(run.epochs, metric)[1], digits=2)
+    for name, values, digits in quantities:
+        if values:
+            rows.append([name, *(f"{value:.{digits}f}" for value in (np.median(values), min(values), max(values)))])
     return Table(["over epochs", "median", "lowest", "highest"], rows)
-
-
-def _pace_row(name: str, values: list[float], digits: int) -> list[list[str]]:
-    if not values:
-        return []
-    return [[name, *(f"{value:.{digits}f}" for value in (np.median(values), min(values), max(values)))]]
 
 
 def network_table(speed: Speed) -> Table:

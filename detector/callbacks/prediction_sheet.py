@@ -24,12 +24,7 @@ class PredictionSheet(L.Callback):
     ``score_threshold``. With several processes it has the images of rank 0.
     """
 
-    def __init__(
-        self,
-        num_images: int = 16,
-        score_threshold: float = 0.3,
-        branch: BranchName = "one2one",
-    ) -> None:
+    def __init__(self, num_images: int = 16, score_threshold: float = 0.3, branch: BranchName = "one2one") -> None:
         self.num_images, self.score_threshold = num_images, score_threshold
         self.branch = branch
         self._pairs: list[np.ndarray] = []

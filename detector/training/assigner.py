@@ -133,19 +133,12 @@ def _owner_per_cell(pairs: Pairs, metrics: Tensor, image_per_object: Tensor, top
     taker, rank = (metrics_per_object > 0).nonzero(as_tuple=True)
     cell = image_per_object[taker] * num_anchors + anchors_per_object[taker, rank]
 
-    num_takers_per_cell = torch.zeros(num_cells, dtype=torch.int64, device=cell.device)
-    num_takers_per_cell = num_takers_per_cell.index_add(0, cell, torch.ones_like(cell))
+    num_takers_per_cell = cell.new_zeros(num_cells).index_add(0, cell, torch.ones_like(cell))
     taker_per_cell = torch.full_like(num_takers_per_cell, -1).index_put((cell,), taker)
-    closest_per_cell = _closest_object_per_cell(pairs, num_objects, num_cells)
+    # For each cell, the object of highest overlap among all its pairs: the first on ties, N without a pair
+    is_highest = pairs.overlap == _max_per_group(pairs.cell, pairs.overlap, num_cells)[pairs.cell]
+    closest_per_cell = _min_per_group(pairs.cell[is_highest], pairs.object[is_highest], num_cells, empty=num_objects)
     return torch.where(num_takers_per_cell > 1, closest_per_cell, taker_per_cell)
-
-
-def _closest_object_per_cell(pairs: Pairs, num_objects: int, num_cells: int) -> Tensor:
-    """Return (num_cells,), the object of highest overlap among the pairs of each cell: the first on ties, N without any."""
-    highest_per_cell = _max_per_group(pairs.cell, pairs.overlap, num_cells)
-    is_highest = pairs.overlap == highest_per_cell[pairs.cell]
-    first = torch.full((num_cells,), num_objects, dtype=torch.int64, device=pairs.cell.device)
-    return first.scatter_reduce(0, pairs.cell[is_highest], pairs.object[is_highest], "amin")
 
 
 def _max_per_group(group: Tensor, values: Tensor, num_groups: int) -> Tensor:
@@ -153,9 +146,13 @@ def _max_per_group(group: Tensor, values: Tensor, num_groups: int) -> Tensor:
     return values.new_zeros(num_groups).scatter_reduce(0, group, values, "amax")
 
 
+def _min_per_group(group: Tensor, values: Tensor, num_groups: int, empty: int) -> Tensor:
+    """Return (num_groups,), the smallest of the ``values`` of each group; ``empty``, above all values, for an empty one."""
+    return values.new_full((num_groups,), empty).scatter_reduce(0, group, values, "amin")
+
+
 def _first_per_group(group: Tensor, mask: Tensor, num_groups: int) -> Tensor:
     """Return the indices, ascending, of the first entry of each group at which ``mask`` is True."""
     index = mask.nonzero(as_tuple=True)[0]
-    first = torch.full((num_groups,), len(group), dtype=torch.int64, device=group.device)
-    first = first.scatter_reduce(0, group[index], index, "amin")
+    first = _min_per_group(group[index], index, num_groups, empty=len(group))
     return first[first < len(group)].sort().values

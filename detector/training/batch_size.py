@@ -24,9 +24,8 @@ def fitting_batch_size(peak: Callable[[int], int], limit: int) -> int:
     """
     fitting, fitting_peak = 1, peak(1)
     if fitting_peak > limit:
-        raise torch.OutOfMemoryError(
-            f"a step of one image needs {fitting_peak / 2**30:.1f} GiB, of {limit / 2**30:.1f} to be used"
-        )
+        needed, usable = fitting_peak / 2**30, limit / 2**30
+        raise torch.OutOfMemoryError(f"a step of one image needs {needed:.1f} GiB, of {usable:.1f} to be used")
     too_large, size = MAX_BATCH_SIZE + 1, 2
     while too_large - fitting > max(fitting // 16, 1):
         try:
@@ -58,9 +57,7 @@ def automatic_batch_size(module: DetectorModule, trainer: Trainer, size: Size, f
         batch_size = cuda_batch_size(module, size, trainer.precision, trainer.strategy.root_device, fraction)
     except torch.OutOfMemoryError as error:
         raise ValueError(f"--auto_batch_size: {error}; a smaller data.image_size or model.variant needs less") from None
-    rank_zero_info(
-        f"data.batch_size {batch_size}: what fits into {fraction:.0%} of the GPU's memory at {size} px (height, width)"
-    )
+    rank_zero_info(f"data.batch_size {batch_size} fits into {fraction:.0%} of the GPU's memory at {size} px (height, width)")
     return batch_size
 
 
@@ -73,8 +70,7 @@ def cuda_batch_size(module: DetectorModule, size: Size, precision: str, device: 
     if device.type != "cuda":
         raise ValueError(f"an automatic batch size needs a CUDA device, and the run is on {device}; give data.batch_size")
     trained = copy.deepcopy(module).train().to(device)
-    num_bytes = sum(p.numel() * p.element_size() for p in trained.parameters())
-    not_in_step = 3 * num_bytes  # averaged weights, and with adamw two moments
+    not_in_step = 3 * sum(p.nbytes for p in trained.parameters())  # averaged weights, and with adamw two moments
 
     def peak(batch_size: int) -> int:
         torch.cuda.empty_cache()

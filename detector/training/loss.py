@@ -102,17 +102,10 @@ def _match(branch: BranchName, raw: BranchOutput, points: Tensor, strides: Tenso
     """Match the anchors of a branch to objects: one anchor per object for ``one2one``, up to ten for ``one2many``."""
     distances = raw["boxes"].detach().float().transpose(1, 2)  # (B, A, 4)
     boxes = distances_to_boxes(distances, points) * strides[:, None]
-    one2one = branch == "one2one"
-    return assign(
-        raw["scores"].detach(),
-        boxes,
-        points * strides[:, None],
-        objects,
-        top_k=7 if one2one else 10,
-        # strides[0] is the smallest stride. A tiny object is enlarged to 2 strides, so it contains an anchor (STAL).
-        min_side=2 * strides[0],
-        one_per_object=one2one,
-    )
+    top_k, one_per_object = (7, True) if branch == "one2one" else (10, False)
+    # strides[0] is the smallest stride. A tiny object is enlarged to 2 strides, so it contains an anchor (STAL).
+    min_side = 2 * strides[0]
+    return assign(raw["scores"].detach(), boxes, points * strides[:, None], objects, top_k, min_side, one_per_object)
 
 
 def _normalizers(target_scores: list[Tensor], all_processes: bool) -> Tensor:

@@ -10,6 +10,7 @@ import lightning as L
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
+from torch.optim import Optimizer
 
 from detector.batch import Batch, as_size, network_input
 from detector.network.decode import DetectionDict
@@ -109,9 +110,7 @@ class DetectorModule(L.LightningModule):
         self.model = build_detector(variant, len(self.class_names), **(overrides or {}))
         largest = self.model.strides[-1]
         if image_size and any(side % largest for side in image_size):
-            raise ValueError(
-                f"image_size is {image_size}; both sides must be multiples of {largest}, the largest stride of {variant}"
-            )
+            raise ValueError(f"image_size is {image_size}; both sides must be multiples of {largest}, the largest stride")
         # license and source of the weights, saved in checkpoints
         self._license_and_source = {"license": None, "started_from": None}
         if initial_weights is not None:
@@ -183,7 +182,7 @@ class DetectorModule(L.LightningModule):
         """Return the detections of the NMS-free branch, in pixels of the network input."""
         return self.model.detect(self._prepare(batch["images"]))
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
+    def configure_optimizers(self) -> Optimizer:
         """Choose the images of a step, the parameter groups and the schedule, and build the optimizer."""
         hp = self.hparams
         # Batches are accumulated until about nominal_batch images make a step. The batch size is that of the dataloader.
@@ -202,15 +201,10 @@ class DetectorModule(L.LightningModule):
         # Resuming restores the groups of the checkpoint; on_train_start sets these values again.
         self._group_settings = [{name: value for name, value in group.items() if name != "params"} for group in groups]
         # The learning rate warms up step by step, then decays epoch by epoch. Training may be endless.
-        self.schedule = Schedule(
-            max_epochs=-1 if self.trainer.max_epochs is None else self.trainer.max_epochs,
-            final_ratio=hp.final_lr_ratio,
-            decay=hp.lr_decay,
-            momentum=hp.momentum,
-            warmup_epochs=hp.warmup_epochs,
-            warmup_momentum=hp.warmup_momentum,
-            warmup_bias_lr=default_bias_lr if hp.warmup_bias_lr is None else hp.warmup_bias_lr,
-        )
+        max_epochs = -1 if self.trainer.max_epochs is None else self.trainer.max_epochs
+        bias_lr = default_bias_lr if hp.warmup_bias_lr is None else hp.warmup_bias_lr
+        warmup = {"warmup_epochs": hp.warmup_epochs, "warmup_momentum": hp.warmup_momentum, "warmup_bias_lr": bias_lr}
+        self.schedule = Schedule(max_epochs, hp.final_lr_ratio, hp.lr_decay, hp.momentum, **warmup)
         rank_zero_info(group_table(groups))
         self._log_steps(batch_size, images_per_step)
         return build_optimizer(hp.optimizer, groups, hp.momentum)
@@ -246,10 +240,7 @@ class DetectorModule(L.LightningModule):
             )
 
     def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
+        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
         """Clip gradients to the Trainer's ``gradient_clip_val``, or to ``clip_norm`` if it has none."""
         if gradient_clip_val is None:

@@ -41,9 +41,7 @@ class MuSGD(torch.optim.Optimizer):
         precision: torch.dtype | None = None,
     ) -> None:
         if lr < 0 or not 0 <= momentum < 1 or weight_decay < 0:
-            raise ValueError(
-                f"lr={lr} and weight_decay={weight_decay} must not be negative, momentum={momentum} must be in 0..1"
-            )
+            raise ValueError(f"lr={lr} and weight_decay={weight_decay} must be at least 0, momentum={momentum} in 0..1")
         self.precision = precision
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "muon": muon, "muon_scale": muon_scale}
         super().__init__(params, defaults)
@@ -82,7 +80,8 @@ class MuSGD(torch.optim.Optimizer):
 
     def _nesterov_updates(self, group: dict[str, Any]) -> list[tuple[Tensor, MatrixShape, Tensor]]:
         """Move the Muon buffers of a group, and return parameter, matrix shape and update where there is a gradient."""
-        entries = [(p, shape) for p, shape in zip(group["params"], _matrix_shapes(group)) if p.grad is not None]
+        shapes = group.get("matrices") or [matrix_shape(p.shape) for p in group["params"]]
+        entries = [(p, shape) for p, shape in zip(group["params"], shapes) if p.grad is not None]
         if not entries:
             return []
         params, shapes = (list(column) for column in zip(*entries))
@@ -142,10 +141,6 @@ def _newton_schulz_by_gram(x: Tensor) -> Tensor:
         if step < NEWTON_SCHULZ_STEPS - 1:
             gram = factor @ (gram @ factor)
     return product @ x
-
-
-def _matrix_shapes(group: dict[str, Any]) -> list[MatrixShape]:
-    return group.get("matrices") or [matrix_shape(p.shape) for p in group["params"]]
 
 
 def matrix_shape(shape: Sequence[int], count: int = 1) -> MatrixShape:

@@ -1,13 +1,13 @@
 """Parameter groups, and the optimizer for them."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from detector.dynamic import DynamicConv2d
-from detector.training.musgd import MatrixShape, MuSGD, matrix_shape
+from detector.training.musgd import MuSGD, matrix_shape
 from detector.training.parts import innermost_parts
 
 OptimizerName = Literal["musgd", "sgd", "adamw"]
@@ -39,54 +39,40 @@ def parameter_groups(
     nothing is trainable, or for a part that does not exist.
     """
     lr_ratios = lr_ratios or {}
+    innermost = innermost_parts(model, lr_ratios)
     groups: dict[_GroupKey, dict[str, Any]] = {}
-    for module, p, key in _trainable_parameters(model, lr_ratios):
+    for name, p in model.named_parameters():
+        if not p.requires_grad:
+            continue
+        module_name = name.rpartition(".")[0]
+        key = _GroupKey(innermost[module_name], ".cls." in f".{name}", _kind(name, p))
         if key not in groups:
             rate = lr * (class_lr_ratio if key.is_class else 1.0) * (lr_ratios[key.part] if key.part else 1.0)
             groups[key] = _empty_group(key, rate, weight_decay, muon)
         groups[key]["params"].append(p)
         if groups[key]["muon"]:
-            groups[key]["matrices"].append(_parameter_matrix_shape(module, p))
+            module = model.get_submodule(module_name)
+            shape, count = (module.kernel_shape, module.num_experts) if isinstance(module, DynamicConv2d) else (p.shape, 1)
+            groups[key]["matrices"].append(matrix_shape(shape, count))
     if not groups:
         raise ValueError("the model has no trainable parameter: everything is frozen")
     return [groups[key] for key in sorted(groups, key=lambda key: key.part is not None)]
 
 
-def _trainable_parameters(model: nn.Module, parts: Iterable[str]) -> Iterator[tuple[nn.Module, nn.Parameter, _GroupKey]]:
-    """Yield every trainable parameter once, with the module that has it and the key of its group."""
-    innermost = innermost_parts(model, parts)
-    visited: set[int] = set()
-    for prefix, module in model.named_modules():
-        for attribute, p in module.named_parameters(recurse=False):
-            if p.requires_grad and id(p) not in visited:
-                visited.add(id(p))
-                yield module, p, _GroupKey(innermost[prefix], ".cls." in f".{prefix}.", _kind(prefix, attribute, p))
-
-
-def _kind(prefix: str, attribute: str, p: Tensor) -> Kind:
+def _kind(name: str, p: Tensor) -> Kind:
+    *modules, attribute = name.split(".")
     if attribute == "bias":
         return "biases"
-    if "router" in prefix.split("."):
+    if "router" in modules:
         return "routers"
     return "kernels" if p.ndim > 1 else "norms"
 
 
 def _empty_group(key: _GroupKey, lr: float, weight_decay: float, muon: bool) -> dict[str, Any]:
-    group = {
-        "params": [],
-        "name": " ".join(word for word in (key.part, "class" if key.is_class else None, key.kind) if word),
-        "lr": lr,
-        "base_lr": lr,
-        "weight_decay": weight_decay if key.kind in ("kernels", "routers") else 0.0,
-        "bias": key.kind == "biases",
-    }
+    name = " ".join(word for word in (key.part, "class" if key.is_class else None, key.kind) if word)
+    decay = weight_decay if key.kind in ("kernels", "routers") else 0.0
+    group = {"params": [], "name": name, "lr": lr, "base_lr": lr, "weight_decay": decay, "bias": key.kind == "biases"}
     return group | ({"muon": True, "matrices": []} if muon and key.kind == "kernels" else {"muon": False})
-
-
-def _parameter_matrix_shape(module: nn.Module, p: Tensor) -> MatrixShape:
-    if isinstance(module, DynamicConv2d):
-        return matrix_shape(module.kernel_shape, module.num_experts)
-    return matrix_shape(p.shape)
 
 
 def group_table(groups: list[dict[str, Any]]) -> str:

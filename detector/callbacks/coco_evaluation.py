@@ -13,16 +13,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from pycocotools.coco import COCO
 
 from detector.batch import Batch, Target
-from detector.evaluation import (
-    Backend,
-    CocoResult,
-    check_backend,
-    detection_rows,
-    evaluate,
-    load_ground_truth,
-    write_ground_truth,
-    write_predictions,
-)
+from detector.evaluation import Backend, CocoResult, check_backend, coco_files, evaluate
 from detector.imaging.letterbox import to_original
 from detector.network.decode import DetectionDict, decode
 from detector.network.head import BRANCHES, BranchName, RawOutput
@@ -74,11 +65,7 @@ class CocoEvaluation(L.Callback):
             raise ValueError(f"branch is {branch!r}; choose {', '.join(BRANCHES)} or both")
         self.branches = BRANCHES if branch == "both" else (branch,)
         self.ground_truth = ground_truth
-        self.decode_settings = {
-            "score_threshold": score_threshold,
-            "max_detections": max_detections,
-            "iou_threshold": iou_threshold,
-        }
+        self.decode_settings = score_threshold, max_detections, iou_threshold
         self.predictions, self.per_class, self.backend = predictions, per_class, backend
         self.results: dict[BranchName, CocoResult] = {}
         self._coco: COCO | None = None
@@ -88,12 +75,11 @@ class CocoEvaluation(L.Callback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage == "predict" or (stage == "fit" and not trainer.enable_validation):
             return
-        source = self.ground_truth
-        if source is None:
-            source = _ground_truth_of_data_module(trainer, "test" if stage == "test" else "val")
+        split = "test" if stage == "test" else "val"
+        source = _ground_truth_of_data_module(trainer, split) if self.ground_truth is None else self.ground_truth
         self._written_ground_truth = None
         # Only rank 0 needs the ground truth, but every rank reads it, so that an error in it stops all ranks.
-        self._coco = load_ground_truth(source)
+        self._coco = coco_files.load_ground_truth(source)
         check_categories(self._coco, pl_module.class_names, pl_module.category_ids)
         if trainer.world_size > 1:  # every rank logs the same values, so they need no averaging
             warnings.filterwarnings("ignore", r"It is recommended to use `self\.log\('(val|test)/(one2many/)?(A|eval_)")
@@ -102,23 +88,16 @@ class CocoEvaluation(L.Callback):
         self._rows = {branch: {} for branch in self.branches}
 
     def on_validation_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: RawOutput,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: RawOutput, batch: Batch, *indices: int
     ) -> None:
         """Keep the detections of the batch, in original pixels."""
         if trainer.sanity_checking:
             return
         category_ids = np.asarray(pl_module.category_ids)
         for branch in self.branches:
-            batch_detections = decode(outputs, branch, **self.decode_settings)
+            batch_detections = decode(outputs, branch, *self.decode_settings)
             for target, detections in zip(batch["targets"], batch_detections, strict=True):
-                rows = original_rows(target, detections, category_ids)
-                self._rows[branch][int(target["image_id"])] = rows
+                self._rows[branch][int(target["image_id"])] = original_rows(target, detections, category_ids)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Evaluate and log. The network must not run here: RampedEMA runs before us and has restored the raw weights."""
@@ -139,40 +118,32 @@ class CocoEvaluation(L.Callback):
     on_test_batch_end = on_validation_batch_end
     on_test_epoch_end = on_validation_epoch_end
 
-    def _evaluate(
-        self, rows_of_ranks: Sequence[DetectionRows], trainer: L.Trainer
-    ) -> dict[BranchName, CocoResult] | Exception:
+    def _evaluate(self, rows_of_ranks: list[DetectionRows], trainer: L.Trainer) -> dict[BranchName, CocoResult] | Exception:
         """Evaluate the detections of all ranks, on rank 0.
 
         An error is returned, not raised: the other ranks wait for the broadcast and raise it, too.
         """
+        folder, split = Path(trainer.default_root_dir), _split(trainer)
+        results: dict[BranchName, CocoResult] = {}
         try:
-            results = {}
             for branch in self.branches:
                 # reversed: if an image comes twice, the lowest rank wins
                 rows_by_image = {i: rows for rank in reversed(rows_of_ranks) for i, rows in rank[branch].items()}
                 detections = np.concatenate([np.empty((0, 7)), *(rows_by_image[i] for i in sorted(rows_by_image))])
                 detections = _drop_non_finite(detections, branch)
                 if self.predictions:
-                    write_predictions(self._predictions_path(branch, trainer), detections)
+                    second_branch = "" if branch == self.branches[0] else branch
+                    coco_files.write_predictions(folder / predictions_file(split, second_branch), detections)
                 results[branch] = evaluate(self._coco, detections, list(rows_by_image), self.backend)
-            if self.predictions:
-                self._write_ground_truth(sorted(rows_by_image), trainer)
+            path, image_ids = folder / ground_truth_file(split), sorted(rows_by_image)
+            if self.predictions and (path, image_ids) != self._written_ground_truth:
+                coco_files.write_ground_truth(path, self._coco, image_ids)
+                self._written_ground_truth = path, image_ids
             if len(rows_by_image) < len(self._coco.imgs):
                 rank_zero_warn(f"the COCO metrics are of {len(rows_by_image)} of {plural(len(self._coco.imgs), 'image')}")
             return results
         except Exception as error:
             return error
-
-    def _predictions_path(self, branch: BranchName, trainer: L.Trainer) -> Path:
-        second_branch = "" if branch == self.branches[0] else branch
-        return Path(trainer.default_root_dir) / predictions_file(_split(trainer), second_branch)
-
-    def _write_ground_truth(self, image_ids: list[int], trainer: L.Trainer) -> None:
-        path = Path(trainer.default_root_dir) / ground_truth_file(_split(trainer))
-        if (path, image_ids) != self._written_ground_truth:
-            write_ground_truth(path, self._coco, image_ids)
-            self._written_ground_truth = path, image_ids
 
     def _log(self, pl_module: L.LightningModule, split: str, seconds: float) -> None:
         """Log on every rank: ModelCheckpoint needs the metric that it monitors on all of them."""
@@ -197,8 +168,8 @@ def original_rows(target: Target, detections: DetectionDict, category_ids: np.nd
             f"boxes back to the image (see detector/batch.py): add them in the dataset"
         )
     boxes = to_original(detections["boxes"].cpu(), target["letterbox"]).numpy()
-    labels = detections["labels"].cpu().numpy()
-    return detection_rows(int(target["image_id"]), boxes, detections["scores"].cpu().numpy(), category_ids[labels])
+    labels, scores = detections["labels"].cpu().numpy(), detections["scores"].cpu().numpy()
+    return coco_files.detection_rows(int(target["image_id"]), boxes, scores, category_ids[labels])
 
 
 def check_categories(coco: COCO, class_names: Sequence[str], category_ids: Sequence[int]) -> None:
@@ -219,8 +190,7 @@ def check_categories(coco: COCO, class_names: Sequence[str], category_ids: Seque
             f"the categories of the ground truth are not those of the model: {'; '.join(names) or ids}; evaluate with "
             f"annotations that have the ids and names of the training file"
         )
-    unknown = [in_truth[i] for i in sorted(in_truth.keys() - common) if coco.catToImgs.get(i)]
-    if unknown:
+    if unknown := [in_truth[i] for i in sorted(in_truth.keys() - common) if coco.catToImgs.get(i)]:
         rank_zero_warn(f"the model has no class for {', '.join(unknown[:5])}: these objects count as missed")
 
 

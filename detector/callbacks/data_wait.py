@@ -26,15 +26,13 @@ class DataWait(L.Callback):
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._step_ended, self._waited, self._worked, self._num_batches = None, 0.0, 0.0, 0
 
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         self._step_started = time.perf_counter()
         if self._step_ended is not None:
             self._waited += self._step_started - self._step_ended
             self._num_batches += 1
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         now = time.perf_counter()
         if self._step_ended is not None:
             self._worked += now - self._step_started

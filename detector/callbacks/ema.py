@@ -37,18 +37,14 @@ class RampedEMA(WeightAveraging):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Move the average to the device of the module: it was made in ``setup``, before the module was moved."""
-        if self._average_model is not None:
-            self._average_model.to(pl_module.device)
+        self._average_model.to(pl_module.device)
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         """Update the average if this batch completed an optimizer step, unless NonFiniteGuard skipped the step."""
-        if trainer.global_step > self._latest_update_step:
-            self._latest_update_step = trainer.global_step
-            if getattr(pl_module, "step_skipped", False):
-                return
-            assert self._average_model is not None
+        if trainer.global_step <= self._latest_update_step:
+            return
+        self._latest_update_step = trainer.global_step
+        if not getattr(pl_module, "step_skipped", False):
             # Not update_parameters: it copies the weights at the first step, and waits for the GPU at every step.
             update_average(self._average_model.module, pl_module, self.decay_at(trainer.global_step))
             self._average_model.n_averaged += 1

@@ -11,7 +11,6 @@ from detector.batch import Batch
 from detector.runs.folder import TRAIN_LOG
 from detector.text import plural
 
-VALIDATION_COLUMNS = ("val/total", "val/AP", "val/AP50")
 PROGRESS_LINE_SECONDS = 60.0  # between progress lines, without a progress bar
 
 
@@ -66,8 +65,8 @@ class EpochLog(L.Callback):
             return
         if not self._columns:  # the first epoch has logged all values
             self._columns = list(values)
-            self._write(trainer, "  ".join(_cell(name, name) for name in self._columns))
-        self._write(trainer, "  ".join(_cell(name, values.get(name, "-")) for name in self._columns))
+            self._write(trainer, {name: name for name in self._columns})
+        self._write(trainer, values)
 
     def _values(self, trainer: L.Trainer) -> dict[str, str]:
         train_seconds = time.perf_counter() - self._epoch_started - self._validation_seconds
@@ -80,20 +79,17 @@ class EpochLog(L.Callback):
                 values[name.removeprefix("train/")] = f"{float(value):.4g}"
         values.pop("lr", None)  # still that of the epoch before: the hook of the module runs after this one
         values["lr"] = f"{trainer.optimizers[0].param_groups[0]['lr']:.3g}" if trainer.optimizers else "-"
-        for name in VALIDATION_COLUMNS:
+        for name in ("val/total", "val/AP", "val/AP50"):
             values[name] = f"{float(metrics[name]):.4f}" if self._validated and name in metrics else "-"
         values["train_s"], values["val_s"] = f"{train_seconds:.1f}", f"{self._validation_seconds:.1f}"
         values["images/s"] = f"{self._num_images * trainer.world_size / max(train_seconds, 1e-9):.1f}"
         return values
 
-    def _write(self, trainer: L.Trainer, line: str) -> None:
+    def _write(self, trainer: L.Trainer, cells: dict[str, str]) -> None:
+        line = "  ".join(f"{cells.get(name, '-'):>{max(len(name), 8)}}" for name in self._columns)
         path = Path(trainer.default_root_dir) / self.file_name
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
         if not sys.stdout.isatty():  # a terminal has the progress bar
             print(line, flush=True)
-
-
-def _cell(name: str, text: str) -> str:
-    return f"{text:>{max(len(name), 8)}}"

@@ -1,7 +1,7 @@
 """Guard against losses that are not finite: warn, skip the step, and stop if it happens again and again."""
 
 import warnings
-from typing import NamedTuple
+from typing import Any
 
 import lightning as L
 import torch
@@ -11,16 +11,11 @@ from torch import Tensor
 from detector.batch import Batch
 from detector.text import plural
 
+BatchRecord = tuple[dict[str, Tensor], list[int]]  # loss terms (scalars) and image ids of a batch, for the warnings
+
 
 class NonFiniteLoss(RuntimeError):
     """The loss or gradient was not finite in too many steps in a row."""
-
-
-class BatchRecord(NamedTuple):
-    """Loss terms and image ids of a batch, for the warnings."""
-
-    terms: dict[str, Tensor]  # loss terms, scalars
-    image_ids: list[int]
 
 
 class NonFiniteGuard(L.Callback):
@@ -52,15 +47,14 @@ class NonFiniteGuard(L.Callback):
         """Save the float buffers before the first batch of a step, and record the image ids of every batch."""
         if not self._batches:
             self._saved_buffers = [buffer.clone() for buffer in _float_buffers(pl_module)]
-        self._batches.append(BatchRecord({}, [target.get("image_id", -1) for target in batch["targets"]]))
+        self._batches.append(({}, [target.get("image_id", -1) for target in batch["targets"]]))
 
     def on_after_backward(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Record the loss terms of the batch."""
-        self._batches[-1].terms.update(pl_module.latest_terms)
+        terms, _ = self._batches[-1]
+        terms.update(pl_module.latest_terms)
 
-    def on_before_optimizer_step(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
-    ) -> None:
+    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         """Skip the step on all processes if its loss or gradient is not finite on one of them."""
         batches, self._batches = self._batches, []
         skip = self._is_bad(trainer, pl_module, batches)
@@ -87,9 +81,9 @@ class NonFiniteGuard(L.Callback):
 
     def _is_bad(self, trainer: L.Trainer, module: L.LightningModule, batches: list[BatchRecord]) -> bool:
         """Return True, with a warning, if the loss or gradient of a step is not finite on this process."""
-        terms = [term for batch in batches for term in batch.terms.values()]
-        # One GPU sync per step.
-        if _all_finite(terms + _gradient_norms(module)):
+        terms = [term for batch_terms, _ in batches for term in batch_terms.values()]
+        gradient_norms = torch._foreach_norm([p.grad for p in module.parameters() if p.grad is not None])
+        if _all_finite([*terms, *gradient_norms]):  # one GPU sync per step
             return False
         if not _all_finite(terms):
             warnings.warn(f"{describe(batches)}; this step is skipped", stacklevel=2)
@@ -97,7 +91,9 @@ class NonFiniteGuard(L.Callback):
         if trainer.scaler is not None and trainer.scaler.get_scale() >= 1:
             return False  # the scaler skips the step and lowers its scale
         if trainer.is_global_zero:  # gradients are the same on all processes
-            warnings.warn(f"the gradient of {_first_bad(module)} is not finite; this step is skipped", stacklevel=2)
+            gradients = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
+            first_bad = next(name for name, gradient in gradients.items() if not gradient.isfinite().all())
+            warnings.warn(f"the gradient of {first_bad} is not finite; this step is skipped", stacklevel=2)
         return True
 
     def _discard_step(self, module: L.LightningModule) -> None:
@@ -114,20 +110,12 @@ def describe(batches: list[BatchRecord]) -> str:
     for terms, image_ids in batches:
         if bad_terms := [f"{name} {value.item()}" for name, value in terms.items() if not value.isfinite()]:
             problems.append(f"the loss has {', '.join(bad_terms)} with the images {image_ids}")
-    image_ids = [image_id for batch in batches for image_id in batch.image_ids]
-    return "; ".join(problems) or f"the loss of this process is finite, its images are {image_ids}"
+    all_image_ids = [image_id for _, image_ids in batches for image_id in image_ids]
+    return "; ".join(problems) or f"the loss of this process is finite, its images are {all_image_ids}"
 
 
 def _all_finite(values: list[Tensor]) -> bool:
     return not values or bool(torch.stack([value.detach().float() for value in values]).isfinite().all())
-
-
-def _gradient_norms(module: L.LightningModule) -> list[Tensor]:
-    return list(torch._foreach_norm([p.grad for p in module.parameters() if p.grad is not None]))
-
-
-def _first_bad(module: L.LightningModule) -> str:
-    return next(name for name, p in module.named_parameters() if p.grad is not None and not p.grad.isfinite().all())
 
 
 def _float_buffers(module: L.LightningModule) -> list[Tensor]:

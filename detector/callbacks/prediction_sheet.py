@@ -25,29 +25,21 @@ class PredictionSheet(L.Callback):
     """
 
     def __init__(self, num_images: int = 16, score_threshold: float = 0.3, branch: BranchName = "one2one") -> None:
-        self.num_images, self.score_threshold = num_images, score_threshold
-        self.branch = branch
+        self.num_images, self.score_threshold, self.branch = num_images, score_threshold, branch
         self._pairs: list[np.ndarray] = []
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._pairs = []
 
     def on_validation_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: RawOutput,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: RawOutput, batch: Batch, *indices: int
     ) -> None:
         """Draw the images of the batch that go on the sheet."""
         num_missing = self.num_images - len(self._pairs)
         if trainer.sanity_checking or not trainer.is_global_zero or num_missing <= 0:
             return
         detections_per_image = decode(outputs, self.branch, score_threshold=self.score_threshold)
-        images = zip(batch["images"], batch["targets"], detections_per_image)
-        for image, target, detections in islice(images, num_missing):
+        for image, target, detections in islice(zip(batch["images"], batch["targets"], detections_per_image), num_missing):
             self._pairs.append(compare(image, target, detections, pl_module.class_names))
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 import numpy as np
@@ -147,8 +146,7 @@ class RoutingLog(L.Callback):
 
 @torch.no_grad()
 def _run_eagerly(pl_module: L.LightningModule, images: Tensor) -> None:
-    network: Any = getattr(pl_module, "model", pl_module)
-    assert isinstance(network, nn.Module)
+    network: nn.Module = getattr(pl_module, "model", pl_module)
     network.forward(network_input(images, next(network.parameters()).dtype))
 
 

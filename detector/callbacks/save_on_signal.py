@@ -12,7 +12,6 @@ from lightning.fabric.plugins.environments import SLURMEnvironment
 
 from detector.runs.slurm import requeue
 
-STOPPING = (signal.SIGTERM, signal.SIGINT)
 REQUEUE = signal.SIGUSR1  # `#SBATCH --signal=USR1@120`: sent two minutes before the time limit
 
 
@@ -44,8 +43,7 @@ class SaveOnSignal(L.Callback):
     def __init__(self, path: str | Path | None) -> None:
         self.path = None if path is None else Path(path)
         self._received = 0  # the signal
-        self._steps = 0  # optimizer steps so far
-        self._first_step = 0
+        self._steps = self._first_step = 0  # optimizer steps so far, and when this training started
         self._saved = False  # True once ``path`` has been written in this training
         self._process = 0
 
@@ -64,7 +62,7 @@ class SaveOnSignal(L.Callback):
         if threading.current_thread() is not threading.main_thread():
             return
         self._process = os.getpid()
-        for signum in (*STOPPING, *([REQUEUE] if SLURMEnvironment.job_id() is not None else [])):
+        for signum in (signal.SIGTERM, signal.SIGINT, *([REQUEUE] if SLURMEnvironment.job_id() is not None else [])):
             signal.signal(signum, self._set_flag)
 
     def _set_flag(self, signum: int, frame: FrameType | None) -> None:

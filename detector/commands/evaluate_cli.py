@@ -36,8 +36,7 @@ class EvaluateCLI(RunCLI):
         """Fill in the settings of the model, and choose the folder of the evaluation."""
         self.checkpoint, self.split = self.config["checkpoint"], self.config["split"]
         self._resolve_model_settings()
-        folder = evaluation_folder(Path(self.checkpoint), self.split, self.config["run_dir"])
-        self.run_dir = inherited_run_dir() or folder
+        self.run_dir = inherited_run_dir() or evaluation_folder(Path(self.checkpoint), self.split, self.config["run_dir"])
 
     def _resolve_model_settings(self) -> None:
         """Fill in the section ``model`` from CKPT, and set ``trained_size``.
@@ -49,13 +48,11 @@ class EvaluateCLI(RunCLI):
         model, weights = self.config["model"], read_weights(self.checkpoint)
         self.trained_size, variant = weights.info.image_size, weights.info.variant
         if not weights.is_checkpoint:
-            model["weights"] = self.checkpoint
-            model["variant"] = model["variant"] or variant
+            model["weights"], model["variant"] = self.checkpoint, model["variant"] or variant
             return
         if model["variant"] not in (None, variant):
             rank_zero_info(f"{self.checkpoint} is a {variant}: model.variant {model['variant']} is not used")
-        model["weights"] = None
-        model["variant"], model["overrides"] = variant, weights.info.overrides
+        model["weights"], model["variant"], model["overrides"] = None, variant, weights.info.overrides
 
     def after_instantiate_classes(self) -> None:
         """Check that the data have the split and the classes of the checkpoint."""

@@ -16,11 +16,8 @@ PACKAGES = {"onnx": ("onnx",), "openvino": ("onnx", "openvino"), "torchscript": 
 
 def add_export_command(commands: argparse._SubParsersAction) -> None:
     """Add the command ``export``."""
-    parser = commands.add_parser(
-        "export",
-        help="write a detector for another runtime",
-        description="Write a detector as ONNX, OpenVINO, TorchScript or torch.export file; see docs/export.md.",
-    )
+    description = "Write a detector as ONNX, OpenVINO, TorchScript or torch.export file; see docs/export.md."
+    parser = commands.add_parser("export", help="write a detector for another runtime", description=description)
     add_checkpoint(parser)
     parser.add_argument("--format", choices=SUFFIXES, default="onnx", help="(%(default)s)")
     parser.add_argument("--out", type=Path, help="file to write; default: the checkpoint's name with the format's suffix")
@@ -47,13 +44,8 @@ def run_export(options: argparse.Namespace) -> None:
         check_output(path, options.overwrite)
     if "batch" in options.dynamic and options.batch_size != 1:
         raise ValueError("--dynamic batch takes any batch size; leave out --batch_size")
-    settings = ExportSettings(
-        output=options.output,
-        batch_size=None if "batch" in options.dynamic else options.batch_size,
-        dynamic_size="size" in options.dynamic,
-        half=options.half,
-        dynamic_form=options.dynamic_form,
-    )
+    batch_size, dynamic_size = None if "batch" in options.dynamic else options.batch_size, "size" in options.dynamic
+    settings = ExportSettings(options.output, batch_size, dynamic_size, options.half, options.dynamic_form)
     predictor = load_detector(options.checkpoint, options.branch, parse_image_size(options.image_size))
     metadata = export(predictor, out, options.format, settings)
     print(f"{out}: {metadata['version']}, {sum(path.stat().st_size for path in paths) / 1e6:.1f} MB")

@@ -10,9 +10,8 @@ from detector.batch import Size, as_size
 def add_option(parser: argparse.ArgumentParser, name: str, *old_names: str, **settings: Any) -> None:
     """Add the option ``name``. Its ``old_names`` still work, but the help does not show them."""
     parser.add_argument(name, **settings)
-    hidden = settings | {"dest": name.lstrip("-"), "default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
-    for old_name in old_names:
-        parser.add_argument(old_name, **hidden)
+    hidden = {"dest": name.lstrip("-"), "default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
+    parser.add_argument(*old_names, **settings | hidden)
 
 
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:

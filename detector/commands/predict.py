@@ -3,7 +3,6 @@
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,17 +14,14 @@ from detector.commands.options import add_checkpoint, add_image_size, add_option
 from detector.network.head import BRANCHES
 from detector.predict import Predictor, load_detector
 from detector.predict.outputs import PredictionFiles
-from detector.predict.sources import Frame, Sources, find_sources
+from detector.predict.sources import Sources, find_sources
 from detector.text import plural
 
 
 def add_predict_command(commands: argparse._SubParsersAction) -> None:
     """Add the command ``predict``."""
-    parser = commands.add_parser(
-        "predict",
-        help="detect objects in images and videos",
-        description="Detect objects in images and videos. Write annotated images and videos, and predictions.json.",
-    )
+    description = "Detect objects in images and videos. Write annotated images and videos, and predictions.json."
+    parser = commands.add_parser("predict", help="detect objects in images and videos", description=description)
     add_checkpoint(parser)
     parser.add_argument("sources", nargs="+", metavar="SOURCE", help="images, videos, folders, or quoted patterns")
     parser.add_argument("--out", type=Path, default=Path("runs/predict"), help="folder to write into (%(default)s)")
@@ -48,13 +44,8 @@ def run_predict(options: argparse.Namespace) -> int:
     """Detect objects in the sources and write the files. Returns 1 if part of the input could not be read, else 0."""
     check_output_folder(options.out, options.overwrite)
     predictor = load_detector(options.checkpoint, options.branch, parse_image_size(options.image_size)).deploy()
-    settings = {
-        "score_threshold": options.score_threshold,
-        "max_detections": options.max_detections,
-        "classes": options.classes,
-        "iou_threshold": options.iou_threshold,
-        "batch_size": options.batch_size,
-    }
+    names = ("score_threshold", "max_detections", "classes", "iou_threshold", "batch_size")
+    settings = {name: getattr(options, name) for name in names}
     predictor([], **settings)  # wrong settings are a ValueError, before the work starts
     sources = find_sources(options.sources)
     try:
@@ -84,21 +75,15 @@ def predict_sources(
 ) -> Counter[str]:
     """Write the detections in all images and frames; return the number of objects of each class, by name."""
     counts: Counter[str] = Counter()
+    frames = sources.frames()
     with tqdm(total=sources.num_frames, unit=" images", disable=None) as bar:
-        for batch in in_batches(sources.frames(), settings["batch_size"]):
+        while batch := list(islice(frames, settings["batch_size"])):
             results = predictor([frame.image for frame in batch], **settings)
             for frame, detections in zip(batch, results, strict=True):
                 files.add(frame, detections)
                 counts.update(detections.names)
                 bar.update()
     return counts
-
-
-def in_batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
-    """Yield lists of ``size`` frames; the last list may be shorter."""
-    frames = iter(frames)
-    while batch := list(islice(frames, size)):
-        yield batch
 
 
 def print_skipped(sources: Sources) -> None:

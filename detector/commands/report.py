@@ -15,11 +15,8 @@ from detector.runs.folder import FIGURES, REPORT
 
 def add_report_command(commands: argparse._SubParsersAction) -> None:
     """Add the command ``report``."""
-    parser = commands.add_parser(
-        "report",
-        help="write one HTML page about a run",
-        description="Write one HTML page about a run: its results, its errors, and how it was trained.",
-    )
+    description = "Write one HTML page about a run: its results, its errors, and how it was trained."
+    parser = commands.add_parser("report", help="write one HTML page about a run", description=description)
     parser.add_argument(
         "folder", metavar="RUN", type=Path, help="folder of a run (runs/dyn_n), or of an evaluation (runs/dyn_n/eval_val)"
     )

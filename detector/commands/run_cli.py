@@ -84,8 +84,8 @@ class RunCLI(LightningCLI):
         progress_bar = settings["enable_progress_bar"]
         if progress_bar is None:
             progress_bar = sys.stderr.isatty()
-        callbacks = self.callbacks() + ([TQDMProgressBar(refresh_rate=20)] if progress_bar else [])
-        self.trainer_defaults["callbacks"] = callbacks  # LightningCLI appends them to the others, see callbacks()
+        # LightningCLI appends these callbacks to the others, see callbacks().
+        self.trainer_defaults["callbacks"] = self.callbacks() + ([TQDMProgressBar(refresh_rate=20)] if progress_bar else [])
         plugins = settings["plugins"] or []
         return super().instantiate_trainer(
             default_root_dir=str(self.run_dir),

@@ -14,29 +14,12 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
-from detector.callbacks import (
-    CocoEvaluation,
-    DataWait,
-    EpochLog,
-    NonFiniteGuard,
-    NonFiniteLoss,
-    RampedEMA,
-    SaveOnSignal,
-    StoppedBySignal,
-)
+from detector.callbacks import CocoEvaluation, DataWait, EpochLog, RampedEMA
+from detector.callbacks.non_finite_guard import NonFiniteGuard, NonFiniteLoss
+from detector.callbacks.save_on_signal import SaveOnSignal, StoppedBySignal
 from detector.commands.run_cli import RunCLI
+from detector.runs import folder
 from detector.runs.checks import EVALUATION_SETTINGS, check_resumable, log_changed_settings
-from detector.runs.folder import (
-    BEST_CHECKPOINT,
-    CONFIG,
-    LAST_CHECKPOINT,
-    RECORD,
-    TENSORBOARD,
-    metrics_folder,
-    numbered,
-    numbered_files,
-    training_folder,
-)
 from detector.runs.launch import inherited_run_dir
 from detector.runs.record import run_record
 from detector.runs.slurm import resume_slurm_job
@@ -54,11 +37,8 @@ class TrainCLI(RunCLI):
         """Add the options of a training, weight averaging and the guard against losses that are not finite."""
         parser.add_argument("--run_dir", type=str | None, help="folder of the run; by default runs/<variant>, numbered")
         parser.add_argument("--ckpt_path", type=str | None, help="checkpoint of ours to resume from, <run>/last.ckpt")
-        parser.add_argument(
-            "--auto_batch_size",
-            type=float | None,
-            help="choose data.batch_size so that a step takes this fraction of the CUDA device's memory, e.g. 0.8",
-        )
+        batch_size_help = "choose data.batch_size so that a step takes this fraction of the CUDA device's memory, e.g. 0.8"
+        parser.add_argument("--auto_batch_size", type=float | None, help=batch_size_help)
         parser.add_lightning_class_args(RampedEMA, "ema")  # before the evaluation, see callbacks()
         super().add_arguments_to_parser(parser)
         parser.add_lightning_class_args(NonFiniteGuard, "guard")
@@ -75,9 +55,9 @@ class TrainCLI(RunCLI):
         self._resolve_model_settings()
         if resume_slurm_job(self.config):
             self._resolve_model_settings()  # again: ckpt_path is now the checkpoint of the job's run
-        self.run_dir = inherited_run_dir() or training_folder(self.config)
+        self.run_dir = inherited_run_dir() or folder.training_folder(self.config)
         self.config["run_dir"] = str(self.run_dir)  # config.yaml gets the folder of the run, not the requested one
-        self.start_number = 1 + len(numbered_files(self.run_dir, CONFIG))
+        self.start_number = 1 + len(folder.numbered_files(self.run_dir, folder.CONFIG))
 
     def _resolve_model_settings(self) -> None:
         """Fill in the section ``model`` from the checkpoint or weights file.
@@ -107,13 +87,11 @@ class TrainCLI(RunCLI):
         if configured is False:
             return []
         # A folder for every start: CSVLogger deletes a metrics.csv in its folder.
-        loggers = [
-            CSVLogger(self.run_dir, "", metrics_folder(self.start_number)),
-            TensorBoardLogger(self.run_dir, "", TENSORBOARD),
-        ]
+        csv = CSVLogger(self.run_dir, "", folder.metrics_folder(self.start_number))
+        tensorboard = TensorBoardLogger(self.run_dir, "", folder.TENSORBOARD)
         if configured in (None, True):
-            return loggers
-        return loggers + (configured if isinstance(configured, list) else [configured])
+            return [csv, tensorboard]
+        return [csv, tensorboard] + (configured if isinstance(configured, list) else [configured])
 
     def callbacks(self) -> list[Callback]:
         """Return the callbacks of every training that have no settings.
@@ -130,7 +108,7 @@ class TrainCLI(RunCLI):
         - ``ModelCheckpoint`` for best.ckpt, then for last.ckpt: Lightning moves them to the end. They save between epochs.
         """
         checkpoints = self._checkpoint_callbacks()
-        save_on_signal = SaveOnSignal(self.run_dir / LAST_CHECKPOINT if checkpoints else None)
+        save_on_signal = SaveOnSignal(self.run_dir / folder.LAST_CHECKPOINT if checkpoints else None)
         return [DataWait(), EpochLog(), *super().callbacks(), save_on_signal, *checkpoints]
 
     def _checkpoint_callbacks(self) -> list[ModelCheckpoint]:
@@ -138,7 +116,7 @@ class TrainCLI(RunCLI):
         settings = self.config_init["trainer"]
         if settings["enable_checkpointing"] is False:
             return []
-        last_name, best_name = Path(LAST_CHECKPOINT).stem, Path(BEST_CHECKPOINT).stem
+        last_name, best_name = Path(folder.LAST_CHECKPOINT).stem, Path(folder.BEST_CHECKPOINT).stem
         last = ModelCheckpoint(self.run_dir, last_name, save_on_train_epoch_end=True, enable_version_counter=False)
         best = ModelCheckpoint(self.run_dir, best_name, monitor="val/AP", mode="max", enable_version_counter=False)
         # Call best first, so that last.ckpt also stores the best AP so far.
@@ -168,11 +146,10 @@ class TrainCLI(RunCLI):
     def fit(self) -> None:
         """Train or resume; exit if a signal, or a loss that is not finite, stops the run."""
         self._write_config_and_record()
+        path = self.config["ckpt_path"]
         with self.run_environment() as is_child:
             try:
-                self.trainer.fit(
-                    self.model, datamodule=self.datamodule, ckpt_path=self.config["ckpt_path"], weights_only=True
-                )
+                self.trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=path, weights_only=True)
             except StoppedBySignal as stop:
                 self._log_resume_command(stop)
                 # A child exits with 0, or Lightning kills all processes.
@@ -185,13 +162,14 @@ class TrainCLI(RunCLI):
     def _write_config_and_record(self) -> None:
         """Write the resolved configuration and the record of this start."""
         self.run_dir.mkdir(parents=True, exist_ok=True)
-        self.parser.save(self.config, self.run_dir / numbered(CONFIG, self.start_number))
-        (self.run_dir / numbered(RECORD, self.start_number)).write_text(json.dumps(run_record(), indent=1) + "\n")
+        self.parser.save(self.config, self.run_dir / folder.numbered(folder.CONFIG, self.start_number))
+        record = self.run_dir / folder.numbered(folder.RECORD, self.start_number)
+        record.write_text(json.dumps(run_record(), indent=1) + "\n")
 
     @rank_zero_only
     def _log_resume_command(self, stop: StoppedBySignal) -> None:
         """Log the reason of the stop and the command that resumes the run."""
-        config = numbered_files(self.run_dir, CONFIG)[-1]
+        config = folder.numbered_files(self.run_dir, folder.CONFIG)[-1]
         hint = f": python train.py --config {config} --ckpt_path {stop.checkpoint}" if stop.checkpoint else ""
         rank_zero_info(f"{stop}{hint}")
 
@@ -210,7 +188,7 @@ class TrainCLI(RunCLI):
         best = next((c for c in self.trainer.checkpoint_callbacks if c.monitor), None)
         if best is None or best.best_model_score is None:
             return super().summary(evaluation)
-        return [*super().summary(evaluation), f"best AP {best.best_model_score:.3f} in {BEST_CHECKPOINT}"]
+        return [*super().summary(evaluation), f"best AP {best.best_model_score:.3f} in {folder.BEST_CHECKPOINT}"]
 
 
 def evaluation_command(args: list[str], checkpoint: str) -> str:

@@ -16,10 +16,9 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 def add_weights_command(commands: argparse._SubParsersAction) -> None:
     """Add the command ``weights``."""
+    description = "Write the (averaged) weights of a checkpoint, or of a .pt of the public reference, as .safetensors."
     parser = commands.add_parser(
-        "weights",
-        help="write the weights of a checkpoint as .safetensors",
-        description="Write the (averaged) weights of a checkpoint, or of a .pt of the public reference, as .safetensors.",
+        "weights", help="write the weights of a checkpoint as .safetensors", description=description
     )
     add_checkpoint(parser)
     parser.add_argument("out", type=Path, help="file to write, ending in .safetensors")

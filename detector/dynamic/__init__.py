@@ -45,11 +45,5 @@ from detector.dynamic.convert import DynamicConfig, collapse, make_dynamic, upcy
 from detector.dynamic.routing import record_routing
 
 __all__ = [
-    "DynamicConfig",
-    "DynamicConv2d",
-    "collapse",
-    "dynamic_layers",
-    "make_dynamic",
-    "record_routing",
-    "upcycle_state_dict",
-]
+    "DynamicConfig", "DynamicConv2d", "collapse", "dynamic_layers", "make_dynamic", "record_routing", "upcycle_state_dict",
+]  # fmt: skip

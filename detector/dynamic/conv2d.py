@@ -119,7 +119,7 @@ class DynamicConv2d(nn.Module):
             bias = None if biases is None else biases.view(-1)  # not [0]: exported graphs would copy it
             kernel = kernels.view(self.kernel_shape)
             return F.conv2d(x, kernel, bias, self.stride, self.padding, self.dilation, self.groups)
-        if self._pointwise:
+        if (self.kernel_size, self.stride, self.padding, self.groups) == ((1, 1), (1, 1), (0, 0), 1):
             return _matrix_products(x, kernels.flatten(2), biases)
         # All B kernels in one call: the images become channel groups of a single image.
         layout = torch.channels_last if _by_pixel(x) else torch.contiguous_format
@@ -176,11 +176,6 @@ class DynamicConv2d(nn.Module):
             parameter[1:num_paired:2] = -parameter[:num_paired:2]
             parameter[num_paired:] = 0
         return self.num_experts / 2
-
-    @property
-    def _pointwise(self) -> bool:
-        geometry = (self.kernel_size, self.stride, self.padding, self.groups)
-        return geometry == ((1, 1), (1, 1), (0, 0), 1)
 
     def extra_repr(self) -> str:
         """Describe the layer the way ``nn.Conv2d`` does."""

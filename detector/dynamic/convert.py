@@ -26,11 +26,7 @@ class DynamicConfig:
 
 
 def make_dynamic(
-    module: nn.Module,
-    where: str | Sequence[str],
-    num_experts: int = 4,
-    routing: Routing = "sigmoid",
-    init: Init = "fresh",
+    module: nn.Module, where: str | Sequence[str], num_experts: int = 4, routing: Routing = "sigmoid", init: Init = "fresh"
 ) -> list[str]:
     """Replace convolutions of any ``module`` by dynamic ones, in place, and return the names of the replaced layers.
 

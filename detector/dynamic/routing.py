@@ -1,9 +1,10 @@
 """Record the routing weights of dynamic layers, and summarize them: mean, entropy, and variation between images."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -26,11 +27,10 @@ class LayerRouting:
     @property
     def entropy(self) -> float:
         """Entropy of the mean routing weights, scaled to sum 1, in 0..1: 1 if all are equal, 0 if only one is not 0."""
-        probabilities = self.mean / self.mean.sum()
-        num_experts = len(probabilities)
-        if num_experts == 1:
+        if len(self.mean) == 1:
             return 1.0
-        return float(-(probabilities * probabilities.clamp_min(1e-12).log()).sum() / math.log(num_experts))
+        probabilities = self.mean / self.mean.sum()
+        return float(-(probabilities * probabilities.clamp_min(1e-12).log()).sum() / math.log(len(self.mean)))
 
     @property
     def variation(self) -> float:
@@ -69,8 +69,7 @@ class RoutingStatistics:
         mean = self.sums[0] / count
         std = (self.sums[1] / count - mean**2).clamp_min(0).sqrt()
         by_class = self.sums[2:] / self.sums[2:, -1:]  # 0 / 0 is NaN
-        sizes = [*self.layers.values(), 1]
-        parts = [rows.float().split(sizes, dim=-1) for rows in (mean, std, by_class)]
+        parts = [rows.float().split([*self.layers.values(), 1], dim=-1) for rows in (mean, std, by_class)]
         return {name: LayerRouting(*columns) for name, *columns in zip(self.layers, *parts)}
 
 
@@ -105,7 +104,7 @@ def record_routing(module: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
     handles = []
     for name, layer in dynamic_layers(module).items():
         records[name] = []
-        handles.append(layer.router.register_forward_hook(_recorder(layer, records[name])))
+        handles.append(layer.router.register_forward_hook(partial(_append, records[name], layer)))
     try:
         yield records
     finally:
@@ -113,10 +112,6 @@ def record_routing(module: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
             handle.remove()
 
 
-def _recorder(layer: DynamicConv2d, record: list[Tensor]) -> Callable[[nn.Module, object, Tensor], None]:
-    """Return a forward hook for the router of ``layer`` that appends the routing weights to ``record``."""
-
-    def append(_router: nn.Module, _inputs: object, logits: Tensor) -> None:
-        record.append(layer.routing_activation(logits.detach()).float())
-
-    return append
+def _append(record: list[Tensor], layer: DynamicConv2d, _router: nn.Module, _inputs: object, logits: Tensor) -> None:
+    """Append the routing weights to ``record``: a forward hook for the router of ``layer``."""
+    record.append(layer.routing_activation(logits.detach()).float())

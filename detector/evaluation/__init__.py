@@ -10,16 +10,6 @@ from detector.evaluation.coco_files import (
 )
 
 __all__ = [
-    "METRICS",
-    "Backend",
-    "CocoResult",
-    "check_backend",
-    "coco_table",
-    "detection_rows",
-    "evaluate",
-    "load_ground_truth",
-    "read_predictions",
-    "run_coco_eval",
-    "write_ground_truth",
-    "write_predictions",
-]
+    "METRICS", "Backend", "CocoResult", "check_backend", "coco_table", "detection_rows", "evaluate",
+    "load_ground_truth", "read_predictions", "run_coco_eval", "write_ground_truth", "write_predictions",
+]  # fmt: skip

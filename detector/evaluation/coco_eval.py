@@ -72,7 +72,12 @@ def evaluate(
     started = time.perf_counter()
     coco = ground_truth if isinstance(ground_truth, COCO) else load_ground_truth(ground_truth)
     image_ids = sorted(set(coco.imgs if image_ids is None else image_ids))
-    _check_image_ids(coco, {*image_ids, *(int(i) for i in np.unique(detections[:, 0]))})
+    evaluated = {*image_ids, *(int(i) for i in np.unique(detections[:, 0]))}
+    if unknown := sorted(evaluated - coco.imgs.keys()):
+        raise ValueError(
+            f"{len(unknown)} of {len(evaluated)} evaluated images {'is' if len(unknown) == 1 else 'are'} not in the ground "
+            f"truth, e.g. ids {unknown[:3]}; give the annotation file these images were read from"
+        )
     coco_eval = run_coco_eval(coco, detections, image_ids, backend=backend)
     return coco_result(coco, coco_eval, len(detections), time.perf_counter() - started)
 
@@ -105,14 +110,6 @@ def coco_result(coco: COCO, coco_eval: COCOeval, num_detections: int, seconds: f
     return CocoResult(metrics, class_ap(coco, coco_eval), len(coco_eval.params.imgIds), num_detections, seconds)
 
 
-def _check_image_ids(coco: COCO, image_ids: set[int]) -> None:
-    if unknown := sorted(image_ids - coco.imgs.keys()):
-        raise ValueError(
-            f"{len(unknown)} of {len(image_ids)} evaluated images {'is' if len(unknown) == 1 else 'are'} not in the ground "
-            f"truth, e.g. ids {unknown[:3]}; give the annotation file these images were read from"
-        )
-
-
 def check_backend(backend: str) -> None:
     """Raise ValueError for a backend that is unknown or not installed."""
     if backend not in get_args(Backend):
@@ -134,17 +131,13 @@ def _pycocotools_eval(coco: COCO, detections: np.ndarray) -> COCOeval:
 
 def _faster_eval(coco: COCO, detections: np.ndarray) -> Any:
     """Return the COCOeval of faster-coco-eval, not run yet."""
-    from faster_coco_eval import COCO as FasterCOCO  # an optional package
-    from faster_coco_eval import COCOeval_faster
+    import faster_coco_eval  # an optional package
 
-    truth, results = FasterCOCO(), FasterCOCO()
+    truth, results = faster_coco_eval.COCO(), faster_coco_eval.COCO()
     truth.dataset, results.dataset = coco.dataset, {**coco.dataset, "annotations": _as_annotations(detections)}
     truth.createIndex()
     results.createIndex()
-    return COCOeval_faster(truth, results, "bbox", print_function=_no_print)
-
-
-def _no_print(*_: Any) -> None: ...
+    return faster_coco_eval.COCOeval_faster(truth, results, "bbox", print_function=lambda *_: None)
 
 
 def _as_annotations(detections: np.ndarray) -> list[dict[str, Any]]:

@@ -4,7 +4,6 @@ import contextlib
 import io
 import json
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +45,9 @@ def _annotation(name: str, number: int, annotation: Mapping[str, Any]) -> dict[s
     if absent := [key for key in ("image_id", "category_id", "bbox") if key not in annotation]:
         raise ValueError(f"{name}: annotation {annotation.get('id')} has no {', '.join(absent)}; add or remove it")
     x, y, width, height = annotation["bbox"]
-    return {
-        "id": number,
-        "image_id": annotation["image_id"],
-        "category_id": annotation["category_id"],
-        "bbox": [x, y, width, height],
-        "area": annotation.get("area", width * height),
-        "iscrowd": annotation.get("iscrowd", 0),
-    }
+    ids = {"id": number, "image_id": annotation["image_id"], "category_id": annotation["category_id"]}
+    area, iscrowd = annotation.get("area", width * height), annotation.get("iscrowd", 0)
+    return ids | {"bbox": [x, y, width, height], "area": area, "iscrowd": iscrowd}
 
 
 def detection_rows(image_id: int, boxes: np.ndarray, scores: np.ndarray, category_ids: np.ndarray) -> np.ndarray:
@@ -72,16 +66,11 @@ def detection_rows(image_id: int, boxes: np.ndarray, scores: np.ndarray, categor
 
 def write_predictions(path: Path, detections: np.ndarray) -> None:
     """Write ``detections`` (N, 7), see ``detection_rows``, as a COCO results file. An existing file is replaced."""
-    entries = map(_entry, detections.tolist())
-    first = next(entries, None)
-    rest = (",\n" + entry for entry in entries)
     with atomic_write(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
-        file.writelines(["[]\n"] if first is None else chain(["[\n", first], rest, ["\n]\n"]))  # one line each
-
-
-def _entry(row: list[float]) -> str:
-    image_id, *bbox, score, category_id = row
-    return json.dumps(dict(zip(DETECTION_KEYS, (int(image_id), int(category_id), bbox, score))))
+        for number, (image_id, *bbox, score, category_id) in enumerate(detections.tolist()):
+            entry = dict(zip(DETECTION_KEYS, (int(image_id), int(category_id), bbox, score)))
+            file.write((",\n" if number else "[\n") + json.dumps(entry))  # one line each
+        file.write("\n]\n" if len(detections) else "[]\n")
 
 
 def read_predictions(path: Path) -> np.ndarray:
@@ -98,13 +87,10 @@ def read_predictions(path: Path) -> np.ndarray:
 def write_ground_truth(path: Path, coco: COCO, image_ids: Sequence[int]) -> None:
     """Write the images ``image_ids`` of ``coco`` and their objects as a COCO annotation file."""
     evaluated = set(image_ids)
-    content = {
-        **coco.dataset,
-        "images": [image for image in coco.dataset["images"] if image["id"] in evaluated],
-        "annotations": [dict(a) for a in coco.dataset["annotations"] if a["image_id"] in evaluated],
-    }
-    for annotation in content["annotations"]:
-        annotation.pop("ignore", None)  # both keys are added by pycocotools when it evaluates
-        annotation.pop("_ignore", None)
+    added_keys = ("ignore", "_ignore")  # by pycocotools when it evaluates
+    images = [image for image in coco.dataset["images"] if image["id"] in evaluated]
+    objects = [annotation for annotation in coco.dataset["annotations"] if annotation["image_id"] in evaluated]
+    annotations = [{key: value for key, value in entry.items() if key not in added_keys} for entry in objects]
+    content = coco.dataset | {"images": images, "annotations": annotations}
     with atomic_write(path) as unfinished:
         unfinished.write_text(json.dumps(content) + "\n", encoding="utf-8")

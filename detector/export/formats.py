@@ -51,15 +51,18 @@ def export(predictor: Predictor, path: str | Path, format: Format, settings: Exp
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the tracer on our checks of sizes, and on the older exporter, see _onnx
         if format == "torchscript":
-            _save_torchscript(graph, images, path, metadata)
+            content = _torchscript(graph, images, metadata)
         elif format == "torch-export":
-            _save_torch_export(graph, images, path, metadata, settings)
-        elif format == "onnx":
-            _write_bytes(path, _onnx(graph, images, metadata, settings))
-        elif format == "openvino":
-            import openvino
+            content = _torch_export(graph, images, metadata, settings)
+        else:  # OpenVINO reads ONNX
+            content = _onnx(graph, images, metadata, settings)
+    if format == "openvino":
+        import openvino
 
-            save_openvino(openvino.Core().read_model(_onnx(graph, images, metadata, settings)), path, metadata)
+        save_openvino(openvino.Core().read_model(content), path, metadata)
+    else:
+        with atomic_write(path) as unfinished:
+            unfinished.write_bytes(content)
     return metadata
 
 
@@ -109,15 +112,9 @@ def _onnx(graph: ExportGraph, images: Tensor, metadata: dict[str, str], settings
     import onnx
 
     file = io.BytesIO()
+    names, axes = list(OUTPUT_NAMES[graph.output]), _dynamic_axes(settings)
     torch.onnx.export(
-        graph,
-        (images,),
-        file,
-        input_names=["images"],
-        output_names=list(OUTPUT_NAMES[graph.output]),
-        dynamic_axes=_dynamic_axes(settings),
-        opset_version=OPSET,
-        dynamo=False,
+        graph, images, file, input_names=["images"], output_names=names, dynamic_axes=axes, opset_version=OPSET, dynamo=False
     )
     model = onnx.load_from_string(file.getvalue())
     model.producer_name = PACKAGE
@@ -157,16 +154,13 @@ def save_openvino(model: "openvino.Model", path: Path, metadata: dict[str, str])
             os.replace(Path(folder) / path.with_suffix(suffix).name, path.with_suffix(suffix))
 
 
-def _save_torchscript(graph: ExportGraph, images: Tensor, path: Path, metadata: dict[str, str]) -> None:
-    traced = torch.jit.trace(graph, images)
+def _torchscript(graph: ExportGraph, images: Tensor, metadata: dict[str, str]) -> bytes:
     file = io.BytesIO()
-    torch.jit.save(traced, file, _extra_files={METADATA_FILE: json.dumps(metadata)})
-    _write_bytes(path, file.getvalue())
+    torch.jit.save(torch.jit.trace(graph, images), file, _extra_files={METADATA_FILE: json.dumps(metadata)})
+    return file.getvalue()
 
 
-def _save_torch_export(
-    graph: ExportGraph, images: Tensor, path: Path, metadata: dict[str, str], settings: ExportSettings
-) -> None:
+def _torch_export(graph: ExportGraph, images: Tensor, metadata: dict[str, str], settings: ExportSettings) -> bytes:
     stride = int(metadata["stride"])
     rows, columns = (torch.export.Dim(name, min=2) for name in ("rows", "columns"))  # torch.export makes a 1 constant
     sides = {2: stride * rows, 3: stride * columns} if settings.dynamic_size else {}
@@ -174,9 +168,4 @@ def _save_torch_export(
     program = torch.export.export(graph, (images,), dynamic_shapes={"images": batch | sides})
     file = io.BytesIO()
     torch.export.save(program, file, extra_files={METADATA_FILE: json.dumps(metadata)})
-    _write_bytes(path, file.getvalue())
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    with atomic_write(path) as unfinished:
-        unfinished.write_bytes(content)
+    return file.getvalue()

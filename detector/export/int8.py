@@ -67,15 +67,11 @@ def _calibrate(model: "openvino.Model", predictor: Predictor, images: Sequence[P
         batch, _ = predictor.prepare([read_upright(image)] * batch_size)
         return batch.float().cpu().numpy()
 
+    preset = nncf.QuantizationPreset.MIXED  # zero points for activations: SiLU is not symmetric
+    dataset, scope = nncf.Dataset(images, network_input), nncf.IgnoredScope(patterns=IN_FLOAT, validate=False)
     level = logging.getLogger("nncf").level
     nncf.set_log_level(logging.WARNING)  # on INFO it lists every layer that stays in float
     try:
-        return nncf.quantize(
-            model,
-            nncf.Dataset(images, network_input),
-            preset=nncf.QuantizationPreset.MIXED,  # zero points for activations: SiLU is not symmetric
-            subset_size=len(images),
-            ignored_scope=nncf.IgnoredScope(patterns=IN_FLOAT, validate=False),
-        )
+        return nncf.quantize(model, dataset, preset=preset, subset_size=len(images), ignored_scope=scope)
     finally:
         nncf.set_log_level(level)

@@ -22,8 +22,7 @@ class Backbone(nn.Module):
         for level, (down, out, inner, expansion) in _level_table(config).items():
             down, channels[level] = config.channels(down), config.channels(out)
             self.add_module(f"down_p{level}", ConvNormAct(channels[level - 1], down, 3, stride=2))
-            stage = CSPStage(down, channels[level], config.repeats(2), inner, expansion)
-            self.add_module(f"stage_p{level}", stage)
+            self.add_module(f"stage_p{level}", CSPStage(down, channels[level], config.repeats(2), inner, expansion))
         top = channels[config.max_level]
         self.sppf = SPPF(top, residual=config.max_level == 5)
         self.attention = AttentionStage(top, config.repeats(2))

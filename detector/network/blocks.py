@@ -15,13 +15,7 @@ class ConvNormAct(nn.Module):
     """
 
     def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int = 1,
-        stride: int = 1,
-        groups: int = 1,
-        act: bool = True,
+        self, in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1, groups: int = 1, act: bool = True
     ) -> None:
         super().__init__()
         padding = kernel_size // 2
@@ -72,9 +66,8 @@ class PSABlock(nn.Module):
     def __init__(self, channels: int, num_heads: int) -> None:
         super().__init__()
         self.attention = Attention(channels, num_heads)
-        self.feed_forward = nn.Sequential(
-            ConvNormAct(channels, 2 * channels), ConvNormAct(2 * channels, channels, act=False)
-        )
+        hidden = 2 * channels
+        self.feed_forward = nn.Sequential(ConvNormAct(channels, hidden), ConvNormAct(hidden, channels, act=False))
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attention(x)

@@ -57,22 +57,19 @@ class DetectorConfig:
         return max(round(nominal * self.depth), 1) if nominal > 1 else nominal
 
 
-def _variants() -> dict[str, DetectorConfig]:
-    scales = {
-        "n": DetectorConfig(depth=0.5, width=0.25, max_channels=1024),
-        "s": DetectorConfig(depth=0.5, width=0.5, max_channels=1024),
-        "m": DetectorConfig(depth=0.5, width=1.0, max_channels=512, deep_early_stages=True),
-        "l": DetectorConfig(depth=1.0, width=1.0, max_channels=512, deep_early_stages=True),
-        "x": DetectorConfig(depth=1.0, width=1.5, max_channels=512, deep_early_stages=True),
-    }
-    plain = {f"yolo26_{scale}": config for scale, config in scales.items()}
-    small_objects = {f"yolo26_{scale}-p2": replace(config, min_level=2) for scale, config in scales.items()}
-    large_images = {f"yolo26_{scale}-p6": replace(config, max_level=6) for scale, config in scales.items()}
-    dynamic = {f"dyn_{scale}": replace(config, dynamic=DynamicConfig()) for scale, config in scales.items()}
-    return plain | small_objects | large_images | dynamic
-
-
-VARIANTS = _variants()
+_SCALES = {
+    "n": DetectorConfig(depth=0.5, width=0.25, max_channels=1024),
+    "s": DetectorConfig(depth=0.5, width=0.5, max_channels=1024),
+    "m": DetectorConfig(depth=0.5, width=1.0, max_channels=512, deep_early_stages=True),
+    "l": DetectorConfig(depth=1.0, width=1.0, max_channels=512, deep_early_stages=True),
+    "x": DetectorConfig(depth=1.0, width=1.5, max_channels=512, deep_early_stages=True),
+}
+VARIANTS: dict[str, DetectorConfig] = (
+    {f"yolo26_{scale}": config for scale, config in _SCALES.items()}
+    | {f"yolo26_{scale}-p2": replace(config, min_level=2) for scale, config in _SCALES.items()}  # for small objects
+    | {f"yolo26_{scale}-p6": replace(config, max_level=6) for scale, config in _SCALES.items()}  # for large images
+    | {f"dyn_{scale}": replace(config, dynamic=DynamicConfig()) for scale, config in _SCALES.items()}
+)
 
 
 def detector_config(variant: str, **overrides: Any) -> DetectorConfig:

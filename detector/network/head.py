@@ -81,9 +81,8 @@ def default_class_channels(finest_channels: int, num_classes: int) -> int:
 
 
 def _box_tower(in_channels: int, channels: int) -> nn.Sequential:
-    return nn.Sequential(
-        ConvNormAct(in_channels, channels, 3), ConvNormAct(channels, channels, 3), nn.Conv2d(channels, 4, 1)
-    )
+    convs = ConvNormAct(in_channels, channels, 3), ConvNormAct(channels, channels, 3)
+    return nn.Sequential(*convs, nn.Conv2d(channels, 4, 1))
 
 
 def _class_tower(in_channels: int, channels: int, num_classes: int) -> nn.Sequential:

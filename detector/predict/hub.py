@@ -64,11 +64,10 @@ class HubPredictor(Predictor, ModelHubMixin):
     def generate_model_card(self, **_: Any) -> ModelCard:
         """Return the model card: variant, provenance, license, metrics, classes and an example."""
         info = self.info
+        license = info.license.split()[0].lower() if info.license else None
+        tags = ["object-detection", "pytorch-lightning", info.variant]
         data = ModelCardData(
-            license=info.license.split()[0].lower() if info.license else None,
-            library_name="lightning-dyn-detector",
-            pipeline_tag="object-detection",
-            tags=["object-detection", "pytorch-lightning", info.variant],
+            license=license, library_name="lightning-dyn-detector", pipeline_tag="object-detection", tags=tags
         )
         return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{card_text(self)}")
 

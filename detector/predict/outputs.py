@@ -113,12 +113,10 @@ class PredictionFiles:
         self._end_video()
         if self._table:
             self._table.close()
-        classes = zip(self.predictor.category_ids, self.predictor.class_names)
+        predictor = self.predictor
+        classes = zip(predictor.category_ids, predictor.class_names)
         content = {
-            "info": {
-                "description": f"detections of {self.predictor.source}",
-                "license_of_weights": self.predictor.info.license,
-            },
+            "info": {"description": f"detections of {predictor.source}", "license_of_weights": predictor.info.license},
             "images": self.images,
             "annotations": self.annotations,
             "categories": [{"id": category_id, "name": name} for category_id, name in classes],

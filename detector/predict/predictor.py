@@ -47,12 +47,9 @@ class Detections:
         """Return ``supervision.Detections`` with the names as ``data["class_name"]``; needs ``pip install supervision``."""
         import supervision
 
-        return supervision.Detections(
-            xyxy=self.boxes.numpy(),
-            confidence=self.scores.numpy(),
-            class_id=self.labels.numpy(),
-            data={"class_name": np.array(self.names, dtype=str)},
-        )
+        boxes, scores, labels = self.boxes.numpy(), self.scores.numpy(), self.labels.numpy()
+        data = {"class_name": np.array(self.names, dtype=str)}
+        return supervision.Detections(xyxy=boxes, confidence=scores, class_id=labels, data=data)
 
 
 class Predictor:
@@ -138,14 +135,10 @@ class Predictor:
         """
         boxes = to_original(output["boxes"].cpu(), placement)
         has_area = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
-        labels = output["labels"].cpu()[has_area]
-        return Detections(
-            boxes=boxes[has_area],
-            scores=output["scores"].cpu()[has_area],
-            labels=labels,
-            names=[self.class_names[label] for label in labels.tolist()],
-            category_ids=[self.category_ids[label] for label in labels.tolist()],
-        )
+        boxes, scores, labels = boxes[has_area], output["scores"].cpu()[has_area], output["labels"].cpu()[has_area]
+        names = [self.class_names[label] for label in labels.tolist()]
+        category_ids = [self.category_ids[label] for label in labels.tolist()]
+        return Detections(boxes, scores, labels, names, category_ids)
 
     def labels_of(self, classes: Sequence[str | int]) -> list[int]:
         """Return the labels of ``classes``, given by name or label. Raises ValueError for unknown classes, and for none."""

@@ -95,9 +95,7 @@ def find_sources(inputs: Sequence[str]) -> Sources:
 def _expand(inputs: Sequence[str], sources: Sources) -> Iterator[tuple[Path, Path | None]]:
     """Yield the path of each file, and the given folder that contains it (None for a file or a match of a pattern)."""
     for text in inputs:
-        paths = [Path(text)]
-        if not paths[0].exists():
-            paths = [Path(match) for match in sorted(glob.glob(text, recursive=True))]
+        paths = [Path(text)] if Path(text).exists() else [Path(m) for m in sorted(glob.glob(text, recursive=True))]
         if not paths:
             sources.unreadable.append(f"{text}: there is no such file, folder or pattern")
         for path in paths:
@@ -134,10 +132,7 @@ def _open_video(path: Path) -> cv2.VideoCapture:
 def _video_frames(file: MediaFile) -> Iterator[Frame]:
     capture, number = _open_video(file.path), 0
     try:
-        while True:
-            success, image = capture.read()
-            if not success:
-                break
+        while (image := capture.read()[1]) is not None:
             yield Frame(file, cv2.cvtColor(image, cv2.COLOR_BGR2RGB), number)
             number += 1
     finally:

@@ -21,12 +21,9 @@ from typing import Any
 
 CONFIG, RECORD = "config.yaml", "run.json"  # every start of a run writes its own, see ``numbered``
 LAST_CHECKPOINT, BEST_CHECKPOINT = "last.ckpt", "best.ckpt"
-TRAIN_LOG = "train.log"
-METRICS = "metrics.csv"
-TENSORBOARD = "tensorboard"  # a folder
-ROUTING_PLOT = "routing.png"
-REPORT = "report.html"
-FIGURES = "figures"  # a folder
+TRAIN_LOG, METRICS = "train.log", "metrics.csv"
+ROUTING_PLOT, REPORT = "routing.png", "report.html"
+TENSORBOARD, FIGURES = "tensorboard", "figures"  # folders
 EVALUATION_PREFIX = "eval_"  # of the folders of evaluations
 
 

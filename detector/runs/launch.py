@@ -18,22 +18,20 @@ def child_process_environment(run_dir: Path) -> Iterator[bool]:
 
     A child process writes into the folder of its parent and ends with its parent.
     """
-    is_child = RUN_DIR_VARIABLE in os.environ
-    if is_child:
+    if RUN_DIR_VARIABLE in os.environ:
         end_with_parent(int(os.environ[PARENT_VARIABLE]))
-    else:
-        os.environ |= {RUN_DIR_VARIABLE: str(run_dir), PARENT_VARIABLE: str(os.getpid())}
+        yield True
+        return
+    os.environ |= {RUN_DIR_VARIABLE: str(run_dir), PARENT_VARIABLE: str(os.getpid())}
     try:
-        yield is_child
+        yield False
     finally:
-        if not is_child:
-            del os.environ[RUN_DIR_VARIABLE], os.environ[PARENT_VARIABLE]
+        del os.environ[RUN_DIR_VARIABLE], os.environ[PARENT_VARIABLE]
 
 
 def inherited_run_dir() -> Path | None:
     """Return the run folder of the parent process if Lightning has started this process, else None."""
-    folder = os.environ.get(RUN_DIR_VARIABLE)
-    return Path(folder) if folder else None
+    return Path(folder) if (folder := os.environ.get(RUN_DIR_VARIABLE)) else None
 
 
 def end_with_parent(parent: int, seconds: float = 2.0) -> None:
@@ -55,9 +53,7 @@ def check_torchrun(world_size: int) -> None:
 
     Each process would train by itself, into the same folder.
     """
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
-        return
-    processes = int(os.environ.get("WORLD_SIZE", 1))
+    processes = int(os.environ.get("WORLD_SIZE", 1)) if "TORCHELASTIC_RUN_ID" in os.environ else world_size
     if processes != world_size:
         raise ValueError(
             f"torchrun has started {plural(processes, 'process', 'processes')}, but trainer.devices x trainer.num_nodes "

@@ -5,13 +5,6 @@ from detector.weights.info import Weights, WeightsInfo, saved_license
 from detector.weights.load import LoadReport, build_from, load_into
 
 __all__ = [
-    "LoadReport",
-    "Weights",
-    "WeightsInfo",
-    "build_from",
-    "load_into",
-    "metadata",
-    "read_weights",
-    "save_weights",
+    "LoadReport", "Weights", "WeightsInfo", "build_from", "load_into", "metadata", "read_weights", "save_weights",
     "saved_license",
-]
+]  # fmt: skip

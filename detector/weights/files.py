@@ -209,15 +209,7 @@ def save_weights(
 
 def metadata(info: WeightsInfo) -> dict[str, str]:
     """Return ``info`` as the metadata of a safetensors file, which must be text: lists and dicts become JSON."""
-    entries = {
-        "format": "pt",
-        "format_version": str(FORMAT_VERSION),
-        "variant": info.variant,
-        "overrides": json.dumps(info.overrides),
-        "class_names": json.dumps(info.class_names),
-        "category_ids": json.dumps(info.category_ids),
-        "image_size": json.dumps(info.image_size),
-        "metrics": json.dumps(info.metrics),
-        "provenance": info.provenance,
-    }
+    names = ("overrides", "class_names", "category_ids", "image_size", "metrics")
+    entries = {"format": "pt", "format_version": str(FORMAT_VERSION), "variant": info.variant}
+    entries |= {name: json.dumps(getattr(info, name)) for name in names} | {"provenance": info.provenance}
     return entries if info.license is None else entries | {"license": info.license}

@@ -52,15 +52,10 @@ def read_reference(content: Any) -> ReferenceFile:
         raise ValueError(f"it holds a {type(content).__name__}{keys}; expected a 'model' or a state dict")
     if model.class_name != DETECTION_MODEL:
         raise ValueError(f"its model is a {model.class_name}; only {DETECTION_MODEL} can be converted")
-    arguments = _dict_or_empty(content.get("train_args"))
+    state_dict, class_names = convert_reference(_module_weights(model)), _class_names(model.state.get("names"))
+    image_size = _dict_or_empty(content.get("train_args")).get("imgsz")
     origin = f"version {content.get('version', 'unknown')}, written {content.get('date', 'at an unknown time')}"
-    return ReferenceFile(
-        state_dict=convert_reference(_module_weights(model)),
-        class_names=_class_names(model.state.get("names")),
-        image_size=arguments.get("imgsz"),
-        license=str(content.get("license") or LICENSE),
-        origin=origin,
-    )
+    return ReferenceFile(state_dict, class_names, image_size, str(content.get("license") or LICENSE), origin)
 
 
 def _module_weights(module: Any, prefix: str = "", depth: int = 0) -> dict[str, Tensor]:

@@ -65,7 +65,8 @@ class CocoEvaluation(L.Callback):
             raise ValueError(f"branch is {branch!r}; choose {', '.join(BRANCHES)} or both")
         self.branches = BRANCHES if branch == "both" else (branch,)
         self.ground_truth = ground_truth
-        self.decode_settings = score_threshold, max_detections, iou_threshold
+        self.decode_settings = {"score_threshold": score_threshold, "max_detections": max_detections}
+        self.decode_settings |= {"iou_threshold": iou_threshold}
         self.predictions, self.per_class, self.backend = predictions, per_class, backend
         self.results: dict[BranchName, CocoResult] = {}
         self._coco: COCO | None = None
@@ -95,7 +96,7 @@ class CocoEvaluation(L.Callback):
             return
         category_ids = np.asarray(pl_module.category_ids)
         for branch in self.branches:
-            batch_detections = decode(outputs, branch, *self.decode_settings)
+            batch_detections = decode(outputs, branch, **self.decode_settings)
             for target, detections in zip(batch["targets"], batch_detections, strict=True):
                 self._rows[branch][int(target["image_id"])] = original_rows(target, detections, category_ids)
 

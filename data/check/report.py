@@ -1,6 +1,5 @@
 """The findings of a data check as text, and as one HTML page with plots and sample images."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from detector.imaging.plot_files import Plot
 from detector.imaging.plot_style import COLORS, CSS_COLORS, legible
 from detector.imaging.plots import bar_plot, histogram
 from detector.imaging.read import BadImageError
-from detector.report.page import render
+from detector.report.page import CaptionedImage, render
 from detector.text import plural
 
 SPLIT_COLORS = dict(zip(("train", "val", "test"), COLORS))
@@ -23,21 +22,12 @@ NUM_SAMPLES = 8  # images of a split
 IMAGES_PER_FINDING = 4
 
 
-@dataclass(frozen=True)
-class SampleImage:
-    """An image with its boxes, (H, W, 3) uint8 RGB, and its caption; without pixels the caption is the reason."""
-
-    caption: str
-    pixels: np.ndarray | None
-
-
 def text_report(findings: list[Finding], splits: Splits) -> str:
     """Return the report as text: a summary of each split, then errors, warnings and notes, and their number."""
     lines = [annotations.summary() for annotations in splits.values()]
     for level in LEVELS:
-        of_level = [finding for finding in findings if finding.level == level]
-        if of_level:
-            lines += ["", f"{level}s:"] + [f"  {finding.line()}" for finding in of_level]
+        if of_level := [f"  {finding.line()}" for finding in findings if finding.level == level]:
+            lines += ["", f"{level}s:", *of_level]
     return "\n".join([*lines, "", verdict(findings)])
 
 
@@ -66,28 +56,29 @@ def html_report(findings: list[Finding], splits: Splits, size: tuple[int, int]) 
     )
 
 
-def _images_of(finding: Finding, splits: Splits) -> list[SampleImage]:
+def _images_of(finding: Finding, splits: Splits) -> list[CaptionedImage]:
     return [_sample_image(image, splits, side=240) for image in dict.fromkeys(finding.images[:IMAGES_PER_FINDING])]
 
 
-def _samples(split: str, splits: Splits) -> list[SampleImage]:
+def _samples(split: str, splits: Splits) -> list[CaptionedImage]:
     """Return images from the whole split, evenly spaced."""
     indices = np.unique(np.linspace(0, len(splits[split]) - 1, NUM_SAMPLES).round().astype(int)).tolist()
     return [_sample_image((split, n), splits) for n in indices]
 
 
-def _sample_image(image: ImageRef, splits: Splits, side: int = 320) -> SampleImage:
+def _sample_image(image: ImageRef, splits: Splits, side: int = 320) -> CaptionedImage:
+    """Return an image with its boxes; if it cannot be read, the caption is the reason."""
     split, n = image
     annotations = splits[split]
     try:
         pixels = read_image(annotations.image_path(n), annotations.size(n), annotations.upright)
     except BadImageError as error:
-        return SampleImage(str(error), None)
+        return CaptionedImage(str(error), None)
     rows = annotations.object_slice(n)
     boxes = clip_bboxes(annotations.bboxes[rows], *pixels.shape[:2])  # with crowds: all that is in the file
     pixels, boxes = fit_longer_side(pixels, boxes, side)
     drawn = draw_boxes(pixels, boxes, annotations.labels[rows], annotations.class_names)
-    return SampleImage(f"{annotations.file_name(n)}, {plural(len(boxes), 'object')}", drawn)
+    return CaptionedImage(f"{annotations.file_name(n)}, {plural(len(boxes), 'object')}", drawn)
 
 
 def _plots(splits: Splits, size: tuple[int, int]) -> list[Plot]:

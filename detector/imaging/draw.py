@@ -49,9 +49,8 @@ def sheet(
     Images may differ in size: every cell is as large as the largest image, with ``margin`` pixels between cells.
     Rows may differ in length. Without images the sheet is small and empty.
     """
-    images = [image for row in rows for image in row]
-    height = max((image.shape[0] for image in images), default=0)
-    width = max((image.shape[1] for image in images), default=0)
+    sizes = [image.shape[:2] for row in rows for image in row]
+    height, width = (max(sides) for sides in zip((0, 0), *sizes))
     strip = 0 if captions is None else max(round(width * 0.055), 22)  # pixels above each image for its caption
     num_columns = max((len(row) for row in rows), default=0)
     size = (len(rows) * (height + strip + margin) + margin, num_columns * (width + margin) + margin, 3)

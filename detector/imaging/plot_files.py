@@ -25,11 +25,10 @@ NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure, its file name without suffix (unique on a page), its title, and its content in words."""
+    """A figure, its file name without suffix (unique on a page) and its title."""
 
     name: str
     title: str
-    description: str
     svg: str  # an SVG element in light colors
     figure: Figure
 
@@ -39,7 +38,7 @@ def finish(name: str, title: str, words: Iterable[str], axes: Axes) -> Plot:
     use_fonts(axes)
     description = "; ".join(filter(None, words))
     svg = _svg(name, f"{title}. {description}" if description else title, axes.figure)
-    return Plot(name, title, description, svg, axes.figure)
+    return Plot(name, title, svg, axes.figure)
 
 
 def _svg(name: str, label: str, figure: Figure) -> str:

@@ -31,7 +31,6 @@ class Analysis:
     matching: Matching
     curve: ThresholdCurve  # all classes together
     best: Point | None  # its highest F1
-    class_best: list[Point | None]  # C
     errors: Errors  # at the threshold of ``best``, or at the one that was asked for
 
 
@@ -50,18 +49,8 @@ def analyze(branch: str, predictions: Path, ground_truth: Path, threshold: float
     best = curve.best()
     if threshold is None:
         threshold = FALLBACK_THRESHOLD if best is None else best.threshold
-    return Analysis(
-        branch=branch,
-        coco=coco,
-        class_names=category_names(coco, coco_eval.params.catIds),
-        coco_eval=coco_eval,
-        result=result,
-        matching=matching,
-        curve=curve,
-        best=best,
-        class_best=[class_curve(matching, k).best() for k in range(matching.num_classes)],
-        errors=find_errors(matching, threshold),
-    )
+    names, errors = category_names(coco, coco_eval.params.catIds), find_errors(matching, threshold)
+    return Analysis(branch, coco, names, coco_eval, result, matching, curve, best, errors)
 
 
 def _read(predictions: Path, ground_truth: Path) -> tuple[COCO, np.ndarray]:

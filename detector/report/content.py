@@ -10,14 +10,14 @@ from detector.imaging.plot_files import Plot
 from detector.report.advice import advice, next_commands
 from detector.report.analysis import Analysis
 from detector.report.breakdown import Bin, by_ratio, by_size
-from detector.report.curves import ap_by_limit, precision_recall
+from detector.report.curves import ap_by_limit, class_curve, precision_recall
 from detector.report.errors import FALSE_POSITIVES, MISSES, confusion_matrix
 from detector.report.figures import MOST_CURVES, confusion_plot, curve_plots, error_plots, training_plots
 from detector.report.images import ERROR, OBJECT, OTHER, false_positive_examples, miss_examples
 from detector.report.page import Table, render
 from detector.report.run_folder import RunFolder, image_folder
 from detector.report.speed import Speed
-from detector.report.training import epoch_time_table, network_table, routing_table
+from detector.report.training import epoch_time_table, routing_table
 from detector.text import plural
 
 
@@ -40,7 +40,6 @@ def make_report(
         "routing": routing_table(run.epochs),
         "epoch_times": epoch_time_table(run),
         "speed": speed,
-        "network": None if speed is None else network_table(speed),
         "versions": Table(["", "when the run was made"], [[name, str(value)] for name, value in run.versions.items()]),
         "run": run,
     }
@@ -132,7 +131,7 @@ def _class_table(analyses: list[Analysis]) -> Table:
     ap50 = precision_recall(main.coco_eval, 0.5).mean(axis=0)
     rows = []
     for k, name in enumerate(main.class_names):
-        best = main.class_best[k]
+        best = class_curve(main.matching, k).best()
         point = ["-"] * 4 if best is None else [f"{v:.3f}" for v in (best.threshold, best.precision, best.recall, best.f1)]
         aps = [_number(list(a.result.per_class.values())[k]) for a in analyses]
         rows.append([name, str(objects[k]), *aps, _number(ap50[k]), *point])

@@ -1,6 +1,6 @@
 """Error types of detections and objects after TIDE (Bolya et al., arXiv:2008.08115), and the confusion matrix."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -37,7 +37,7 @@ class Errors:
     misses: np.ndarray  # (G,) a key of MISSES, "" where an object is detected or a crowd
     confusions: np.ndarray  # (G,) the detection of another class that is paired with a missed object, -1 for none
     nearest: np.ndarray  # (N,) the object that a false positive is confused with or overlaps most, -1 for none
-    overlaps: np.ndarray = field(repr=False)  # (N,) its IoU
+    overlaps: np.ndarray  # (N,) its IoU
 
 
 def find_errors(matching: Matching, threshold: float) -> Errors:

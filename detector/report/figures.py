@@ -16,7 +16,6 @@ from detector.text import plural
 
 RECALL = np.linspace(0, 1, 101)
 MOST_CURVES = 7  # of single classes in a plot: those with the lowest AP50
-TERMS = ("box", "cls", "l1")
 
 
 def error_plots(main: Analysis) -> list[Plot]:
@@ -99,7 +98,7 @@ def training_plots(epochs: Epochs) -> list[Plot]:
         ("learning_rate", "learning rate of the first group", "learning rate", learning_rate),
         ("total_loss", "total loss (the weights of the branches change with the epoch)", "loss", total),
     ]
-    for branch, term in itertools.product(BRANCHES, TERMS):
+    for branch, term in itertools.product(BRANCHES, ("box", "cls", "l1")):
         contents.append((f"{branch}_{term}_loss", f"{branch} {term} loss", "loss", _losses(epochs, f"{branch}/{term}")))
     limits = (min(epochs), max(max(epochs), min(epochs) + 1)) if epochs else None
     size = (290, 160)

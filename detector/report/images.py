@@ -1,7 +1,6 @@
 """The worst errors as images: the surroundings of each, with objects and detections drawn in."""
 
 from collections import Counter
-from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from detector.imaging.read import BadImageError, decode_image, exif_orientation,
 from detector.report.analysis import Analysis
 from detector.report.errors import FALSE_POSITIVES, MISSES, Errors
 from detector.report.matching import Matching, box_ious
+from detector.report.page import CaptionedImage
 
 OBJECT, ERROR, OTHER = (60, 200, 90), (235, 60, 50), (70, 150, 245)  # RGB
 MAX_PER_IMAGE = 2  # or one bad image would fill the page
@@ -21,22 +21,14 @@ NUM_EXAMPLES = 12
 SIDE = 320  # pixels of the longer side of an example
 
 
-@dataclass(frozen=True)
-class Example:
-    """One error: its description, and its drawn surroundings (H, W, 3) uint8 RGB if the image can be read."""
-
-    caption: str
-    image: np.ndarray | None
-
-
-def false_positive_examples(main: Analysis, folder: Path | None) -> list[Example]:
+def false_positive_examples(main: Analysis, folder: Path | None) -> list[CaptionedImage]:
     """Return wrong detections of each type in turn, those with the highest scores first; images are read from ``folder``."""
     rows = worst_false_positives(main.matching, main.errors, NUM_EXAMPLES)
     boxes, images = main.matching.det_boxes, main.matching.det_images
     return [_example(main, folder, _describe_false_positive(main, row), boxes[row], int(images[row])) for row in rows]
 
 
-def miss_examples(main: Analysis, folder: Path | None) -> list[Example]:
+def miss_examples(main: Analysis, folder: Path | None) -> list[CaptionedImage]:
     """Return missed objects of each type in turn, the largest of their class first; images are read from ``folder``."""
     rows = worst_misses(main.matching, main.errors, NUM_EXAMPLES)
     boxes, images = main.matching.obj_boxes, main.matching.obj_images
@@ -104,12 +96,12 @@ def _describe_miss(main: Analysis, row: int) -> str:
     return text
 
 
-def _example(main: Analysis, folder: Path | None, description: str, box: np.ndarray, image_id: int) -> Example:
+def _example(main: Analysis, folder: Path | None, description: str, box: np.ndarray, image_id: int) -> CaptionedImage:
     entry = main.coco.imgs[image_id]
     caption = f"{description}. {entry.get('file_name', 'image ' + str(image_id))}"
     upright = bool(main.coco.dataset.get("info", {}).get("upright"))
     pixels = None if folder is None else read_image(folder, entry, upright)
-    return Example(caption, None if pixels is None else draw_error(pixels, main.matching, main.errors, box, image_id))
+    return CaptionedImage(caption, None if pixels is None else draw_error(pixels, main.matching, main.errors, box, image_id))
 
 
 def draw_error(image: np.ndarray, matching: Matching, errors: Errors, box: np.ndarray, image_id: int) -> np.ndarray:

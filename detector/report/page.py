@@ -23,6 +23,14 @@ class Table:
     rows: list[Sequence[str]] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class CaptionedImage:
+    """An image (H, W, 3) uint8 RGB and its caption; None if it cannot be shown."""
+
+    caption: str
+    pixels: np.ndarray | None
+
+
 def render(template: str, *folders: Path, **content: Any) -> str:
     """Return the page of a template in ``folders`` or in TEMPLATES, filled with ``content``."""
     loader = FileSystemLoader([*folders, TEMPLATES])

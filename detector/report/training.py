@@ -1,4 +1,4 @@
-"""Tables about the training and the network: routing, pace, size and speed."""
+"""Tables about the training: routing and speed."""
 
 import re
 
@@ -6,7 +6,6 @@ import numpy as np
 
 from detector.report.page import Table
 from detector.report.run_folder import Epochs, RunFolder, series
-from detector.report.speed import Speed
 
 
 def routing_table(epochs: Epochs) -> Table:
@@ -40,16 +39,3 @@ def epoch_time_table(run: RunFolder) -> Table:
         if values:
             rows.append([name, *(f"{value:.{digits}f}" for value in (np.median(values), min(values), max(values)))])
     return Table(["over epochs", "median", "lowest", "highest"], rows)
-
-
-def network_table(speed: Speed) -> Table:
-    """Return size and speed of the network."""
-    rows = [
-        ["parameters, as trained", f"{speed.parameters:,}"],
-        ["parameters, deployed (one branch, normalization folded)", f"{speed.deployed_parameters:,}"],
-        [f"GFLOPs of a {speed.size[1]} x {speed.size[0]} image", f"{speed.gflops:.2f}"],
-        ["milliseconds per image, median", f"{speed.median_ms:.1f}"],
-        ["milliseconds per image, 95th percentile", f"{speed.p95_ms:.1f}"],
-        ["license of the weights", speed.license],
-    ]
-    return Table(["", "value"], rows)

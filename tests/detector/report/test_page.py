@@ -10,18 +10,22 @@ import pytest
 from jinja2 import UndefinedError
 
 from detector.imaging.plot_style import CSS_COLORS
-from detector.report.page import TEMPLATES, Table, render
+from detector.report.page import TEMPLATES, CaptionedImage, Table, render
 
 TEXT = "<b>\"red\" & 'hot'</b>"
 ESCAPED = "&lt;b&gt;&#34;red&#34; &amp; &#39;hot&#39;&lt;/b&gt;"
 
 
 @pytest.mark.parametrize(
-    ("call", "number"), [("html.table(content)", 3), ("html.image(pixels, text)", 2), ("html.keys({text: text})", 2)]
+    ("call", "number"), [("html.table(content)", 3), ("html.images([image])", 2), ("html.keys({text: text})", 2)]
 )
 def test_macros_escape_all_text(tmp_path: Path, call: str, number: int) -> None:
     (tmp_path / "test.html").write_text('{% import "macros.html" as html %}{{ ' + call + " }}")
-    content = {"content": Table([TEXT], [[TEXT, TEXT]]), "pixels": np.zeros((2, 3, 3), np.uint8), "text": TEXT}
+    content = {
+        "content": Table([TEXT], [[TEXT, TEXT]]),
+        "image": CaptionedImage(TEXT, np.zeros((2, 3, 3), np.uint8)),
+        "text": TEXT,
+    }
     page = render("test.html", tmp_path, **content)
     assert page.count(ESCAPED) == number
     assert "<b>" not in page

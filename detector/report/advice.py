@@ -70,12 +70,10 @@ def _threshold(main: Analysis) -> list[str]:
 def _most_frequent_errors(main: Analysis) -> list[str]:
     if main.best is None:
         return []
+    wrong = (main.errors.false_positives, FALSE_POSITIVES, "wrong detection")
     sentences = []
-    for types, meanings, noun in (
-        (main.errors.false_positives, FALSE_POSITIVES, "wrong detection"),
-        (main.errors.misses, MISSES, "missed object"),
-    ):
-        counts = Counter(type_ for type_ in types if type_)
+    for types, meanings, noun in (wrong, (main.errors.misses, MISSES, "missed object")):
+        counts = Counter(types[types != ""].tolist())
         for type_, number in counts.most_common(1):
             remedy = REMEDIES.get(type_, "")
             sentences.append(f"{number} of {plural(counts.total(), noun)}: {meanings[type_]}. {remedy}".rstrip())

@@ -9,13 +9,12 @@ to ``benchmarks/results/annotations.json``:
    of the workers (PSS, Linux) through each epoch.
 """
 
-import argparse
 import contextlib
 import io
 import json
 import tempfile
-import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,8 @@ import cv2
 import numpy as np
 from pycocotools.coco import COCO
 
-from benchmarks.runs import write
+from benchmarks.common import option_parser, write
+from benchmarks.yard import milliseconds
 from data import CocoDataModule
 from data.coco import read_coco
 
@@ -39,10 +39,8 @@ def make_coco_sized(folder: Path) -> Path:
     (folder / "images").mkdir()
     for id_ in ids:
         (folder / "images" / f"{id_:012d}.jpg").touch()
-    images = [
-        {"id": id_, "file_name": f"{id_:012d}.jpg", "height": 480, "width": 640, "license": 3, "date_captured": "2013-11-14"}
-        for id_ in ids
-    ]
+    size = {"height": 480, "width": 640}
+    images = [{"id": i, "file_name": f"{i:012d}.jpg", **size, "license": 3, "date_captured": "2013-11-14"} for i in ids]
     image_indices, classes = rng.integers(0, IMAGES, OBJECTS), rng.integers(1, CLASSES + 1, OBJECTS)
     corners, points = rng.random((OBJECTS, 4)), rng.integers(6, 30, OBJECTS)
     path = folder / "instances.json"
@@ -51,33 +49,28 @@ def make_coco_sized(folder: Path) -> Path:
         rows = zip(image_indices.tolist(), classes.tolist(), corners, points.tolist())
         for n, (image_index, label, corner, count) in enumerate(rows):
             x, y, width, height = (corner * [500, 350, 130, 120]).round(2).tolist()
-            entry = {
-                "segmentation": [(rng.random(2 * count) * 400).round(2).tolist()],
-                "area": round(width * height, 3),
-                "iscrowd": 0,
-                "image_id": ids[image_index],
-                "bbox": [x, y, width + 1, height + 1],
-                "category_id": label,
-                "id": n + 1,
-            }
+            entry = {"segmentation": [(rng.random(2 * count) * 400).round(2).tolist()], "area": round(width * height, 3)}
+            entry |= {"iscrowd": 0, "image_id": ids[image_index], "bbox": [x, y, width + 1, height + 1]}
+            entry |= {"category_id": label, "id": n + 1}
             file.write((", " if n else "") + json.dumps(entry))
-        file.write('], "categories": ' + json.dumps([{"id": n + 1, "name": f"class {n}"} for n in range(CLASSES)]) + "}")
+        file.write('], "categories": ' + json.dumps(categories(CLASSES)) + "}")
     return path
+
+
+def categories(number: int) -> list[dict[str, Any]]:
+    """Return the categories of an annotation file."""
+    return [{"id": n + 1, "name": f"class {n}"} for n in range(number)]
 
 
 def time_opening(path: Path) -> dict[str, float]:
     """Return the seconds to read and check the file, and those of two readers without checks."""
-    seconds = {}
-    for name, read in (
-        ("read and checked here", lambda: read_coco(path, path.parent / "images")),
-        ("json.load", lambda: json.loads(path.read_bytes())),
-        ("pycocotools", lambda: COCO(str(path))),
-    ):
-        start = time.perf_counter()
-        with contextlib.redirect_stdout(io.StringIO()):
-            read()
-        seconds[name] = time.perf_counter() - start
-    return seconds
+    readers: dict[str, Callable[[], object]] = {
+        "read and checked here": lambda: read_coco(path, path.parent / "images"),
+        "json.load": lambda: json.loads(path.read_bytes()),
+        "pycocotools": lambda: COCO(str(path)),
+    }
+    with contextlib.redirect_stdout(io.StringIO()):
+        return {name: milliseconds(read) / 1e3 for name, read in readers.items()}
 
 
 def make_many_images(folder: Path, count: int, files: int = 64) -> Path:
@@ -87,21 +80,14 @@ def make_many_images(folder: Path, count: int, files: int = 64) -> Path:
     for n in range(files):
         cv2.imwrite(str(folder / "images" / f"{n}.png"), rng.integers(0, 256, (32, 32, 3), dtype=np.uint8))
     images = [{"id": n + 1, "file_name": f"{n % files}.png", "height": 32, "width": 32} for n in range(count)]
+    area = {"area": 160, "iscrowd": 0}
     annotations = [
-        {
-            "id": 3 * n + k + 1,
-            "image_id": n + 1,
-            "category_id": 1 + k,
-            "bbox": [2 + 8 * k, 4, 8, 20],
-            "area": 160,
-            "iscrowd": 0,
-        }
+        {"id": 3 * n + k + 1, "image_id": n + 1, "category_id": 1 + k, "bbox": [2 + 8 * k, 4, 8, 20], **area}
         for n in range(count)
         for k in range(3)
     ]
-    categories = [{"id": k + 1, "name": f"class {k}"} for k in range(3)]
     path = folder / "many.json"
-    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories(3)}))
     return path
 
 
@@ -113,8 +99,8 @@ def pss_mb(process: int) -> float:
 
 def watch_workers(path: Path, workers: int = 4, epochs: int = 3) -> list[list[float]]:
     """Return the memory of all workers together in MB, READINGS times in each epoch."""
-    files: dict[str, Any] = {"train_annotations": path.name, "train_images": "images"}
-    files |= {"val_annotations": path.name, "val_images": "images"}
+    layout = {"annotations": path.name, "images": "images"}
+    files = {f"{split}_{key}": value for split in ("train", "val") for key, value in layout.items()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # train and val are the same images
         data = CocoDataModule(root=str(path.parent), **files, image_size=32, batch_size=64, num_workers=workers)
@@ -133,10 +119,8 @@ def watch_workers(path: Path, workers: int = 4, epochs: int = 3) -> list[list[fl
 
 def main() -> None:
     """Measure, print and write the results."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--images", "--pictures", type=int, default=100_000, help="number of images of the second set (%(default)s)"
-    )
+    parser = option_parser(__doc__)
+    parser.add_argument("--images", "--pictures", type=int, default=100_000, help="of the second set (%(default)s)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path = make_coco_sized(Path(folder))

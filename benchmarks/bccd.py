@@ -5,11 +5,10 @@ on 2 cores. It evaluates both branches of each run's ``best.ckpt``, prints a tab
 ``benchmarks/results/bccd.json``.
 """
 
-import argparse
 from pathlib import Path
 
-from benchmarks.runs import ap_cell, run_coco_eval, train, write
-from detector.network.head import BRANCHES
+from benchmarks.common import option_parser, write
+from benchmarks.runs import as_arguments, by_metric, measure_all, print_ap, run_coco_eval, train
 from detector.runs.folder import BEST_CHECKPOINT
 
 CONFIGS = ["configs/data/bccd.yaml", "configs/bccd_scratch.yaml"]
@@ -17,33 +16,23 @@ CONFIGS = ["configs/data/bccd.yaml", "configs/bccd_scratch.yaml"]
 REFERENCE = {"one2one": [0.501, 0.502, 0.522], "one2many": [0.522, 0.548, 0.549]}
 
 
-def arguments(variant: str, root: Path) -> list[str]:
-    """Return the arguments of train.py for ``variant``."""
-    configs = [part for config in (f"configs/{variant}.yaml", *CONFIGS) for part in ("--config", config)]
-    return [*configs, "--data.root", str(root)]
+def measure(variant: str, seed: int, root: Path, runs: Path) -> dict[str, float]:
+    """Return the APs of a run; train it if it is missing."""
+    common = as_arguments({"data.root": root}, (f"configs/{variant}.yaml", *CONFIGS))
+    seeded = as_arguments({"seed_everything": seed, "evaluation.branch": "one2one", "data.num_workers": 0})
+    run = runs / f"bccd_{variant}_s{seed}"
+    train([*common, *seeded], run, epochs=60)
+    return run_coco_eval(common, run / BEST_CHECKPOINT, root)
 
 
 def main() -> None:
     """Train, evaluate, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--root", type=Path, default=Path("datasets/bccd"))
-    parser.add_argument("--runs", type=Path, default=Path("runs"))
-    parser.add_argument("--variants", nargs="+", default=["yolo26_n", "dyn_n"])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    args = parser.parse_args()
-    results: dict[str, dict[str, list[float]]] = {}
-    for variant in args.variants:
-        for seed in args.seeds:
-            run, common = args.runs / f"bccd_{variant}_s{seed}", arguments(variant, args.root)
-            seeded = ["--seed_everything", str(seed), "--evaluation.branch", "one2one", "--data.num_workers", "0"]
-            train([*common, *seeded], run, epochs=60)
-            truth = args.root / "annotations" / "instances_val.json"
-            for name, value in run_coco_eval(common, run / BEST_CHECKPOINT, truth).items():
-                results.setdefault(variant, {}).setdefault(name, []).append(value)
-    print(f"{'AP on the validation set':<26}{'NMS-free':<34}with NMS")
-    for variant, numbers in results.items():
-        print(f"{variant:<26}" + "".join(ap_cell(numbers[f"{branch} AP"]) for branch in BRANCHES))
-    print(f"{'public reference':<26}" + "".join(ap_cell(REFERENCE[branch]) for branch in BRANCHES))
+    defaults = {"root": Path("datasets/bccd"), "runs": Path("runs"), "variants": ["yolo26_n", "dyn_n"], "seeds": [0, 1, 2]}
+    args = option_parser(__doc__, **defaults).parse_args()
+    measured = measure_all(lambda *run: measure(*run, args.root, args.runs), args.variants, args.seeds, jobs=1)
+    results = {variant: by_metric(numbers) for variant, numbers in measured.items()}
+    reference = {f"{branch} AP": values for branch, values in REFERENCE.items()}
+    print_ap("AP on the validation set", results | {"public reference": reference})
     write("bccd", {"seeds": args.seeds, "ours": results, "reference": REFERENCE})
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import lightning as L
 
+from benchmarks.common import option_parser
 from data import Augmentation, CocoDataModule
 from detector import DetectorModule
 from detector.callbacks import CocoEvaluation, RampedEMA
@@ -36,42 +37,25 @@ def train(args: argparse.Namespace, folder: Path) -> CocoEvaluation:
     subset = folder / "subset.json"
     first_images(args.annotations, args.num_images, subset)
     L.seed_everything(0)
-    data = CocoDataModule(
-        root=str(folder),
-        train_annotations=subset.name,
-        val_annotations=subset.name,
-        train_images=str(args.images.resolve()),
-        val_images=str(args.images.resolve()),
-        image_size=args.image_size,
-        batch_size=args.num_images,
-        num_workers=0,
-        augment=NO_AUGMENTATION,
-    )
+    folders = {"train_images": str(args.images.resolve()), "val_images": str(args.images.resolve())}
+    sizes = {"image_size": args.image_size, "batch_size": args.num_images, "num_workers": 0}
+    files = {"train_annotations": subset.name, "val_annotations": subset.name}
+    data = CocoDataModule(str(folder), **files, **folders, **sizes, augment=NO_AUGMENTATION)
     module = DetectorModule(args.variant, data.class_names, data.category_ids, nominal_batch=args.num_images)
     evaluation = CocoEvaluation(predictions=False)
-    trainer = L.Trainer(
-        max_epochs=args.epochs,
-        accelerator="cpu",
-        callbacks=[RampedEMA(tau=100), evaluation],
-        check_val_every_n_epoch=args.epochs,
-        default_root_dir=folder,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-    )
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    duration = {"max_epochs": args.epochs, "check_val_every_n_epoch": args.epochs}
+    callbacks = [RampedEMA(tau=100), evaluation]
+    trainer = L.Trainer(accelerator="cpu", callbacks=callbacks, default_root_dir=folder, **duration, **quiet)
     trainer.fit(module, datamodule=data)
     return evaluation
 
 
 def main() -> None:
     """Train, evaluate, print."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = option_parser(__doc__, variant="dyn_n", num_images=8, image_size=320, epochs=200)
     parser.add_argument("annotations", type=Path)
     parser.add_argument("images", type=Path)
-    parser.add_argument("--variant", default="dyn_n")
-    parser.add_argument("--num_images", type=int, default=8)
-    parser.add_argument("--image_size", type=int, default=320)
-    parser.add_argument("--epochs", type=int, default=200)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         evaluation = train(args, Path(folder))

@@ -1,18 +1,17 @@
 """Measure the speed of training samples: beside stock albumentations, by stage, and by number of workers.
 
-``python -m benchmarks.data --root datasets/coco128`` (about 3 minutes) writes ``benchmarks/results/data.json``. The first
-two tables are the CPU time of one thread with decoded images in memory, in milliseconds and in yards (see
-benchmarks/yard.py). The last table is the wall-clock speed of whole loaders that read files.
+``python -m benchmarks.data --root datasets/coco128`` (about 3 minutes; a folder with the layout of COCO 2017) writes
+``benchmarks/results/data.json``. The first two tables are the CPU time of one thread with decoded images in memory, in
+milliseconds and in yards (see benchmarks/yard.py). The last table is the wall-clock speed of whole loaders that read
+files.
 """
 
-import argparse
-import json
 import logging
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import albumentations as A
@@ -20,15 +19,15 @@ import cv2
 import numpy as np
 import torch
 
-from benchmarks.yard import median, yard
+from benchmarks.common import option_parser, write
+from benchmarks.yard import median, take_turns, yard
 from data import Augmentation, CocoDataModule
 from data.images import read_image
-from data.mosaic import MosaicTile, map_objects, render
+from data.mosaic import map_objects, render
 from data.reader import ScaledImage
 from data.sampler import SampleKey
 from data.transforms import shift_hsv
 
-RESULTS = Path(__file__).parent / "results" / "data.json"
 TARGET_MS, TARGET_YARDS, TARGET_RATIO = 6.0, 0.016, 6.0  # goals
 REFERENCE_YARDS = 0.023  # of the public reference with images in memory, measured on another machine
 
@@ -47,14 +46,10 @@ def cpu_ms(function: Callable[[int], object], calls: int, rounds: int) -> float:
 def stock_pipeline(size: int, augment: Augmentation) -> A.Compose:
     """Build the same recipe from albumentations' own parts: a mosaic twice as large, warped, cropped, colored, flipped."""
     hue, saturation, value = augment.hsv
+    scale, shift = (1 - augment.scale, 1 + augment.scale), (-augment.translate / 2, augment.translate / 2)
     parts = [
         A.Mosaic(grid_yx=(2, 2), target_size=(2 * size, 2 * size), cell_shape=(size, size), fill=114, p=1),
-        A.Affine(
-            scale=(1 - augment.scale, 1 + augment.scale),
-            translate_percent=(-augment.translate / 2, augment.translate / 2),
-            fill=114,
-            p=1,
-        ),
+        A.Affine(scale=scale, translate_percent=shift, fill=114, p=1),
         A.CenterCrop(size, size),
         A.HueSaturationValue(round(180 * hue), round(255 * saturation), round(255 * value), p=1),
         A.HorizontalFlip(p=augment.fliplr),
@@ -93,20 +88,19 @@ class Samples:
         partners = [self.items[n] for n in self.rng.integers(len(self.items), size=3)]
         self.stock(**self.items[self.order[number % len(self.order)]], mosaic_metadata=partners)
 
-    def tiles(self, number: int) -> list[MosaicTile]:
-        """Return the images and objects of a mosaic."""
+    def mosaic(self, number: int) -> list[dict[str, Any]]:
+        """Return the four items of a mosaic."""
         chosen = [number, *np.random.default_rng(number).integers(len(self.items), size=3).tolist()]
-        items = [self.items[n % len(self.items)] for n in chosen]
-        return [MosaicTile(item["image"], item["bboxes"]) for item in items]
+        return [self.items[n % len(self.items)] for n in chosen]
 
 
 def against_stock(data: CocoDataModule, size: int, rounds: int) -> dict[str, float]:
     """Measure both in turn, round by round, so that a machine that slows down does so for both."""
     samples = Samples(data, size)
     calls = len(samples.order)
-    cpu_ms(samples.ours, calls, 1), cpu_ms(samples.albumentations, calls // 4, 1)
-    pairs = [(cpu_ms(samples.ours, calls, 1), cpu_ms(samples.albumentations, calls // 4, 1)) for _ in range(rounds)]
-    return {"ours": median([ours for ours, _ in pairs]), "stock albumentations": median([stock for _, stock in pairs])}
+    ours, stock = partial(cpu_ms, samples.ours, calls, 1), partial(cpu_ms, samples.albumentations, calls // 4, 1)
+    turns = take_turns({"ours": ours, "stock albumentations": stock}, rounds, warm_up=1)
+    return {name: median(times) for name, times in turns.items()}
 
 
 def stages(data: CocoDataModule, size: int, rounds: int) -> dict[str, float]:
@@ -114,20 +108,20 @@ def stages(data: CocoDataModule, size: int, rounds: int) -> dict[str, float]:
     annotations = data.annotations["train"]
     samples = Samples(data, size)
     pipeline, calls = samples.dataset.pipeline, len(samples.order)
-    mosaics = [samples.tiles(n) for n in range(calls)]
-    shapes = [[tile.image.shape[:2] for tile in tiles] for tiles in mosaics]
+    mosaics = [samples.mosaic(n) for n in range(calls)]
+    images, objects = ([[item[key] for item in items] for items in mosaics] for key in ("image", "bboxes"))
+    shapes = [[image.shape[:2] for image in row] for row in images]
     layouts = [pipeline.mosaic_affine.draw_layout(shapes[n], np.random.default_rng(n)) for n in range(calls)]
-    images = [[tile.image for tile in tiles] for tiles in mosaics]
-    objects = [[tile.objects for tile in tiles] for tiles in mosaics]
     rendered = [render(images[n], layouts[n]) for n in range(calls)]
     shifts = 0.5 * np.array(data.augment.hsv)
-    return {
-        "decode": cpu_ms(lambda n: read_image(annotations.image_path(n), annotations.size(n)), calls, rounds),
-        "mosaic, affine, flip": cpu_ms(lambda n: render(images[n], layouts[n]), calls, rounds),
-        "boxes": cpu_ms(lambda n: map_objects(objects[n], layouts[n]), calls, rounds),
-        "colors": cpu_ms(lambda n: shift_hsv(rendered[n], shifts), calls, rounds),
-        "whole sample": cpu_ms(samples.ours, calls, rounds),
+    functions: dict[str, Callable[[int], object]] = {
+        "decode": lambda n: read_image(annotations.image_path(n), annotations.size(n)),
+        "mosaic, affine, flip": lambda n: render(images[n], layouts[n]),
+        "boxes": lambda n: map_objects(objects[n], layouts[n]),
+        "colors": lambda n: shift_hsv(rendered[n], shifts),
+        "whole sample": samples.ours,
     }
+    return {name: cpu_ms(function, calls, rounds) for name, function in functions.items()}
 
 
 def loader_speed(arguments: dict[str, Any], workers: int, cache: str, num_images: int) -> float:
@@ -164,10 +158,7 @@ def measure_loaders(arguments: dict[str, Any], worker_counts: list[int]) -> dict
 
 def main() -> None:
     """Measure, print and write the results."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--root", default="datasets/coco128", help="a folder with the layout of COCO 2017 (%(default)s)")
-    parser.add_argument("--size", type=int, default=640)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser = option_parser(__doc__, root="datasets/coco128", size=640, rounds=7)
     parser.add_argument("--workers", type=int, nargs="*", default=[0, 1, 2], help="without a number: no loaders")
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
@@ -188,9 +179,8 @@ def main() -> None:
     print("by stage:")
     print_times(parts, (before + after) / 2)
     speeds = measure_loaders(arguments, args.workers) if args.workers else {}
-    RESULTS.parent.mkdir(exist_ok=True)
     content = {"yard_before": before, "yard_after": after, "sample_ms": samples, "stages_ms": parts, "loaders": speeds}
-    RESULTS.write_text(json.dumps(content, indent=1) + "\n")
+    write("data", content)
 
 
 if __name__ == "__main__":

@@ -6,25 +6,22 @@ memory of a training step (320 px, batch 16), and writes ``benchmarks/results/dy
 every network has its turn in each round. Memory is measured in a separate process.
 """
 
-import argparse
 import os
 import resource
-import subprocess
-import sys
+from functools import partial
 from itertools import product
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.runs import write
+from benchmarks.common import costs, in_new_process, option_parser, print_table, write
 from benchmarks.train_step import Case, Step
-from benchmarks.yard import median, milliseconds, yard
+from benchmarks.yard import median, milliseconds, take_turns, yard
 from detector.dynamic import dynamic_layers
 from detector.network.config import CONVOLUTION_PATTERNS
 from detector.network.model import Detector, build_detector
 
-PLAIN = "plain"
+PLAIN, THREADS = "plain", 2
 NETWORKS: dict[str, dict[str, Any] | None] = {PLAIN: None} | {
     f"{where}, {routing}": {"where": where, "routing": routing}
     for where, routing in product(CONVOLUTION_PATTERNS, ("sigmoid", "softmax"))
@@ -37,33 +34,19 @@ def network(name: str) -> Detector:
     return build_detector("yolo26_n", 80, dynamic=NETWORKS[name])
 
 
-def multiply_adds(detector: Detector, size: int = 640) -> int:
-    """Return the multiply-adds for one image, counted in a forward pass."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        detector.to("meta")(torch.empty(1, 3, size, size, device="meta"))
-    return counter.get_total_flops() // 2
-
-
 def time_inference(names: list[str], rounds: int) -> dict[str, float]:
     """Return the median milliseconds of one image at 640 px through each deployed network."""
     detectors = {name: network(name).deploy().to(memory_format=torch.channels_last) for name in names}
     images = torch.rand(1, 3, 640, 640).contiguous(memory_format=torch.channels_last)
-    times: dict[str, list[float]] = {name: [] for name in names}
     with torch.inference_mode():
-        for number in range(rounds + 3):
-            for name in names if number % 2 else reversed(names):
-                times[name].append(milliseconds(lambda: detectors[name](images)))  # noqa: B023
-    return {name: median(values[3:]) for name, values in times.items()}
+        calls = {name: partial(milliseconds, partial(detector, images)) for name, detector in detectors.items()}
+        return {name: median(times) for name, times in take_turns(calls, rounds, warm_up=3).items()}
 
 
 def time_steps(names: list[str], rounds: int) -> dict[str, float]:
     """Return the median milliseconds of a training step of each network."""
-    steps = {name: Step(training_case(name)) for name in names}
-    times: dict[str, list[float]] = {name: [] for name in names}
-    for number in range(rounds + 2):
-        for name in names if number % 2 else reversed(names):
-            times[name].append(sum(steps[name].run()))
-    return {name: median(values[2:]) for name, values in times.items()}
+    steps = {name: Step(training_case(name)).run for name in names}
+    return {name: median([sum(parts) for parts in turns]) for name, turns in take_turns(steps, rounds, warm_up=2).items()}
 
 
 def training_case(name: str) -> Case:
@@ -72,15 +55,8 @@ def training_case(name: str) -> Case:
 
 
 def step_memory(name: str) -> float:
-    """Return the peak memory of three training steps of ``name`` in MB, less the memory before them; in a new process."""
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.dynamic", "--memory_of", name], check=True, capture_output=True, text=True
-    )
-    return float(done.stdout)
-
-
-def measure_memory(name: str) -> float:
-    """Return the value of ``step_memory``, measured in this process."""
+    """Return the peak memory of three training steps of ``name`` in MB, less the memory before them; for a new process."""
+    torch.set_num_threads(THREADS)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     step = Step(training_case(name))
     for _ in range(3):
@@ -92,48 +68,36 @@ def measure(names: list[str], rounds: int) -> dict[str, dict[str, float]]:
     """Return all COLUMNS of each network."""
     rows: dict[str, dict[str, float]] = {}
     for name in names:
-        detector = network(name)
-        deployed = detector.deploy()
-        rows[name] = {
-            "layers": len(dynamic_layers(deployed)),
-            "parameters": sum(p.numel() for p in deployed.parameters()),
-            "multiply_adds": multiply_adds(deployed),
-            "step_mb": step_memory(name),
-        }
-    for column, times in (("inference_ms", time_inference(names, 10 * rounds)), ("step_ms", time_steps(names, rounds))):
-        for name, value in times.items():
-            rows[name][column] = value
-    return rows
+        deployed = network(name).deploy()
+        parameters, multiply_adds = costs(deployed, 640)
+        rows[name] = {"layers": len(dynamic_layers(deployed)), "parameters": parameters, "multiply_adds": multiply_adds}
+        rows[name]["step_mb"] = in_new_process(step_memory, name)
+    inference, steps = time_inference(names, 10 * rounds), time_steps(names, rounds)
+    return {name: row | {"inference_ms": inference[name], "step_ms": steps[name]} for name, row in rows.items()}
 
 
-def table(rows: dict[str, dict[str, float]]) -> str:
-    """Return the values of the plain network, and those of the others as ratios to them."""
+def show(rows: dict[str, dict[str, float]]) -> None:
+    """Print the values of the plain network, and those of the others as ratios to them."""
     plain = rows[PLAIN]
-    lines = [f"{'':<32}" + "".join(f"{column:>15}" for column in COLUMNS)]
-    lines.append(f"{PLAIN:<32}" + "".join(f"{plain[column]:>15,.0f}" for column in COLUMNS))
+    lines = [[PLAIN, *(f"{plain[column]:,.0f}" for column in COLUMNS)]]
     for name, row in rows.items():
         if name != PLAIN:
-            cells = "".join(f"{row[column] / plain[column]:>15.3f}" for column in COLUMNS[1:])
-            lines.append(f"{name:<32}{row['layers']:>15.0f}{cells}")
-    return "\n".join(lines)
+            ratios = (f"{row[column] / plain[column]:.3f}" for column in COLUMNS[1:])
+            lines.append([name, f"{row['layers']:.0f}", *ratios])
+    print_table(("", *COLUMNS), *lines)
 
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser = option_parser(__doc__, rounds=9)
     parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
-    parser.add_argument("--memory_of", choices=list(NETWORKS), help=argparse.SUPPRESS)
     args = parser.parse_args()
-    torch.set_num_threads(2)
-    if args.memory_of:
-        print(measure_memory(args.memory_of))
-        return
+    torch.set_num_threads(THREADS)
     names = list(dict.fromkeys([PLAIN, *args.networks]))
     before = yard()
     rows = measure(names, args.rounds)
     unit = (before + yard()) / 2
-    print(table(rows))
+    show(rows)
     plain = rows[PLAIN]
     print(f"1 yard = {unit:.0f} ms: plain inference {plain['inference_ms'] / unit:.3f}, step {plain['step_ms'] / unit:.2f}")
     write("dynamic", {"yard": unit, "torch": torch.__version__, "rows": rows})

@@ -3,16 +3,11 @@
 Measures time and peak memory of each backend, each in its own process, and the largest difference of their metrics.
 """
 
-import argparse
-import json
-import resource
-import subprocess
-import sys
 import time
 
 import numpy as np
 
-from benchmarks.runs import write
+from benchmarks.common import in_new_process, option_parser, peak_mb, print_table, write
 from detector.evaluation import Backend, evaluate, load_ground_truth
 
 BACKENDS: tuple[Backend, ...] = ("pycocotools", "faster-coco-eval")
@@ -59,49 +54,32 @@ def measure(backend: Backend, num_images: int, num_detections: int) -> dict:
     """Evaluate in this process. Return the metrics, the seconds, and the memory before the evaluation and at its peak."""
     content, detections = random_case(num_images, num_detections)
     truth = load_ground_truth(content)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_mb()
     wall, cpu = time.perf_counter(), time.process_time()
     result = evaluate(truth, detections, backend=backend)
     return {
         "backend": backend,
         "seconds": round(time.perf_counter() - wall, 2),
         "cpu_seconds": round(time.process_time() - cpu, 2),
-        "mb_before": round(before / 1024),
-        "mb_peak": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "mb_before": round(before),
+        "mb_peak": round(peak_mb()),
         "mb_detections": round(detections.nbytes / 2**20),
         "numbers": {**result.metrics, **result.per_class},
     }
 
 
-def measure_in_new_process(backend: Backend, num_images: int, num_detections: int) -> dict:
-    """Return what ``measure`` returns, from a process of its own, so that its peak memory is that of one backend."""
-    sizes = ["--images", str(num_images), "--detections", str(num_detections)]
-    command = [sys.executable, "-m", "benchmarks.evaluation", "--backend", backend, *sizes]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-
-
 def main() -> None:
     """Measure both backends, print a table and write the results."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=5000)
-    parser.add_argument("--detections", type=int, default=300)
-    parser.add_argument("--backend", choices=BACKENDS, help="measure only this one, in this process, and print JSON")
-    args = parser.parse_args()
-    if args.backend:
-        print(json.dumps(measure(args.backend, args.images, args.detections)))
-        return
-    rows = [measure_in_new_process(backend, args.images, args.detections) for backend in BACKENDS]
+    args = option_parser(__doc__, images=5000, detections=300).parse_args()
+    rows = [in_new_process(measure, backend, args.images, args.detections) for backend in BACKENDS]
     numbers = [row.pop("numbers") for row in rows]
     difference = max(abs(numbers[0][name] - numbers[1][name]) for name in numbers[0])
-    print(f"{'backend':<18}{'seconds':>9}{'CPU s':>9}{'MB before':>11}{'MB peak':>9}")
-    for row in rows:
-        print(f"{row['backend']:<18}{row['seconds']:>9}{row['cpu_seconds']:>9}{row['mb_before']:>11}{row['mb_peak']:>9}")
+    columns = ("backend", "seconds", "cpu_seconds", "mb_before", "mb_peak")
+    print_table(("backend", "seconds", "CPU s", "MB before", "MB peak"), *([str(row[c]) for c in columns] for row in rows))
     print(f"{len(numbers[0])} numbers, largest difference {difference:.1g}; AP {numbers[0]['AP']:.4f}")
     size = {"images": args.images, "detections_an_image": args.detections}
-    write(
-        "evaluation",
-        {**size, "numbers": len(numbers[0]), "largest_difference": difference, "AP": numbers[0]["AP"], "backends": rows},
-    )
+    summary = {"numbers": len(numbers[0]), "largest_difference": difference, "AP": numbers[0]["AP"]}
+    write("evaluation", {**size, **summary, "backends": rows})
 
 
 if __name__ == "__main__":

@@ -3,13 +3,11 @@
 ``python -m benchmarks.export --checkpoint ../shared/checkpoints/yolo26n-bccd.pt --root ../shared/datasets/bccd`` exports the
 checkpoint in every format that runs on a CPU. For each it prints the AP on the validation set, and the largest differences
 to PyTorch of raw boxes (px of the network input) and scores, over real images in batches of 1, 2 and 5. Writes
-``benchmarks/results/export.json``. Takes a few minutes; the machine may do other work.
+``benchmarks/results/export.json``, or another name by ``--out``. ``--int8`` also quantizes, with 200 images of the training
+set. Takes a few minutes; the machine may do other work.
 """
 
-import argparse
-import json
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,47 +15,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.reference_checkpoint import read_rgb
-from benchmarks.runs import write
+from benchmarks.common import option_parser, write
+from benchmarks.reference_checkpoint import images_of, read_rgb
+from benchmarks.runs import annotations_file
+from benchmarks.runtimes import Run, load_onnx, load_openvino, load_torch
 from detector.evaluation import detection_rows, evaluate, load_ground_truth
 from detector.export import ExportSettings, export
-from detector.export.graph import ExportGraph
 from detector.export.int8 import quantize
 from detector.imaging.letterbox import to_original
 from detector.predict import Predictor, load_detector
 
-Run = Callable[[Tensor], list[np.ndarray]]
 SCORE_THRESHOLD = 0.001
 BATCH = 5
 ANY_BATCH = f"ONNX Runtime, batches of {BATCH}"  # a file for any batch size
-
-
-def onnx_runner(path: Path) -> Run:
-    """Return a function that runs an ONNX file in ONNX Runtime."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return lambda images: session.run(None, {"images": images.numpy()})
-
-
-def openvino_runner(path: Path) -> Run:
-    """Return a function that runs an ONNX or IR file in OpenVINO, in float32: some processors would use bfloat16."""
-    import openvino
-
-    model = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    return lambda images: list(model(images.numpy()).values())
-
-
-def torch_runner(predictor: Predictor, settings: ExportSettings) -> Run:
-    """Return a function that runs the graph in PyTorch."""
-    graph = ExportGraph(predictor.model, predictor.branch, settings, predictor.image_size).eval()
-
-    def run(images: Tensor) -> list[np.ndarray]:
-        with torch.inference_mode():
-            outputs = graph(images)
-        return [output.numpy() for output in (outputs if isinstance(outputs, tuple) else (outputs,))]
-
-    return run
 
 
 def make_runs(predictor: Predictor, folder: Path, calibration: list[Path]) -> dict[str, Run]:
@@ -67,16 +37,16 @@ def make_runs(predictor: Predictor, folder: Path, calibration: list[Path]) -> di
         export(predictor, folder / f"half{suffix}", format, ExportSettings(half=True))
     export(predictor, folder / "any.onnx", "onnx", ExportSettings(batch_size=None))
     runs = {
-        "PyTorch": torch_runner(predictor, ExportSettings()),
-        "ONNX Runtime": onnx_runner(folder / "one.onnx"),
-        ANY_BATCH: onnx_runner(folder / "any.onnx"),
-        "ONNX Runtime, half": onnx_runner(folder / "half.onnx"),
-        "OpenVINO": openvino_runner(folder / "one.xml"),
-        "OpenVINO, half": openvino_runner(folder / "half.xml"),
+        "PyTorch": load_torch(predictor, ExportSettings()),
+        "ONNX Runtime": load_onnx(folder / "one.onnx"),
+        ANY_BATCH: load_onnx(folder / "any.onnx"),
+        "ONNX Runtime, half": load_onnx(folder / "half.onnx"),
+        "OpenVINO": load_openvino(folder / "one.xml"),
+        "OpenVINO, half": load_openvino(folder / "half.xml"),
     }
     if calibration:
         quantize(predictor, folder / "int8.xml", calibration)
-        runs["OpenVINO, int8"] = openvino_runner(folder / "int8.xml")
+        runs["OpenVINO, int8"] = load_openvino(folder / "int8.xml")
     return runs
 
 
@@ -111,8 +81,8 @@ def average_precision(
 def compare_raw(predictor: Predictor, folder: Path, inputs: Tensor) -> dict[str, dict[str, list[float]]]:
     """Export the raw output for any batch; return, by runtime and batch size, the largest differences to PyTorch."""
     export(predictor, folder / "raw.onnx", "onnx", ExportSettings("raw", batch_size=None, dynamic_size=True))
-    expected = torch_runner(predictor, ExportSettings("raw"))
-    runs = {"ONNX Runtime": onnx_runner(folder / "raw.onnx"), "OpenVINO": openvino_runner(folder / "raw.onnx")}
+    expected = load_torch(predictor, ExportSettings("raw"))
+    runs = {"ONNX Runtime": load_onnx(folder / "raw.onnx"), "OpenVINO": load_openvino(folder / "raw.onnx")}
     return {
         label: {str(size): largest_differences(run, expected, inputs, size) for size in (1, 2, 5)}
         for label, run in runs.items()
@@ -121,17 +91,13 @@ def compare_raw(predictor: Predictor, folder: Path, inputs: Tensor) -> dict[str,
 
 def main() -> None:
     """Export, run, compare, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", type=Path, default=Path("../shared/checkpoints/yolo26n-bccd.pt"))
-    parser.add_argument("--root", type=Path, default=Path("../shared/datasets/bccd"))
+    defaults = {"checkpoint": Path("../shared/checkpoints/yolo26n-bccd.pt"), "root": Path("../shared/datasets/bccd")}
+    parser = option_parser(__doc__, **defaults, int8=False, out="export")
     parser.add_argument("--image_size", type=int, help="side of the input; default: that of the checkpoint")
-    parser.add_argument("--int8", action="store_true", help="also quantize, with 200 images of the training set")
-    parser.add_argument("--out", default="export", help="name of the results file (%(default)s)")
     args = parser.parse_args()
     predictor = load_detector(args.checkpoint, image_size=args.image_size)
-    annotations = args.root / "annotations" / "instances_val.json"
-    images = sorted(json.loads(annotations.read_text())["images"], key=lambda image: image["id"])
-    folder, truth = args.root / "val", load_ground_truth(annotations)
+    annotations = annotations_file(args.root)
+    images, folder, truth = images_of(annotations), args.root / "val", load_ground_truth(annotations)
     inputs, _ = predictor.prepare([read_rgb(folder / image["file_name"]) for image in images[:10]])
     calibration = sorted((args.root / "train").glob("*.jpg"))[:200] if args.int8 else []
     result: dict[str, Any] = {}

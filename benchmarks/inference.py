@@ -3,7 +3,8 @@
 ``python -m benchmarks.inference --models yolo26_n dyn_n`` prints parameters and GFLOPs (trained: both branches; deployed:
 one, folded), latency of a batch of 1 (median and 95th percentile, in milliseconds and in yards, see benchmarks/yard.py),
 throughput of a batch of 8 and peak memory of a separate process, and writes ``benchmarks/results/inference.json``. About 10
-minutes, on a quiet machine. int8 needs images to calibrate with: ``--int8 ../shared/datasets/bccd/train``.
+minutes, on a quiet machine. ``--models`` takes variants and checkpoints; ``--batch`` is that of the throughput;
+``--out`` names the results file. int8 needs images to calibrate with: ``--int8 ../shared/datasets/bccd/train``.
 
 The speed of a machine may drift by a third within an hour. So every round runs each model in each runtime once, in
 alternating order, and models are compared (with the first model, and with PyTorch) within each round. Printed are the median
@@ -17,26 +18,23 @@ import argparse
 import json
 import math
 import platform
-import resource
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.runs import write
-from benchmarks.yard import median, milliseconds, yard
+from benchmarks.common import costs, in_new_process, option_parser, peak_mb, print_table, write
+from benchmarks.runtimes import load_onnx, load_openvino, load_torch
+from benchmarks.yard import median, milliseconds, take_turns, yard
 from detector.export import ExportSettings, export
-from detector.export.graph import ExportGraph
 from detector.export.int8 import quantize
 from detector.network.config import VARIANTS
-from detector.network.model import Detector, build_detector
+from detector.network.model import build_detector
 from detector.predict import Predictor, load_detector
 from detector.predict.sources import find_sources
 from detector.weights import WeightsInfo
@@ -56,57 +54,30 @@ def predictor_of(model: str, size: int) -> Predictor:
     return load_detector(model, image_size=size)
 
 
-def costs(detector: Detector, size: int) -> dict[str, float]:
-    """Return millions of parameters, and GFLOPs of one image (a multiply-add is two)."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        detector.to("meta")(torch.empty(1, 3, size, size, device="meta"))
-    return {"parameters_m": sum(p.numel() for p in detector.parameters()) / 1e6, "gflops": counter.get_total_flops() / 1e9}
-
-
 def write_file(predictor: Predictor, runtime: str, batch: int, folder: Path, images: list[Path]) -> Path:
     """Export for ``runtime`` and return the file; for PyTorch, which needs none, return ``folder``."""
-    settings = ExportSettings(batch_size=batch)
     if runtime == "pytorch":
         return folder
-    if runtime == "onnxruntime":
-        path = folder / f"{batch}.onnx"
-        export(predictor, path, "onnx", settings)
-    elif runtime == "openvino":
-        path = folder / f"{batch}.xml"
-        export(predictor, path, "openvino", settings)
-    else:
-        path = folder / f"int8-{batch}.xml"
+    settings, path = ExportSettings(batch_size=batch), folder / f"{batch}{'.onnx' if runtime == 'onnxruntime' else '.xml'}"
+    if runtime == "openvino-int8":
         quantize(predictor, path, images[: max(len(images) // batch, 1)], settings)  # a batch is copies of one image
+    else:
+        export(predictor, path, "onnx" if runtime == "onnxruntime" else "openvino", settings)
     return path
 
 
 def make_run(predictor: Predictor, runtime: str, batch: int, path: Path) -> Run:
     """Return a function that runs one batch of ``batch`` images."""
-    images = np.random.default_rng(0).random((batch, 3, *predictor.image_size), dtype=np.float32)
+    images = torch.from_numpy(np.random.default_rng(0).random((batch, 3, *predictor.image_size), dtype=np.float32))
     if runtime == "pytorch":
         # Settings for batch 1, also for larger batches: PyTorch needs no "experts" form of dynamic layers for them.
-        graph = ExportGraph(predictor.model, predictor.branch, ExportSettings(), predictor.image_size)
-        graph = graph.eval().to(memory_format=torch.channels_last)
-        tensor = torch.from_numpy(images).contiguous(memory_format=torch.channels_last)
-
-        def run() -> object:
-            with torch.inference_mode():
-                return graph(tensor)
-
-        return run
-    if runtime == "onnxruntime":
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = THREADS
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        return lambda: session.run(None, {"images": images})
-    import openvino
-
-    # float32, as in the other runtimes: on some processors the default is bfloat16
-    settings = {"INFERENCE_NUM_THREADS": THREADS, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-    model = openvino.Core().compile_model(path, "CPU", settings)
-    return lambda: model(images)
+        images = images.contiguous(memory_format=torch.channels_last)
+        run = load_torch(predictor, ExportSettings(), torch.channels_last)
+    elif runtime == "onnxruntime":
+        run = load_onnx(path, THREADS)
+    else:
+        run = load_openvino(path, INFERENCE_NUM_THREADS=THREADS, PERFORMANCE_HINT="LATENCY")
+    return partial(run, images)
 
 
 def time_all(runs: dict[str, Run], rounds: int) -> dict[str, list[list[float]]]:
@@ -115,12 +86,11 @@ def time_all(runs: dict[str, Run], rounds: int) -> dict[str, list[list[float]]]:
     The first run of a turn is not counted: threads of the runtime before it may still be active, and the caches hold
     other data.
     """
-    times: dict[str, list[list[float]]] = {name: [] for name in runs}
-    for number in range(rounds + 1):
-        for name in runs if number % 2 else reversed(list(runs)):
-            turn = [milliseconds(runs[name]) for _ in range(1 + RUNS_PER_TURN)][1:]
-            times[name] += [turn] if number else []  # the first round warms up
-    return times
+
+    def turn(run: Run) -> list[float]:
+        return [milliseconds(run) for _ in range(1 + RUNS_PER_TURN)][1:]
+
+    return take_turns({name: partial(turn, run) for name, run in runs.items()}, rounds, warm_up=1)
 
 
 def ratio(turns: list[list[float]], others: list[list[float]]) -> list[float]:
@@ -137,21 +107,12 @@ def ratio(turns: list[list[float]], others: list[list[float]]) -> list[float]:
 
 
 def peak_memory(model: str, runtime: str, path: Path, size: int) -> float:
-    """Return the peak memory, in MB, of a new process that runs five images; PyTorch and the runtime are included."""
-    call = [sys.executable, "-m", "benchmarks.inference", "--models", model, "--memory_of", runtime, str(path)]
-    process = subprocess.run([*call, "--size", str(size)], check=True, capture_output=True, text=True)
-    return float(process.stdout)
-
-
-def measure_memory(model: str, runtime: str, path: Path, size: int) -> float:
-    """Run five images in this process and return its peak memory in MB; ``peak_memory`` starts the process."""
+    """Run five images in this process, a new one, and return its peak memory in MB; PyTorch and the runtime are included."""
+    torch.set_num_threads(THREADS)
     run = make_run(predictor_of(model, size), runtime, 1, path)
     for _ in range(5):
         run()
-    if Path("/proc/self/status").exists():  # rusage would include the parent process
-        status = Path("/proc/self/status").read_text()
-        return int(status.partition("VmHWM:")[2].split()[0]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return peak_mb()
 
 
 def make_runs(args: argparse.Namespace, folder: Path) -> tuple[dict[str, dict[str, Any]], dict[int, dict[str, Run]]]:
@@ -163,24 +124,25 @@ def make_runs(args: argparse.Namespace, folder: Path) -> tuple[dict[str, dict[st
     runs: dict[int, dict[str, Run]] = {1: {}, args.batch: {}}
     for number, model in enumerate(args.models):
         predictor = predictor_of(model, args.size)
-        trained, deployed = costs(deepcopy(predictor.model), args.size), costs(predictor.model.deploy(), args.size)
+        model_costs = {}
+        for kind, detector in (("trained", deepcopy(predictor.model)), ("deployed", predictor.model.deploy())):
+            parameters, multiply_adds = costs(detector, args.size)
+            model_costs |= {f"{kind}_parameters_m": parameters / 1e6, f"{kind}_gflops": 2 * multiply_adds / 1e9}
         for runtime in runtimes:
             label = f"{model}, {runtime}"
             (runtime_folder := folder / f"{number}-{runtime}").mkdir()
             paths = {batch: write_file(predictor, runtime, batch, runtime_folder, images) for batch in runs}
             for batch, path in paths.items():
                 runs[batch][label] = make_run(predictor, runtime, batch, path)
-            rows[label] = {f"trained_{k}": v for k, v in trained.items()} | {f"deployed_{k}": v for k, v in deployed.items()}
-            rows[label]["peak_mb"] = peak_memory(model, runtime, paths[1], args.size)
+            rows[label] = {**model_costs, "peak_mb": in_new_process(peak_memory, model, runtime, paths[1], args.size)}
     return rows, runs
 
 
 def measure(args: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any]]:
     """Return costs, memory, latency and throughput of each model in each runtime, by label."""
     rows, runs = make_runs(args, folder)
-    by_runtime = sorted(
-        rows, key=lambda label: args.runtimes.index(label.rpartition(", ")[2])
-    )  # turns of a runtime in a row
+    # turns of a runtime in a row
+    by_runtime = sorted(rows, key=lambda label: args.runtimes.index(label.rpartition(", ")[2]))
     turns = time_all({label: runs[1][label] for label in by_runtime}, args.rounds)
     for label in by_runtime:
         model, _, runtime = label.rpartition(", ")
@@ -194,46 +156,36 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any]]
     return rows
 
 
-def table(rows: dict[str, dict[str, Any]], unit: float) -> str:
-    """Return ``rows`` as a table of text; ``unit`` is a yard in milliseconds."""
-    head = ("M params", "GFLOPs", "deployed:", "GFLOPs", "median ms", "p95 ms", "yards", "images/s", "peak MB")
-    lines = [f"{'':<32}" + "".join(f"{name:>11}" for name in head)]
+def show(rows: dict[str, dict[str, Any]], unit: float) -> None:
+    """Print costs and times, then the ratios within each round; ``unit`` is a yard in milliseconds."""
+    lines, ratios = [], []
     for label, row in rows.items():
         values = [row[f"{kind}_{cost}"] for kind in ("trained", "deployed") for cost in ("parameters_m", "gflops")]
         values += [row["median_ms"], row["p95_ms"], row["median_ms"] / unit, row["images_a_second"], row["peak_mb"]]
-        digits = (2, 2, 2, 2, 1, 1, 3, 1, 0)
-        lines.append(f"{label:<32}" + "".join(f"{value:>11.{n}f}" for value, n in zip(values, digits)))
-    lines.append(f"\n{'in the same round:':<32}{'time / first model':>26}{'times as fast as PyTorch':>30}")
-    for label, row in rows.items():
+        lines.append([label, *(f"{value:.{digits}f}" for value, digits in zip(values, (2, 2, 2, 2, 1, 1, 3, 1, 0)))])
         compared = [row.get(key) for key in ("of_first_model", "faster_than_pytorch")]
         shown = ["" if c is None else f"{c[0]:.3f}" + (f" ({c[1]:.3f} to {c[2]:.3f})" if c[1:] else "") for c in compared]
-        lines.append(f"{label:<32}{shown[0]:>26}{shown[1]:>30}")
-    return "\n".join(lines)
+        ratios.append([label, *shown])
+    head = ("M params", "GFLOPs", "deployed:", "GFLOPs", "median ms", "p95 ms", "yards", "images/s", "peak MB")
+    print_table(("", *head), *lines)
+    print()
+    print_table(("in the same round:", "time / first model", "times as fast as PyTorch"), *ratios)
 
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=["yolo26_n", "dyn_n"], help="variants or checkpoints")
+    parser = option_parser(__doc__, models=["yolo26_n", "dyn_n"], size=640, batch=8, rounds=40, out="inference")
     parser.add_argument("--runtimes", nargs="+", choices=RUNTIMES, default=list(RUNTIMES))
-    parser.add_argument("--size", type=int, default=640, help="side of the square input (%(default)s)")
-    parser.add_argument("--batch", type=int, default=8, help="of the throughput (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--int8", type=Path, help="folder of images to calibrate with; without it, int8 is left out")
-    parser.add_argument("--out", default="inference", help="name of the results file (%(default)s)")
-    parser.add_argument("--memory_of", nargs=2, metavar=("RUNTIME", "FILE"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if "openvino-int8" in args.runtimes and args.int8 is None and args.runtimes != list(RUNTIMES):
         parser.error("openvino-int8 needs images to calibrate with: --int8 FOLDER")
     torch.set_num_threads(THREADS)
-    if args.memory_of:
-        print(measure_memory(args.models[0], args.memory_of[0], Path(args.memory_of[1]), args.size))
-        return
     before = yard()
     with tempfile.TemporaryDirectory() as folder:
         rows = measure(args, Path(folder))
     unit = (before + yard()) / 2
-    print(table(rows, unit))
+    show(rows, unit)
     print(f"1 yard = {unit:.0f} ms; {args.size} px, {THREADS} threads, {platform.processor() or platform.machine()}")
     write(args.out, {"yard_ms": unit, "settings": json.loads(json.dumps(vars(args), default=str)), "rows": rows})
 

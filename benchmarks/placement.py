@@ -1,7 +1,7 @@
 """Which convolutions of the detector should be dynamic?
 
 ``python -m benchmarks.placement --root datasets/bccd --jobs 2`` (about 2 hours on 2 cores; a stopped study
-continues where it was) trains on the blood cells at 224 px for 20 epochs:
+continues where it was; ``--jobs`` trainings at a time share the cores) trains on the blood cells at 224 px for 20 epochs:
 
 1. every name of ``where`` with both routings, one seed: this sorts them by validation AP;
 2. the plain network and the best two, five seeds each: mean difference to the plain network of the same seed, with the 95 %
@@ -13,24 +13,23 @@ continues where it was) trains on the blood cells at 224 px for 20 epochs:
 All APs are those of the averaged weights after the last epoch: choosing the best epoch would favor the validation set.
 """
 
-import argparse
 import csv
 import json
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from benchmarks.runs import run_coco_eval, train, write
-from detector.network.config import CONVOLUTION_PATTERNS
+from benchmarks.common import option_parser, print_table, write
+from benchmarks.dynamic import NETWORKS
+from benchmarks.runs import as_arguments, measure_all, run_coco_eval, train
 from detector.network.head import BRANCHES
 from detector.runs.folder import LAST_CHECKPOINT, METRICS
 
 EPOCHS, SEEDS, SPLITS = 20, range(5), ("val", "test")
+COLUMNS = list(product(SPLITS, BRANCHES))  # of the tables
 T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}  # two-sided quantile of Student's t by degrees of freedom
 Numbers = dict[str, dict[str, float]]  # split -> "<branch> <metric>" -> value
 
@@ -49,15 +48,10 @@ class Arm:
         settings = {"data.root": str(root), "data.image_size": "224", "trainer.max_epochs": str(EPOCHS)}
         settings["model.nominal_batch"] = "16"  # a step every batch; with 64 there are 80 steps in all, and AP is 0.27
         settings |= {"model.overrides": json.dumps({"dynamic": self.dynamic})} | self.settings
-        return [f"--config={config}" for config in configs] + [f"--{name}={value}" for name, value in settings.items()]
+        return as_arguments(settings, configs)
 
 
-PLAIN = Arm("plain", None)
-ARMS = [
-    Arm(f"{where}, {routing}", {"where": where, "routing": routing})
-    for where, routing in product(CONVOLUTION_PATTERNS, ("sigmoid", "softmax"))
-]
-
+PLAIN, *ARMS = (Arm(name, fields) for name, fields in NETWORKS.items())
 DEFAULT = ARMS[0]
 LAYERS = "backbone.stage_p?.blocks.*conv[12].conv"  # those of DEFAULT, as a pattern for model.lr_ratios
 EXPLANATIONS = [
@@ -74,24 +68,16 @@ class Study:
 
     def measure(self, arms: list[Arm], seeds: Sequence[int]) -> dict[str, list[Numbers]]:
         """Return the APs of every arm by its name, one entry for each seed, training ``jobs`` at a time."""
-        pairs = [(arm, seed) for seed in seeds for arm in arms]
-        results: dict[str, list[Numbers]] = {arm.name: [] for arm in arms}
-        with ThreadPoolExecutor(self.jobs) as pool:
-            for (arm, _), numbers in zip(pairs, pool.map(lambda pair: self._measure(*pair), pairs), strict=True):
-                results[arm.name].append(numbers)
-        return results
+        by_name = {arm.name: arm for arm in arms}
+        return measure_all(lambda name, seed: self._measure(by_name[name], seed), by_name, seeds, self.jobs)
 
     def _measure(self, arm: Arm, seed: int) -> Numbers:
         run = self.run_of(arm, seed)
         common = arm.arguments(self.root)
         rest = {"seed_everything": seed, "evaluation.branch": "one2one", "data.num_workers": 0}
         rest |= {"trainer.check_val_every_n_epoch": EPOCHS}
-        train([*common, *(f"--{name}={value}" for name, value in rest.items())], run, EPOCHS)
-        folder = self.root / "annotations"
-        return {
-            split: run_coco_eval(common, run / LAST_CHECKPOINT, folder / f"instances_{split}.json", split)
-            for split in SPLITS
-        }
+        train([*common, *as_arguments(rest)], run, EPOCHS)
+        return {split: run_coco_eval(common, run / LAST_CHECKPOINT, self.root, split) for split in SPLITS}
 
     def run_of(self, arm: Arm, seed: int) -> Path:
         """Return the run folder of an arm and seed."""
@@ -115,25 +101,26 @@ def difference(arm: list[float], plain: list[float]) -> tuple[float, float | Non
 
 def show(results: dict[str, list[Numbers]], heading: str) -> None:
     """Print a line for each arm: AP of both branches on both sets, the mean over its seeds."""
-    print(f"\n{heading:<48}" + "".join(f"{f'{split} {branch}':>16}" for split in SPLITS for branch in BRANCHES))
-    for name, numbers in results.items():
-        cells = [mean(n[split][f"{branch} AP"] for n in numbers) for split in SPLITS for branch in BRANCHES]
-        print(f"{name:<48}" + "".join(f"{value:>16.3f}" for value in cells))
+    rows = [
+        [name, *(f"{mean(n[split][f'{branch} AP'] for n in numbers):.3f}" for split, branch in COLUMNS)]
+        for name, numbers in results.items()
+    ]
+    print()
+    print_table((heading, *map(" ".join, COLUMNS)), *rows)
 
 
 def compare(results: dict[str, list[Numbers]], base: str) -> dict[str, dict[str, tuple[float, float | None]]]:
     """Print and return the difference of every arm to ``base``, by set and branch."""
-    compared: dict[str, dict[str, tuple[float, float | None]]] = {}
-    heading = f"minus {base}, 95 % interval"
-    print(f"\n{heading:<48}" + "".join(f"{f'{s} {b}':>22}" for s in SPLITS for b in BRANCHES))
-    for name, numbers in results.items():
-        if name == base:
-            continue
-        for split, branch in product(SPLITS, BRANCHES):
-            arm, plain = ([n[split][f"{branch} AP"] for n in rows] for rows in (numbers, results[base]))
-            compared.setdefault(name, {})[f"{split} {branch}"] = difference(arm, plain)
-        cells = [f"{m:+.3f}" + ("" if half is None else f" +- {half:.3f}") for m, half in compared[name].values()]
-        print(f"{name:<48}" + "".join(f"{cell:>22}" for cell in cells))
+    compared: dict[str, dict[str, tuple[float, float | None]]] = {name: {} for name in results if name != base}
+    for name, (split, branch) in product(compared, COLUMNS):
+        arm, plain = ([n[split][f"{branch} AP"] for n in results[key]] for key in (name, base))
+        compared[name][f"{split} {branch}"] = difference(arm, plain)
+    rows = [
+        [name, *(f"{m:+.3f}" + ("" if half is None else f" +- {half:.3f}") for m, half in columns.values())]
+        for name, columns in compared.items()
+    ]
+    print()
+    print_table((f"minus {base}, 95 % interval", *map(" ".join, COLUMNS)), *rows)
     return compared
 
 
@@ -165,13 +152,8 @@ def explain(study: Study, num_seeds: int) -> dict[str, Any]:
 
 def main() -> None:
     """Train the missing runs, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, default=Path("datasets/bccd"))
-    parser.add_argument("--runs", type=Path, default=Path("runs"))
-    parser.add_argument("--explained_seeds", type=int, default=3)
-    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time, each with its share of the cores")
-    args = parser.parse_args()
-    os.environ["OMP_NUM_THREADS"] = str(max((os.cpu_count() or 1) // args.jobs, 1))
+    defaults = {"root": Path("datasets/bccd"), "runs": Path("runs"), "explained_seeds": 3, "jobs": 1}
+    args = option_parser(__doc__, **defaults).parse_args()
     study = Study(args.root, args.runs, args.jobs)
     content = compare_best(study)
     write("placement", content)

@@ -5,8 +5,8 @@
 reference's. Takes a minute or two.
 """
 
-import argparse
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torchvision.ops import box_iou
 
-from benchmarks.runs import write
+from benchmarks.common import option_parser, print_table, write
+from benchmarks.runs import annotations_file
 from detector.batch import xywh_to_xyxy
 from detector.evaluation import detection_rows, evaluate, load_ground_truth
 from detector.imaging.letterbox import letterbox, to_original
@@ -87,28 +88,29 @@ def compare_detections(rows: np.ndarray, theirs: list[dict[str, Any]]) -> dict[s
 
 def compare_metrics(truth: Any, rows: dict[str, np.ndarray], golden: dict[str, dict]) -> dict[str, tuple[float, float]]:
     """Print and return each metric of each branch: our value and the reference's."""
-    print(f"{'':<24}{'ours':>10}{'reference':>12}{'difference':>12}")
-    result = {}
-    for branch in BRANCHES:
-        metrics = evaluate(truth, rows[branch]).metrics | {"detections": len(rows[branch])}
-        for name in SHOWN:
-            ours, theirs = metrics[name], golden[branch][name]
-            result[f"{branch} {name}"] = ours, theirs
-            print(f"{branch + ' ' + name:<24}{ours:>10.5g}{theirs:>12.5g}{ours - theirs:>12.2g}")
+    metrics = {branch: evaluate(truth, rows[branch]).metrics | {"detections": len(rows[branch])} for branch in BRANCHES}
+    result, lines = {}, []
+    for branch, name in product(BRANCHES, SHOWN):
+        ours, theirs = metrics[branch][name], golden[branch][name]
+        result[f"{branch} {name}"] = ours, theirs
+        lines.append((f"{branch} {name}", f"{ours:.5g}", f"{theirs:.5g}", f"{ours - theirs:.2g}"))
+    print_table(("", "ours", "reference", "difference"), *lines)
     return result
+
+
+def images_of(annotations: Path) -> list[dict[str, Any]]:
+    """Return the images of an annotation file, sorted by id."""
+    return sorted(json.loads(annotations.read_text())["images"], key=lambda image: image["id"])
 
 
 def main() -> None:
     """Load, run, compare, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--checkpoints", type=Path, default=Path("../shared/checkpoints"))
-    parser.add_argument("--root", type=Path, default=Path("../shared/datasets/bccd"))
-    args = parser.parse_args()
+    defaults = {"checkpoints": Path("../shared/checkpoints"), "root": Path("../shared/datasets/bccd")}
+    args = option_parser(__doc__, **defaults).parse_args()
     predictor = load_detector(args.checkpoints / f"{NAME}.pt")
     golden = json.loads((args.checkpoints / f"{NAME}-val.json").read_text())
-    annotations = args.root / "annotations" / "instances_val.json"
-    images = sorted(json.loads(annotations.read_text())["images"], key=lambda image: image["id"])
-    rows, raw = run(predictor, images, args.root / "val")
+    annotations = annotations_file(args.root)
+    rows, raw = run(predictor, images_of(annotations), args.root / "val")
     difference = compare_raw(raw, golden["raw_first_images"])
     result: dict[str, Any] = {"raw outputs, largest relative difference": difference}
     print(f"{predictor.source}\n{predictor.info.provenance}")

@@ -5,13 +5,13 @@
 distance between its experts; then the AP of both branches before and after ``collapse``.
 """
 
-import argparse
 from pathlib import Path
 
 import lightning as L
 import torch
 from torch import nn
 
+from benchmarks.common import option_parser
 from data import CocoDataModule
 from detector import DetectorModule
 from detector.batch import network_input
@@ -44,9 +44,8 @@ def average_precision(module: DetectorModule, network: nn.Module, data: CocoData
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = option_parser(__doc__, root=Path("datasets/bccd"))
     parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--root", type=Path, default=Path("datasets/bccd"))
     parser.add_argument("--image_size", type=int, help="by default the checkpoint's")
     args = parser.parse_args()
     module = DetectorModule.load_from_checkpoint(args.checkpoint, map_location="cpu", weights_only=True).eval()

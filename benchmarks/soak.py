@@ -2,10 +2,10 @@
 
 ``python -m benchmarks.soak --root datasets/bccd --out /tmp/soak`` stops the training twice by signals and resumes it. It
 writes ``samples.csv`` (every 10 s, a line for each process; descriptors are counted every second), the output of the
-training, and at the end ``verdict.json``. ``--no_stops`` trains in one part. Linux only: it reads ``/proc``.
+training, and at the end ``verdict.json``. ``--no_stops`` trains in one part. ``--judge`` only prints the verdict on the
+samples in ``--out``. Linux only: it reads ``/proc``.
 """
 
-import argparse
 import csv
 import json
 import os
@@ -15,10 +15,12 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
+from benchmarks.common import option_parser
+from benchmarks.runs import as_arguments
 from detector.runs.folder import LAST_CHECKPOINT, TRAIN_LOG
 
 SAMPLE_SECONDS = 10
@@ -43,29 +45,21 @@ class Sample:
 
 def command(root: Path, run: Path, image_size: int, batch_size: int) -> list[str]:
     """Return the command of the training. It has many epochs, because signals stop it."""
-    return [
-        *(sys.executable, "train.py", "--config", "configs/yolo26_n.yaml", "--config", "configs/data/bccd.yaml"),
-        *("--data.root", str(root), "--data.num_workers", "2", "--data.image_size", str(image_size)),
-        *("--data.batch_size", str(batch_size), "--model.nominal_batch", str(2 * batch_size)),
-        *("--trainer.max_epochs", "10000", "--trainer.accelerator", "cpu", "--trainer.devices", "2", "--run_dir", str(run)),
-    ]
+    settings = {"data.root": root, "data.num_workers": 2, "data.image_size": image_size, "data.batch_size": batch_size}
+    settings |= {"model.nominal_batch": 2 * batch_size, "trainer.max_epochs": 10000, "trainer.accelerator": "cpu"}
+    settings |= {"trainer.devices": 2, "run_dir": run}
+    return [sys.executable, "train.py", *as_arguments(settings, ("configs/yolo26_n.yaml", "configs/data/bccd.yaml"))]
 
 
 def main() -> None:
     """Train, sample, stop and resume; print and write the verdict."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--root", type=Path, default=Path("datasets/bccd"))
-    parser.add_argument("--out", type=Path, default=Path("runs/soak"))
-    parser.add_argument("--minutes", type=float, default=62)
-    parser.add_argument("--image_size", type=int, default=64)
-    parser.add_argument("--batch_size", type=int, default=8)
-    parser.add_argument("--no_stops", action="store_true", help="stop only at the end")
-    parser.add_argument("--judge", action="store_true", help="only print the verdict on the samples in --out")
+    defaults = {"root": Path("datasets/bccd"), "out": Path("runs/soak"), "minutes": 62.0, "image_size": 64, "batch_size": 8}
+    parser = option_parser(__doc__, **defaults, no_stops=False, judge=False)
     args = parser.parse_args()
-    run = args.out / "run"
     if args.judge:
-        print(json.dumps(verdict(args.out / "samples.csv") | {"epochs": epochs(run)}, indent=1))
+        print(json.dumps(verdict(args.out), indent=1))
         return
+    run = args.out / "run"
     if run.exists():
         parser.error(f"{run} exists already: remove it, or choose another --out")
     args.out.mkdir(parents=True, exist_ok=True)
@@ -74,7 +68,7 @@ def main() -> None:
     started = time.monotonic()
     stops = train_with_stops(train, planned, run, 60 * args.minutes)
     result = {"command": train, "minutes": (time.monotonic() - started) / 60, "stops": stops}
-    result |= verdict(args.out / "samples.csv") | {"epochs": epochs(run)}
+    result |= verdict(args.out)
     (args.out / "verdict.json").write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
     expected = [-signum if signum == signal.SIGKILL else 128 + signum for _, signum in planned]
@@ -103,7 +97,7 @@ def train_with_stops(
     return stops
 
 
-def watch(process: subprocess.Popen, part: int, started: float, until: float, writer: csv.DictWriter, file) -> None:
+def watch(process: subprocess.Popen, part: int, started: float, until: float, writer: csv.DictWriter, file: IO[str]) -> None:
     """Write a sample of every process of the run every 10 seconds, until the time ``until``."""
     while time.monotonic() < until:
         counts: dict[int, list[int]] = {}
@@ -113,9 +107,7 @@ def watch(process: subprocess.Popen, part: int, started: float, until: float, wr
                 if (number := count_descriptors(pid)) is not None:
                     counts.setdefault(pid, []).append(number)
         if process.poll() is not None:
-            raise RuntimeError(
-                f"the training has ended without a signal, with code {process.returncode}: see train-{part}.log"
-            )
+            raise RuntimeError(f"the training ended without a signal, with code {process.returncode}: see train-{part}.log")
         now = time.monotonic() - started
         for pid, role in family(process.pid).items():
             if sample := measure(now, part, pid, role, counts.get(pid, [])):
@@ -130,7 +122,7 @@ def stop(process: subprocess.Popen, signum: int, run: Path) -> dict[str, object]
     process.send_signal(signum)
     code = process.wait(300)
     ended = time.monotonic()
-    while (left := [pid for pid in members if is_alive(pid)]) and time.monotonic() - ended < 120:
+    while (left := [pid for pid in members if stat(pid)[:1] not in ([], ["Z"], ["X"])]) and time.monotonic() - ended < 120:
         time.sleep(0.5)
     for pid in left:
         os.kill(pid, signal.SIGKILL)
@@ -146,34 +138,33 @@ def stop(process: subprocess.Popen, signum: int, run: Path) -> dict[str, object]
 
 def family(root: int) -> dict[int, str]:
     """Return the process ``root`` and all its descendants with their roles."""
-    parents = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            except OSError:
-                continue
-    ranks = {root: "0"}
-    todo = [root]
-    while todo:
-        parent = todo.pop()
-        for pid in [child for child, p in parents.items() if p == parent]:
-            ranks[pid] = rank_of(pid)
-            todo.append(pid)
-    roles = {}
-    for pid, rank in ranks.items():
-        is_first = pid == root or ranks.get(parents[pid]) != rank
-        roles[pid] = f"rank{rank}" if is_first else f"worker{rank}"
-    return roles
+    fields = {int(name): stat(int(name)) for name in os.listdir("/proc") if name.isdigit()}
+    parents = {pid: int(values[1]) for pid, values in fields.items() if values}
+    members = [root]
+    for parent in members:  # the list grows by the children of each member
+        members += [pid for pid, parent_pid in parents.items() if parent_pid == parent]
+    ranks = {pid: rank_of(pid) for pid in members} | {root: "0"}
+    firsts = {pid for pid in ranks if pid == root or ranks.get(parents[pid]) != ranks[pid]}
+    return {pid: f"{'rank' if pid in firsts else 'worker'}{rank}" for pid, rank in ranks.items()}
+
+
+def read_process_file(pid: int, name: str) -> str:
+    """Return the text of ``/proc/<pid>/<name>``, or "" if the process has ended."""
+    try:
+        return Path(f"/proc/{pid}/{name}").read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def stat(pid: int) -> list[str]:
+    """Return state, parent and further fields of a process, or [] if it has ended."""
+    return read_process_file(pid, "stat").rpartition(")")[2].split()
 
 
 def rank_of(pid: int) -> str:
     """Return LOCAL_RANK, which Lightning sets for the processes that it starts and workers inherit; "0" without it."""
-    try:
-        environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    except OSError:
-        return "0"
-    return next((entry[11:].decode() for entry in environment if entry.startswith(b"LOCAL_RANK=")), "0")
+    entries = read_process_file(pid, "environ").split("\0")
+    return next((entry.removeprefix("LOCAL_RANK=") for entry in entries if entry.startswith("LOCAL_RANK=")), "0")
 
 
 def count_descriptors(pid: int) -> int | None:
@@ -186,27 +177,17 @@ def count_descriptors(pid: int) -> int | None:
 
 def measure(seconds: float, part: int, pid: int, role: str, descriptors: list[int]) -> Sample | None:
     """Return a sample, or None for a process that has ended or is new; ``descriptors`` are its counts since the last one."""
-    if not descriptors:
+    status = dict(line.split(":", 1) for line in read_process_file(pid, "status").splitlines() if ":" in line)
+    if not descriptors or "VmRSS" not in status:  # a zombie has no memory
         return None
-    try:
-        status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":" in line)
-        resident = int(status["VmRSS"].split()[0]) / 1024
-    except (OSError, KeyError):  # a zombie has no memory
-        return None
+    resident = int(status["VmRSS"].split()[0]) / 1024
     fewest, most = min(descriptors), max(descriptors)
     return Sample(round(seconds, 1), part, pid, role, round(resident, 1), fewest, most, int(status["Threads"]))
 
 
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
-
-
-def verdict(path: Path) -> dict[str, object]:
-    """Compare beginning and end of each part in samples.csv, without its warm-up, by role."""
-    with open(path, newline="") as file:
+def verdict(out: Path) -> dict[str, Any]:
+    """Compare beginning and end of each part in samples.csv, without its warm-up, by role; count the epochs in the log."""
+    with open(out / "samples.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     comparisons = []
     for part in sorted({row["part"] for row in rows}):
@@ -217,7 +198,7 @@ def verdict(path: Path) -> dict[str, object]:
             role_rows = [row for row in late_rows if row["role"] == role]
             comparisons.append({"part": int(part), "role": role} | compare_beginning_and_end(role_rows))
     judged = [c for c in comparisons if c["judged"]]
-    return {"flat": bool(judged) and all(is_flat(c) for c in judged), "parts": comparisons}
+    return {"flat": bool(judged) and all(is_flat(c) for c in judged), "parts": comparisons, "epochs": epochs(out / "run")}
 
 
 def compare_beginning_and_end(rows: list[dict[str, str]]) -> dict[str, Any]:

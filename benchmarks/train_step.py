@@ -2,10 +2,9 @@
 
 ``python -m benchmarks.train_step`` takes about 15 minutes on 2 cores and writes ``benchmarks/results/train_step.json``.
 Data loading is not measured. Times are medians, in milliseconds and in yards (see benchmarks/yard.py); the yard is measured
-before and after.
+before and after. ``--quick`` measures only eager steps at 320 px.
 """
 
-import argparse
 import platform
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.runs import write
+from benchmarks.common import option_parser, print_table, write
 from benchmarks.yard import median, milliseconds, yard
 from detector.batch import Target
 from detector.callbacks.ema import update_average
@@ -129,10 +128,8 @@ def measure(cases: list[Case], repeats: int) -> list[dict[str, Any]]:
 def measure_orthogonalization(repeats: int) -> dict[str, float]:
     """Return the milliseconds to orthogonalize all matrices of yolo26_n, grouped by shape and one by one."""
     matrices = [p.detach().flatten(1) for p in build_detector("yolo26_n", 80).parameters() if p.ndim == 4]
-    by_shape: dict[tuple[int, ...], list[Tensor]] = {}
-    for matrix in matrices:
-        by_shape.setdefault(tuple(matrix.shape), []).append(matrix)
-    stacks = [torch.stack(group) for group in by_shape.values()]
+    shapes = dict.fromkeys(matrix.shape for matrix in matrices)
+    stacks = [torch.stack([matrix for matrix in matrices if matrix.shape == shape]) for shape in shapes]
     singles = [matrix[None] for matrix in matrices]
     results = {}
     for grouping, groups in (("grouped by shape", stacks), ("one by one", singles)):
@@ -142,14 +139,13 @@ def measure_orthogonalization(repeats: int) -> dict[str, float]:
     return results
 
 
-def table(rows: list[dict[str, Any]], unit: float) -> str:
-    """Return ``rows`` as a text table: milliseconds of step and parts, then the step in yards."""
-    width = max(len(row["label"]) for row in rows)
-    lines = [f"{'':<{width}}" + "".join(f"{name:>11}" for name in ("step", *PARTS, "step yd", "eval img/s"))]
+def show(rows: list[dict[str, Any]], unit: float) -> None:
+    """Print milliseconds of step and parts, then the step in yards."""
+    lines = []
     for row in rows:
-        cells = "".join(f"{row[name]:>11.1f}" for name in ("step", *PARTS))
-        lines.append(f"{row['label']:<{width}}{cells}{row['step'] / unit:>11.2f}{row['eval_images_per_second']:>11.1f}")
-    return "\n".join(lines)
+        times = [f"{row[name]:.1f}" for name in ("step", *PARTS)]
+        lines.append([row["label"], *times, f"{row['step'] / unit:.2f}", f"{row['eval_images_per_second']:.1f}"])
+    print_table(("", "step", *PARTS, "step yd", "eval img/s"), *lines)
 
 
 def compare_with_reference(rows: list[dict[str, Any]], unit: float) -> None:
@@ -168,10 +164,7 @@ def compare_with_reference(rows: list[dict[str, Any]], unit: float) -> None:
 
 def main() -> None:
     """Measure, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--quick", action="store_true", help="eager and 320 px only")
-    args = parser.parse_args()
+    args = option_parser(__doc__, repeats=9, quick=False).parse_args()
     torch.set_num_threads(2)
     before = yard()
     plain, dynamic = Case("yolo26_n", 320, 16), Case("dyn_n", 320, 16)
@@ -184,7 +177,7 @@ def main() -> None:
     after = yard()
     unit = (before + after) / 2
     print(f"1 yard = {before:.0f} ms before, {after:.0f} ms after; torch {torch.__version__}, {platform.machine()}")
-    print(table(rows, unit))
+    show(rows, unit)
     compare_with_reference(rows, unit)
     print("orthogonalizing the matrices of yolo26_n, ms: " + "; ".join(f"{k} {v:.0f}" for k, v in muon.items()))
     machine = {"yard_before": before, "yard_after": after, "torch": torch.__version__}

@@ -4,7 +4,8 @@ Times in yards are ratios to a fixed computation on the same machine: they diffe
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torchvision.models import resnet18
@@ -37,3 +38,12 @@ def milliseconds(function: Callable[[], object]) -> float:
     start = time.perf_counter()
     function()
     return (time.perf_counter() - start) * 1e3
+
+
+def take_turns(measures: Mapping[str, Callable[[], Any]], rounds: int, warm_up: int) -> dict[str, list[Any]]:
+    """Call every function once in each round, in alternating order; return the results after ``warm_up`` more rounds."""
+    results: dict[str, list[Any]] = {name: [] for name in measures}
+    for number in range(warm_up + rounds):
+        for name in measures if number % 2 else reversed(list(measures)):
+            results[name].append(measures[name]())
+    return {name: values[warm_up:] for name, values in results.items()}

@@ -54,7 +54,7 @@ data = CocoDataModule(**yaml.safe_load(open(sys.argv[1])))
 train, val = data.train_dataloader(), data.val_dataloader()
 iterators = iter(train), iter(val)
 next(iterators[0]), next(iterators[1])
-print("workers", *[p.pid for i in iterators for p in i.batches._workers], flush=True)
+print("workers", *[p.pid for loader in (train, val) for p in loader._iterator._workers], flush=True)
 while True:
     for batch in train:
         time.sleep(0.01)

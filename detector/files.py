@@ -1,13 +1,20 @@
-"""Read and write files: atomic writes, and errors that name the file and the remedy."""
+"""Read, write and find files: atomic writes, errors that name the file and the remedy, and the files of a folder."""
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+# Written by systems, viewers and archives beside the user's files; names that start with a dot are hidden as well.
+SYSTEM_NAMES = {
+    "__macosx", "@eadir", "#recycle", "#snapshot", "@recycle", "$recycle.bin", "system volume information", "lost+found",
+    "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r",
+}  # fmt: skip
 
 
 @contextmanager
@@ -58,3 +65,78 @@ def check_output(path: Path, overwrite: bool) -> None:
         raise ValueError(f"{path} already exists; choose another name, or give --overwrite")
     if not path.parent.is_dir():
         raise ValueError(f"{path.parent}: no such folder; make it first")
+
+
+@dataclass
+class FolderFiles:
+    """The files in a folder and its sub-folders."""
+
+    files: list[Path] = field(default_factory=list)  # sorted; each real file once, links are followed
+    hidden: list[Path] = field(default_factory=list)  # hidden files, and all files in hidden folders; see ``is_hidden``
+    repeated: list[Path] = field(default_factory=list)  # links to files and folders that are in ``files`` already
+
+
+def walk_folder(folder: Path) -> FolderFiles:
+    """Return the files in ``folder`` and its sub-folders.
+
+    Of several names of one file (links), the real name counts, or the first one. A link to a folder that contains the link
+    or ``folder`` is not followed. The name of ``folder`` itself may be hidden.
+    """
+    found, links = FolderFiles(), []
+    seen: set[tuple[int, int]] = set()  # device and number of each folder and file
+    _walk(folder, found, links, seen)
+    above = {os.path.realpath(parent) for parent in (folder.resolve(), *folder.resolve().parents)}
+    for link in links:  # grows while linked folders have links themselves
+        inside_itself = Path(os.path.realpath(link.parent)).is_relative_to(os.path.realpath(link))
+        if not link.is_dir():
+            _add_file(link, found, seen)
+        elif inside_itself or os.path.realpath(link) in above or _identity(link) in seen:
+            found.repeated.append(link)
+        else:
+            _walk(link, found, links, seen)
+    return FolderFiles(sorted(found.files), sorted(found.hidden), sorted(found.repeated))
+
+
+def is_hidden(name: str) -> bool:
+    """Return True for the name of a file or folder that a system or viewer has written: ``._a.jpg``, ``Thumbs.db``, ..."""
+    return name.startswith(".") or name.lower() in SYSTEM_NAMES
+
+
+def real_files(paths: Iterable[Path]) -> list[Path]:
+    """Return ``paths`` without those that lead to a file that an earlier one leads to."""
+    first_paths: dict[Any, Path] = {}
+    for path in paths:
+        first_paths.setdefault(_identity(path), path)
+    return list(first_paths.values())
+
+
+def _walk(folder: Path, found: FolderFiles, links: list[Path], seen: set[Any]) -> None:
+    """Add the files below ``folder``, and its links to ``links``."""
+    seen.add(_identity(folder))
+    for at, folders, names in os.walk(folder):
+        below = [*folders, *names]
+        folders[:] = sorted(name for name in folders if not is_hidden(name) and not os.path.islink(os.path.join(at, name)))
+        seen.update(_identity(Path(at, name)) for name in folders)
+        for name in sorted(below):
+            path = Path(at, name)
+            if is_hidden(name):
+                inner = (Path(inner, file) for inner, _, files in os.walk(path) for file in files)
+                found.hidden += inner if path.is_dir() else [path]
+            elif path.is_symlink():
+                links.append(path)
+            elif not path.is_dir():
+                _add_file(path, found, seen)
+
+
+def _add_file(path: Path, found: FolderFiles, seen: set[Any]) -> None:
+    (found.repeated if _identity(path) in seen else found.files).append(path)
+    seen.add(_identity(path))
+
+
+def _identity(path: Path) -> Any:
+    """Return device and number of a file, the same for all its links; its path if the system gives no number."""
+    try:
+        status = os.stat(path)
+    except OSError:  # a link to nothing
+        return path
+    return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(path)

@@ -8,8 +8,17 @@ import cv2
 import numpy as np
 from PIL import Image
 
-# Formats that OpenCV decodes to pixels, and Pillow opens for size and EXIF orientation
-IMAGE_SUFFIXES = (".bmp", ".jp2", ".jpeg", ".jpg", ".mpo", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+# Formats that OpenCV decodes to pixels, and Pillow opens for size and EXIF orientation. The one list for all readers.
+IMAGE_SUFFIXES = (
+    ".apng", ".avif", ".bmp", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpf", ".jpg", ".jpx", ".mpo", ".pbm", ".pgm",
+    ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
+)  # fmt: skip
+# Images that are not read, so that readers can name them: convert these to PNG or JPEG.
+OTHER_IMAGE_SUFFIXES = (
+    ".ai", ".arw", ".cr2", ".cr3", ".dcm", ".dib", ".dng", ".eps", ".exr", ".gif", ".hdr", ".heic", ".heif", ".hif", ".ico",
+    ".jxl", ".nef", ".nii", ".npy", ".orf", ".pam", ".pcx", ".pdf", ".pfm", ".pic", ".psd", ".raf", ".ras", ".raw", ".rw2",
+    ".sr", ".svg", ".tga", ".xcf",
+)  # fmt: skip
 JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8", 0xDA, b"\xff\xd9"
 JPEG_SIZES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}  # segments with the size
 REDUCED = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}

@@ -1,10 +1,11 @@
-"""Atomic writes, and errors that name the file and the remedy."""
+"""Atomic writes, errors that name the file and the remedy, and the files of a folder."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-from detector.files import atomic_write, check_output, read_json, read_yaml
+from detector.files import atomic_write, check_output, read_json, read_yaml, real_files, walk_folder
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
@@ -56,3 +57,58 @@ def test_files_are_replaced_on_request_only(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             check_output(path, overwrite)
+
+
+def test_hidden_files_of_systems_and_viewers_are_left_out(tmp_path: Path) -> None:
+    folder = tmp_path / ".cache"  # the name of the given folder does not count
+    hidden = [
+        "._a.jpg",
+        ".DS_Store",
+        "Thumbs.db",
+        "__MACOSX/a.jpg",
+        "@eaDir/deep/a.jpg",
+        ".ipynb_checkpoints/a.jpg",
+        "#recycle/a.jpg",
+    ]
+    for name in ["b.jpg", "sub/a.jpg", *hidden]:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    walked = walk_folder(folder)
+    assert walked.files == [folder / "b.jpg", folder / "sub/a.jpg"]
+    assert walked.hidden == sorted(folder / name for name in hidden)
+    assert walked.repeated == []
+
+
+def test_each_real_file_comes_once_and_links_do_not_loop(tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "set/images", tmp_path / "elsewhere"
+    for path in (folder / "sub/real.jpg", elsewhere / "far.jpg", tmp_path / "set/labels/above.jpg", tmp_path / "file.jpg"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    os.link(folder / "sub/real.jpg", folder / "sub/second.jpg")
+    links = {
+        "a_link.jpg": "sub/real.jpg", "a_loop": ".", "b_loop": "..", "sub/c_loop": "../..", "d_same": "sub",
+        "far": elsewhere, "far_again": elsewhere, "file.jpg": tmp_path / "file.jpg", "lost.jpg": "nowhere.jpg",
+    }  # fmt: skip
+    for name, target in links.items():
+        (folder / name).symlink_to(target)
+    (elsewhere / "back").symlink_to(folder)
+    (elsewhere / "loop").symlink_to(".")
+    walked = walk_folder(folder)
+    names = [str(path.relative_to(folder)) for path in walked.files]
+    assert names == ["far/far.jpg", "file.jpg", "lost.jpg", "sub/real.jpg"]
+    repeated = [
+        "a_link.jpg",
+        "a_loop",
+        "b_loop",
+        "d_same",
+        "far/back",
+        "far/loop",
+        "far_again",
+        "sub/c_loop",
+        "sub/second.jpg",
+    ]
+    assert [str(path.relative_to(folder)) for path in walked.repeated] == repeated
+    assert real_files([folder / "a_link.jpg", folder / "sub/real.jpg", folder / "lost.jpg"]) == [
+        folder / "a_link.jpg",
+        folder / "lost.jpg",
+    ]

@@ -22,7 +22,7 @@ def test_images_are_turned_as_pillow_does(orientation: int) -> None:
 def test_opencv_and_pillow_read_every_suffix(tmp_path: Path, suffix: str) -> None:
     """Prediction decodes with OpenCV; the YOLO reader takes sizes from Pillow."""
     path = tmp_path / f"a{suffix}"
-    mode = "L" if suffix == ".pgm" else "RGB"
+    mode = "L" if suffix in (".pgm", ".pbm") else "RGB"
     Image.new(mode, (30, 20), 200 if mode == "L" else (200, 100, 50)).save(path)
     assert Image.open(path).size == (30, 20)
     image = read_upright(path)

@@ -103,8 +103,13 @@ def plain_convolution(layer: DynamicConv2d, routing_weights: Tensor) -> nn.Conv2
     """Return the convolution that ``layer`` is for an image with these ``routing_weights`` (E,)."""
     routing_weights = routing_weights[None].to(layer.weight)
     kernels, biases = layer.mix_kernels(routing_weights), layer.mix_biases(routing_weights)
-    shape = (layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding, layer.dilation)
-    conv = nn.Conv2d(*shape, layer.groups, bias=biases is not None).to(layer.weight)
+    conv_class, padding = nn.Conv2d, layer.padding
+    if padding == "same" and layer.stride != (1, 1):  # nn.Conv2d has it for stride 1 only
+        from timm.layers import Conv2dSame  # the layer was one of timm
+
+        conv_class, padding = Conv2dSame, 0
+    shape = (layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, padding, layer.dilation)
+    conv = conv_class(*shape, layer.groups, bias=biases is not None).to(layer.weight)
     conv.weight.copy_(kernels[0])
     if biases is not None:
         conv.bias.copy_(biases[0])

@@ -1,16 +1,17 @@
 """The whole network. Its parts are put together here and nowhere else."""
 
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from detector.dynamic import make_dynamic
-from detector.network.backbone import Backbone
+from detector.dynamic import DynamicConfig, make_dynamic
+from detector.network.backbone import build_backbone
 from detector.network.blocks import ConvNormAct
 from detector.network.boxes import anchor_points
-from detector.network.config import CONVOLUTION_PATTERNS, detector_config
+from detector.network.config import CONVOLUTION_PATTERNS, DetectorConfig, detector_config
 from detector.network.decode import DetectionDict, decode
 from detector.network.head import BRANCHES, BranchName, Head, RawOutput
 from detector.network.neck import Neck
@@ -22,10 +23,10 @@ class Detector(nn.Module):
     ``strides`` are the pixels per cell of the levels, finest first.
     """
 
-    convolution_patterns = CONVOLUTION_PATTERNS  # names that make_dynamic takes for ``where``
-
-    def __init__(self, backbone: Backbone, neck: Neck, head: Head) -> None:
+    def __init__(self, backbone: nn.Module, neck: Neck, head: Head) -> None:
         super().__init__()
+        # Names that make_dynamic takes for ``where``
+        self.convolution_patterns = getattr(backbone, "convolution_patterns", CONVOLUTION_PATTERNS)
         self.backbone, self.neck, self.head = backbone, neck, head
         self.strides = backbone.strides
 
@@ -79,9 +80,18 @@ def build_detector(variant: str, num_classes: int, **overrides: Any) -> Detector
     if num_classes < 1:
         raise ValueError(f"num_classes is {num_classes}; a detector needs at least one class")
     config = detector_config(variant, **overrides)
-    backbone = Backbone(config)
+    backbone = build_backbone(config)
     neck = Neck(backbone.channels, config)
     detector = Detector(backbone, neck, Head(neck.channels, backbone.strides, num_classes, config.class_channels))
-    if config.dynamic is not None:
-        make_dynamic(detector, config.dynamic.where, config.dynamic.num_experts, config.dynamic.routing)
+    if (dynamic := dynamic_config(config)) is not None:
+        make_dynamic(detector, dynamic.where, dynamic.num_experts, dynamic.routing)
     return detector
+
+
+def dynamic_config(config: DetectorConfig) -> DynamicConfig | None:
+    """Return the dynamic layers of a detector. A ParameterNet has some of its own, besides those that are asked for."""
+    if not config.backbone.startswith("parameternet") or config.backbone.endswith("_plain"):
+        return config.dynamic
+    dynamic = config.dynamic or DynamicConfig("backbone")
+    where = (dynamic.where,) if isinstance(dynamic.where, str) else dynamic.where
+    return replace(dynamic, where=("backbone", *where))

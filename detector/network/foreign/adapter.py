@@ -27,7 +27,8 @@ class ForeignBackbone(nn.Module):
         self.name = config.backbone
         levels = range(config.min_level, config.max_level + 1)
         trunk_levels = [level for level in levels if level < 6 or 64 in _native_strides(self.name)]
-        trunk = build_trunk(self.name, [2**level for level in trunk_levels])
+        self.trunk_strides = [2**level for level in trunk_levels]
+        trunk = build_trunk(self.name, self.trunk_strides)
         mean, std = input_statistics(self.name)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))

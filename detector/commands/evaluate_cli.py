@@ -46,6 +46,7 @@ class EvaluateCLI(RunCLI):
         be read.
         """
         model, weights = self.config["model"], read_weights(self.checkpoint)
+        model["backbone"] = model["backbone_weights"] = model["accept_license"] = None  # CKPT has its own
         self.trained_size, variant = weights.info.image_size, weights.info.variant
         if not weights.is_checkpoint:
             model["weights"], model["variant"] = self.checkpoint, model["variant"] or variant

@@ -61,6 +61,7 @@ class Detector(nn.Module):
         Raises ValueError if the detector has no such branch.
         """
         model = deepcopy(self).eval().requires_grad_(False)
+        restore_activations(model)
         if getattr(model.head, branch) is None:
             raise ValueError(f"this detector has no branch {branch!r}: it was deployed with the other one")
         for other in set(BRANCHES) - {branch}:
@@ -68,7 +69,23 @@ class Detector(nn.Module):
         for module in model.modules():
             if isinstance(module, ConvNormAct):
                 module.fuse()
+        if model.backbone.name != "yolo26":
+            model.backbone.fold_norms()
         return model.requires_grad_(False)
+
+
+def restore_activations(module: nn.Module) -> None:
+    """Give BatchNorms of timm their activation back, in place; it is lost when torch or Lightning change their class.
+
+    Both turn any BatchNorm into a SyncBatchNorm and back, but do not know that timm's ``BatchNormAct2d`` has an activation.
+    """
+    for norm in module.modules():
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm) and hasattr(norm, "act"):
+            from timm.layers import BatchNormAct2d
+            from timm.layers.norm_act import SyncBatchNormAct
+
+            if not isinstance(norm, BatchNormAct2d | SyncBatchNormAct):
+                norm.__class__ = SyncBatchNormAct if isinstance(norm, nn.SyncBatchNorm) else BatchNormAct2d
 
 
 def build_detector(variant: str, num_classes: int, **overrides: Any) -> Detector:

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from detector.network.backbone import level_table
 from detector.network.blocks import SPPF, AttentionStage, ConvNormAct, CSPStage
 from detector.network.config import CONVOLUTION_PATTERNS, DetectorConfig
+from detector.network.foreign.fold import fold_norms
 from detector.network.foreign.ghost import GhostTrunk
 from detector.network.foreign.parameternet import MEAN, STD, parameternet_trunk
 from detector.network.foreign.places import dynamic_places, stem_modules, with_neck_and_head
@@ -65,6 +66,11 @@ class ForeignBackbone(nn.Module):
         if self._indices is None:
             return self.trunk(x)
         return self.trunk.forward_intermediates(x, self._indices, output_fmt="NCHW", intermediates_only=True)
+
+    def fold_norms(self) -> list[str]:
+        """Fold the normalization of the trunk into its convolutions, in place, and return the names of the convolutions."""
+        size = 2 * self.trunk_strides[-1]
+        return fold_norms(self.trunk, lambda: self.maps(torch.zeros_like(self.mean).expand(1, 3, size, size)))
 
 
 def build_trunk(backbone: str, strides: list[int]) -> Trunk:

@@ -24,7 +24,8 @@ from detector.runs.launch import inherited_run_dir
 from detector.runs.record import run_record
 from detector.runs.slurm import resume_slurm_job
 from detector.training.batch_size import automatic_batch_size
-from detector.weights import read_weights
+from detector.training.module import PRETRAINED_LR_RATIO
+from detector.weights import NONE, read_weights
 
 
 class TrainCLI(RunCLI):
@@ -83,7 +84,10 @@ class TrainCLI(RunCLI):
             if "class_channels" in checkpoint.info.overrides:  # came with the weights file of the run's start
                 class_channels = {"class_channels": checkpoint.info.overrides["class_channels"]}
                 model["overrides"] = class_channels | (model["overrides"] or {})
-        elif model["variant"] is None:
+            return
+        if model["backbone_weights"] not in (None, NONE) and model["backbone_lr_ratio"] is None:
+            model["backbone_lr_ratio"] = PRETRAINED_LR_RATIO  # written to config.yaml, for resuming
+        if model["variant"] is None:
             model["variant"] = "dyn_n" if model["weights"] is None else read_weights(model["weights"]).info.variant
 
     def loggers(self) -> list[Logger]:

@@ -11,7 +11,7 @@ import warnings
 from pathlib import Path
 
 import yaml
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader
 
 from data.check.files import check_files
 from data.check.findings import Finding, Splits, check_annotations
@@ -22,7 +22,7 @@ from data.join import check_same_classes
 from data.shapes.write import SHAPES
 from data.splits import Files, read_split, read_splits
 from detector.batch import as_size
-from detector.files import read_yaml
+from detector.files import read_yaml, unique_key_loader
 
 BASE_CONFIG = Path(__file__).parents[1] / "configs" / "base.yaml"
 OUT = Path("runs/data")
@@ -36,6 +36,7 @@ def parse(args: list[str]) -> tuple[argparse.Namespace, ArgumentParser, Namespac
         raise ValueError(f"--images is {options.images}; expected 1 or more")
     if options.out.exists() and not options.out.is_dir():
         raise ValueError(f"--out {options.out} is a file; give a folder")
+    set_loader("yaml", unique_key_loader(get_loader("yaml")), (yaml.YAMLError,))
     parser = ArgumentParser(prog="python -m data", exit_on_error=False)
     parser.add_argument("--config", action="config")
     parser.add_argument("--seed_everything", type=int, default=0)

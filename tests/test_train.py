@@ -26,7 +26,7 @@ from detector.commands import run_cli
 from detector.commands.train_cli import TrainCLI
 from detector.training import batch_size
 from tests.detector.reference_files import some_weights, write_checkpoint
-from tests.docs_commands import ParsedTraining
+from tests.docs_commands import ParsedEvaluation, ParsedTraining
 
 CONFIGS = Path(train.__file__).parent / "configs"
 
@@ -306,6 +306,16 @@ def test_bad_input_exits_with_one_clear_line(arguments: list[str], extra: list[s
     with pytest.raises(SystemExit, match=message):
         train.main([*arguments, *extra])
     assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("door", [ParsedTraining, ParsedEvaluation])
+def test_a_key_given_twice_is_refused_at_every_door(door: type, tmp_path: Path) -> None:
+    (tmp_path / "twice.yaml").write_text("model:\n  lr: 0.1\n  lr: 0.2\n")
+    for words in (["--config", str(tmp_path / "twice.yaml")], [f"--config={tmp_path / 'twice.yaml'}"]):
+        with pytest.raises(SystemExit, match=r"twice\.yaml: the key 'lr' is given twice, in lines 2 and 3; keep one"):
+            door(words)
+    with pytest.raises(SystemExit, match="the key 'mosaic' is given twice"):
+        door(["--data.augment", "{mosaic: 1, mosaic: 0}"])
 
 
 def test_weights_are_not_resumed(arguments: list[str], tmp_path: Path) -> None:

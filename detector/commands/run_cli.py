@@ -3,13 +3,14 @@
 import logging
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse import SUPPRESS
+import yaml
+from jsonargparse import SUPPRESS, get_loader, set_loader
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -18,6 +19,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from detector.callbacks import CocoEvaluation, PredictionSheet, RoutingLog
 from detector.evaluation import coco_table
+from detector.files import read_yaml, unique_key_loader
 from detector.runs.checkpoint_io import AtomicCheckpointIO
 from detector.runs.folder import sheet_file
 from detector.runs.launch import check_torchrun, child_process_environment
@@ -75,6 +77,7 @@ class RunCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse ``args`` into ``config``, and move the ignored settings to ``ignored_values``."""
+        refuse_repeated_keys(sys.argv[1:] if args is None else args)
         super().parse_arguments(parser, args)
         self.ignored_values = {name: self.config.pop(name) for name in self.ignored_settings if name in self.config}
 
@@ -141,6 +144,15 @@ class RunCLI(LightningCLI):
     def summary(self, evaluation: CocoEvaluation) -> list[str]:
         """Return one phrase for the AP of each branch."""
         return [f"{branch} AP {result.metrics['AP']:.3f}" for branch, result in evaluation.results.items()]
+
+
+def refuse_repeated_keys(words: Sequence[str]) -> None:
+    """Raise ValueError if a configuration file in ``words`` gives a key twice; let jsonargparse refuse it in other YAML."""
+    for word in words:
+        path = Path(word.partition("=")[2] or word)
+        if path.suffix in (".yaml", ".yml") and path.is_file():
+            read_yaml(path, "correct it")
+    set_loader("yaml", unique_key_loader(get_loader("yaml")), (yaml.YAMLError,))
 
 
 def uses_cuda(accelerator: str) -> bool:

@@ -18,6 +18,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from detector.evaluation.coco_files import load_ground_truth
+from detector.evaluation.thresholds import BEST_F1_IOU, OperatingPoint, best_operating_point
 from detector.text import plural
 
 # The order of pycocotools, with its usual limits of 1, 10 and 100 detections for each image and class.
@@ -49,6 +50,7 @@ class CocoResult:
     num_images: int
     num_detections: int
     seconds: float  # the time it took
+    best_f1: OperatingPoint | None = None  # of all classes together, at IoU 0.5; None if no detection is right
 
 
 def evaluate(
@@ -79,7 +81,9 @@ def evaluate(
             f"truth, e.g. ids {unknown[:3]}; give the annotation file these images were read from"
         )
     coco_eval = run_coco_eval(coco, detections, image_ids, backend=backend)
-    return coco_result(coco, coco_eval, len(detections), time.perf_counter() - started)
+    pairs = coco_eval if backend == "pycocotools" else _match(coco, detections, image_ids)
+    best_f1 = best_operating_point(pairs, detections[:, 5])
+    return coco_result(coco, coco_eval, len(detections), best_f1, time.perf_counter() - started)
 
 
 def run_coco_eval(
@@ -104,10 +108,12 @@ def run_coco_eval(
     return coco_eval
 
 
-def coco_result(coco: COCO, coco_eval: COCOeval, num_detections: int, seconds: float) -> CocoResult:
+def coco_result(
+    coco: COCO, coco_eval: COCOeval, num_detections: int, best_f1: OperatingPoint | None, seconds: float
+) -> CocoResult:
     """Read the metrics off a COCOeval that has run."""
     metrics = {name: float(value) for name, value in zip(METRICS, coco_eval.stats[: len(METRICS)], strict=True)}
-    return CocoResult(metrics, class_ap(coco, coco_eval), len(coco_eval.params.imgIds), num_detections, seconds)
+    return CocoResult(metrics, class_ap(coco, coco_eval), len(coco_eval.params.imgIds), num_detections, seconds, best_f1)
 
 
 def check_backend(backend: str) -> None:
@@ -127,6 +133,17 @@ def _pycocotools_eval(coco: COCO, detections: np.ndarray) -> COCOeval:
     results.dataset = {**coco.dataset, "annotations": _as_annotations(detections)}
     results.createIndex()
     return COCOeval(coco, results, "bbox")
+
+
+def _match(coco: COCO, detections: np.ndarray, image_ids: Sequence[int]) -> COCOeval:
+    """Return pycocotools' COCOeval with its matches at one IoU alone: faster-coco-eval does not give its own."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco_eval = _pycocotools_eval(coco, detections)
+        params = coco_eval.params
+        params.imgIds, params.maxDets = list(image_ids), list(MAX_DETECTIONS)
+        params.iouThrs, params.areaRng = [BEST_F1_IOU], params.areaRng[:1]
+        coco_eval.evaluate()
+    return coco_eval
 
 
 def _faster_eval(coco: COCO, detections: np.ndarray) -> Any:

@@ -54,14 +54,34 @@ def detection_rows(image_id: int, boxes: np.ndarray, scores: np.ndarray, categor
     """Return the detections of one image as (N, 7) float64: image_id x y width height score category_id.
 
     ``boxes`` (N, 4) are x1 y1 x2 y2 in pixels of the original image; ``scores`` (N,) are in 0..1. Boxes are rounded to 0.001
-    px and scores to 0.000001, as in the results file, so that an evaluation of the file gives the same numbers to the bit.
+    px and scores to a ``score_step``, as in the results file, so that an evaluation of the file gives the same numbers to
+    the bit.
     """
     rows = np.empty((len(boxes), 7))
     rows[:, 0] = image_id
     rows[:, 1:5] = xyxy_to_xywh(boxes.astype(np.float64)).round(3)
-    rows[:, 5] = scores.astype(np.float64).round(6)
+    rows[:, 5] = round_scores(scores.astype(np.float64))
     rows[:, 6] = category_ids
     return rows
+
+
+def round_scores(scores: np.ndarray) -> np.ndarray:
+    """Return ``scores`` (N,) float64 rounded to multiples of their ``score_step``."""
+    steps_per_unit = _steps_per_unit(scores)
+    return (scores * steps_per_unit).round() / steps_per_unit
+
+
+def score_step(score: float) -> float:
+    """Return the step to which a written score is rounded: 0.000001, and six significant digits below 0.1.
+
+    A network that has learned little gives scores that are all small and differ late.
+    """
+    return float(1 / _steps_per_unit(np.float64(score)))
+
+
+def _steps_per_unit(scores: np.ndarray) -> np.ndarray:
+    exponents = np.floor(np.log10(np.maximum(scores, 1e-12)))
+    return 10.0 ** (5 - np.minimum(exponents, -1))
 
 
 def write_predictions(path: Path, detections: np.ndarray) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from detector.text import score_text
+
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 Color = tuple[int, int, int]
 
@@ -24,8 +26,8 @@ def draw_boxes(
 ) -> np.ndarray:
     """Return a copy of ``image`` with ``boxes`` (N, 4) x1 y1 x2 y2 in its pixels, colored and labeled by class.
 
-    ``labels`` (N,) index ``names``; ``scores`` (N,) in 0..1 are written after the name. N may be 0. Lines and letters grow
-    with the image, and labels stay inside it.
+    ``labels`` (N,) index ``names``; ``scores`` (N,) in 0..1 are written after the name, rounded down. N may be 0. Lines and
+    letters grow with the image, and labels stay inside it.
     """
     image = np.ascontiguousarray(image).copy()
     line = max(round(min(image.shape[:2]) / 300), 1)
@@ -36,7 +38,7 @@ def draw_boxes(
         x1, y1, x2, y2 = corners[i].tolist()
         cv2.rectangle(image, (x1, y1), (x2, y2), class_color(int(labels[i])), line)
     for i in order:
-        text = _ascii(names[int(labels[i])], int(labels[i])) + ("" if scores is None else f" {scores[i]:.2f}")
+        text = _ascii(names[int(labels[i])], int(labels[i])) + ("" if scores is None else f" {score_text(scores[i])}")
         _label(image, text, corners[i, 0].item(), corners[i, 1].item(), class_color(int(labels[i])))
     return image
 

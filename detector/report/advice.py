@@ -48,9 +48,8 @@ def next_commands(run: RunFolder, analyses: list[Analysis]) -> list[str]:
     trained, evaluated = trained_size(run), evaluated_size(run)
     size = ["--image_size", *map(str, evaluated)] if evaluated and evaluated != trained else []  # default: of the training
     with_nms = main.branch == "one2many"
-    threshold = np.floor(main.best.threshold * 1e4) / 1e4  # rounded up it would leave out detections
     branch = ["--branch", main.branch] if with_nms else []
-    predict = [*start, "predict", str(checkpoint), "IMAGES", "--score_threshold", f"{threshold:.4g}", *branch, *size]
+    predict = [*start, "predict", str(checkpoint), "IMAGES", "--score_threshold", str(main.best.threshold), *branch, *size]
     export = [*start, "export", str(checkpoint), *branch, *(["--output", "raw"] if with_nms else []), *size]
     return [shlex.join(predict), shlex.join(export)]
 
@@ -62,7 +61,7 @@ def _threshold(main: Analysis) -> list[str]:
         return ["No detection is right at IoU 0.5: train longer, and look at the data with python -m data check."]
     p = main.best
     return [
-        f"Show detections with scores from {p.threshold:.3f} on: {p.precision:.0%} of them are right, and "
+        f"Show detections with scores from {p.threshold} on: {p.precision:.0%} of them are right, and "
         f"{p.recall:.0%} of the objects are detected (F1 {p.f1:.3f})."
     ]
 
@@ -92,7 +91,7 @@ def _duplicates(main: Analysis, others: list[Analysis]) -> list[str]:
     other = others[0]
     other_number, other_shown = _count_duplicates(other)
     score = other.errors.threshold
-    comparison = f"{other.branch}, with NMS, has {other_number} of {other_shown} from the score {score:.3f} on"
+    comparison = f"{other.branch}, with NMS, has {other_number} of {other_shown} from the score {score} on"
     if other_number / max(other_shown, 1) < number / shown / 2:
         return [f"{start}{comparison}: predict with --branch {other.branch} if they are in the way, or train longer."]
     return [f"{start}{comparison}, not much less: train longer."]

@@ -10,7 +10,8 @@ from pycocotools.cocoeval import COCOeval
 
 from detector.evaluation import CocoResult, load_ground_truth, read_predictions, run_coco_eval
 from detector.evaluation.coco_eval import MAX_DETECTIONS, category_names, coco_result
-from detector.report.curves import Point, ThresholdCurve, class_curve
+from detector.evaluation.thresholds import OperatingPoint, ThresholdCurve, best_operating_point
+from detector.report.curves import class_curve
 from detector.report.errors import Errors, find_errors
 from detector.report.matching import Matching, read_matching
 
@@ -30,7 +31,7 @@ class Analysis:
     result: CocoResult
     matching: Matching
     curve: ThresholdCurve  # all classes together
-    best: Point | None  # its highest F1
+    best: OperatingPoint | None  # its highest F1
     errors: Errors  # at the threshold of ``best``, or at the one that was asked for
 
 
@@ -43,10 +44,10 @@ def analyze(branch: str, predictions: Path, ground_truth: Path, threshold: float
     coco, detections = _read(predictions, ground_truth)
     started = time.perf_counter()
     coco_eval = run_coco_eval(coco, detections, sorted(coco.imgs), (*MAX_DETECTIONS, *MORE_DETECTIONS))
-    result = coco_result(coco, coco_eval, len(detections), time.perf_counter() - started)
+    best = best_operating_point(coco_eval, detections[:, 5])
+    result = coco_result(coco, coco_eval, len(detections), best, time.perf_counter() - started)
     matching = read_matching(coco, coco_eval, detections)
     curve = class_curve(matching)
-    best = curve.best()
     if threshold is None:
         threshold = FALLBACK_THRESHOLD if best is None else best.threshold
     names, errors = category_names(coco, coco_eval.params.catIds), find_errors(matching, threshold)

@@ -1,4 +1,6 @@
-from detector.text import flatten, package_version, plural
+import numpy as np
+
+from detector.text import flatten, package_version, plural, score_text
 
 
 def test_plural() -> None:
@@ -15,3 +17,10 @@ def test_flatten() -> None:
 def test_package_version() -> None:
     assert package_version("torch") is not None
     assert package_version("a-package-that-nobody-has") is None
+
+
+def test_scores_keep_three_digits_and_are_rounded_down() -> None:
+    texts = {0.0: "0.0", 1.0: "1.0", 0.9999: "0.999", 0.57: "0.57", 0.01249: "0.0124", 1.237e-7: "1.23e-07"}
+    assert {score: score_text(score) for score in texts} == texts
+    assert score_text(np.float32(0.57)) == "0.57"  # which in binary is a little less
+    assert [score_text(score) for score in (float("nan"), float("inf"))] == ["nan", "inf"]

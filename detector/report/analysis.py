@@ -5,15 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from detector.evaluation import CocoResult, load_ground_truth, read_predictions, run_coco_eval
 from detector.evaluation.coco_eval import MAX_DETECTIONS, category_names, coco_result
+from detector.evaluation.coco_files import GroundTruth
 from detector.evaluation.thresholds import OperatingPoint, ThresholdCurve, best_operating_point
 from detector.report.curves import class_curve
 from detector.report.errors import Errors, find_errors
 from detector.report.matching import Matching, read_matching
+from detector.text import plural
 
 MORE_DETECTIONS = (300, 1000)  # for each image and class, for dense images
 FALLBACK_THRESHOLD = 0.25  # where no detection is right, so that no threshold is best
@@ -25,7 +26,7 @@ class Analysis:
     """Results of one branch; C classes in the order of their category ids."""
 
     branch: str
-    coco: COCO
+    coco: GroundTruth
     class_names: list[str]  # C
     coco_eval: COCOeval
     result: CocoResult
@@ -54,15 +55,14 @@ def analyze(branch: str, predictions: Path, ground_truth: Path, threshold: float
     return Analysis(branch, coco, names, coco_eval, result, matching, curve, best, errors)
 
 
-def _read(predictions: Path, ground_truth: Path) -> tuple[COCO, np.ndarray]:
+def _read(predictions: Path, ground_truth: Path) -> tuple[GroundTruth, np.ndarray]:
     """Return ground truth and detections (N, 7), which belong together."""
     coco = load_ground_truth(ground_truth)
-    detections = read_predictions(predictions)
+    detections = read_predictions(predictions, coco)
     if unknown := sorted({int(i) for i in detections[:, 0]} - coco.imgs.keys()):
-        raise ValueError(
-            f"{predictions}: {len(unknown)} of its images, e.g. ids {unknown[:3]}, {'is' if len(unknown) == 1 else 'are'} "
-            f"not in {ground_truth}; {GIVE_ANNOTATIONS}"
-        )
+        images = plural(len(unknown), "image is", "images are")
+        examples = [coco.image_ids.id(number) for number in unknown[:3]]
+        raise ValueError(f"{predictions}: {images} not in {ground_truth}, e.g. ids {examples}; {GIVE_ANNOTATIONS}")
     if len(detections) and not {int(i) for i in detections[:, 6]} & coco.cats.keys():
         raise ValueError(f"{predictions} and {ground_truth} have no category id in common; {GIVE_ANNOTATIONS}")
     return coco, detections

@@ -12,7 +12,7 @@ from detector.callbacks.coco_evaluation import CocoEvaluation
 from detector.callbacks.epoch_log import EpochLog
 from detector.callbacks.prediction_sheet import PredictionSheet
 from detector.evaluation import METRICS
-from tests.detector.evaluation.cases import CAT, DOG, IMAGES, annotation, plain_pycocotools, random_case
+from tests.detector.evaluation.cases import CAT, DOG, IMAGES, annotation, plain_pycocotools, random_case, with_ids
 from tests.detector.fakes import (
     CATEGORY_IDS,
     CLASS_NAMES,
@@ -67,6 +67,28 @@ def test_the_callback_equals_pycocotools_on_its_files_bit_for_bit(tmp_path: Path
     written = json.loads((tmp_path / "predictions.json").read_text())
     assert {entry["category_id"] for entry in written} <= set(CATEGORY_IDS)
     assert [entry["image_id"] for entry in written] == sorted(entry["image_id"] for entry in written)
+
+
+@pytest.mark.parametrize("large", [True, False], ids=["63 bits", "text"])
+def test_ids_that_float64_would_round_reach_the_files(tmp_path: Path, large: bool) -> None:
+    plain, close, _ = random_case()
+    image_ids = {i: 2**63 - i if large else f"{i}.jpg" for i in IMAGES}
+    category_ids = {id_: 2**53 + n for n, id_ in enumerate(CATEGORY_IDS)}
+    truth = with_ids(plain, image_ids, category_ids)
+    detector = RoteDetector({image_ids[i]: answer for i, answer in close.items()})
+    detector.category_ids = list(category_ids.values())
+    evaluation = CocoEvaluation("one2one")
+    data = RoteData(list(image_ids.values()), {"val": truth}, batch_size=4)
+    quiet_trainer(tmp_path, evaluation).validate(detector, data, verbose=False)
+    metrics, per_class = plain_pycocotools(truth, tmp_path / "predictions.json", tmp_path)
+    assert list(evaluation.results["one2one"].metrics.values()) == metrics
+    assert list(evaluation.results["one2one"].per_class.values()) == per_class
+    assert metrics[1] > 0.5
+    written = json.loads((tmp_path / "predictions.json").read_text())
+    assert {entry["category_id"] for entry in written} == set(category_ids.values())
+    ground_truth = json.loads((tmp_path / "ground_truth.json").read_text())
+    assert [image["id"] for image in ground_truth["images"]] == [image["id"] for image in truth["images"]]
+    assert ground_truth["categories"] == truth["categories"]
 
 
 def test_a_chosen_branch_has_the_plain_names(tmp_path: Path) -> None:

@@ -140,11 +140,10 @@ def read_image(folder: Path, image: dict[str, Any], upright: bool) -> np.ndarray
     """
     try:
         content = read_file(folder / str(image.get("file_name", "")))
+        stored = decode_image(content)
     except BadImageError:
         return None
-    stored, size = decode_image(content), (image.get("height"), image.get("width"))
-    if stored is None:
-        return None
+    size = image.get("height"), image.get("width")
     turned = turn(stored, exif_orientation(content))
     candidates = (turned,) if upright else (stored, turned)
     return next((pixels for pixels in candidates if None in size or pixels.shape[:2] == size), None)

@@ -46,7 +46,7 @@ def test_a_cut_jpeg_is_bad(jpeg: Path) -> None:
         read_image(jpeg, (30, 50))
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff\xd8", b"<html>not found</html>"])
+@pytest.mark.parametrize("content", [b"", b"\xff\xd8", b"some text", bytes(5000)])
 def test_other_files_are_bad(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "bad.jpg").write_bytes(content)
     with pytest.raises(BadImageError, match=r"bad\.jpg: is not a whole image"):

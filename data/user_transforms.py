@@ -2,11 +2,15 @@
 
 import difflib
 import inspect
-from collections.abc import Collection
+import random
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import albumentations as A
+import cv2
 import numpy as np
+import torch
 
 from data.mosaic import MIN_SIDE
 from detector.batch import Size
@@ -40,6 +44,26 @@ def compose(transforms: list[Transform]) -> A.Compose:
     boxes = A.BboxParams("pascal_voc", clip=True, filter_invalid_bboxes=True, min_width=MIN_SIDE, min_height=MIN_SIDE)
     # Without NoOp albumentations may warn that no transform moves boxes.
     return A.Compose([A.NoOp(), *transforms], bbox_params=boxes, is_check_shapes=False)
+
+
+@contextmanager
+def seeded_globals(seed: int) -> Iterator[None]:
+    """Seed the global generators of Python, NumPy, torch and OpenCV for a while, and restore those of the first three.
+
+    Classes of albumentations never draw from them. Transforms that users wrote themselves often do, and a worker process
+    has global generators of its own: samples would depend on the number of workers.
+    """
+    python_state, numpy_generator = random.getstate(), np.random.get_bit_generator()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            random.seed(seed)
+            np.random.set_bit_generator(np.random.MT19937(seed))
+            torch.default_generator.manual_seed(seed)
+            cv2.setRNGSeed(seed % 2**31)  # OpenCV does not give its state, so it cannot be restored
+            yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_bit_generator(numpy_generator)
 
 
 def check_output(image: Any, size: Size) -> None:

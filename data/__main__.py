@@ -13,6 +13,7 @@ from pathlib import Path
 import yaml
 from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader
 
+from data.check.constant_box import constant_box_findings
 from data.check.files import check_files
 from data.check.findings import Finding, Splits, check_annotations
 from data.check.report import html_report, text_report
@@ -83,6 +84,7 @@ def check(options: argparse.Namespace, config: Namespace) -> int:
         text = f"data.image_size is {size}; training needs multiples of {SMALLEST_MULTIPLE}"
         findings.append(Finding("error", "all", text))
     findings += check_annotations(splits, size)
+    findings += constant_box_findings(splits)
     if not options.quick:
         findings += check_files(splits)
     options.out.mkdir(parents=True, exist_ok=True)

@@ -167,6 +167,8 @@ def _class_balance(train: Annotations) -> Iterator[Finding]:
     if used := [(count, name) for count, name in counts if count]:
         (least, rarest), (most, commonest) = min(used), max(used)
         text = f"class balance: {most} x {commonest} to {least} x {rarest}, {most / least:.0f} to 1"
+        if len(used) == 1:
+            text = f"class balance: all {plural(most, 'object')} are {commonest}" if most > 1 else f"one object, {commonest}"
         yield Finding("note", "train", text)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from detector.commands.options import add_option
 from detector.files import check_output
 from detector.imaging.plot_files import save_plot
+from detector.report.advice import learning_warnings
 from detector.report.analysis import Analysis, analyze
 from detector.report.content import make_report
 from detector.report.run_folder import RunFolder, read_run
@@ -40,6 +41,7 @@ def run_report(options: argparse.Namespace) -> None:
     run = read_run(options.folder, options.ground_truth)
     check_output(out, overwrite=True)
     analyses, notes = analyze_branches(run, options.score_threshold)
+    notes = [*learning_warnings(run, analyses), *notes]
     speed = None
     if run.checkpoint is None:
         notes.append("The run has no checkpoint, so the network is not measured.")

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from pycocotools.cocoeval import COCOeval
 from detector.evaluation import CocoResult, load_ground_truth, read_predictions, run_coco_eval
 from detector.evaluation.coco_eval import MAX_DETECTIONS, category_names, coco_result
 from detector.evaluation.coco_files import GroundTruth
+from detector.evaluation.constant_box import evaluate_constant_box, mean_boxes_of
 from detector.evaluation.thresholds import OperatingPoint, ThresholdCurve, best_operating_point
 from detector.report.curves import class_curve
 from detector.report.errors import Errors, find_errors
@@ -34,6 +36,11 @@ class Analysis:
     curve: ThresholdCurve  # all classes together
     best: OperatingPoint | None  # its highest F1
     errors: Errors  # at the threshold of ``best``, or at the one that was asked for
+
+    @cached_property
+    def floor(self) -> CocoResult | None:
+        """The result of a constant box, the mean box of the ground truth; None without objects or sizes of the images."""
+        return evaluate_constant_box(self.coco, mean_boxes_of(self.coco))
 
 
 def analyze(branch: str, predictions: Path, ground_truth: Path, threshold: float | None = None) -> Analysis:

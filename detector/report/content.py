@@ -125,8 +125,11 @@ def _cards(main: Analysis) -> list[tuple[str, str]]:
 
 
 def _metrics_table(analyses: list[Analysis]) -> Table:
-    rows = [[name, meaning, *(_number(a.result.metrics[name]) for a in analyses)] for name, meaning in METRICS.items()]
-    return Table(["", "pycocotools", *(a.branch for a in analyses)], rows)
+    results = {a.branch: a.result for a in analyses}
+    if (floor := analyses[0].floor) is not None:
+        results["constant box"] = floor
+    rows = [[name, meaning, *(_number(r.metrics[name]) for r in results.values())] for name, meaning in METRICS.items()]
+    return Table(["", "", *results], rows)
 
 
 def _class_table(analyses: list[Analysis]) -> Table:

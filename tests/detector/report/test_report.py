@@ -203,7 +203,7 @@ def test_an_evaluation_says_of_what_it_is(run: Path) -> None:
     ("objects", "detections", "sentence"),
     [
         ((), ((1, 1, [0, 0, 5, 5], 0.5),), "have no objects"),
-        (((1, 1, [0, 0, 5, 5]),), (), "No detection is right"),
+        (((1, 1, [0, 0, 5, 5]),), (), "no detection at all"),
         ((), (), "have no objects"),
         (((1, 1, [0, 0, 50, 50], 1),), ((1, 1, [0, 0, 5, 5], 0.5),), "have no objects"),
     ],

@@ -15,7 +15,7 @@ from detector.report.errors import FALSE_POSITIVES, MISSES, confusion_matrix
 from detector.report.figures import MOST_CURVES, confusion_plot, curve_plots, error_plots, training_plots
 from detector.report.images import ERROR, OBJECT, OTHER, false_positive_examples, miss_examples
 from detector.report.page import Table, render
-from detector.report.run_folder import RunFolder, image_folder
+from detector.report.run_folder import RunFolder, image_folder, series
 from detector.report.speed import Speed
 from detector.report.training import epoch_time_table, routing_table
 from detector.text import plural
@@ -66,6 +66,9 @@ def _facts(run: RunFolder, analyses: list[Analysis]) -> list[str]:
         facts.append("which checkpoint was evaluated is not recorded")
     facts += [plural(len(run.epochs), "epoch") if run.epochs else ""]
     facts += [f"input {data['image_size']} px" if "image_size" in data else ""]
+    validated, _ = series(run.epochs, "val/AP")
+    if analyses and validated and not run.is_evaluation:
+        facts.append(f"predictions of epoch {validated[-1]}, the last that was validated")
     if analyses:
         result, num_objects = analyses[0].result, analyses[0].matching.num_objects
         images, objects = plural(result.num_images, "image"), plural(num_objects, "object")

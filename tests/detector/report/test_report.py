@@ -94,6 +94,11 @@ def test_a_resumed_run_shows_its_newest_configuration(run: Path) -> None:
     assert "<summary>config-2.yaml</summary>" in page
 
 
+def test_the_page_says_of_which_epoch_it_is(run: Path) -> None:
+    assert "predictions of epoch 1, the last that was validated" in report(run)
+    assert "predictions of epoch" not in report(evaluation_of(run))
+
+
 def test_half_a_checkpoint_does_not_cost_the_page(run: Path) -> None:
     (run / "last.ckpt").write_bytes(b"PK\x03\x04")
     assert "The network is not measured" in report(run)

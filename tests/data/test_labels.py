@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from data import Augmentation, CocoDataModule
+from tests.conftest import write_coco
 
 STILL = {"scale": 0, "translate": 0, "fliplr": 0, "hsv": (0, 0, 0)}
 SIDE = 64
@@ -82,6 +83,8 @@ def test_objects_keep_the_labels_of_their_own_image(
     augment = Augmentation(mosaic=mosaic, mixup=mixup, **STILL)
     samples = train_targets(CocoDataModule(**unordered, augment=augment, on_bad_image="skip"), epochs=12)
     expected, seen = label_of_sizes(), set()
+    if not skip:  # each image comes once an epoch, whatever it is mixed with
+        assert sorted(id_ for id_, _ in samples[: len(OBJECTS)]) == sorted(map(image_id, range(len(OBJECTS))))
     if skip:
         del expected[18, 41]
     for id_, boxes in samples:
@@ -110,6 +113,22 @@ def test_evaluation_keeps_the_objects_of_each_image(unordered: dict[str, Any]) -
             for (x1, y1, x2, y2), label in zip(target["boxes"].tolist(), target["labels"].tolist(), strict=True)
         }
         assert found == objects
+
+
+def test_training_places_boxes_as_evaluation_does(tmp_path: Path) -> None:
+    """Very long images: rounded to whole pixels, they are scaled by 0.1 along and by 0.114 across."""
+    rows = [(35, 640, [(7, 300, 0, 200, 35)]), (640, 35, [(22, 0, 300, 35, 200)])]
+    write_coco(tmp_path, "train", rows, first_id=1)
+    files = {"train_annotations": "annotations/train.json", "train_images": "images/train"}
+    files |= {"val_annotations": "annotations/train.json", "val_images": "images/train"}
+    augment = Augmentation(mosaic=0, **STILL)
+    data = CocoDataModule(str(tmp_path), **files, image_size=SIDE, num_workers=0, augment=augment)
+    trained, evaluated = (
+        {target["image_id"]: target["boxes"].tolist() for batch in loader for target in batch["targets"]}
+        for loader in (data.train_dataloader(), data.val_dataloader())
+    )
+    assert evaluated == {1: [[30, 30, 50, 34]], 2: [[30, 30, 34, 50]]}
+    assert trained == evaluated
 
 
 FIELDS = ("category_id", "bbox", "area", "iscrowd")

@@ -19,7 +19,7 @@ from detector.imaging.letterbox import to_original
 from detector.network.decode import DetectionDict, decode
 from detector.network.head import BRANCHES, BranchName, RawOutput
 from detector.runs.folder import ground_truth_file, predictions_file
-from detector.text import plural
+from detector.text import plural, unknown_name
 
 DetectionRows = dict[BranchName, dict[Id, np.ndarray]]  # branch -> image id -> (N, 7), see detection_rows
 
@@ -63,7 +63,7 @@ class CocoEvaluation(L.Callback):
     ) -> None:
         check_backend(backend)
         if branch not in (*BRANCHES, "both"):
-            raise ValueError(f"branch is {branch!r}; choose {', '.join(BRANCHES)} or both")
+            raise ValueError(unknown_name("branch", branch, (*BRANCHES, "both")))
         self.branches = BRANCHES if branch == "both" else (branch,)
         self.ground_truth = ground_truth
         self.decode_settings = {"score_threshold": score_threshold, "max_detections": max_detections}

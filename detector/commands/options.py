@@ -16,7 +16,9 @@ def add_option(parser: argparse.ArgumentParser, name: str, *old_names: str, **se
 
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     """Add the argument ``checkpoint``."""
-    parser.add_argument("checkpoint", type=Path, help="a checkpoint of ours, a .safetensors, or a .pt of the reference")
+    parser.add_argument(
+        "checkpoint", metavar="CKPT", type=Path, help="a checkpoint of ours, a .safetensors, or a .pt of the reference"
+    )
 
 
 def add_image_size(parser: argparse.ArgumentParser) -> None:

@@ -18,6 +18,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from detector.callbacks import CocoEvaluation, PredictionSheet, RoutingLog
+from detector.commands.run_parser import RunParser
 from detector.evaluation import coco_table
 from detector.files import read_yaml, unique_key_loader
 from detector.runs.checkpoint_io import AtomicCheckpointIO
@@ -53,6 +54,7 @@ class RunCLI(LightningCLI):
                 datamodule_class,
                 save_config_callback=None,  # Lightning's callback fails if the folder is not empty, even when resuming
                 parser_kwargs={"default_config_files": [str(BASE_CONFIG)], "allow_abbrev": False, "usage": self.usage},
+                parser_class=RunParser,
                 args=args,
                 run=False,
                 auto_configure_optimizers=False,

@@ -19,7 +19,7 @@ from pycocotools.cocoeval import COCOeval
 
 from detector.evaluation.coco_files import GroundTruth, load_ground_truth
 from detector.evaluation.thresholds import BEST_F1_IOU, OperatingPoint, best_operating_point
-from detector.text import plural
+from detector.text import plural, unknown_name
 
 # The order of pycocotools, with its usual limits of 1, 10 and 100 detections for each image and class.
 METRICS = {
@@ -126,7 +126,7 @@ def coco_result(
 def check_backend(backend: str) -> None:
     """Raise ValueError for a backend that is unknown or not installed."""
     if backend not in get_args(Backend):
-        raise ValueError(f"backend is {backend!r}; choose one of {', '.join(get_args(Backend))}")
+        raise ValueError(unknown_name("backend", backend, get_args(Backend)))
     if backend == "faster-coco-eval" and find_spec("faster_coco_eval") is None:
         raise ValueError("backend is 'faster-coco-eval', which is not installed: pip install faster-coco-eval")
 

@@ -17,7 +17,7 @@ from detector.export.graph import CONTRACTS, MAX_DETECTIONS, OUTPUT_NAMES, Expor
 from detector.files import atomic_write, check_output
 from detector.imaging.letterbox import GRAY
 from detector.predict import Predictor
-from detector.text import package_version
+from detector.text import package_version, unknown_name
 
 if TYPE_CHECKING:
     import onnx
@@ -92,7 +92,7 @@ def export_metadata(predictor: Predictor, format: Format, settings: ExportSettin
 
 def _check(predictor: Predictor, path: Path, format: Format, settings: ExportSettings) -> None:
     if format not in SUFFIXES:
-        raise ValueError(f"unknown format {format!r}; choose one of {', '.join(SUFFIXES)}")
+        raise ValueError(unknown_name("format", format, SUFFIXES))
     if path.suffix != SUFFIXES[format]:
         raise ValueError(f"{path}: the name of a file of format {format} must end in {SUFFIXES[format]}")
     check_output(path, overwrite=True)

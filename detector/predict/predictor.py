@@ -17,6 +17,7 @@ from detector.imaging.read import read_upright
 from detector.network.decode import DetectionDict
 from detector.network.head import BRANCHES, BranchName
 from detector.network.model import Detector
+from detector.text import unknown_name
 from detector.weights import WeightsInfo, build_from, read_weights
 
 if TYPE_CHECKING:
@@ -145,8 +146,10 @@ class Predictor:
         label_by_name = {name: label for label, name in enumerate(self.class_names)}
         labels = [label_by_name.get(name, -1) if isinstance(name, str) else name for name in classes]
         unknown = [name for name, label in zip(classes, labels) if not 0 <= label < len(self.class_names)]
-        if unknown or not labels:
-            raise ValueError(f"no class {unknown or 'is given'}; choose some of: {', '.join(label_by_name)}")
+        if unknown:
+            raise ValueError(unknown_name("class", unknown[0], label_by_name))
+        if not labels:
+            raise ValueError(f"no class is given; choose some of: {', '.join(label_by_name)}")
         return labels
 
     def deploy(self) -> "Predictor":
@@ -208,7 +211,9 @@ def _unsupported(image: np.ndarray | Tensor) -> ValueError:
 
 
 def _check_branch(model: Detector, branch: str) -> None:
-    if branch not in BRANCHES or getattr(model.head, branch) is None:
+    if branch not in BRANCHES:
+        raise ValueError(unknown_name("branch", branch, BRANCHES))
+    if getattr(model.head, branch) is None:
         raise ValueError(
             f"the detector has no branch {branch!r}; choose one2one or one2many (a deployed detector has only one of them)"
         )

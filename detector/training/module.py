@@ -16,7 +16,7 @@ from detector.batch import Batch, as_size, network_input
 from detector.network.decode import DetectionDict
 from detector.network.head import RawOutput
 from detector.network.model import build_detector
-from detector.text import plural
+from detector.text import plural, unknown_name
 from detector.training.loss import DetectionLoss, one2many_weight_at
 from detector.training.optimizer import OptimizerName, build_optimizer, group_table, parameter_groups
 from detector.training.parts import freeze_parts, innermost_parts
@@ -291,7 +291,7 @@ def _check_arguments(
     if category_ids is not None and len(category_ids) != len(class_names):
         raise ValueError(f"{len(class_names)} class_names but {len(category_ids)} category_ids; give as many")
     if optimizer not in DEFAULT_RATES:
-        raise ValueError(f"unknown optimizer {optimizer!r}; choose one of {', '.join(DEFAULT_RATES)}")
+        raise ValueError(unknown_name("optimizer", optimizer, DEFAULT_RATES))
     if wrong := {part: ratio for part, ratio in (lr_ratios or {}).items() if not ratio > 0}:
         raise ValueError(f"lr_ratios has {wrong}; a ratio must be above 0; list parts that must not learn in freeze")
 

@@ -19,6 +19,7 @@ from detector.network.config import detector_config
 from detector.text import plural
 from detector.weights.infer import CLASS_TOWER_NORM, infer_variant
 from detector.weights.info import TRAINING_CHECKPOINT, Weights, WeightsInfo, saved_license
+from detector.weights.missing import missing_weights
 from detector.weights.reference import is_reference_state_dict, is_state_dict, read_reference
 from detector.weights.safe_load import load_torch_file
 
@@ -33,9 +34,9 @@ def read_weights(path: str | Path) -> Weights:
     dict under our names or those of the reference, whose variant is inferred. Raises ValueError, with file and reason, for
     all others.
     """
+    if not Path(path).is_file():
+        raise ValueError(missing_weights(path))
     path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file; expected a checkpoint (.ckpt), .safetensors or .pt")
     is_safetensors = path.suffix == ".safetensors"
     content = None if is_safetensors else load_torch_file(path)
     try:

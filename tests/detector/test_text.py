@@ -1,6 +1,6 @@
 import numpy as np
 
-from detector.text import flatten, package_version, plural, score_text
+from detector.text import flatten, nearest_names, package_version, plural, score_text, unknown_name
 
 
 def test_plural() -> None:
@@ -24,3 +24,20 @@ def test_scores_keep_three_digits_and_are_rounded_down() -> None:
     assert {score: score_text(score) for score in texts} == texts
     assert score_text(np.float32(0.57)) == "0.57"  # which in binary is a little less
     assert [score_text(score) for score in (float("nan"), float("inf"))] == ["nan", "inf"]
+
+
+def test_nearest_names_ignore_capitals_and_punctuation() -> None:
+    variants = ["yolo26_n", "yolo26_s", "dyn_n"]
+    assert nearest_names("YOLO26n", variants) == ["yolo26_n"]
+    assert nearest_names("yolo26_nn", variants)[0] == "yolo26_n"
+    assert nearest_names("resnet", variants) == []
+
+
+def test_unknown_name() -> None:
+    assert unknown_name("field", "experts", ["where", "num_experts"]) == (
+        "unknown field 'experts'; did you mean num_experts? Choose one of where, num_experts"
+    )
+    assert unknown_name("field", 3, ["where"]) == "unknown field 3; choose one of where"
+    many = [f"class {i}" for i in range(1000)]
+    assert unknown_name("class", "class 77x", many).startswith("unknown class 'class 77x'; did you mean class 77?")
+    assert len(unknown_name("class", "zebra", many)) < 1000

@@ -40,7 +40,7 @@ def quiet_trainer(root: Path, *callbacks: L.Callback, **options: Any) -> L.Train
 
 
 def test_an_unknown_or_missing_backend_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match="backend is 'hotcoco'; choose one of pycocotools, faster-coco-eval"):
+    with pytest.raises(ValueError, match="unknown backend 'hotcoco'; choose one of pycocotools, faster-coco-eval"):
         CocoEvaluation(backend="hotcoco")
     monkeypatch.setattr("detector.evaluation.coco_eval.find_spec", lambda name: None)
     with pytest.raises(ValueError, match="pip install faster-coco-eval"):
@@ -217,7 +217,7 @@ def test_classes_the_model_lacks_count_as_missed_with_a_warning(tmp_path: Path) 
 
 
 def test_errors_during_an_evaluation_name_the_remedy(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="branch is 'nms'; choose"):
+    with pytest.raises(ValueError, match="unknown branch 'nms'; choose"):
         CocoEvaluation("nms")
     bare = samples([1])
     bare[0]["target"].pop("letterbox")

@@ -246,7 +246,7 @@ def test_wrong_arguments_are_refused() -> None:
         DetectorModule(class_names=NAMES, category_ids=[1])
     with pytest.raises(ValueError, match="unknown optimizer 'lion'"):
         DetectorModule(class_names=NAMES, optimizer="lion")
-    with pytest.raises(TypeError, match="widht"):
+    with pytest.raises(ValueError, match="unknown override 'widht'; did you mean width"):
         DetectorModule(class_names=NAMES, overrides={"widht": 1})
 
 

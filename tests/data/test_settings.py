@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from data import Augmentation, CocoDataModule
+from data import cache as cache_module
 from data.reader import ImageReader
 from data.sampler import SampleKey
 from detector.imaging.read import BadImageError
@@ -317,3 +318,26 @@ def test_a_loader_that_was_resumed_leaves_the_next_one_alone(build: Build) -> No
     data.load_state_dict({"epoch": 4, "samples": 3, "step_batch": 3})
     assert [(key.epoch, len(keys)) for keys in (list(data.train_dataloader().sampler),) for key in keys[:1]] == [(4, 5)]
     assert [(key.epoch, len(keys)) for keys in (list(data.train_dataloader().sampler),) for key in keys[:1]] == [(0, 8)]
+
+
+@pytest.mark.parametrize(
+    ("transform", "size"),
+    [({"Crop": {"x_max": 96, "y_max": 96}}, "64 x 64"), ({"Resize": {"height": 64, "width": 64}}, "192")],
+)
+def test_transforms_are_tried_on_the_smallest_and_the_largest_size(build: Build, transform: Settings, size: str) -> None:
+    with pytest.raises(ValueError, match=rf"data\.transforms.*{size}"):
+        build({"multi_scale": 0.5}, image_size=128, transforms=[transform])
+
+
+@pytest.mark.parametrize(("world_size", "num_nodes", "copies"), [(1, 1, 1), (2, 1, 2), (4, 2, 2), (2, 2, 1)])
+def test_every_process_of_a_machine_needs_memory_for_its_cache(
+    build: Build, monkeypatch: pytest.MonkeyPatch, world_size: int, num_nodes: int, copies: int
+) -> None:
+    data = build(cache="ram")
+    data.trainer = fake_trainer(world_size=world_size, num_nodes=num_nodes)
+    need = int(data._ram_cache.offsets[-1])
+    monkeypatch.setattr(cache_module, "available_memory", lambda: (copies * need - 1) / cache_module.MAX_MEMORY_SHARE)
+    with pytest.raises(ValueError, match=rf"for 8 images{f' x {copies} processes' if copies > 1 else ''}, but"):
+        data.train_dataloader()
+    monkeypatch.setattr(cache_module, "available_memory", lambda: (copies * need + 1) / cache_module.MAX_MEMORY_SHARE)
+    assert num_images(data.train_dataloader()) > 0

@@ -175,7 +175,7 @@ def test_each_bad_image_is_named_once(tiny_arguments: dict[str, Any], tiny_coco:
 
 
 def test_a_skipped_validation_image_keeps_its_id_and_objects(tiny_arguments: dict[str, Any], tiny_coco: Path) -> None:
-    """Another image in its place would be evaluated twice. The boxes stay where they are in the whole image, which is wide."""
+    """Another image in its place would be evaluated twice. The boxes stay where they are in the whole, wide image."""
     (whole,) = CocoDataModule(**tiny_arguments, val_batch_size=5).val_dataloader()
     spoil(tiny_coco, "val", 1)
     loader = CocoDataModule(**tiny_arguments, on_bad_image="skip", val_batch_size=5).val_dataloader()

@@ -5,9 +5,11 @@ import dataclasses
 import inspect
 import json
 import shutil
+import warnings
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -341,3 +343,38 @@ def test_every_process_of_a_machine_needs_memory_for_its_cache(
         data.train_dataloader()
     monkeypatch.setattr(cache_module, "available_memory", lambda: (copies * need + 1) / cache_module.MAX_MEMORY_SHARE)
     assert num_images(data.train_dataloader()) > 0
+
+
+@pytest.mark.parametrize(("is_last", "state"), [(False, (2, 12)), (True, (3, 0))])
+def test_the_position_counts_the_samples_of_all_processes(build: Build, is_last: bool, state: tuple[int, int]) -> None:
+    """In the third epoch, after two batches of three images in each of two processes."""
+    data = build()
+    batches = SimpleNamespace(is_last_batch=is_last, current=SimpleNamespace(processed=2, ready=3))
+    epochs = SimpleNamespace(current=SimpleNamespace(started=3))
+    fit_loop = SimpleNamespace(epoch_progress=epochs, epoch_loop=SimpleNamespace(batch_progress=batches))
+    data.trainer = fake_trainer(world_size=2, fit_loop=fit_loop)
+    assert data.state_dict() == {"epoch": state[0], "samples": state[1], "step_batch": 6}
+
+
+def test_a_doubtful_set_is_warned_of_once(build: Build, edit_json: Callable) -> None:
+    """Reading the file warns of boxes that stick out. The check of the annotations finds them, too, and repeated boxes."""
+
+    def spoil(content: Settings) -> None:
+        content["annotations"][0]["bbox"][0] = -5
+        content["annotations"].append(content["annotations"][1] | {"id": 5})
+
+    edit_json("train", spoil)
+    with pytest.warns(UserWarning, match="") as caught:
+        build()
+    texts = [str(warning.message) for warning in caught]
+    assert sum("out of the image" in text for text in texts) == 1
+    assert sum("look at your data" in text and "box repeats" in text for text in texts) == 1
+
+
+def test_tiny_objects_are_judged_at_the_size_of_the_input(build: Build) -> None:
+    """At 16 pixels most objects are smaller than 8 x 8; at 64 they are not."""
+    with pytest.warns(UserWarning, match=r"smaller than 8 x 8 pixels of the network input; a larger data\.image_size"):
+        build(image_size=16)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=r"(?s).*smaller than 8 x 8")
+        build()

@@ -30,7 +30,8 @@ class CocoEvaluation(L.Callback):
     It logs the twelve metrics as ``val/AP``, ``val/AP50``, ... (``test/...`` in a test), the AP of each class as
     ``val/AP_class/<name>``, and the seconds of the evaluation as ``val/eval_seconds``. With ``branch="both"``, ``val/AP`` is
     of one2one and ``val/one2many/AP`` of the other branch; both come from the same forward pass. ``results`` holds the last
-    ``CocoResult`` of each branch.
+    ``CocoResult`` of each branch. The module gets the score threshold of the best F1 of a validation, at IoU 0.5, as
+    ``best_f1_thresholds``, by branch.
 
     Only images that the dataloader yields are evaluated. If the ground truth has more, because of ``limit_val_batches`` or
     skipped images, a warning gives both numbers. An image that comes twice counts once: a sampler repeats some, so that all
@@ -116,6 +117,9 @@ class CocoEvaluation(L.Callback):
         if isinstance(outcome, Exception):
             raise outcome
         self.results = outcome
+        if not trainer.testing:  # a checkpoint keeps the thresholds of its validation
+            best = {branch: result.best_f1 for branch, result in outcome.items()}
+            pl_module.best_f1_thresholds = {branch: point and point.threshold for branch, point in best.items()}
         seconds = trainer.strategy.broadcast(time.perf_counter() - started, src=0)
         self._log(pl_module, _split(trainer), seconds)
 

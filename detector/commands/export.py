@@ -54,3 +54,5 @@ def run_export(options: argparse.Namespace) -> None:
     for name, value in metadata.items():
         if name not in ("version", "provenance"):
             print(f"  {name}: {value}")
+    if "best_f1_threshold" not in metadata:
+        print(f"  best_f1_threshold (not in the file): {predictor.info.describe_best_f1(predictor.branch)}")

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from detector.commands.options import add_option
+from detector.commands.options import add_option, parse_score_threshold
 from detector.files import check_output
 from detector.imaging.plot_files import save_plot
 from detector.report.advice import learning_warnings
@@ -26,23 +26,23 @@ def add_report_command(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--out", type=Path, help="file to write; default RUN/report.html, which is replaced")
     add_option(parser, "--ground_truth", "--ground-truth", type=Path, help="COCO annotations; default: as recorded")
     parser.add_argument("--images", type=Path, help="folder of the evaluated images, if it has moved")
-    add_option(
-        parser, "--score_threshold", "--threshold", type=float, help="show detections from this score; default: of best F1"
-    )
+    threshold_help = "show detections from this score; default: best, the threshold of the best F1"
+    add_option(parser, "--score_threshold", "--threshold", type=parse_score_threshold, default="best", help=threshold_help)
     add_option(parser, "--no_speed", "--no-speed", action="store_true", help="do not run the network to measure its speed")
     parser.set_defaults(run=run_report)
 
 
 def run_report(options: argparse.Namespace) -> None:
     """Write the page, and its plots as files; print its path, and notes on what is missing."""
-    if options.score_threshold is not None and not 0 <= options.score_threshold <= 1:
-        raise ValueError(f"--score_threshold is {options.score_threshold}; a score is in 0..1")
+    score_threshold = None if options.score_threshold == "best" else options.score_threshold
+    if score_threshold is not None and not 0 <= score_threshold <= 1:
+        raise ValueError(f"--score_threshold is {score_threshold}; a score is in 0..1")
     if options.images is not None and not options.images.is_dir():
         raise ValueError(f"--images {options.images}: no such folder; give the one with the evaluated images")
     out = options.out or options.folder / REPORT
     run = read_run(options.folder, options.ground_truth)
     check_output(out, overwrite=True)
-    analyses, notes = analyze_branches(run, options.score_threshold)
+    analyses, notes = analyze_branches(run, score_threshold)
     notes = [*learning_warnings(run, analyses), *notes]
     speed = None
     if run.checkpoint is None:

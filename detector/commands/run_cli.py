@@ -72,6 +72,7 @@ class RunCLI(LightningCLI):
         for name in self.ignored_settings:
             parser.add_argument(f"--{name}", type=Any, default=SUPPRESS, help=SUPPRESS)
         parser.add_lightning_class_args(CocoEvaluation, "evaluation")
+        parser.add_class_arguments(PredictionSheet, "sheet")  # built by callbacks(), which sets its place among them
         for name in ("class_names", "category_ids"):
             parser.link_arguments(f"data.{name}", f"model.{name}", apply_on="instantiate")
         parser.link_arguments("data.size", "model.image_size", apply_on="instantiate")
@@ -102,12 +103,12 @@ class RunCLI(LightningCLI):
         )
 
     def callbacks(self) -> list[Callback]:
-        """Return the callbacks of every run that have no settings.
+        """Return the callbacks of every run that ``LightningCLI`` does not add itself.
 
         Lightning calls callbacks in the order of its list. ``LightningCLI`` puts those of ``trainer.callbacks`` first, then
-        those with settings (``ema``, ``evaluation``, ``guard``), then these; ``TrainCLI.callbacks`` has the whole list.
+        ``ema``, ``evaluation`` and ``guard``, then these; ``TrainCLI.callbacks`` has the whole list.
         """
-        return [PredictionSheet(), RoutingLog()]
+        return [self.config_init["sheet"], RoutingLog()]
 
     def loggers(self) -> list[Logger]:
         """Return the loggers; none here."""

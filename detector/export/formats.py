@@ -67,8 +67,13 @@ def export(predictor: Predictor, path: str | Path, format: Format, settings: Exp
 
 
 def export_metadata(predictor: Predictor, format: Format, settings: ExportSettings) -> dict[str, str]:
-    """Return the metadata of the exported file: class names, input, output, license. Every value is text, lists are JSON."""
+    """Return the metadata of the exported file: class names, input, output, license, threshold.
+
+    Every value is text, lists are JSON.
+    """
     info = predictor.info
+    # of the exported branch; absent if unknown
+    best_f1 = {} if predictor.best_f1_threshold is None else {"best_f1_threshold": str(predictor.best_f1_threshold)}
     return {
         "names": json.dumps(predictor.class_names, ensure_ascii=False),
         "category_ids": json.dumps(predictor.category_ids),
@@ -86,6 +91,7 @@ def export_metadata(predictor: Predictor, format: Format, settings: ExportSettin
         "variant": info.variant,
         "license": info.license or "not stated",
         "provenance": info.provenance,
+        **best_f1,
         "version": f"{PACKAGE} {package_version(PACKAGE) or 'of a clone'}, format {format}",
     }
 

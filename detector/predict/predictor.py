@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import PIL.Image
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 DEFAULT_SIZE = (640, 640)  # if the weights file has no image size
 Image = str | Path | np.ndarray | Tensor | PIL.Image.Image
+ScoreThreshold = float | Literal["best"]
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Predictor:
     def __call__(
         self,
         images: Image | Sequence[Image],
-        score_threshold: float = 0.25,
+        score_threshold: ScoreThreshold = 0.25,
         max_detections: int = 300,
         classes: Sequence[str | int] | None = None,
         iou_threshold: float = 0.7,
@@ -96,7 +97,8 @@ class Predictor:
             images: one image or several. An image is a path or a PIL image, rotated as its EXIF data require; an array
                 (H, W), (H, W, 3) or (H, W, 4), RGB, uint8 or uint16; or a tensor (3, H, W), uint8 or floating point in
                 0..1. Transparency is dropped.
-            score_threshold: scores must exceed it.
+            score_threshold: scores must exceed it; ``"best"`` is the threshold of the best F1 in the last validation of
+                the weights, see ``best_f1_threshold``.
             max_detections: at most this number of objects per image, the best ones.
             classes: names or labels of the classes to detect; default: all. Applied before ranking.
             iou_threshold: for NMS, which the branch ``one2many`` needs.
@@ -105,6 +107,7 @@ class Predictor:
 
         Raises ValueError for anything else.
         """
+        score_threshold = self.score_threshold(score_threshold, branch)
         if not 0 <= score_threshold <= 1 or batch_size < 1 or max_detections < 1:
             raise ValueError(
                 f"score_threshold is {score_threshold}, batch_size {batch_size} and max_detections {max_detections}; "
@@ -140,6 +143,31 @@ class Predictor:
         names = [self.class_names[label] for label in labels.tolist()]
         category_ids = [self.category_ids[label] for label in labels.tolist()]
         return Detections(boxes, scores, labels, names, category_ids)
+
+    @property
+    def best_f1_threshold(self) -> float | None:
+        """The score threshold of the best F1 of this branch in the last validation of the weights, at IoU 0.5.
+
+        None if it is unknown, as for weights that were never validated.
+        """
+        return self.info.best_f1_thresholds.get(self.branch)
+
+    def score_threshold(self, score_threshold: ScoreThreshold, branch: BranchName | None = None) -> float:
+        """Return ``score_threshold`` as a number: ``"best"`` stands for the threshold of the best F1 of ``branch``.
+
+        Raises ValueError if that is unknown, and for other words.
+        """
+        if not isinstance(score_threshold, str):
+            return score_threshold
+        if score_threshold != "best":
+            raise ValueError(f"score_threshold is {score_threshold!r}; expected a number in 0..1, or 'best'")
+        branch = branch or self.branch
+        if (best := self.info.best_f1_thresholds.get(branch)) is None:
+            reason = self.info.describe_best_f1(branch)
+            raise ValueError(
+                f"score_threshold is 'best', but the threshold of the best F1 is {reason}; give a number in 0..1"
+            )
+        return best
 
     def labels_of(self, classes: Sequence[str | int]) -> list[int]:
         """Return the labels of ``classes``, given by name or label. Raises ValueError for unknown classes, and for none."""

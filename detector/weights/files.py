@@ -71,6 +71,7 @@ def _from_lightning(path: Path, content: dict[str, Any]) -> Weights:
         license=saved_license(facts),
         provenance=facts.get("provenance") or "trained with lightning-dyn-detector",
         metrics=facts.get("metrics") or {},
+        best_f1_thresholds=facts.get("best_f1_thresholds") or {},
     )
     state_dict = _without_prefix(_as_type(content.get("state_dict"), dict, "state_dict"))
     return Weights(state_dict, info, path, TRAINING_CHECKPOINT)
@@ -109,6 +110,7 @@ def _from_metadata(entries: dict[str, str]) -> WeightsInfo:
         image_size=_image_size(_from_json(entries, "image_size")),
         license=saved_license(entries),
         provenance=entries["provenance"],
+        best_f1_thresholds=_from_json(entries, "best_f1_thresholds") if "best_f1_thresholds" in entries else {},
         **{name: _from_json(entries, name) for name in ("overrides", "class_names", "category_ids", "metrics")},
     )
 
@@ -213,4 +215,6 @@ def metadata(info: WeightsInfo) -> dict[str, str]:
     names = ("overrides", "class_names", "category_ids", "image_size", "metrics")
     entries = {"format": "pt", "format_version": str(FORMAT_VERSION), "variant": info.variant}
     entries |= {name: json.dumps(getattr(info, name)) for name in names} | {"provenance": info.provenance}
+    if info.best_f1_thresholds:  # optional: files of earlier versions have none
+        entries["best_f1_thresholds"] = json.dumps(info.best_f1_thresholds)
     return entries if info.license is None else entries | {"license": info.license}

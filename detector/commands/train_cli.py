@@ -95,7 +95,7 @@ class TrainCLI(RunCLI):
         return [csv, tensorboard] + (configured if isinstance(configured, list) else [configured])
 
     def callbacks(self) -> list[Callback]:
-        """Return the callbacks of every training that have no settings.
+        """Return the callbacks of every training that ``LightningCLI`` does not add itself.
 
         Lightning calls all callbacks of a training in this order:
 

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from detector.callbacks.coco_evaluation import CocoEvaluation
 from detector.callbacks.epoch_log import EpochLog
 from detector.callbacks.prediction_sheet import PredictionSheet
-from detector.evaluation import METRICS
+from detector.evaluation import METRICS, evaluate, read_predictions
 from tests.detector.evaluation.cases import CAT, DOG, IMAGES, annotation, plain_pycocotools, random_case, with_ids
 from tests.detector.fakes import (
     CATEGORY_IDS,
@@ -51,11 +51,15 @@ def test_the_callback_equals_pycocotools_on_its_files_bit_for_bit(tmp_path: Path
     truth, close, unrelated = random_case()
     evaluation = CocoEvaluation()
     trainer = quiet_trainer(tmp_path, evaluation)
-    trainer.validate(RoteDetector(close, unrelated), RoteData(IMAGES, {"val": truth}, batch_size=4), verbose=False)
+    module = RoteDetector(close, unrelated)
+    trainer.validate(module, RoteData(IMAGES, {"val": truth}, batch_size=4), verbose=False)
     files = {"one2one": "predictions.json", "one2many": "predictions_one2many.json"}
     for branch, file_name in files.items():
         metrics, per_class = plain_pycocotools(truth, tmp_path / file_name, tmp_path)
         result = evaluation.results[branch]
+        detections = read_predictions(tmp_path / file_name)
+        assert result.best_f1 == evaluate(truth, detections).best_f1
+        assert module.best_f1_thresholds[branch] == (result.best_f1 and result.best_f1.threshold)
         assert list(result.metrics.values()) == metrics
         assert list(result.per_class.values()) == per_class
         prefix = "val" if branch == "one2one" else "val/one2many"
@@ -63,6 +67,7 @@ def test_the_callback_equals_pycocotools_on_its_files_bit_for_bit(tmp_path: Path
         assert logged == pytest.approx(result.metrics)
         assert trainer.callback_metrics[f"{prefix}/AP_class/dog"].item() == pytest.approx(result.per_class["dog"])
     assert evaluation.results["one2one"].metrics["AP50"] > evaluation.results["one2many"].metrics["AP50"] + 0.3
+    assert module.best_f1_thresholds["one2one"] > 0
     assert trainer.callback_metrics["val/eval_seconds"] > 0
     written = json.loads((tmp_path / "predictions.json").read_text())
     assert {entry["category_id"] for entry in written} <= set(CATEGORY_IDS)
@@ -107,11 +112,15 @@ def test_a_test_uses_the_ground_truth_of_its_split(tmp_path: Path) -> None:
     evaluation = CocoEvaluation()
     trainer = quiet_trainer(tmp_path, evaluation)
     data = RoteData(IMAGES, {"val": empty, "test": truth})
-    trainer.test(RoteDetector(close), data, verbose=False)
+    module = RoteDetector(close)
+    trainer.test(module, data, verbose=False)
     assert trainer.callback_metrics["test/AP50"] > 0.5
+    assert evaluation.results["one2one"].best_f1 is not None
+    assert not hasattr(module, "best_f1_thresholds")  # a checkpoint keeps those of the validation
     assert (tmp_path / "predictions_test.json").exists()
-    trainer.validate(RoteDetector(close), data, verbose=False)
+    trainer.validate(module, data, verbose=False)
     assert trainer.callback_metrics["val/AP50"] == -1
+    assert module.best_f1_thresholds == {"one2one": None, "one2many": None}
 
 
 @pytest.mark.parametrize("objects", [True, False])

@@ -1,5 +1,6 @@
 """Predictor: images in any form give the same detections, in pixels of the image."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -147,6 +148,30 @@ def test_a_deployed_predictor_answers_alike(predictor: Predictor) -> None:
     (before,), (after,) = (p(image, score_threshold=0.0, max_detections=20) for p in (predictor, predictor.deploy()))
     torch.testing.assert_close(before.boxes, after.boxes, atol=1e-2, rtol=0)
     torch.testing.assert_close(before.scores, after.scores, atol=1e-5, rtol=0)
+
+
+def test_the_threshold_of_the_best_f1(predictor: Predictor) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    scores = [predictor(image, score_threshold=0.0, branch=branch)[0].scores for branch in ("one2one", "one2many")]
+    thresholds = [share * one.max().item() for share, one in zip((0.9, 0.8), scores)]
+    info = replace(predictor.info, best_f1_thresholds=dict(zip(("one2one", "one2many"), thresholds)))
+    known = Predictor(predictor.model, info)
+    assert known.best_f1_threshold == thresholds[0]
+    assert known.deploy().best_f1_threshold == thresholds[0]
+    assert Predictor(predictor.model, info, "one2many").deploy().best_f1_threshold == thresholds[1]
+    for branch, threshold in zip(("one2one", "one2many"), thresholds):
+        (detections,) = known(image, score_threshold="best", branch=branch)
+        assert torch.equal(detections.scores, known(image, score_threshold=threshold, branch=branch)[0].scores)
+        assert len(detections) > 0
+    assert len(known(image)[0]) != len(known(image, score_threshold="best")[0])  # 0.25 is the default
+
+
+def test_an_unknown_threshold_is_refused(predictor: Predictor) -> None:
+    assert predictor.best_f1_threshold is None
+    unknown = "unknown, because the file records no validation; give a number"
+    for word, message in (("best", unknown), ("low", "score_threshold is 'low'; expected a number")):
+        with pytest.raises(ValueError, match=message):
+            predictor([], score_threshold=word)
 
 
 def test_branches() -> None:

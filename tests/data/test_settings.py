@@ -364,7 +364,7 @@ def test_a_doubtful_set_is_warned_of_once(build: Build, edit_json: Callable) -> 
         content["annotations"].append(content["annotations"][1] | {"id": 5})
 
     edit_json("train", spoil)
-    with pytest.warns(UserWarning, match="") as caught:
+    with pytest.warns(UserWarning, match="look at your data") as caught:
         build()
     texts = [str(warning.message) for warning in caught]
     assert sum("out of the image" in text for text in texts) == 1

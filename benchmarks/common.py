@@ -13,6 +13,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from detector.option_errors import OptionParser
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -21,7 +23,7 @@ def option_parser(doc: str | None, **defaults: Any) -> argparse.ArgumentParser:
 
     The option of a list takes several values, and the option of False is a flag.
     """
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OptionParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in defaults.items():
         if default is False:
             parser.add_argument(f"--{name}", action="store_true")

@@ -40,7 +40,7 @@ def run_coco_eval(arguments: list[str], checkpoint: Path, root: Path, split: str
     ground_truth = load_ground_truth(annotations_file(root, split))
     numbers = {}
     for branch, file in files.items():
-        metrics = evaluate(ground_truth, read_predictions(file)).metrics
+        metrics = evaluate(ground_truth, read_predictions(file, ground_truth)).metrics
         numbers |= {f"{branch} {metric}": metrics[metric] for metric in ("AP", "AP50")}
     return numbers
 

@@ -11,8 +11,9 @@ import warnings
 from pathlib import Path
 
 import yaml
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader
 
+from data.check.constant_box import constant_box_findings
 from data.check.files import check_files
 from data.check.findings import Finding, Splits, check_annotations
 from data.check.report import html_report, text_report
@@ -22,7 +23,8 @@ from data.join import check_same_classes
 from data.shapes.write import SHAPES
 from data.splits import Files, read_split, read_splits
 from detector.batch import as_size
-from detector.files import read_yaml
+from detector.files import read_yaml, unique_key_loader
+from detector.option_errors import OptionParser, option_error, option_names
 
 BASE_CONFIG = Path(__file__).parents[1] / "configs" / "base.yaml"
 OUT = Path("runs/data")
@@ -31,23 +33,29 @@ SMALLEST_MULTIPLE = 32  # for input sides of any detector; detectors with a P6 l
 
 def parse(args: list[str]) -> tuple[argparse.Namespace, ArgumentParser, Namespace]:
     """Return the options of this command, and the parser and arguments of CocoDataModule."""
-    options, data_args = _command_parser().parse_known_args(args)
+    command_parser = _command_parser()
+    options, data_args = command_parser.parse_own_args(args)
     if options.images < 1:
         raise ValueError(f"--images is {options.images}; expected 1 or more")
     if options.out.exists() and not options.out.is_dir():
         raise ValueError(f"--out {options.out} is a file; give a folder")
+    set_loader("yaml", unique_key_loader(get_loader("yaml")), (yaml.YAMLError,))
     parser = ArgumentParser(prog="python -m data", exit_on_error=False)
     parser.add_argument("--config", action="config")
     parser.add_argument("--seed_everything", type=int, default=0)
     parser.add_class_arguments(CocoDataModule, "data")
     sections = [_section(Path(path)) for path in (BASE_CONFIG, *options.config)]
-    config = parser.parse_args([word for section in sections for word in ("--config", section)] + data_args)
+    try:
+        config = parser.parse_args([word for section in sections for word in ("--config", section)] + data_args)
+    except argparse.ArgumentError as error:
+        raise ValueError(option_error(str(error), option_names(command_parser) + option_names(parser))) from None
     config.data.seed = config.seed_everything
     return options, parser, config
 
 
-def _command_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m data", description=__doc__, allow_abbrev=False)
+def _command_parser() -> OptionParser:
+    usage = "python -m data check|show --config FILE [--OPTION VALUE ...]"
+    parser = OptionParser(prog="python -m data", description=__doc__, usage=usage)
     parser.add_argument("command", choices=("check", "show"))
     parser.add_argument("--config", action="append", default=[], help="a configuration file; may be given several times")
     parser.add_argument("--out", type=Path, default=OUT, help="folder for the report or the sheets (%(default)s)")
@@ -82,6 +90,7 @@ def check(options: argparse.Namespace, config: Namespace) -> int:
         text = f"data.image_size is {size}; training needs multiples of {SMALLEST_MULTIPLE}"
         findings.append(Finding("error", "all", text))
     findings += check_annotations(splits, size)
+    findings += constant_box_findings(splits)
     if not options.quick:
         findings += check_files(splits)
     options.out.mkdir(parents=True, exist_ok=True)

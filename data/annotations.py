@@ -1,5 +1,6 @@
 """The annotations of a split as flat arrays, the same for all file formats."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
+from data.remarks import Remark, log_remarks
 from detector.batch import Size, xywh_to_xyxy
 from detector.text import plural
 
@@ -21,7 +23,7 @@ class Annotations:
 
     name: str  # of the annotation file or files, for messages
     folder: Path  # file names are relative to it
-    image_ids: np.ndarray  # (I,) int64
+    image_ids: np.ndarray  # (I,) int64, or bytes (UTF-8) if the file has text as ids
     sizes: np.ndarray  # (I, 2) int64, height and width
     file_names: np.ndarray  # (I,) bytes, UTF-8
     offsets: np.ndarray  # (I + 1,) int64
@@ -33,9 +35,15 @@ class Annotations:
     category_ids: list[int]  # C of them, ascending
     class_names: list[str]  # C of them, in the same order
     upright: bool = False  # sizes and boxes are those of the images as viewers show them, EXIF rotation applied
+    remarks: tuple[Remark, ...] = ()  # of the reader
 
     def __len__(self) -> int:
         return len(self.image_ids)
+
+    def image_id(self, index: int) -> int | str:
+        """Return the id of an image as in the file."""
+        id_ = self.image_ids[index]
+        return id_.decode() if isinstance(id_, bytes) else int(id_)
 
     def file_name(self, index: int) -> str:
         return self.file_names[index].decode()
@@ -76,11 +84,12 @@ class Annotations:
         evaluation outside of this project.
         """
         images = [
-            {"id": id_, "file_name": name.decode(), "height": height, "width": width}
-            for id_, name, (height, width) in zip(self.image_ids.tolist(), self.file_names, self.sizes.tolist())
+            {"id": self.image_id(n), "file_name": name.decode(), "height": height, "width": width}
+            for n, (name, (height, width)) in enumerate(zip(self.file_names, self.sizes.tolist()))
         ]
         category_ids = np.array(self.category_ids)[self.labels]
-        columns = (self.ids, self.image_ids[self.image_indices()], category_ids, self.bboxes, self.areas)
+        image_ids = np.array([image["id"] for image in images])[self.image_indices()]
+        columns = (self.ids, image_ids, category_ids, self.bboxes, self.areas)
         keys = ("id", "image_id", "category_id", "bbox", "area", "iscrowd")
         rows = zip(*(column.tolist() for column in (*columns, self.crowds.astype(int))))
         annotations = [dict(zip(keys, row)) for row in rows]
@@ -121,8 +130,15 @@ def build_annotations(
     category_ids: list[int],
     class_names: list[str],
     upright: bool = False,
+    remarks: Sequence[Remark] = (),
 ) -> Annotations:
-    """Build Annotations from objects in any order. Warns of boxes without area in their image or sticking out of it."""
+    """Build Annotations from objects in any order.
+
+    Logs the ``remarks``, and warns of boxes without area in their image or sticking out of it.
+    """
+    ids, renumbered = _positive_ids(objects.ids)
+    remarks = (*remarks, *renumbered)
+    log_remarks(name, remarks)
     _warn_of_faulty_boxes(name, objects, sizes)
     order = np.argsort(objects.image_indices, kind="stable")
     annotations = Annotations(
@@ -132,7 +148,7 @@ def build_annotations(
         sizes=sizes,
         file_names=np.array([name.encode() for name in file_names]),
         offsets=np.searchsorted(objects.image_indices[order], np.arange(len(image_ids) + 1)),
-        ids=_positive_ids(name, objects.ids)[order],
+        ids=ids[order],
         bboxes=objects.bboxes[order],
         areas=objects.areas[order],
         crowds=objects.crowds[order],
@@ -140,6 +156,7 @@ def build_annotations(
         category_ids=category_ids,
         class_names=class_names,
         upright=upright,
+        remarks=remarks,
     )
     rank_zero_info(annotations.summary())
     if annotations.crowds.all():
@@ -184,12 +201,12 @@ def _warn_of_faulty_boxes(name: str, objects: Objects, sizes: np.ndarray) -> Non
             rank_zero_warn(f"{name}: {plural(len(ids), one, many)} {text} (annotation ids {shown})")
 
 
-def _positive_ids(name: str, ids: np.ndarray) -> np.ndarray:
-    """Return ``ids``, or new ones from 1 if one is 0 or less.
+def _positive_ids(ids: np.ndarray) -> tuple[np.ndarray, list[Remark]]:
+    """Return ``ids``, or new ones from 1 and a remark if one is 0 or less.
 
     pycocotools stores the annotation id of a detection's match, and reads 0 as "no match".
     """
     if (ids > 0).all():
-        return ids
-    rank_zero_warn(f"{name}: pycocotools never counts annotation id 0 as found; renumbered from 1 for evaluation")
-    return np.arange(1, len(ids) + 1)
+        return ids, []
+    text = "pycocotools never counts annotation id 0 as found; annotations are renumbered from 1 for evaluation"
+    return np.arange(1, len(ids) + 1), [Remark("warning", text)]

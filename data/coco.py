@@ -1,18 +1,20 @@
 """Reads COCO annotation files into flat arrays, with all checks of their content."""
 
-import json
 import os
-import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from data.annotations import Annotations, Objects, build_annotations
+from data.box_formats import XYWH, area_remarks, box_format_remarks
+from data.coco_entries import Entries, is_number
+from data.coco_json import load_coco_json
 from data.faults import Faults
+from data.remarks import Remark
+from data.rotated_boxes import upright_boxes
+from detector.files import SYSTEM_NAMES
 from detector.text import plural
 
 COCO_DOWNLOAD = """\
@@ -22,54 +24,29 @@ COCO_DOWNLOAD = """\
     done"""
 
 
-class _Image(msgspec.Struct, gc=False):
-    """An entry of 'images'. Fields have no types here, so that faults get our own messages."""
-
-    id: Any = None
-    file_name: Any = None
-    height: Any = None
-    width: Any = None
-
-
-class _Annotation(msgspec.Struct, gc=False):
-    """An entry of 'annotations'. Fields that are not listed, polygons above all, are never turned into Python objects."""
-
-    id: Any = None
-    image_id: Any = None
-    category_id: Any = None
-    bbox: Any = None
-    area: Any = None
-    iscrowd: Any = 0
-
-
-class _Category(msgspec.Struct):
-    """An entry of 'categories'."""
-
-    id: Any = None
-    name: Any = None
-
-
-class _File(msgspec.Struct):
-    images: list[_Image]
-    annotations: list[_Annotation]
-    categories: list[_Category]
-
-
 def read_coco(path: Path, folder: Path) -> Annotations:
     """Read and check the COCO annotation file ``path`` whose images are in ``folder``.
 
     Raises a ValueError with file, entries and remedies for every fault that would spoil training or evaluation. For
     training, boxes without area are left out, and boxes that stick out of their image are clipped; warnings count both.
+    Of rotated rectangles, the upright boxes around them are used, with a warning.
     """
-    content = _load(path)
-    faults = Faults(str(path))
-    category_ids, class_names = _read_categories(_Entries("category", "categories", content.categories, faults))
-    image_ids, sizes, names = _read_images(_Entries("image", "images", content.images, faults))
+    content = load_coco_json(path)
+    faults, remarks = Faults(str(path)), []
+    category_ids, class_names = _read_categories(Entries("category", "categories", content.categories, faults))
+    image_ids, sizes, names = _read_images(Entries("image", "images", content.images, faults))
     faults.raise_if_any()
+    annotations = Entries("annotation", "annotations", content.annotations, faults)
+    objects = _read_objects(annotations, image_ids, sizes, category_ids, remarks)
+    if debris := _debris_without_objects(names, objects):
+        text = f"{plural(len(debris), 'image')} left out: hidden files of a system or viewer, without objects"
+        remarks.append(Remark("warning", text, tuple(names[n] for n in debris)))
+        keep = np.setdiff1d(np.arange(len(names)), debris)
+        objects = replace(objects, image_indices=np.searchsorted(keep, objects.image_indices))
+        image_ids, sizes, names = image_ids[keep], sizes[keep], [names[n] for n in keep]
     check_files_exist(names, folder, faults)
-    objects = _read_objects(_Entries("annotation", "annotations", content.annotations, faults), image_ids, category_ids)
     faults.raise_if_any()
-    return build_annotations(str(path), folder, image_ids, sizes, names, objects, category_ids, class_names)
+    return build_annotations(str(path), folder, image_ids, sizes, names, objects, category_ids, class_names, remarks=remarks)
 
 
 def check_root(root: Path, is_coco: bool) -> None:
@@ -82,72 +59,15 @@ def check_root(root: Path, is_coco: bool) -> None:
     raise ValueError(f"data.root: there is no folder {root} (looked from {Path.cwd()}); {remedy}")
 
 
-def _load(path: Path) -> _File:
-    if not path.is_file():
-        raise ValueError(f"there is no annotation file {path} (looked from {Path.cwd()}); correct data.root or its name")
-    content = path.read_bytes()
-    try:
-        return msgspec.json.decode(content, type=_File)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return _load_slowly(content, path)  # gives better errors, and allows NaN as Python's json does
-
-
-def _load_slowly(text: bytes, path: Path) -> _File:
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:  # syntax, encoding, numbers with thousands of digits, deep nesting
-        raise ValueError(f"{path}: is not JSON ({error}); expected a COCO annotation file") from None
-    for key in ("images", "annotations", "categories"):
-        entries = content.get(key) if isinstance(content, dict) else None
-        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-            state = "misses the key" if entries is None else "has no list of objects under the key"
-            raise ValueError(f"{path}: is not a COCO annotation file: it {state} {key!r}")
-    return msgspec.convert(content, _File)
-
-
-@dataclass(frozen=True)
-class _Entries:
-    """The entries of one list of the file, e.g. "images", whose entries are called "image". Adds faults of their values."""
-
-    kind: str
-    list_name: str
-    entries: list[Any]
-    faults: Faults
-
-    def values(self, key: str) -> list[Any]:
-        return [getattr(entry, key) for entry in self.entries]
-
-    def add_fault(self, faulty: Sequence[int], describe: Callable[[int], str]) -> None:
-        """Add a fault if there are ``faulty`` entries; ``describe`` returns the fault of an entry in words."""
-        if len(faulty):
-            first = int(faulty[0])
-            id_ = self.entries[first].id
-            name = f"{self.kind} {id_}" if id_ is not None else f"entry {first} of {self.list_name!r}"
-            self.faults.add(f"{name} {describe(first)}", len(faulty))
-
-    def whole_numbers(self, key: str, fallback: int = 0) -> np.ndarray:
-        """Return the values of ``key`` as int64. A value that is not a whole number becomes ``fallback`` and is a fault."""
-        values = self.values(key)
-        if set(map(type, values)) <= {int} and max(map(abs, values), default=0) < 2**63:  # bool is another type
-            return np.array(values, np.int64)
-        faulty = [n for n, value in enumerate(values) if not _is_whole_number(value)]
-        self.add_fault(faulty, lambda n: f"has {key} {values[n]!r}; expected a whole number of at most 63 bits")
-        return np.array([int(value) if _is_whole_number(value) else fallback for value in values], np.int64)
-
-    def unique_ids(self) -> np.ndarray:
-        """Return the ids as int64. An id that is used twice is a fault."""
-        ids = self.whole_numbers("id")
-        values, counts = np.unique(ids, return_counts=True)
-        if twice := values[counts > 1].tolist():
-            text = plural(len(twice), f"{self.kind} id is", f"{self.kind} ids are")
-            self.faults.add(f"{text} used twice, e.g. {twice[:3]}; make them unique")
-        return ids
-
-
-def _read_categories(categories: _Entries) -> tuple[list[int], list[str]]:
+def _read_categories(categories: Entries) -> tuple[list[int], list[str]]:
     """Return the ids, ascending, and the names in the same order."""
     faults, names = categories.faults, {}
-    for id_, name in zip(categories.whole_numbers("id").tolist(), categories.values("name")):
+    ids = categories.ids()
+    if ids.dtype.kind == "S":
+        shown = categories.values("id")[0]
+        faults.add(f"the category ids are text, e.g. {shown!r}; number them, in 'categories' and in each category_id")
+        ids = np.arange(len(ids))
+    for id_, name in zip(ids.tolist(), categories.values("name")):
         if not isinstance(name, str) or not name:
             faults.add(f"category {id_} has the name {name!r}; expected text")
         elif id_ in names:
@@ -160,11 +80,12 @@ def _read_categories(categories: _Entries) -> tuple[list[int], list[str]]:
     return sorted(names), [names[id_] for id_ in sorted(names)]
 
 
-def _read_images(images: _Entries) -> tuple[np.ndarray, np.ndarray, list[str]]:
+def _read_images(images: Entries) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Return ids (I,), sizes (I, 2) height and width, and file names."""
     if not images.entries:
         images.faults.add("lists no images; expected at least one entry under 'images'")
-    ids = images.unique_ids()
+    ids = images.ids()
+    images.check_unique(ids)
     sizes = np.stack([images.whole_numbers(side, fallback=1) for side in ("height", "width")], axis=1)
     images.add_fault(
         np.flatnonzero((sizes < 1).any(axis=1)),
@@ -178,18 +99,60 @@ def _read_images(images: _Entries) -> tuple[np.ndarray, np.ndarray, list[str]]:
     return ids, sizes, names
 
 
-def _read_objects(annotations: _Entries, image_ids: np.ndarray, category_ids: list[int]) -> Objects:
-    """Return one array per property of the N annotations, in the file's order. Faulty values are replaced by others."""
-    ids = annotations.unique_ids()
-    image_refs = annotations.whole_numbers("image_id", fallback=int(image_ids[0]))
-    order = np.argsort(image_ids)
-    positions, unknown = _look_up(image_refs, image_ids[order])
-    annotations.add_fault(unknown, lambda n: f"refers to image_id {image_refs[n]}, which 'images' does not list")
+def _read_objects(
+    annotations: Entries, image_ids: np.ndarray, sizes: np.ndarray, category_ids: list[int], remarks: list[Remark]
+) -> Objects:
+    """Return one array per property of the N annotations, in the file's order. Faulty values are replaced by others.
+
+    Adds remarks on ids, rotations, and boxes in other formats.
+    """
+    ids = annotations.ids()
+    if ids.dtype.kind == "S":
+        remarks.append(Remark("note", "annotation ids are text; annotations are numbered from 1, in the order of the file"))
+        ids = np.arange(1, len(ids) + 1)
+    else:
+        annotations.check_unique(ids)
+    image_indices = _image_indices(annotations, image_ids)
     category_refs = annotations.whole_numbers("category_id", fallback=category_ids[0])
     labels, unknown = _look_up(category_refs, np.array(category_ids))
     annotations.add_fault(unknown, lambda n: f"refers to category_id {category_refs[n]}; listed are {category_ids}")
     bboxes = _read_bboxes(annotations)
-    return Objects(ids, order[positions], bboxes, _read_areas(annotations, bboxes), _read_crowds(annotations), labels)
+    _remark_on_boxes(annotations, bboxes, sizes[image_indices], remarks)
+    bboxes, rotated = upright_boxes(annotations.entries, bboxes, sizes[image_indices])
+    remarks += rotated
+    return Objects(ids, image_indices, bboxes, _read_areas(annotations, bboxes), _read_crowds(annotations), labels)
+
+
+def _image_indices(annotations: Entries, image_ids: np.ndarray) -> np.ndarray:
+    """Return the index of each annotation's image, (N,)."""
+    refs = annotations.values("image_id")
+    if differing := [n for n, ref in enumerate(refs) if isinstance(ref, str) != (image_ids.dtype.kind == "S")]:
+        kinds = ("text", "numbers") if isinstance(refs[differing[0]], str) else ("no text", "text")
+        annotations.add_fault(
+            differing, lambda n: f"has image_id {refs[n]!r}, which is {kinds[0]}, but ids in 'images' are {kinds[1]}"
+        )
+        return np.zeros(len(refs), np.int64)
+    order = np.argsort(image_ids)
+    values = annotations.ids("image_id")
+    positions, unknown = _look_up(values, image_ids[order])
+    annotations.add_fault(unknown, lambda n: f"refers to image_id {refs[n]!r}, which 'images' does not list")
+    return order[positions]
+
+
+def _remark_on_boxes(annotations: Entries, bboxes: np.ndarray, sizes: np.ndarray, remarks: list[Remark]) -> None:
+    """Add a fault or a remark if boxes look like those of another format."""
+
+    def describe(n: int) -> str:
+        height, width = sizes[n].tolist()
+        return f"{annotations.name(n)} with {[round(side, 4) for side in bboxes[n].tolist()]} in a {width} x {height} image"
+
+    given = [area if area is not None and is_number(area) else np.nan for area in annotations.values("area")]
+    found = box_format_remarks(bboxes, sizes, XYWH, describe) or area_remarks(bboxes, np.array(given, float), describe)
+    for one in found:
+        if one.level == "error":
+            annotations.faults.add(one.line())
+        else:
+            remarks.append(one)
 
 
 def _look_up(values: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -198,7 +161,7 @@ def _look_up(values: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndar
     return indices, np.flatnonzero(known[indices] != values)
 
 
-def _read_bboxes(annotations: _Entries) -> np.ndarray:
+def _read_bboxes(annotations: Entries) -> np.ndarray:
     values = annotations.values("bbox")
     try:
         bboxes = np.array(values) if values else np.zeros((0, 4))
@@ -209,19 +172,28 @@ def _read_bboxes(annotations: _Entries) -> np.ndarray:
     faulty = [n for n, bbox in enumerate(values) if not _is_bbox(bbox)]
     if not faulty:
         return np.array(values, np.float64)  # with whole numbers of more than 64 bits
-    annotations.add_fault(
-        faulty, lambda n: f"has the bbox {values[n]!r}; expected four finite numbers, [x, y, width, height]"
-    )
-    return np.ones((len(values), 4))
+    annotations.add_fault(faulty, lambda n: f"has the bbox {values[n]!r}; expected {_expected_bbox(values[n])}")
+    return np.tile([0.0, 0.0, 2.0, 2.0], (len(values), 1))
 
 
-def _read_areas(annotations: _Entries, bboxes: np.ndarray) -> np.ndarray:
+def _expected_bbox(value: Any) -> str:
+    expected = "four finite numbers, [x, y, width, height]"
+    if isinstance(value, list) and len(value) == 5:
+        return f"{expected}: five look like a rotated box, of which the upright box around it can be used"
+    if isinstance(value, list) and len(value) in (6, 8):
+        return f"{expected}: {len(value)} look like corners of a polygon, of which the box around it can be used"
+    if value is None:
+        return f"{expected}; if there is a segmentation or key points, compute the box from them first"
+    return expected
+
+
+def _read_areas(annotations: Entries, bboxes: np.ndarray) -> np.ndarray:
     """Return the areas; a missing area is that of the box."""
     values, areas = annotations.values("area"), bboxes[:, 2:].clip(0).prod(axis=1)
     missing = np.array([value is None for value in values], bool)
     faulty = []
     if not set(map(type, values)) <= {float, type(None)}:
-        faulty = [n for n, value in enumerate(values) if value is not None and not _is_number(value)]
+        faulty = [n for n, value in enumerate(values) if value is not None and not is_number(value)]
     if not faulty:
         areas[~missing] = np.array([value for value in values if value is not None], np.float64)
         faulty = np.flatnonzero(~np.isfinite(areas) | (areas < 0))
@@ -229,7 +201,7 @@ def _read_areas(annotations: _Entries, bboxes: np.ndarray) -> np.ndarray:
     return areas
 
 
-def _read_crowds(annotations: _Entries) -> np.ndarray:
+def _read_crowds(annotations: Entries) -> np.ndarray:
     values = annotations.values("iscrowd")
     faulty = [n for n, value in enumerate(values) if value not in (0, 1)]
     annotations.add_fault(faulty, lambda n: f"has iscrowd {values[n]!r}; expected 0 or 1")
@@ -237,16 +209,7 @@ def _read_crowds(annotations: _Entries) -> np.ndarray:
 
 
 def _is_bbox(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 4 and all(_is_number(side) for side in value)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-
-
-def _is_whole_number(value: Any) -> bool:
-    is_whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
-    return is_whole and not isinstance(value, bool) and abs(value) < 2**63
+    return isinstance(value, list) and len(value) == 4 and all(is_number(side) for side in value)
 
 
 def check_files_exist(names: list[str], folder: Path, faults: Faults) -> None:
@@ -268,3 +231,14 @@ def check_files_exist(names: list[str], folder: Path, faults: Faults) -> None:
             f"{len(missing)} {images} not in {folder}, e.g. {', '.join(missing[:3])}; "
             "put them there, correct the folder's name, or remove them from the file"
         )
+
+
+def _debris_without_objects(names: list[str], objects: Objects) -> list[int]:
+    """Return the indices of listed images that a system has written beside the images, such as ``._a.jpg``."""
+    counts = np.bincount(objects.image_indices, minlength=len(names))
+    return [n for n, name in enumerate(names) if not counts[n] and _is_debris(name)]
+
+
+def _is_debris(name: str) -> bool:
+    *folders, base = name.replace("\\", "/").lower().split("/")
+    return base.startswith("._") or not SYSTEM_NAMES.isdisjoint([*folders, base])

@@ -56,7 +56,7 @@ class TrainDataset(Dataset[Sample]):
         target = Target(
             boxes=torch.from_numpy(objects[:, :4].copy()),
             labels=torch.from_numpy(labels[np.rint(objects[:, 4]).astype(np.int64)]),
-            image_id=int(self.reader.annotations.image_ids[first_index]),
+            image_id=self.reader.annotations.image_id(first_index),
         )
         return Sample(image, target)
 
@@ -138,7 +138,7 @@ class EvalDataset(Dataset[Sample]):
         target = Target(
             boxes=torch.from_numpy(to_canvas(boxes, placement)),
             labels=torch.from_numpy(labels.copy()),
-            image_id=int(annotations.image_ids[index]),
+            image_id=annotations.image_id(index),
             letterbox=placement,
         )
         return Sample(image, target)

@@ -10,19 +10,24 @@ from detector.imaging.read import (
     JPEG_START,
     UNREADABLE,
     BadImageError,
+    UnreadKindError,
     decode_image,
     exif_orientation,
     jpeg_size,
+    kind_of_file,
     orientation_of,
     read_file,
     turn,
 )
+from detector.imaging.sixteen_bits import FULL_RANGE, SampleRange
 
 
-def read_image(path: Path, size: Size, upright: bool = False, factor: int = 1) -> np.ndarray:
+def read_image(
+    path: Path, size: Size, upright: bool = False, factor: int = 1, sixteen_bit_range: SampleRange = FULL_RANGE
+) -> np.ndarray:
     """Return the image, (H, W, 3) uint8 RGB, after a check that it has the ``size`` (height, width) on file.
 
-    Grayscale, palettes, CMYK and 16 bits a channel become RGB; transparency is left out. Annotation files describe stored
+    Grayscale, palettes, CMYK and 16 bits a channel become RGB, see ``decode_image``. Annotation files describe stored
     pixels, as pycocotools users expect, or with ``upright`` the image as viewers show it, with its EXIF rotation applied.
     If the size on file is that of the turned image, the annotations are for the turned image, and it is always turned.
 
@@ -30,12 +35,13 @@ def read_image(path: Path, size: Size, upright: bool = False, factor: int = 1) -
     less work, and averages pixels where resizing would skip some. Other formats are not reduced.
     """
     content = read_file(path)
-    image = decode_image(content, factor)
-    if image is None:
-        raise BadImageError(
-            f"{path}: is not a whole image ({len(content)} bytes); restore it, remove it from the annotation file, or "
-            "set data.on_bad_image to skip"
-        )
+    try:
+        image = decode_image(content, factor, sixteen_bit_range)
+    except UnreadKindError as error:
+        raise UnreadKindError(f"{path}: {error}") from None
+    except BadImageError as error:
+        remedy = "restore it, remove it from the annotation file, or set data.on_bad_image to skip"
+        raise BadImageError(f"{path}: {error}; {remedy}") from None
     stored = jpeg_size(content) if content.startswith(JPEG_START) else image.shape[:2]
     if upright or stored == tuple(size)[::-1] != tuple(size):
         orientation = exif_orientation(content)
@@ -52,7 +58,9 @@ def stored_size(path: Path) -> Size:
         with Image.open(path) as image:
             width, height = image.size
             return (width, height) if orientation_of(image) >= 5 else (height, width)
-    except UNREADABLE as error:
+    except (*UNREADABLE, SyntaxError, ValueError, TypeError) as error:  # Pillow lets some faults of headers through
+        if not getattr(error, "strerror", None) and (kind := kind_of_file(path)) is not None:
+            raise UnreadKindError(f"{path}: is {kind.name}, which is not read; {kind.remedy}") from None
         raise BadImageError(f"{path}: its size cannot be read ({error}); restore or remove the file") from None
 
 

@@ -1,5 +1,6 @@
 """Several annotation files as one, and a check that two files have the same categories."""
 
+from dataclasses import replace
 from os.path import commonpath, join, relpath
 from pathlib import Path
 
@@ -36,6 +37,7 @@ def join_annotations(parts: list[Annotations]) -> Annotations:
         category_ids=category_ids,
         class_names=[class_names[id_] for id_ in category_ids],
         upright=parts[0].upright,
+        remarks=tuple(replace(one, text=f"{part.name}: {one.text}") for part in parts for one in part.remarks),
     )
     rank_zero_info(joined.summary())
     return joined
@@ -77,9 +79,13 @@ def _names_below(folder: Path, part: Annotations) -> list[bytes]:
 
 
 def _unique_ids(ids: list[np.ndarray], kind: str) -> np.ndarray:
-    """Return the ids of all files, or new ones from 1 if files share some."""
+    """Return the ids of all files, or new ones from 1 if files share some, or if some have text and some numbers."""
+    num_ids = sum(map(len, ids))
+    if len({part.dtype.kind for part in ids}) > 1:
+        rank_zero_info(f"the {kind} ids are text in some files and numbers in others; renumbered from 1")
+        return np.arange(1, num_ids + 1)
     joined = np.concatenate(ids)
-    if len(np.unique(joined)) == len(joined):
+    if len(np.unique(joined)) == num_ids:
         return joined
     rank_zero_info(f"{len(ids)} files share {kind} ids; renumbered from 1, in the files' order")
-    return np.arange(1, len(joined) + 1)
+    return np.arange(1, num_ids + 1)

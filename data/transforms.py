@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from data.mosaic import MosaicAffine, MosaicTile, map_objects, render
-from data.user_transforms import build_transforms, check_output, compose
+from data.user_transforms import build_transforms, check_output, compose, seeded_globals
 from detector.batch import Size
 
 
@@ -91,8 +91,10 @@ class TrainPipeline:
         self, image: np.ndarray, objects: np.ndarray, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
         # One generator for all transforms: Compose.set_random_seed would give each the same draws as its neighbor.
-        self.user_transforms.set_random_state(rng, random.Random(int(rng.integers(2**63))))
-        result = self.user_transforms(image=image, bboxes=objects)
+        seed = int(rng.integers(2**63))
+        self.user_transforms.set_random_state(rng, random.Random(seed))
+        with seeded_globals(seed):
+            result = self.user_transforms(image=image, bboxes=objects)
         check_output(result["image"], image.shape[:2])
         # Without boxes albumentations returns other shapes and types than with boxes.
         return result["image"], np.asarray(result["bboxes"], np.float32).reshape(-1, 5)

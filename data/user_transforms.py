@@ -1,15 +1,19 @@
 """The user's own albumentations: built from plain values, checked, and tried before training starts."""
 
-import difflib
 import inspect
-from collections.abc import Collection
+import random
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import albumentations as A
+import cv2
 import numpy as np
+import torch
 
 from data.mosaic import MIN_SIDE
 from detector.batch import Size
+from detector.text import nearest_names, unknown_name
 
 CONTAINERS = (A.Compose, A.OneOf, A.OneOrOther, A.RandomOrder, A.Sequential, A.SomeOf)
 NOT_FROM_CONFIG = (A.DualTransform, A.ImageOnlyTransform, A.Transform3D, A.Lambda)  # bases, and one that needs functions
@@ -42,6 +46,26 @@ def compose(transforms: list[Transform]) -> A.Compose:
     return A.Compose([A.NoOp(), *transforms], bbox_params=boxes, is_check_shapes=False)
 
 
+@contextmanager
+def seeded_globals(seed: int) -> Iterator[None]:
+    """Seed the global generators of Python, NumPy, torch and OpenCV for a while, and restore those of the first three.
+
+    Classes of albumentations never draw from them. Transforms that users wrote themselves often do, and a worker process
+    has global generators of its own: samples would depend on the number of workers.
+    """
+    python_state, numpy_generator = random.getstate(), np.random.get_bit_generator()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            random.seed(seed)
+            np.random.set_bit_generator(np.random.MT19937(seed))
+            torch.default_generator.manual_seed(seed)
+            cv2.setRNGSeed(seed % 2**31)  # OpenCV does not give its state, so it cannot be restored
+            yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_bit_generator(numpy_generator)
+
+
 def check_output(image: Any, size: Size) -> None:
     """Raise a ValueError unless ``image`` is (H, W, 3) uint8 of ``size``."""
     shape, dtype = getattr(image, "shape", None), getattr(image, "dtype", type(image).__name__)
@@ -58,7 +82,7 @@ def _build(entry: dict[str, Any], sizes: Collection[Size]) -> Transform:
     allowed = _argument_names(kind)
     for argument in arguments:
         if argument not in allowed:
-            raise ValueError(f"data.transforms: {name} has no argument {argument!r}; {_hint(argument, sorted(allowed))}")
+            raise ValueError(f"data.transforms: {unknown_name(f'argument of {name}:', argument, sorted(allowed))}")
     if kind in CONTAINERS:
         children = arguments.get("transforms")
         if not isinstance(children, list) or not children:
@@ -97,7 +121,8 @@ def _find_class(name: str) -> type:
     }
     del classes["ReplayCompose"]  # a Compose for debugging
     if name not in classes:
-        hint = _hint(str(name), list(classes))
+        near = nearest_names(str(name), classes)
+        hint = f"did you mean {' or '.join(near)}?" if near else "see the list in albumentations' documentation"
         raise ValueError(f"data.transforms: albumentations {A.__version__} has no transform {name!r}; {hint}")
     return classes[name]
 
@@ -106,13 +131,6 @@ def _argument_names(kind: type) -> set[str]:
     if kind in CONTAINERS:
         return {"transforms", "p"} | CONTAINER_ARGUMENTS.get(kind, set())
     return set(inspect.signature(kind).parameters)
-
-
-def _hint(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    if close:
-        return f"did you mean {' or '.join(close)}?"
-    return f"choose one of {', '.join(known)}" if len(known) < 20 else "see the list in albumentations' documentation"
 
 
 def _example(size: Size) -> dict[str, np.ndarray]:

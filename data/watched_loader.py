@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from data.dataset import EvalDataset, Sample, TrainDataset
 from data.sampler import SampleKey
+from data.workers import held_signals, init_worker
 
 WORKER_DEATH = "DataLoader worker (pid"  # the beginning of torch's error
 
@@ -57,10 +59,25 @@ class WatchedDataset(Dataset):
 
 
 class WatchedLoader(DataLoader):
-    """A DataLoader over a WatchedDataset. If a worker dies without an error of its own, the error names its image."""
+    """A DataLoader over a WatchedDataset. If a worker dies without an error of its own, the error names its image.
+
+    With ``init_worker`` as ``worker_init_fn``, signals are held back from a worker until it is ready for them.
+    """
 
     def __iter__(self) -> Iterator[Any]:
-        return _name_images_in_errors(super().__iter__(), self.dataset)
+        # Not when workers go on with the next epoch: the main process waits for them, and must stay open to Ctrl-C.
+        starts_workers = self.num_workers and not (self.persistent_workers and self._iterator)
+        hold = starts_workers and self.worker_init_fn is init_worker  # no other function would stop holding them back
+        with held_signals(self._start_method()) if hold else nullcontext():
+            batches = super().__iter__()
+        return _name_images_in_errors(batches, self.dataset)
+
+    def _start_method(self) -> str:
+        """Return how workers are started: as Python does by default, but ``spawn`` for ``forkserver``, see held_signals."""
+        method = (self.multiprocessing_context or torch.multiprocessing).get_start_method()
+        if method == "forkserver":
+            self.multiprocessing_context = method = "spawn"
+        return method
 
 
 def _name_images_in_errors(batches: Iterator[Any], dataset: WatchedDataset) -> Iterator[Any]:

@@ -1,16 +1,21 @@
-"""Set-up of dataloader worker processes: one thread each, and a clean end after signals."""
+"""Start and set-up of dataloader worker processes: one thread each, and a clean end after signals."""
 
 import os
 import shutil
 import signal
 import tempfile
 import threading
-from multiprocessing import current_process
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import current_process, parent_process, resource_tracker
+from multiprocessing.process import BaseProcess
 from multiprocessing.util import get_temp_dir
 
 import cv2
 import torch
 
+IGNORED_SIGNALS = {signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2}  # by workers
+HELD_SIGNALS = IGNORED_SIGNALS | {signal.SIGTERM}  # while a worker starts
 MAX_SOCKET_PATH = 103  # bytes that every system allows in the path of a socket; Linux has 4 more
 
 
@@ -27,31 +32,60 @@ def check_temporary_folder() -> None:
         )
 
 
+@contextmanager
+def held_signals(start_method: str) -> Iterator[None]:
+    """Hold back signals from worker processes that start in this context, until ``init_worker`` handles them.
+
+    Otherwise a signal to every process of a run, as Ctrl-C is, could end a worker that has just started. A new process has
+    the signal mask of the thread that starts it. This process gets the signals when the context ends; none is lost.
+
+    Processes that a fork server starts have its mask instead, so ``start_method`` must be ``fork`` or ``spawn``.
+    """
+    if start_method != "fork":
+        resource_tracker.ensure_running()  # its start, by the first spawned process, would unblock the signals
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def init_worker(worker_id: int) -> None:
     """Set up a worker process: one thread, since more would compete with the other workers; and its signals.
 
     Ctrl-C and the signals of a cluster often reach every process of a run. Workers ignore them, so that the training
-    process can finish its step; they end when that process terminates them.
+    process can finish its step; they end when that process terminates them, or has ended itself.
     """
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-    for signum in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+    for signum in IGNORED_SIGNALS:
         signal.signal(signum, signal.SIG_IGN)
     # A forked worker inherits the name of the main process's temporary folder, and must not remove that folder.
     current_process()._config.pop("tempdir", None)
     # The main process terminates its workers when it ends. torch's own handler would leave this folder behind.
     folder = get_temp_dir()  # has the socket that batches go through
+    parent = parent_process()
     if hasattr(signal, "sigwaitinfo"):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_exit_on_sigterm_from, args=(os.getppid(), folder), daemon=True).start()
+        threading.Thread(target=_exit_on_sigterm_from, args=(parent.pid, folder), daemon=True).start()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, IGNORED_SIGNALS)
     else:  # macOS
         signal.signal(signal.SIGTERM, lambda signum, frame: _remove_and_exit(folder))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_SIGNALS)
+    # torch notices only the end of a main process that was alive after this set-up.
+    threading.Thread(target=_exit_after, args=(parent, folder), daemon=True).start()
 
 
 def _exit_on_sigterm_from(parent: int, folder: str) -> None:
     """Wait for a SIGTERM from process ``parent``, then exit. A SIGTERM from any other process is ignored."""
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
         pass
+    _remove_and_exit(folder)
+
+
+def _exit_after(parent: BaseProcess, folder: str) -> None:
+    """Wait until process ``parent`` has ended, then exit."""
+    parent.join()
     _remove_and_exit(folder)
 
 

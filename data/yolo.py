@@ -76,9 +76,7 @@ def _read_names(content: dict[str, Any], path: Path) -> list[str]:
     if names is None and isinstance(count, int) and count > 0:
         names = [f"class_{n}" for n in range(count)]
     if isinstance(names, dict):
-        if sorted(names, key=str) != sorted(range(len(names)), key=str):
-            raise ValueError(f"{path}: names has the keys {list(names)[:10]}; expected 0 to {len(names) - 1}")
-        names = [names[n] for n in range(len(names))]
+        names = _names_by_number(names, path)
     if not isinstance(names, list) or not names:
         raise ValueError(f"{path}: names is {names!r}; expected the names of the classes, a list or a mapping from 0 on")
     if odd := [name for name in names if isinstance(name, bool) or not isinstance(name, str | int | float)]:
@@ -89,6 +87,18 @@ def _read_names(content: dict[str, Any], path: Path) -> list[str]:
     if count is not None and count != len(names):
         raise ValueError(f"{path}: nc is {count!r}, but names has {len(names)}; make them agree")
     return names
+
+
+def _names_by_number(names: dict[Any, Any], path: Path) -> list[Any]:
+    """Return the values of a mapping from class numbers to names, in the order of the numbers, which may be quoted."""
+    by_number = {int(key) if isinstance(key, str) and key.isdecimal() else key: name for key, name in names.items()}
+    numbers = range(len(names))
+    if len(by_number) < len(names) or any(type(key) is not int or key not in numbers for key in by_number):
+        raise ValueError(
+            f"{path}: names has the keys {list(names)[:10]}; expected 0 to {len(names) - 1}, each once (labels count the "
+            "classes from 0, and classes that are not used need a name, too)"
+        )
+    return [by_number[number] for number in numbers]
 
 
 def _root(content: dict[str, Any], path: Path) -> Path:

@@ -8,11 +8,12 @@ from detector.commands.export import add_export_command
 from detector.commands.predict import add_predict_command
 from detector.commands.report import add_report_command
 from detector.commands.weights import add_weights_command
+from detector.option_errors import OptionParser
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands. Its result has the function to call as ``run``."""
-    parser = argparse.ArgumentParser("python -m detector", description=__doc__, allow_abbrev=False)
+    parser = OptionParser("python -m detector", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add_predict_command(commands)
     add_export_command(commands)

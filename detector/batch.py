@@ -30,7 +30,7 @@ class Target(TypedDict):
 
     boxes: Tensor  # (N, 4) float32, x1 y1 x2 y2 in pixels of the network input; N may be 0
     labels: Tensor  # (N,) int64, 0..C-1
-    image_id: NotRequired[int]  # the id in the annotation file, needed for evaluation
+    image_id: NotRequired[int | str]  # the id in the annotation file, needed for evaluation
     letterbox: NotRequired[Letterbox]  # needed to map detections back to the image, for evaluation
 
 

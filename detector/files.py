@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,25 +36,91 @@ def atomic_write(path: Path) -> Iterator[Path]:
         raise
 
 
+class DuplicateKeyError(ValueError):
+    """A key that a YAML or JSON file gives twice; of its values all but the last would be lost."""
+
+
 def read_json(path: Path, kind: type, expected: str) -> Any:
     """Return the content of a JSON file, a ``kind`` (dict or list). Raises ValueError with ``path`` and ``expected``."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = load_json(path.read_text(encoding="utf-8-sig"))  # sig: some editors write a byte order mark
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file; give {expected}") from None
-    except ValueError as error:
+    except DuplicateKeyError as error:
+        raise ValueError(f"{path}: {error}") from None
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not JSON ({error}); give {expected}") from None
     if not isinstance(content, kind):
         raise ValueError(f"{path}: the JSON holds a {type(content).__name__}, not a {kind.__name__}; give {expected}")
     return content
 
 
+def load_json(text: str | bytes) -> Any:
+    """Return the content of a JSON text. Raises DuplicateKeyError, or another ValueError if it is not JSON."""
+    return json.loads(text, object_pairs_hook=_unique_items)
+
+
+def _unique_items(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(items)
+    if len(content) < len(items):
+        names = [name for name, _ in items]
+        name = next(name for name in names if names.count(name) > 1)
+        owner = f"the entry with id {content['id']!r}" if "id" in content and name != "id" else f"an entry with {names[:6]}"
+        raise DuplicateKeyError(f"the key {name!r} is given {names.count(name)} times in {owner}; keep one")
+    return content
+
+
 def read_yaml(path: Path, remedy: str) -> Any:
     """Return the content of a YAML file in UTF-8. Raises ValueError with ``path`` and ``remedy`` for another file."""
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: another encoding, or a date that does not exist
+        text = path.read_text(encoding="utf-8")
+        check_unique_keys(text)
+        return yaml.safe_load(text)
+    except DuplicateKeyError as error:
+        raise ValueError(f"{path}: {error}") from None
+    except (
+        yaml.YAMLError,
+        ValueError,
+        RecursionError,
+    ) as error:  # ValueError: another encoding, or a date that does not exist
         raise ValueError(f"{path}: is not YAML ({error}); {remedy}") from None
+
+
+def check_unique_keys(text: str) -> None:
+    """Raise DuplicateKeyError if a mapping of the YAML ``text`` gives a key twice. Merge keys (``<<``) may repeat keys."""
+    loader = _UniqueKeyLoader(text)
+    try:
+        loader.get_single_node()
+    finally:
+        loader.dispose()
+
+
+def unique_key_loader(load: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Return a function that calls ``load`` on a YAML text after ``check_unique_keys``."""
+
+    def load_checked(text: str) -> Any:
+        if ":" in text:  # a mapping; most values of options are none
+            check_unique_keys(text)
+        return load(text)
+
+    return load if load.__name__ == load_checked.__name__ else load_checked
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """Compares keys as written in the file, before merge keys add theirs."""
+
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        lines: dict[Any, int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+                continue
+            name, line = self.construct_object(key), key.start_mark.line + 1
+            if name in lines:
+                at = f"lines {lines[name]} and {line}" if lines[name] != line else f"line {line}"
+                raise DuplicateKeyError(f"the key {name!r} is given twice, in {at}; keep one")
+            lines[name] = line
+        return node
 
 
 def check_output(path: Path, overwrite: bool) -> None:

@@ -1,12 +1,67 @@
-"""Text for messages, tables and records: plurals, nested settings on one level, versions of packages."""
+"""Text for messages, tables and records: plurals, scores, nearest names, flat settings, versions of packages."""
 
+import math
+import re
+from collections.abc import Iterable
+from decimal import ROUND_DOWN, Decimal
+from difflib import SequenceMatcher
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
+
+MIN_SIMILARITY = 0.6  # 0..1, of names that are proposed
+MAX_LISTED = 60  # names in a message; of longer lists only the nearest are shown
 
 
 def plural(number: int, one: str, many: str | None = None) -> str:
     """Return "1 image" or "2 images"; give ``many`` if it is not ``one`` with an s: "2 boxes"."""
     return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def score_text(score: float) -> str:
+    """Return a score in 0..1 with three significant digits, rounded down: a filter from that value on keeps it."""
+    return str(round_down(score, 3))
+
+
+def round_down(value: float, digits: int) -> float:
+    """Return ``value``, 0 or more, with ``digits`` significant digits; the others are cut off."""
+    if not value or not math.isfinite(value):
+        return float(value)
+    number = Decimal(str(value))  # the text, because 0.57 in binary is a little less than 0.57
+    return float(number.quantize(Decimal(1).scaleb(number.adjusted() - digits + 1), ROUND_DOWN))
+
+
+def nearest_names(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
+    """Return the names in ``known`` that ``name`` may be meant for, the nearest first.
+
+    Capitals and punctuation do not count: ``ImageSize`` is ``image_size``. Names that are much less similar than the nearest
+    one are left out.
+    """
+    matcher = SequenceMatcher(b=letters(name))
+    similarities = {}
+    for candidate in known:
+        matcher.set_seq1(letters(candidate))
+        similarities[candidate] = matcher.ratio() if matcher.quick_ratio() >= MIN_SIMILARITY else 0.0
+    least = max(MIN_SIMILARITY, max(similarities.values(), default=0.0) - 0.05)
+    near = sorted((c for c, similarity in similarities.items() if similarity >= least), key=lambda c: -similarities[c])
+    return near[:limit]
+
+
+def unknown_name(kind: str, name: object, known: Iterable[str]) -> str:
+    """Return the message for a name that is not in ``known``, with the nearest ones and a list of all.
+
+    For example "unknown variant 'yolo26n'; did you mean yolo26_n? Choose one of yolo26_n, yolo26_s".
+    """
+    known = list(known)
+    near = nearest_names(str(name), known)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    if len(known) <= MAX_LISTED or not near:
+        hint += f"Choose one of {', '.join(known[:MAX_LISTED])}{' ...' if len(known) > MAX_LISTED else ''}"
+    return f"unknown {kind} {name!r}; {hint[0].lower()}{hint[1:].rstrip()}"
+
+
+def letters(name: str) -> str:
+    """Return the letters and digits of a name in lower case: names that differ in anything else mean the same."""
+    return re.sub(r"[\W_]", "", name).lower()
 
 
 def flatten(settings: dict[str, Any], separator: str = ".") -> dict[str, Any]:

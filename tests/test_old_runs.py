@@ -35,7 +35,10 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_it_resumes_as_the_old_version_did(run: Path) -> None:
+    (run / "report.html").write_text("of before the resume")
     train.main(["--config", str(run / "config.yaml"), "--ckpt_path", str(run / "last.ckpt")])
+    assert not (run / "report.html").exists()
+    assert (run / "report-old.html").read_text() == "of before the resume"
     expected = EXPECTED["resumed"]
     checkpoint = torch.load(run / "last.ckpt", weights_only=True)
     assert checkpoint["global_step"] == expected["global_step"]
@@ -49,9 +52,12 @@ def test_it_resumes_as_the_old_version_did(run: Path) -> None:
 
 
 def test_it_is_evaluated_and_reported_with_the_same_numbers(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = run / "eval_val"
+    folder.mkdir()
+    (folder / "report.html").write_text("of an earlier evaluation")
     evaluate.main([str(run / "last.ckpt"), "--config", str(run / "config.yaml")])
     printed = capsys.readouterr().out
-    folder = run / "eval_val"
+    assert (folder / "report-old.html").read_text() == "of an earlier evaluation"
     for branch, name in (("one2one", "predictions.json"), ("one2many", "predictions_one2many.json")):
         result = coco_numbers(load_ground_truth(folder / "ground_truth.json"), read_predictions(folder / name))
         assert result.metrics == pytest.approx(EXPECTED["evaluation"][branch], abs=0.005)

@@ -22,11 +22,15 @@ import train
 from data import CocoDataModule
 from detector import DetectorModule, build_detector, load_detector
 from detector.__main__ import main as detector_command
+from detector.callbacks import PredictionSheet
 from detector.commands import run_cli
 from detector.commands.train_cli import TrainCLI
+from detector.evaluation import evaluate as evaluate_detections
+from detector.evaluation import load_ground_truth, read_predictions
+from detector.network.head import BRANCHES
 from detector.training import batch_size
 from tests.detector.reference_files import some_weights, write_checkpoint
-from tests.docs_commands import ParsedTraining
+from tests.docs_commands import ParsedEvaluation, ParsedTraining
 
 CONFIGS = Path(train.__file__).parent / "configs"
 
@@ -45,6 +49,13 @@ def best_score(checkpoint: dict[str, Any]) -> torch.Tensor:
     """Return the AP of the best epoch from a checkpoint."""
     (score,) = [state["best_model_score"] for name, state in checkpoint["callbacks"].items() if "val/AP" in name]
     return score
+
+
+def best_f1_thresholds(folder: Path) -> dict[str, float | None]:
+    """Return the score threshold of the best F1 of each branch, from the files of an evaluation."""
+    truth, names = load_ground_truth(folder / "ground_truth.json"), ("predictions.json", "predictions_one2many.json")
+    points = [evaluate_detections(truth, read_predictions(folder / name, truth)).best_f1 for name in names]
+    return {branch: point and point.threshold for branch, point in zip(BRANCHES, points)}
 
 
 def test_train_evaluate_and_resume(
@@ -98,6 +109,7 @@ def test_train_evaluate_and_resume(
     best = torch.load(run / "best.ckpt", weights_only=True)
     score = best_score(best)
     assert best_score(checkpoint) == score  # otherwise a resumed run would not know the best epoch
+    assert checkpoint["weights_info"]["best_f1_thresholds"] == best_f1_thresholds(run)
 
     # A run's config.yaml has its run_dir: an evaluation must not write there. The network is the one of the checkpoint,
     # whatever the configuration says.
@@ -112,6 +124,7 @@ def test_train_evaluate_and_resume(
     rows = json.loads(predictions.read_text())
     assert {row["image_id"] for row in rows} <= {201, 202, 203, 204, 205}
     assert {row["category_id"] for row in rows} <= {7, 22, 90}
+    assert best["weights_info"]["best_f1_thresholds"] == best_f1_thresholds(run / "eval_val")  # each has its own
     assert offline_ap(tiny_coco / "annotations" / "val.json", predictions) == pytest.approx(score.item(), abs=1e-7)
     assert score > 0
 
@@ -251,11 +264,14 @@ def test_callbacks_are_called_in_the_documented_order(tiny_arguments: dict[str, 
     data = [f"--data.{name}={value}" for name, value in tiny_arguments.items()]
     options = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=true", "--trainer.enable_model_summary=false"]
     own = "--trainer.callbacks+=lightning.pytorch.callbacks.Timer"
+    options += ["--sheet.num_images=3", "--sheet.score_threshold=0.4", "--sheet.branch=one2many"]
     cli = TrainCLI(CocoDataModule, ["--model.variant=yolo26_n", f"--run_dir={tmp_path / 'a'}", own, *options, *data])
     assert " ".join(type(callback).__name__ for callback in cli.trainer.callbacks) == (
         "Timer RampedEMA CocoEvaluation NonFiniteGuard DataWait EpochLog PredictionSheet RoutingLog SaveOnSignal "
         "TQDMProgressBar ModelCheckpoint ModelCheckpoint"
     )
+    drawn = next(callback for callback in cli.trainer.callbacks if isinstance(callback, PredictionSheet))
+    assert (drawn.num_images, drawn.score_threshold, drawn.branch) == (3, 0.4, "one2many")
     assert [callback.monitor for callback in cli.trainer.checkpoint_callbacks] == ["val/AP", None]
 
 
@@ -306,6 +322,16 @@ def test_bad_input_exits_with_one_clear_line(arguments: list[str], extra: list[s
     with pytest.raises(SystemExit, match=message):
         train.main([*arguments, *extra])
     assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("door", [ParsedTraining, ParsedEvaluation])
+def test_a_key_given_twice_is_refused_at_every_door(door: type, tmp_path: Path) -> None:
+    (tmp_path / "twice.yaml").write_text("model:\n  lr: 0.1\n  lr: 0.2\n")
+    for words in (["--config", str(tmp_path / "twice.yaml")], [f"--config={tmp_path / 'twice.yaml'}"]):
+        with pytest.raises(SystemExit, match=r"twice\.yaml: the key 'lr' is given twice, in lines 2 and 3; keep one"):
+            door(words)
+    with pytest.raises(SystemExit, match="the key 'mosaic' is given twice"):
+        door(["--data.augment", "{mosaic: 1, mosaic: 0}"])
 
 
 def test_weights_are_not_resumed(arguments: list[str], tmp_path: Path) -> None:

@@ -3,11 +3,11 @@
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
 from data.annotations import Annotations, faulty_boxes
+from data.remarks import Level
 from detector.batch import Size
 from detector.text import plural
 
@@ -17,7 +17,6 @@ FEW_OBJECTS = 10  # a class with fewer training objects gives a warning
 MAX_EXAMPLES = 8  # of a finding
 MAX_TINY_SHARE = 0.3  # of all objects: above it tiny objects give a warning
 
-Level = Literal["error", "warning", "note"]
 Splits = dict[str, Annotations]
 ImageRef = tuple[str, int]  # an image by its split and its index in the split
 
@@ -43,6 +42,7 @@ def check_annotations(splits: Splits, size: Size) -> list[Finding]:
     """Check the annotations for a network input of ``size`` (height, width). Takes a second at most."""
     findings: list[Finding] = []
     for split, annotations in splits.items():
+        findings += [Finding(r.level, split, r.text, list(r.examples), already_warned=True) for r in annotations.remarks]
         findings += _doubtful_boxes(split, annotations)
         findings += _object_statistics(split, annotations, size)
         findings += _files_listed_twice(split, annotations)
@@ -167,6 +167,8 @@ def _class_balance(train: Annotations) -> Iterator[Finding]:
     if used := [(count, name) for count, name in counts if count]:
         (least, rarest), (most, commonest) = min(used), max(used)
         text = f"class balance: {most} x {commonest} to {least} x {rarest}, {most / least:.0f} to 1"
+        if len(used) == 1:
+            text = f"class balance: all {plural(most, 'object')} are {commonest}" if most > 1 else f"one object, {commonest}"
         yield Finding("note", "train", text)
 
 

@@ -5,11 +5,12 @@ import logging
 from pathlib import Path
 
 from data.shapes.write import SHAPES, draw_shapes
+from detector.option_errors import OptionParser
 
 
 def main(args: list[str] | None = None) -> None:
     """Parse ``args``, by default the command line, draw the set and print its folder."""
-    parser = argparse.ArgumentParser(prog="python -m data.shapes", description="Draw the embedded data set of shapes.")
+    parser = OptionParser(prog="python -m data.shapes", description="Draw the embedded data set of shapes.")
     parser.add_argument("--root", type=Path, default=SHAPES, help="folder to fill (%(default)s)")
     parser.add_argument("--num_train", type=int, default=1000, help="training images (%(default)s)")
     parser.add_argument("--num_val", type=int, default=200, help="validation images (%(default)s)")

@@ -10,17 +10,18 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
-from pycocotools.coco import COCO
 
 from detector.batch import Batch, Target
 from detector.evaluation import Backend, CocoResult, check_backend, coco_files, evaluate
+from detector.evaluation.coco_files import GroundTruth
+from detector.evaluation.ids import Id
 from detector.imaging.letterbox import to_original
 from detector.network.decode import DetectionDict, decode
 from detector.network.head import BRANCHES, BranchName, RawOutput
 from detector.runs.folder import ground_truth_file, predictions_file
-from detector.text import plural
+from detector.text import plural, unknown_name
 
-DetectionRows = dict[BranchName, dict[int, np.ndarray]]  # branch -> image id -> (N, 7), see detection_rows
+DetectionRows = dict[BranchName, dict[Id, np.ndarray]]  # branch -> image id -> (N, 7), see detection_rows
 
 
 class CocoEvaluation(L.Callback):
@@ -29,7 +30,8 @@ class CocoEvaluation(L.Callback):
     It logs the twelve metrics as ``val/AP``, ``val/AP50``, ... (``test/...`` in a test), the AP of each class as
     ``val/AP_class/<name>``, and the seconds of the evaluation as ``val/eval_seconds``. With ``branch="both"``, ``val/AP`` is
     of one2one and ``val/one2many/AP`` of the other branch; both come from the same forward pass. ``results`` holds the last
-    ``CocoResult`` of each branch.
+    ``CocoResult`` of each branch. The module gets the score threshold of the best F1 of a validation, at IoU 0.5, as
+    ``best_f1_thresholds``, by branch.
 
     Only images that the dataloader yields are evaluated. If the ground truth has more, because of ``limit_val_batches`` or
     skipped images, a warning gives both numbers. An image that comes twice counts once: a sampler repeats some, so that all
@@ -62,15 +64,15 @@ class CocoEvaluation(L.Callback):
     ) -> None:
         check_backend(backend)
         if branch not in (*BRANCHES, "both"):
-            raise ValueError(f"branch is {branch!r}; choose {', '.join(BRANCHES)} or both")
+            raise ValueError(unknown_name("branch", branch, (*BRANCHES, "both")))
         self.branches = BRANCHES if branch == "both" else (branch,)
         self.ground_truth = ground_truth
         self.decode_settings = {"score_threshold": score_threshold, "max_detections": max_detections}
         self.decode_settings |= {"iou_threshold": iou_threshold}
         self.predictions, self.per_class, self.backend = predictions, per_class, backend
         self.results: dict[BranchName, CocoResult] = {}
-        self._coco: COCO | None = None
-        self._written_ground_truth: tuple[Path, list[int]] | None = None  # the ground truth file and its image ids
+        self._coco: GroundTruth | None = None
+        self._written_ground_truth: tuple[Path, list[Id]] | None = None  # the ground truth file and its image ids
         self._rows: DetectionRows = {}
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -79,7 +81,7 @@ class CocoEvaluation(L.Callback):
         split = "test" if stage == "test" else "val"
         source = _ground_truth_of_data_module(trainer, split) if self.ground_truth is None else self.ground_truth
         self._written_ground_truth = None
-        # Only rank 0 needs the ground truth, but every rank reads it, so that an error in it stops all ranks.
+        # Every rank reads the ground truth: for the ids, and so that an error in it stops all ranks.
         self._coco = coco_files.load_ground_truth(source)
         check_categories(self._coco, pl_module.class_names, pl_module.category_ids)
         if trainer.world_size > 1:  # every rank logs the same values, so they need no averaging
@@ -94,11 +96,14 @@ class CocoEvaluation(L.Callback):
         """Keep the detections of the batch, in original pixels."""
         if trainer.sanity_checking:
             return
-        category_ids = np.asarray(pl_module.category_ids)
+        assert self._coco is not None
+        category_numbers = np.array([self._coco.category_ids.number(id_) for id_ in pl_module.category_ids])
         for branch in self.branches:
             batch_detections = decode(outputs, branch, **self.decode_settings)
             for target, detections in zip(batch["targets"], batch_detections, strict=True):
-                self._rows[branch][int(target["image_id"])] = original_rows(target, detections, category_ids)
+                image_id = _image_id(target)
+                number = self._coco.image_ids.number(image_id)
+                self._rows[branch][image_id] = original_rows(target, number, detections, category_numbers)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Evaluate and log. The network must not run here: RampedEMA runs before us and has restored the raw weights."""
@@ -112,6 +117,9 @@ class CocoEvaluation(L.Callback):
         if isinstance(outcome, Exception):
             raise outcome
         self.results = outcome
+        if not trainer.testing:  # a checkpoint keeps the thresholds of its validation
+            best = {branch: result.best_f1 for branch, result in outcome.items()}
+            pl_module.best_f1_thresholds = {branch: point and point.threshold for branch, point in best.items()}
         seconds = trainer.strategy.broadcast(time.perf_counter() - started, src=0)
         self._log(pl_module, _split(trainer), seconds)
 
@@ -134,7 +142,7 @@ class CocoEvaluation(L.Callback):
                 detections = _drop_non_finite(detections, branch)
                 if self.predictions:
                     second_branch = "" if branch == self.branches[0] else branch
-                    coco_files.write_predictions(folder / predictions_file(split, second_branch), detections)
+                    coco_files.write_predictions(folder / predictions_file(split, second_branch), detections, self._coco)
                 results[branch] = evaluate(self._coco, detections, list(rows_by_image), self.backend)
             path, image_ids = folder / ground_truth_file(split), sorted(rows_by_image)
             if self.predictions and (path, image_ids) != self._written_ground_truth:
@@ -161,19 +169,26 @@ def _split(trainer: L.Trainer) -> str:
     return "test" if trainer.testing else "val"
 
 
-def original_rows(target: Target, detections: DetectionDict, category_ids: np.ndarray) -> np.ndarray:
-    """Return the detections of one image as (N, 7) rows in original pixels and category ids, see ``detection_rows``."""
+def _image_id(target: Target) -> Id:
     if missing := [key for key in ("image_id", "letterbox") if key not in target]:
         raise ValueError(
             f"a target has no {' and no '.join(missing)}, only {', '.join(target)}; COCO evaluation needs both to map "
             f"boxes back to the image (see detector/batch.py): add them in the dataset"
         )
+    return target["image_id"] if isinstance(target["image_id"], str) else int(target["image_id"])
+
+
+def original_rows(target: Target, number: int, detections: DetectionDict, category_numbers: np.ndarray) -> np.ndarray:
+    """Return the detections of one image as (N, 7) rows in original pixels, see ``detection_rows``.
+
+    ``number`` is that of the image, ``category_numbers`` (C,) are those of the classes; see ``Ids``.
+    """
     boxes = to_original(detections["boxes"].cpu(), target["letterbox"]).numpy()
     labels, scores = detections["labels"].cpu().numpy(), detections["scores"].cpu().numpy()
-    return coco_files.detection_rows(int(target["image_id"]), boxes, scores, category_ids[labels])
+    return coco_files.detection_rows(number, boxes, scores, category_numbers[labels])
 
 
-def check_categories(coco: COCO, class_names: Sequence[str], category_ids: Sequence[int]) -> None:
+def check_categories(coco: GroundTruth, class_names: Sequence[str], category_ids: Sequence[int]) -> None:
     """Compare the categories of the ground truth with the classes of the model.
 
     Without this check, wrong ids would silently give AP 0. Each side may have categories that the other lacks, if some are
@@ -181,7 +196,7 @@ def check_categories(coco: COCO, class_names: Sequence[str], category_ids: Seque
     common id has two names, or no id is common.
     """
     in_model = dict(zip(category_ids, class_names, strict=True))
-    in_truth = {category_id: category["name"] for category_id, category in coco.cats.items()}
+    in_truth = {coco.category_ids.id(number): category["name"] for number, category in coco.cats.items()}
     common = in_model.keys() & in_truth.keys()
     differing = [i for i in sorted(common) if in_truth[i] != in_model[i]]
     if differing or (in_truth and not common):
@@ -191,7 +206,8 @@ def check_categories(coco: COCO, class_names: Sequence[str], category_ids: Seque
             f"the categories of the ground truth are not those of the model: {'; '.join(names) or ids}; evaluate with "
             f"annotations that have the ids and names of the training file"
         )
-    if unknown := [in_truth[i] for i in sorted(in_truth.keys() - common) if coco.catToImgs.get(i)]:
+    unknown = sorted(in_truth.keys() - common)
+    if unknown := [in_truth[i] for i in unknown if coco.catToImgs.get(coco.category_ids.number(i))]:
         rank_zero_warn(f"the model has no class for {', '.join(unknown[:5])}: these objects count as missed")
 
 

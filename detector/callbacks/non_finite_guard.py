@@ -22,9 +22,9 @@ class NonFiniteGuard(L.Callback):
     """Skip optimizer steps whose loss or gradient is not finite, and stop training after ``max_skips`` of them in a row.
 
     A warning names the loss terms and image ids, on the process that has them. A skipped step changes nothing: it leaves no
-    gradients, the statistics of normalization are restored, and the averaged weights are not updated. All processes skip
-    together. With 16-mixed precision, the gradient scaler handles infinite gradients of a finite loss until its scale is
-    below 1; then the range of float16 cannot be the cause, and this callback skips the step.
+    gradients, all buffers (the statistics of normalization) are restored, and the averaged weights are not updated. All
+    processes skip together. With 16-mixed precision, the gradient scaler handles infinite gradients of a finite loss until
+    its scale is below 1; then the range of float16 cannot be the cause, and this callback skips the step.
 
     The module must keep the terms of its latest loss in ``latest_terms``, as DetectorModule does. This callback sets its
     ``step_skipped``, which ``RampedEMA`` reads.
@@ -37,16 +37,16 @@ class NonFiniteGuard(L.Callback):
         self.skipped = 0  # steps in the whole run
         self._skipped_in_a_row = 0
         self._batches: list[BatchRecord] = []  # of the current step
-        self._saved_buffers: list[Tensor] = []  # float buffers at the start of the step
+        self._saved_buffers: list[Tensor] = []  # at the start of the step
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Drop the records of a training that was interrupted before."""
         self._batches, self._saved_buffers = [], []
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int) -> None:
-        """Save the float buffers before the first batch of a step, and record the image ids of every batch."""
+        """Save all buffers before the first batch of a step, and record the image ids of every batch."""
         if not self._batches:
-            self._saved_buffers = [buffer.clone() for buffer in _float_buffers(pl_module)]
+            self._saved_buffers = [buffer.clone() for buffer in pl_module.buffers()]
         self._batches.append(({}, [target.get("image_id", -1) for target in batch["targets"]]))
 
     def on_after_backward(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -100,7 +100,7 @@ class NonFiniteGuard(L.Callback):
         self.skipped, self._skipped_in_a_row = self.skipped + 1, self._skipped_in_a_row + 1
         for p in module.parameters():
             p.grad = None  # optimizers leave out parameters without a gradient
-        for buffer, saved in zip(_float_buffers(module), self._saved_buffers, strict=True):
+        for buffer, saved in zip(module.buffers(), self._saved_buffers, strict=True):
             buffer.copy_(saved)
 
 
@@ -116,7 +116,3 @@ def describe(batches: list[BatchRecord]) -> str:
 
 def _all_finite(values: list[Tensor]) -> bool:
     return not values or bool(torch.stack([value.detach().float() for value in values]).isfinite().all())
-
-
-def _float_buffers(module: L.LightningModule) -> list[Tensor]:
-    return [buffer for buffer in module.buffers() if buffer.is_floating_point()]

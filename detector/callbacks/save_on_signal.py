@@ -9,6 +9,7 @@ from typing import Any
 
 import lightning as L
 from lightning.fabric.plugins.environments import SLURMEnvironment
+from lightning.pytorch.callbacks import WeightAveraging
 
 from detector.runs.slurm import requeue
 
@@ -33,7 +34,8 @@ class SaveOnSignal(L.Callback):
     the epoch, whose checkpoint is then written. A second SIGINT (Ctrl-C) stops at once and saves nothing.
 
     ``path`` is the file that a ``ModelCheckpoint`` writes after every epoch, ``last.ckpt``; None saves nothing. Give this
-    callback to the Trainer after the callbacks that have a state to save, like ``RampedEMA``.
+    callback to the Trainer after the callbacks that have a state to save; ``trainer.fit`` raises ValueError if a
+    ``WeightAveraging``, like ``RampedEMA``, comes later.
 
     In a SLURM job SIGUSR1 does the same and puts the job into the queue again.
 
@@ -48,6 +50,12 @@ class SaveOnSignal(L.Callback):
         self._process = 0
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        later = trainer.callbacks[trainer.callbacks.index(self) :]
+        if wrong := [type(callback).__name__ for callback in later if isinstance(callback, WeightAveraging)]:
+            raise ValueError(
+                f"the callback SaveOnSignal comes before {wrong[0]}, so it would save the average of the step before: give "
+                f"{wrong[0]} to the Trainer first"
+            )
         self._received = 0
 
     def on_sanity_check_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

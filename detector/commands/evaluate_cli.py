@@ -10,8 +10,9 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from detector.callbacks import NonFiniteGuard, RampedEMA
 from detector.commands.run_cli import RunCLI
 from detector.runs.checks import check_classes
-from detector.runs.folder import REPORT, evaluation_file, evaluation_folder
+from detector.runs.folder import evaluation_file, evaluation_folder
 from detector.runs.launch import inherited_run_dir
+from detector.runs.old_report import set_aside_message, set_aside_report
 from detector.training.module import DetectorModule
 from detector.weights import read_weights
 
@@ -70,13 +71,14 @@ class EvaluateCLI(RunCLI):
         with self.run_environment():
             run(model, datamodule=self.datamodule, verbose=False)
         if self.config["evaluation"]["predictions"]:
-            self._remove_report_and_write_config()
+            self._rename_report_and_write_config()
 
     @rank_zero_only
-    def _remove_report_and_write_config(self) -> None:
-        """Remove an earlier report, and write the resolved configuration for the next one, with CKPT as entry ``eval``."""
+    def _rename_report_and_write_config(self) -> None:
+        """Rename an earlier report, and write the resolved configuration for the next one, with CKPT as entry ``eval``."""
         self.run_dir.mkdir(parents=True, exist_ok=True)
-        (self.run_dir / REPORT).unlink(missing_ok=True)  # the report of an earlier evaluation
+        if renamed := set_aside_report(self.run_dir):
+            rank_zero_info(set_aside_message(renamed))
         settings = yaml.safe_load(self.parser.dump(self.config))
         settings["eval"] = str(Path(settings.pop("checkpoint")).resolve())  # for a report from another working directory
         (self.run_dir / evaluation_file(self.split)).write_text(yaml.safe_dump(settings, sort_keys=False))

@@ -13,11 +13,13 @@ from detector.predict import load_detector
 
 PACKAGES = {"onnx": ("onnx",), "openvino": ("onnx", "openvino"), "torchscript": (), "torch-export": ()}  # packages by format
 
+USAGE = "python -m detector export CKPT [--OPTION VALUE ...]"
+
 
 def add_export_command(commands: argparse._SubParsersAction) -> None:
     """Add the command ``export``."""
     description = "Write a detector as ONNX, OpenVINO, TorchScript or torch.export file; see docs/export.md."
-    parser = commands.add_parser("export", help="write a detector for another runtime", description=description)
+    parser = commands.add_parser("export", help="write a detector for another runtime", description=description, usage=USAGE)
     add_checkpoint(parser)
     parser.add_argument("--format", choices=SUFFIXES, default="onnx", help="(%(default)s)")
     parser.add_argument("--out", type=Path, help="file to write; default: the checkpoint's name with the format's suffix")
@@ -52,3 +54,5 @@ def run_export(options: argparse.Namespace) -> None:
     for name, value in metadata.items():
         if name not in ("version", "provenance"):
             print(f"  {name}: {value}")
+    if "best_f1_threshold" not in metadata:
+        print(f"  best_f1_threshold (not in the file): {predictor.info.describe_best_f1(predictor.branch)}")

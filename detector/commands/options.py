@@ -2,7 +2,7 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from detector.batch import Size, as_size
 
@@ -14,9 +14,21 @@ def add_option(parser: argparse.ArgumentParser, name: str, *old_names: str, **se
     parser.add_argument(*old_names, **settings | hidden)
 
 
+def parse_score_threshold(text: str) -> float | Literal["best"]:
+    """Return the value of ``--score_threshold``: a number, or "best". argparse prints the error for anything else."""
+    if text == "best":
+        return "best"
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number in 0..1 nor best") from None
+
+
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     """Add the argument ``checkpoint``."""
-    parser.add_argument("checkpoint", type=Path, help="a checkpoint of ours, a .safetensors, or a .pt of the reference")
+    parser.add_argument(
+        "checkpoint", metavar="CKPT", type=Path, help="a checkpoint of ours, a .safetensors, or a .pt of the reference"
+    )
 
 
 def add_image_size(parser: argparse.ArgumentParser) -> None:

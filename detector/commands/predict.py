@@ -10,22 +10,32 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from detector.commands.options import add_checkpoint, add_image_size, add_option, parse_image_size
+from detector.commands.options import (
+    add_checkpoint,
+    add_image_size,
+    add_option,
+    parse_image_size,
+    parse_score_threshold,
+)
 from detector.network.head import BRANCHES
 from detector.predict import Predictor, load_detector
 from detector.predict.outputs import PredictionFiles
+from detector.predict.predictor import ScoreThreshold
 from detector.predict.sources import Sources, find_sources
 from detector.text import plural
+
+USAGE = "python -m detector predict CKPT SOURCE ... [--OPTION VALUE ...]"
 
 
 def add_predict_command(commands: argparse._SubParsersAction) -> None:
     """Add the command ``predict``."""
     description = "Detect objects in images and videos. Write annotated images and videos, and predictions.json."
-    parser = commands.add_parser("predict", help="detect objects in images and videos", description=description)
+    parser = commands.add_parser("predict", help="detect objects in images and videos", description=description, usage=USAGE)
     add_checkpoint(parser)
     parser.add_argument("sources", nargs="+", metavar="SOURCE", help="images, videos, folders, or quoted patterns")
     parser.add_argument("--out", type=Path, default=Path("runs/predict"), help="folder to write into (%(default)s)")
-    parser.add_argument("--score_threshold", type=float, default=0.25, help="scores must exceed it (%(default)s)")
+    threshold_help = "scores must exceed it (%(default)s); best: the threshold of the best F1 in the last validation"
+    parser.add_argument("--score_threshold", type=parse_score_threshold, default=0.25, help=threshold_help)
     parser.add_argument("--classes", nargs="+", metavar="NAME", help="detect only these classes")
     parser.add_argument("--max_detections", type=int, default=300, help="at most this number per image (%(default)s)")
     parser.add_argument("--branch", choices=BRANCHES, default="one2one", help="one2one without NMS, one2many with NMS")
@@ -46,20 +56,33 @@ def run_predict(options: argparse.Namespace) -> int:
     predictor = load_detector(options.checkpoint, options.branch, parse_image_size(options.image_size)).deploy()
     names = ("score_threshold", "max_detections", "classes", "iou_threshold", "batch_size")
     settings = {name: getattr(options, name) for name in names}
+    settings["score_threshold"] = threshold = predictor.score_threshold(options.score_threshold)
     predictor([], **settings)  # wrong settings are a ValueError, before the work starts
     sources = find_sources(options.sources)
     try:
         predictor.model.to(options.device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device {options.device} cannot be used: {error}") from None
-    with PredictionFiles(options.out, predictor, not options.no_images, options.csv, options.crops) as files:
+    outputs = not options.no_images, options.csv, options.crops
+    with PredictionFiles(options.out, predictor, *outputs, score_threshold=threshold) as files:
         counts = predict_sources(predictor, sources, files, settings)
     summary = f"{plural(len(files.images), 'image or frame', 'images and frames')}, {plural(counts.total(), 'object')}"
     if counts:
         summary += f" ({', '.join(f'{name}: {number}' for name, number in counts.most_common())})"
     print(f"{summary}: {options.out}")
+    print(describe_threshold(predictor, options.score_threshold))
     print_skipped(sources)
     return 1 if sources.unreadable else 0
+
+
+def describe_threshold(predictor: Predictor, score_threshold: ScoreThreshold) -> str:
+    """Return a sentence with the score threshold in use, and that of the best F1, if it is known."""
+    number, best = predictor.score_threshold(score_threshold), predictor.best_f1_threshold
+    if score_threshold == "best":
+        return f"score threshold {number}: that of the best F1 in the last validation"
+    if best is None:
+        return f"score threshold {number}; that of the best F1 is {predictor.info.describe_best_f1(predictor.branch)}"
+    return f"score threshold {number}; the best F1 in the last validation was at {best} (--score_threshold best)"
 
 
 def check_output_folder(folder: Path, overwrite: bool) -> None:

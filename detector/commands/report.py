@@ -3,43 +3,47 @@
 import argparse
 from pathlib import Path
 
-from detector.commands.options import add_option
+from detector.commands.options import add_option, parse_score_threshold
 from detector.files import check_output
 from detector.imaging.plot_files import save_plot
+from detector.report.advice import learning_warnings
 from detector.report.analysis import Analysis, analyze
 from detector.report.content import make_report
 from detector.report.run_folder import RunFolder, read_run
 from detector.report.speed import measure
 from detector.runs.folder import FIGURES, REPORT
 
+USAGE = "python -m detector report RUN [--OPTION VALUE ...]"
+
 
 def add_report_command(commands: argparse._SubParsersAction) -> None:
     """Add the command ``report``."""
     description = "Write one HTML page about a run: its results, its errors, and how it was trained."
-    parser = commands.add_parser("report", help="write one HTML page about a run", description=description)
+    parser = commands.add_parser("report", help="write one HTML page about a run", description=description, usage=USAGE)
     parser.add_argument(
         "folder", metavar="RUN", type=Path, help="folder of a run (runs/dyn_n), or of an evaluation (runs/dyn_n/eval_val)"
     )
     parser.add_argument("--out", type=Path, help="file to write; default RUN/report.html, which is replaced")
     add_option(parser, "--ground_truth", "--ground-truth", type=Path, help="COCO annotations; default: as recorded")
     parser.add_argument("--images", type=Path, help="folder of the evaluated images, if it has moved")
-    add_option(
-        parser, "--score_threshold", "--threshold", type=float, help="show detections from this score; default: of best F1"
-    )
+    threshold_help = "show detections from this score; default: best, the threshold of the best F1"
+    add_option(parser, "--score_threshold", "--threshold", type=parse_score_threshold, default="best", help=threshold_help)
     add_option(parser, "--no_speed", "--no-speed", action="store_true", help="do not run the network to measure its speed")
     parser.set_defaults(run=run_report)
 
 
 def run_report(options: argparse.Namespace) -> None:
     """Write the page, and its plots as files; print its path, and notes on what is missing."""
-    if options.score_threshold is not None and not 0 <= options.score_threshold <= 1:
-        raise ValueError(f"--score_threshold is {options.score_threshold}; a score is in 0..1")
+    score_threshold = None if options.score_threshold == "best" else options.score_threshold
+    if score_threshold is not None and not 0 <= score_threshold <= 1:
+        raise ValueError(f"--score_threshold is {score_threshold}; a score is in 0..1")
     if options.images is not None and not options.images.is_dir():
         raise ValueError(f"--images {options.images}: no such folder; give the one with the evaluated images")
     out = options.out or options.folder / REPORT
     run = read_run(options.folder, options.ground_truth)
     check_output(out, overwrite=True)
-    analyses, notes = analyze_branches(run, options.score_threshold)
+    analyses, notes = analyze_branches(run, score_threshold)
+    notes = [*learning_warnings(run, analyses), *notes]
     speed = None
     if run.checkpoint is None:
         notes.append("The run has no checkpoint, so the network is not measured.")

@@ -3,13 +3,14 @@
 import logging
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse import SUPPRESS
+import yaml
+from jsonargparse import SUPPRESS, get_loader, set_loader
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -17,7 +18,9 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from detector.callbacks import CocoEvaluation, PredictionSheet, RoutingLog
+from detector.commands.run_parser import RunParser
 from detector.evaluation import coco_table
+from detector.files import read_yaml, unique_key_loader
 from detector.runs.checkpoint_io import AtomicCheckpointIO
 from detector.runs.folder import sheet_file
 from detector.runs.launch import check_torchrun, child_process_environment
@@ -51,6 +54,7 @@ class RunCLI(LightningCLI):
                 datamodule_class,
                 save_config_callback=None,  # Lightning's callback fails if the folder is not empty, even when resuming
                 parser_kwargs={"default_config_files": [str(BASE_CONFIG)], "allow_abbrev": False, "usage": self.usage},
+                parser_class=RunParser,
                 args=args,
                 run=False,
                 auto_configure_optimizers=False,
@@ -68,6 +72,7 @@ class RunCLI(LightningCLI):
         for name in self.ignored_settings:
             parser.add_argument(f"--{name}", type=Any, default=SUPPRESS, help=SUPPRESS)
         parser.add_lightning_class_args(CocoEvaluation, "evaluation")
+        parser.add_class_arguments(PredictionSheet, "sheet")  # built by callbacks(), which sets its place among them
         for name in ("class_names", "category_ids"):
             parser.link_arguments(f"data.{name}", f"model.{name}", apply_on="instantiate")
         parser.link_arguments("data.size", "model.image_size", apply_on="instantiate")
@@ -75,6 +80,7 @@ class RunCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse ``args`` into ``config``, and move the ignored settings to ``ignored_values``."""
+        refuse_repeated_keys(sys.argv[1:] if args is None else args)
         super().parse_arguments(parser, args)
         self.ignored_values = {name: self.config.pop(name) for name in self.ignored_settings if name in self.config}
 
@@ -97,12 +103,12 @@ class RunCLI(LightningCLI):
         )
 
     def callbacks(self) -> list[Callback]:
-        """Return the callbacks of every run that have no settings.
+        """Return the callbacks of every run that ``LightningCLI`` does not add itself.
 
         Lightning calls callbacks in the order of its list. ``LightningCLI`` puts those of ``trainer.callbacks`` first, then
-        those with settings (``ema``, ``evaluation``, ``guard``), then these; ``TrainCLI.callbacks`` has the whole list.
+        ``ema``, ``evaluation`` and ``guard``, then these; ``TrainCLI.callbacks`` has the whole list.
         """
-        return [PredictionSheet(), RoutingLog()]
+        return [self.config_init["sheet"], RoutingLog()]
 
     def loggers(self) -> list[Logger]:
         """Return the loggers; none here."""
@@ -141,6 +147,15 @@ class RunCLI(LightningCLI):
     def summary(self, evaluation: CocoEvaluation) -> list[str]:
         """Return one phrase for the AP of each branch."""
         return [f"{branch} AP {result.metrics['AP']:.3f}" for branch, result in evaluation.results.items()]
+
+
+def refuse_repeated_keys(words: Sequence[str]) -> None:
+    """Raise ValueError if a configuration file in ``words`` gives a key twice; let jsonargparse refuse it in other YAML."""
+    for word in words:
+        path = Path(word.partition("=")[2] or word)
+        if path.suffix in (".yaml", ".yml") and path.is_file():
+            read_yaml(path, "correct it")
+    set_loader("yaml", unique_key_loader(get_loader("yaml")), (yaml.YAMLError,))
 
 
 def uses_cuda(accelerator: str) -> bool:

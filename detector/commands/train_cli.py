@@ -21,6 +21,7 @@ from detector.commands.run_cli import RunCLI
 from detector.runs import folder
 from detector.runs.checks import EVALUATION_SETTINGS, check_resumable, log_changed_settings, saved_settings
 from detector.runs.launch import inherited_run_dir
+from detector.runs.old_report import set_aside_message, set_aside_report
 from detector.runs.record import run_record
 from detector.runs.slurm import resume_slurm_job
 from detector.training.batch_size import automatic_batch_size
@@ -103,7 +104,7 @@ class TrainCLI(RunCLI):
         return [csv, tensorboard] + (configured if isinstance(configured, list) else [configured])
 
     def callbacks(self) -> list[Callback]:
-        """Return the callbacks of every training that have no settings.
+        """Return the callbacks of every training that ``LightningCLI`` does not add itself.
 
         Lightning calls all callbacks of a training in this order:
 
@@ -169,8 +170,10 @@ class TrainCLI(RunCLI):
 
     @rank_zero_only
     def _write_config_and_record(self) -> None:
-        """Write the resolved configuration and the record of this start."""
+        """Write the resolved configuration and the record of this start, and rename a report of before a resume."""
         self.run_dir.mkdir(parents=True, exist_ok=True)
+        if renamed := set_aside_report(self.run_dir):
+            rank_zero_info(set_aside_message(renamed))
         self.parser.save(self.config, self.run_dir / folder.numbered(folder.CONFIG, self.start_number))
         record = self.run_dir / folder.numbered(folder.RECORD, self.start_number)
         record.write_text(json.dumps(run_record(), indent=1) + "\n")

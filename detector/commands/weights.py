@@ -13,15 +13,17 @@ from detector.weights import WeightsInfo, build_from, read_weights, save_weights
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
+USAGE = "python -m detector weights CKPT OUT [--OPTION VALUE ...]"
+
 
 def add_weights_command(commands: argparse._SubParsersAction) -> None:
     """Add the command ``weights``."""
     description = "Write the (averaged) weights of a checkpoint, or of a .pt of the public reference, as .safetensors."
     parser = commands.add_parser(
-        "weights", help="write the weights of a checkpoint as .safetensors", description=description
+        "weights", help="write the weights of a checkpoint as .safetensors", description=description, usage=USAGE
     )
     add_checkpoint(parser)
-    parser.add_argument("out", type=Path, help="file to write, ending in .safetensors")
+    parser.add_argument("out", metavar="OUT", type=Path, help="file to write, ending in .safetensors")
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="precision of the values (%(default)s)")
     add_option(parser, "--license", "--licence", help="license of weights that have none yet, e.g. Apache-2.0")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
@@ -39,6 +41,8 @@ def run_weights(options: argparse.Namespace) -> None:
     save_weights(options.out, weights.state_dict, info, DTYPES[options.dtype])
     classes = plural(weights.num_classes, "class", "classes")
     print(f"{options.out}: {info.variant}, {classes}, {options.dtype}, {info.provenance}")
+    thresholds = ", ".join(f"{branch} {info.describe_best_f1(branch)}" for branch in info.best_f1_thresholds)
+    print(f"score threshold of the best F1: {thresholds or info.describe_best_f1('one2one')}")
     if weights.info.license is None:
         print(f"license: {info.license or 'not stated; yours to choose, with --license'}")
     else:

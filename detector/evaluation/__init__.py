@@ -8,8 +8,9 @@ from detector.evaluation.coco_files import (
     write_ground_truth,
     write_predictions,
 )
+from detector.evaluation.thresholds import OperatingPoint
 
 __all__ = [
-    "METRICS", "Backend", "CocoResult", "check_backend", "coco_table", "detection_rows", "evaluate",
+    "METRICS", "Backend", "CocoResult", "OperatingPoint", "check_backend", "coco_table", "detection_rows", "evaluate",
     "load_ground_truth", "read_predictions", "run_coco_eval", "write_ground_truth", "write_predictions",
 ]  # fmt: skip

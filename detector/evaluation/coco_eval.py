@@ -17,8 +17,9 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from detector.evaluation.coco_files import load_ground_truth
-from detector.text import plural
+from detector.evaluation.coco_files import GroundTruth, load_ground_truth
+from detector.evaluation.thresholds import BEST_F1_IOU, OperatingPoint, best_operating_point
+from detector.text import plural, unknown_name
 
 # The order of pycocotools, with its usual limits of 1, 10 and 100 detections for each image and class.
 METRICS = {
@@ -49,6 +50,7 @@ class CocoResult:
     num_images: int
     num_detections: int
     seconds: float  # the time it took
+    best_f1: OperatingPoint | None = None  # of all classes together, at IoU 0.5; None if no detection is right
 
 
 def evaluate(
@@ -62,24 +64,33 @@ def evaluate(
     Args:
         ground_truth: the content of a COCO annotation file, or the object that ``load_ground_truth`` returns.
         detections: (N, 7) rows as ``detection_rows`` returns them; N may be 0.
-        image_ids: the images to evaluate; default: all of the ground truth. The objects of an image without detections
-            count as missed.
+        image_ids: the images to evaluate, by the ids of the annotation file; default: all of the ground truth. The objects
+            of an image without detections count as missed.
         backend: ``"faster-coco-eval"``, an optional package, is several times faster. Its metrics are the same to 1e-12:
             pycocotools adds 2.2e-16 to some denominators.
 
     Raises ValueError if the ground truth lacks one of the images.
     """
     started = time.perf_counter()
-    coco = ground_truth if isinstance(ground_truth, COCO) else load_ground_truth(ground_truth)
-    image_ids = sorted(set(coco.imgs if image_ids is None else image_ids))
-    evaluated = {*image_ids, *(int(i) for i in np.unique(detections[:, 0]))}
+    coco = _as_ground_truth(ground_truth)
+    images = sorted(set(coco.imgs if image_ids is None else map(coco.image_ids.number, image_ids)))
+    evaluated = {*images, *(int(i) for i in np.unique(detections[:, 0]))}
     if unknown := sorted(evaluated - coco.imgs.keys()):
         raise ValueError(
             f"{len(unknown)} of {len(evaluated)} evaluated images {'is' if len(unknown) == 1 else 'are'} not in the ground "
-            f"truth, e.g. ids {unknown[:3]}; give the annotation file these images were read from"
+            f"truth, e.g. ids {[coco.image_ids.id(n) for n in unknown[:3]]}; give the annotation file these images were "
+            "read from"
         )
-    coco_eval = run_coco_eval(coco, detections, image_ids, backend=backend)
-    return coco_result(coco, coco_eval, len(detections), time.perf_counter() - started)
+    coco_eval = run_coco_eval(coco, detections, images, backend=backend)
+    pairs = coco_eval if backend == "pycocotools" else _match(coco, detections, images)
+    best_f1 = best_operating_point(pairs, detections[:, 5])
+    return coco_result(coco, coco_eval, len(detections), best_f1, time.perf_counter() - started)
+
+
+def _as_ground_truth(source: COCO | Mapping[str, Any]) -> GroundTruth:
+    if isinstance(source, GroundTruth):
+        return source
+    return load_ground_truth(source.dataset if isinstance(source, COCO) else source)
 
 
 def run_coco_eval(
@@ -104,16 +115,18 @@ def run_coco_eval(
     return coco_eval
 
 
-def coco_result(coco: COCO, coco_eval: COCOeval, num_detections: int, seconds: float) -> CocoResult:
+def coco_result(
+    coco: GroundTruth, coco_eval: COCOeval, num_detections: int, best_f1: OperatingPoint | None, seconds: float
+) -> CocoResult:
     """Read the metrics off a COCOeval that has run."""
     metrics = {name: float(value) for name, value in zip(METRICS, coco_eval.stats[: len(METRICS)], strict=True)}
-    return CocoResult(metrics, class_ap(coco, coco_eval), len(coco_eval.params.imgIds), num_detections, seconds)
+    return CocoResult(metrics, class_ap(coco, coco_eval), len(coco_eval.params.imgIds), num_detections, seconds, best_f1)
 
 
 def check_backend(backend: str) -> None:
     """Raise ValueError for a backend that is unknown or not installed."""
     if backend not in get_args(Backend):
-        raise ValueError(f"backend is {backend!r}; choose one of {', '.join(get_args(Backend))}")
+        raise ValueError(unknown_name("backend", backend, get_args(Backend)))
     if backend == "faster-coco-eval" and find_spec("faster_coco_eval") is None:
         raise ValueError("backend is 'faster-coco-eval', which is not installed: pip install faster-coco-eval")
 
@@ -127,6 +140,17 @@ def _pycocotools_eval(coco: COCO, detections: np.ndarray) -> COCOeval:
     results.dataset = {**coco.dataset, "annotations": _as_annotations(detections)}
     results.createIndex()
     return COCOeval(coco, results, "bbox")
+
+
+def _match(coco: COCO, detections: np.ndarray, image_ids: Sequence[int]) -> COCOeval:
+    """Return pycocotools' COCOeval with its matches at one IoU alone: faster-coco-eval does not give its own."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco_eval = _pycocotools_eval(coco, detections)
+        params = coco_eval.params
+        params.imgIds, params.maxDets = list(image_ids), list(MAX_DETECTIONS)
+        params.iouThrs, params.areaRng = [BEST_F1_IOU], params.areaRng[:1]
+        coco_eval.evaluate()
+    return coco_eval
 
 
 def _faster_eval(coco: COCO, detections: np.ndarray) -> Any:
@@ -149,19 +173,19 @@ def _as_annotations(detections: np.ndarray) -> list[dict[str, Any]]:
     return annotations
 
 
-def class_ap(coco: COCO, coco_eval: COCOeval) -> dict[str, float]:
+def class_ap(coco: GroundTruth, coco_eval: COCOeval) -> dict[str, float]:
     """Return the AP (IoU 0.50:0.95) of every class, by the names of ``category_names``."""
     precision = coco_eval.eval["precision"][:, :, :, 0, MAX_DETECTIONS.index(100)]  # (IoU, recall, class), all areas
     names = category_names(coco, coco_eval.params.catIds)
     return {name: mean_ap(precision[:, :, k]) for k, name in enumerate(names)}
 
 
-def category_names(coco: COCO, category_ids: Sequence[int]) -> list[str]:
-    """Return the names of categories; a repeated name has its id added: ``"cell (7)"``."""
+def category_names(coco: GroundTruth, numbers: Sequence[int]) -> list[str]:
+    """Return the names of the categories with these numbers; a repeated name has its id added: ``"cell (7)"``."""
     names: list[str] = []
-    for category_id in category_ids:
-        name = coco.cats[category_id]["name"]
-        names.append(f"{name} ({category_id})" if name in names else name)
+    for number in numbers:
+        name = coco.cats[number]["name"]
+        names.append(f"{name} ({coco.category_ids.id(number)})" if name in names else name)
     return names
 
 

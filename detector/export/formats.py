@@ -17,7 +17,7 @@ from detector.export.graph import CONTRACTS, MAX_DETECTIONS, OUTPUT_NAMES, Expor
 from detector.files import atomic_write, check_output
 from detector.imaging.letterbox import GRAY
 from detector.predict import Predictor
-from detector.text import package_version
+from detector.text import package_version, unknown_name
 
 if TYPE_CHECKING:
     import onnx
@@ -67,8 +67,13 @@ def export(predictor: Predictor, path: str | Path, format: Format, settings: Exp
 
 
 def export_metadata(predictor: Predictor, format: Format, settings: ExportSettings) -> dict[str, str]:
-    """Return the metadata of the exported file: class names, input, output, license. Every value is text, lists are JSON."""
+    """Return the metadata of the exported file: class names, input, output, license, threshold.
+
+    Every value is text, lists are JSON.
+    """
     info = predictor.info
+    # of the exported branch; absent if unknown
+    best_f1 = {} if predictor.best_f1_threshold is None else {"best_f1_threshold": str(predictor.best_f1_threshold)}
     return {
         "names": json.dumps(predictor.class_names, ensure_ascii=False),
         "category_ids": json.dumps(predictor.category_ids),
@@ -86,13 +91,14 @@ def export_metadata(predictor: Predictor, format: Format, settings: ExportSettin
         "variant": info.variant,
         "license": info.license or "not stated",
         "provenance": info.provenance,
+        **best_f1,
         "version": f"{PACKAGE} {package_version(PACKAGE) or 'of a clone'}, format {format}",
     }
 
 
 def _check(predictor: Predictor, path: Path, format: Format, settings: ExportSettings) -> None:
     if format not in SUFFIXES:
-        raise ValueError(f"unknown format {format!r}; choose one of {', '.join(SUFFIXES)}")
+        raise ValueError(unknown_name("format", format, SUFFIXES))
     if path.suffix != SUFFIXES[format]:
         raise ValueError(f"{path}: the name of a file of format {format} must end in {SUFFIXES[format]}")
     check_output(path, overwrite=True)

@@ -7,8 +7,12 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from detector.text import score_text
+
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 Color = tuple[int, int, int]
+BACKGROUND, INK = 245, (40, 40, 40)  # of sheets
+SMALLEST_WITH_NOTE = 128  # pixels of the shorter side
 
 
 def class_color(label: int) -> Color:
@@ -24,8 +28,8 @@ def draw_boxes(
 ) -> np.ndarray:
     """Return a copy of ``image`` with ``boxes`` (N, 4) x1 y1 x2 y2 in its pixels, colored and labeled by class.
 
-    ``labels`` (N,) index ``names``; ``scores`` (N,) in 0..1 are written after the name. N may be 0. Lines and letters grow
-    with the image, and labels stay inside it.
+    ``labels`` (N,) index ``names``; ``scores`` (N,) in 0..1 are written after the name, rounded down. N may be 0. Lines and
+    letters grow with the image, and labels stay inside it.
     """
     image = np.ascontiguousarray(image).copy()
     line = max(round(min(image.shape[:2]) / 300), 1)
@@ -36,8 +40,16 @@ def draw_boxes(
         x1, y1, x2, y2 = corners[i].tolist()
         cv2.rectangle(image, (x1, y1), (x2, y2), class_color(int(labels[i])), line)
     for i in order:
-        text = _ascii(names[int(labels[i])], int(labels[i])) + ("" if scores is None else f" {scores[i]:.2f}")
+        text = _ascii(names[int(labels[i])], int(labels[i])) + ("" if scores is None else f" {score_text(scores[i])}")
         _label(image, text, corners[i, 0].item(), corners[i, 1].item(), class_color(int(labels[i])))
+    return image
+
+
+def draw_note(image: np.ndarray, text: str) -> np.ndarray:
+    """Return a copy of ``image`` with ``text`` in its lower left corner; none on an image that the text would hide."""
+    image = np.ascontiguousarray(image).copy()
+    if min(image.shape[:2]) >= SMALLEST_WITH_NOTE:
+        _label(image, text, 0, image.shape[0], INK)
     return image
 
 
@@ -54,7 +66,7 @@ def sheet(
     strip = 0 if captions is None else max(round(width * 0.055), 22)  # pixels above each image for its caption
     num_columns = max((len(row) for row in rows), default=0)
     size = (len(rows) * (height + strip + margin) + margin, num_columns * (width + margin) + margin, 3)
-    canvas = np.full(size, 245, dtype=np.uint8)
+    canvas = np.full(size, BACKGROUND, dtype=np.uint8)
     for i, row in enumerate(rows):
         for j, image in enumerate(row):
             top, left = margin + i * (height + strip + margin), margin + j * (width + margin)
@@ -62,6 +74,20 @@ def sheet(
                 _caption(canvas[top : top + strip, left : left + width], captions[i][j])
             canvas[top + strip : top + strip + image.shape[0], left : left + image.shape[1]] = image
     return canvas
+
+
+def draw_title(image: np.ndarray, text: str) -> np.ndarray:
+    """Return ``image`` below a strip with ``text``, in as many lines as its width needs."""
+    scale, line_height, width = 0.5, 22, image.shape[1]
+    lines = [""]
+    for word in _ascii(text, None).split():
+        longer = f"{lines[-1]} {word}".strip()
+        too_long = lines[-1] and cv2.getTextSize(longer, FONT, scale, 1)[0][0] > width - 24
+        lines = [*lines, word] if too_long else [*lines[:-1], longer]
+    strip = np.full((len(lines) * line_height, width, 3), BACKGROUND, dtype=np.uint8)
+    for number, line in enumerate(lines, start=1):
+        cv2.putText(strip, line, (12, number * line_height - 5), FONT, scale, INK, 1, cv2.LINE_AA)
+    return np.concatenate((strip, image))
 
 
 def fit_longer_side(image: np.ndarray, boxes: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -102,7 +128,7 @@ def _caption(strip: np.ndarray, text: str) -> None:
     text = _ascii(text, None)
     scale, thickness = _font(round(strip.shape[0] * 24), text, strip.shape[1])
     written = np.ascontiguousarray(strip)
-    cv2.putText(written, text, (2, round(strip.shape[0] * 0.72)), FONT, scale, (40, 40, 40), thickness, cv2.LINE_AA)
+    cv2.putText(written, text, (2, round(strip.shape[0] * 0.72)), FONT, scale, INK, thickness, cv2.LINE_AA)
     strip[:] = written
 
 

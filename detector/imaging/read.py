@@ -1,59 +1,120 @@
 """Read image files of any kind as upright RGB arrays."""
 
 import io
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-# Formats that OpenCV decodes to pixels, and Pillow opens for size and EXIF orientation. The one list for all readers.
-IMAGE_SUFFIXES = (
-    ".apng", ".avif", ".bmp", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpf", ".jpg", ".jpx", ".mpo", ".pbm", ".pgm",
-    ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
-)  # fmt: skip
-# Images that are not read, so that readers can name them: convert these to PNG or JPEG.
-OTHER_IMAGE_SUFFIXES = (
-    ".ai", ".arw", ".cr2", ".cr3", ".dcm", ".dib", ".dng", ".eps", ".exr", ".gif", ".hdr", ".heic", ".heif", ".hif", ".ico",
-    ".jxl", ".nef", ".nii", ".npy", ".orf", ".pam", ".pcx", ".pdf", ".pfm", ".pic", ".psd", ".raf", ".ras", ".raw", ".rw2",
-    ".sr", ".svg", ".tga", ".xcf",
-)  # fmt: skip
-JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8", 0xDA, b"\xff\xd9"
-JPEG_SIZES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}  # segments with the size
-REDUCED = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
+from detector.imaging.formats import (
+    CONVERT,
+    IMAGE_SUFFIXES,
+    OTHER_IMAGE_SUFFIXES,
+    OtherKind,
+    image_format,
+    other_kind,
+    pnm_maximum,
+)
+from detector.imaging.jpeg import JPEG_END, JPEG_START, JpegError, decode_jpeg, jpeg_size, unread_jpeg
+from detector.imaging.pillow import rgb_pixels
+from detector.imaging.sixteen_bits import FULL_RANGE, SampleRange, to_eight_bits
+from detector.imaging.tiff import DamagedError, check_compressed_parts, tiff_tags, unread_tiff
+
+__all__ = [
+    "IMAGE_SUFFIXES", "JPEG_START", "OTHER_IMAGE_SUFFIXES", "UNREADABLE", "BadImageError", "UnreadKindError", "decode_image",
+    "exif_orientation", "jpeg_size", "kind_of_file", "orientation_of", "read_file", "read_upright", "turn",
+]  # fmt: skip
 EXIF_ORIENTATION = 0x0112
+ZERO_TAIL = 4096  # so many zeros at the end of compressed data mean that the rest was not written
+PILLOW_FORMATS = ("GIF", "AVIF")
+SIXTEEN_BIT_FORMATS = ("PNG", "TIFF", "PNM")
 UNREADABLE = (OSError, Image.DecompressionBombError)  # a format that Pillow does not know, or over 179 million pixels
+DECODER_ERRORS = (JpegError, DamagedError, OSError, SyntaxError, ValueError, cv2.error, Image.DecompressionBombError)
 
 
 class BadImageError(ValueError):
     """An image file that cannot be used; the message names it."""
 
 
-def read_upright(path: Path) -> np.ndarray:
+class UnreadKindError(BadImageError):
+    """A file of a kind that is not read; the message has the kind and how to convert it."""
+
+
+def read_upright(path: Path, sixteen_bit_range: SampleRange = FULL_RANGE) -> np.ndarray:
     """Return the image as viewers show it, (H, W, 3) uint8 RGB, see ``decode_image``. Raises BadImageError."""
     content = read_file(path)
-    image = decode_image(content)
-    if image is None:
-        raise BadImageError(f"{path}: is not a whole image ({len(content)} bytes); give the path of an image, or restore it")
+    try:
+        image = decode_image(content, sixteen_bit_range=sixteen_bit_range)
+    except UnreadKindError as error:
+        raise UnreadKindError(f"{path}: {error}") from None
+    except BadImageError as error:
+        raise BadImageError(f"{path}: {error}; give the path of an image, or restore it") from None
     return turn(image, exif_orientation(content))
 
 
-def decode_image(content: bytes, factor: int = 1) -> np.ndarray | None:
-    """Decode a file's ``content`` to the stored image, (H, W, 3) uint8 RGB; return None if it is not a whole image.
+def decode_image(content: bytes, factor: int = 1, sixteen_bit_range: SampleRange = FULL_RANGE) -> np.ndarray:
+    """Decode a file's ``content`` to the stored image, (H, W, 3) uint8 RGB.
 
-    Grayscale, palettes, CMYK and 16 bits per channel become 8-bit RGB; transparency is dropped. A JPEG is decoded at
-    1/``factor`` of its height and width (rounded up); ``factor`` is 1, 2, 4 or 8. Other formats ignore it.
+    Grayscale, palettes and CMYK become RGB; transparency is dropped. 16 bits a channel become 8, see ``to_eight_bits``. Of
+    several pages or frames the first is taken. A JPEG is decoded at 1/``factor`` of its height and width (rounded up);
+    ``factor`` is 1, 2, 4 or 8. Other formats ignore it.
+
+    Raises BadImageError, with the reason, for a file that is not a whole image: one of which the decoder says that pixels
+    are missing or wrong. Raises UnreadKindError for a file of a kind that is not read. The messages do not name the file.
     """
-    is_jpeg = content.startswith(JPEG_START)
-    if not content or (is_jpeg and is_cut_jpeg(content)):
-        return None
-    flags = REDUCED[factor if is_jpeg else 1] | cv2.IMREAD_IGNORE_ORIENTATION
+    name = image_format(content)
+    tags = tiff_tags(content) if name == "TIFF" else {}
+    if (kind := unread_tiff(tags) if name else other_kind(content)) is not None:
+        raise UnreadKindError(f"is {kind.name}, which is not read; {kind.remedy}")
     try:
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
-    except cv2.error:  # too many pixels for OpenCV
-        return None
-    return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        if name == "JPEG":
+            return decode_jpeg(content, factor)
+        if name == "TIFF":
+            check_compressed_parts(content, tags)
+        _check_tail(content, name)
+        if name in PILLOW_FORMATS:
+            return _decode_with_pillow(content, sixteen_bit_range)
+        return _decode_with_opencv(content, name, sixteen_bit_range)
+    except DECODER_ERRORS as error:
+        raise _undecodable(content, error) from None
+
+
+def _check_tail(content: bytes, name: str | None) -> None:
+    """Raise DamagedError for a file whose last part was never written, in formats whose decoders would not notice."""
+    if name == "JPEG 2000" and JPEG_END not in content:  # compressed data cannot hold these bytes
+        raise DamagedError("its end is missing")
+    if name in ("WebP", "AVIF") and content.endswith(bytes(ZERO_TAIL)):
+        raise DamagedError("it ends with zeros")
+
+
+def _decode_with_opencv(content: bytes, name: str | None, sixteen_bit_range: SampleRange) -> np.ndarray:
+    depth = cv2.IMREAD_ANYDEPTH if name in SIXTEEN_BIT_FORMATS else 0
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION | depth
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
+    if image is None:
+        raise ValueError("" if content else "the file is empty")
+    maximum = pnm_maximum(content) if name == "PNM" else None
+    if maximum and (image.dtype == np.uint8 or sixteen_bit_range == FULL_RANGE):
+        image = to_eight_bits(image.astype(np.uint16), (0, maximum))
+    elif image.dtype == np.uint16:
+        image = to_eight_bits(image, sixteen_bit_range)
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _decode_with_pillow(content: bytes, sixteen_bit_range: SampleRange) -> np.ndarray:
+    """Decode a format that not every version of OpenCV knows."""
+    with Image.open(io.BytesIO(content)) as image:
+        return rgb_pixels(image, sixteen_bit_range)
+
+
+def _undecodable(content: bytes, error: Exception) -> BadImageError:
+    if content.startswith(JPEG_START) and (kind := unread_jpeg(content)):
+        return UnreadKindError(f"is {kind}, which is not read; {CONVERT}")
+    reason = "" if isinstance(error, UnidentifiedImageError) else str(getattr(error, "err", None) or error).strip()
+    if content and not any(content[:4096]) and not any(content):
+        reason = "it holds only zeros"
+    return BadImageError(f"is not a whole image ({reason + '; ' if reason else ''}{len(content)} bytes)")
 
 
 def read_file(path: Path) -> bytes:
@@ -62,6 +123,12 @@ def read_file(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise BadImageError(f"{path}: cannot be read ({error.strerror}); restore the file") from None
+
+
+def kind_of_file(path: Path) -> OtherKind | None:
+    """Return the kind of a file that is not read, or None if it is of a kind that is read, or unknown."""
+    content = read_file(path)
+    return unread_tiff(tiff_tags(content)) if image_format(content) else other_kind(content)
 
 
 def exif_orientation(content: bytes) -> int:
@@ -93,37 +160,3 @@ def turn(image: np.ndarray, orientation: int) -> np.ndarray:
     if orientation in (3, 4, 7, 8):
         image = image[::-1]
     return np.ascontiguousarray(image)
-
-
-def is_cut_jpeg(content: bytes) -> bool:
-    """Return True for a JPEG file without its end, which OpenCV would fill up with gray without a warning."""
-    if not content.startswith(JPEG_START):
-        return False
-    # Search behind the header: a thumbnail in one of its segments has its own end marker.
-    header_end = max((end for _, _, end in _segments(content)), default=2)
-    return content.find(JPEG_END, header_end) < 0
-
-
-def jpeg_size(content: bytes) -> tuple[int, int]:
-    """Return the stored height and width from a JPEG file's header; (0, 0) if it has none."""
-    for kind, start, _ in _segments(content):
-        if kind in JPEG_SIZES:  # length (2 bytes), bits (1), height (2), width (2)
-            height, width = content[start + 3 : start + 5], content[start + 5 : start + 7]
-            return int.from_bytes(height, "big"), int.from_bytes(width, "big")
-    return 0, 0
-
-
-def _segments(content: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield the segments of a JPEG header: kind, start (of the length field) and end.
-
-    A segment is 0xFF, its kind (1 byte), its length (2 bytes, itself included) and its content.
-    """
-    position = 2
-    while position + 4 <= len(content) and content[position] == 0xFF and content[position + 1] != JPEG_SCAN:
-        kind = content[position + 1]
-        if kind == 0xFF:  # filler
-            position += 1
-            continue
-        end = position + 2 + int.from_bytes(content[position + 2 : position + 4], "big")
-        yield kind, position + 2, end
-        position = end

@@ -2,10 +2,11 @@
 
 import math
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from detector.dynamic import DynamicConfig
+from detector.text import unknown_name
 
 # Groups of convolutions that can be made dynamic (the field ``where`` of DynamicConfig), as regular expressions over the
 # names of the modules of a Detector. They are in this package because the names are those of its parts.
@@ -93,10 +94,16 @@ VARIANTS: dict[str, DetectorConfig] = (
 def detector_config(variant: str, **overrides: Any) -> DetectorConfig:
     """Return the configuration of ``variant`` with ``overrides`` of its fields; ``dynamic`` may be a plain dict.
 
-    Raises ValueError for an unknown variant, TypeError for an unknown field.
+    Raises ValueError for an unknown variant or field.
     """
     if variant not in VARIANTS:
-        raise ValueError(f"unknown variant {variant!r}; choose one of {', '.join(VARIANTS)}")
-    if isinstance(overrides.get("dynamic"), dict):
-        overrides["dynamic"] = DynamicConfig(**overrides["dynamic"])
+        raise ValueError(unknown_name("variant", variant, VARIANTS))
+    dynamic_fields = [field.name for field in fields(DynamicConfig)]
+    known = [field.name for field in fields(DetectorConfig)]
+    if unknown := [name for name in overrides if name not in known]:
+        raise ValueError(unknown_name("override", unknown[0], known + [f"dynamic.{name}" for name in dynamic_fields]))
+    if isinstance(dynamic := overrides.get("dynamic"), dict):
+        if unknown := [name for name in dynamic if name not in dynamic_fields]:
+            raise ValueError(unknown_name("field of dynamic:", unknown[0], dynamic_fields))
+        overrides["dynamic"] = DynamicConfig(**dynamic)
     return replace(VARIANTS[variant], **overrides)

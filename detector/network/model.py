@@ -92,7 +92,7 @@ def build_detector(variant: str, num_classes: int, **overrides: Any) -> Detector
     """Build an untrained detector, e.g. ``build_detector("dyn_n", 80, dynamic=DynamicConfig(num_experts=8))``.
 
     ``variant`` is a key of ``VARIANTS``; ``overrides`` are fields of ``DetectorConfig``. Raises ValueError for an unknown
-    variant or a class count below 1, TypeError for an unknown field.
+    variant or field, or a class count below 1.
     """
     if num_classes < 1:
         raise ValueError(f"num_classes is {num_classes}; a detector needs at least one class")

@@ -85,6 +85,7 @@ An object detector of lightning-dyn-detector: {info.variant}, network input {hei
 
 - Provenance: {info.provenance}
 - License of the weights: {info.license or "not stated"}
+- Score threshold of the best F1 on the validation set: {info.describe_best_f1(predictor.branch)}
 
 ## Results on the validation set
 
@@ -102,6 +103,6 @@ An object detector of lightning-dyn-detector: {info.variant}, network input {hei
 from detector.predict.hub import HubPredictor
 
 predictor = HubPredictor.from_pretrained("this/repository")
-(detections,) = predictor("image.jpg")
+(detections,) = predictor("image.jpg")  # score_threshold=0.25; "best" is that of the best F1
 ```
 """

@@ -13,7 +13,7 @@ import numpy as np
 
 from detector.batch import xyxy_to_xywh
 from detector.files import atomic_write
-from detector.imaging.draw import draw_boxes
+from detector.imaging.draw import draw_boxes, draw_note
 from detector.predict.predictor import Detections, Predictor
 from detector.predict.sources import Frame, MediaFile
 
@@ -30,13 +30,21 @@ class PredictionFiles:
     - ``predictions.csv``, if ``table``: one line per object.
     - ``crops/<class>/``, if ``crops``: every object, cut out.
 
-    Existing files of these names are replaced.
+    Existing files of these names are replaced. ``score_threshold``, the one in use, is written on annotated images and into
+    predictions.json.
     """
 
     def __init__(
-        self, out: Path, predictor: Predictor, annotated: bool = True, table: bool = False, crops: bool = False
+        self,
+        out: Path,
+        predictor: Predictor,
+        annotated: bool = True,
+        table: bool = False,
+        crops: bool = False,
+        score_threshold: float | None = None,
     ) -> None:
         self.out, self.predictor, self.annotated, self.crops = out, predictor, annotated, crops
+        self.score_threshold = score_threshold
         self.images: list[dict[str, Any]] = []
         self.annotations: list[dict[str, Any]] = []
         self._video: tuple[MediaFile, cv2.VideoWriter] | None = None  # the video being written
@@ -89,6 +97,8 @@ class PredictionFiles:
     def _write_annotated(self, frame: Frame, detections: Detections) -> None:
         boxes, labels, scores = detections.boxes.numpy(), detections.labels.numpy(), detections.scores.numpy()
         annotated = draw_boxes(frame.image, boxes, labels, self.predictor.class_names, scores)
+        if self.score_threshold is not None:
+            annotated = draw_note(annotated, f"scores above {self.score_threshold}")
         path = self.out / ANNOTATED_FOLDER / frame.file.name
         if not frame.file.is_video:
             suffix = ".jpg" if frame.file.path.suffix.lower() in (".jpg", ".jpeg") else ".png"
@@ -115,8 +125,9 @@ class PredictionFiles:
             self._table.close()
         predictor = self.predictor
         classes = zip(predictor.category_ids, predictor.class_names)
+        info = {"description": f"detections of {predictor.source}", "license_of_weights": predictor.info.license}
         content = {
-            "info": {"description": f"detections of {predictor.source}", "license_of_weights": predictor.info.license},
+            "info": info | {"score_threshold": self.score_threshold},
             "images": self.images,
             "annotations": self.annotations,
             "categories": [{"id": category_id, "name": name} for category_id, name in classes],

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import PIL.Image
@@ -17,6 +17,7 @@ from detector.imaging.read import read_upright
 from detector.network.decode import DetectionDict
 from detector.network.head import BRANCHES, BranchName
 from detector.network.model import Detector
+from detector.text import unknown_name
 from detector.weights import WeightsInfo, build_from, read_weights
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 DEFAULT_SIZE = (640, 640)  # if the weights file has no image size
 Image = str | Path | np.ndarray | Tensor | PIL.Image.Image
+ScoreThreshold = float | Literal["best"]
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class Predictor:
     def __call__(
         self,
         images: Image | Sequence[Image],
-        score_threshold: float = 0.25,
+        score_threshold: ScoreThreshold = 0.25,
         max_detections: int = 300,
         classes: Sequence[str | int] | None = None,
         iou_threshold: float = 0.7,
@@ -95,7 +97,8 @@ class Predictor:
             images: one image or several. An image is a path or a PIL image, rotated as its EXIF data require; an array
                 (H, W), (H, W, 3) or (H, W, 4), RGB, uint8 or uint16; or a tensor (3, H, W), uint8 or floating point in
                 0..1. Transparency is dropped.
-            score_threshold: scores must exceed it.
+            score_threshold: scores must exceed it; ``"best"`` is the threshold of the best F1 in the last validation of
+                the weights, see ``best_f1_threshold``.
             max_detections: at most this number of objects per image, the best ones.
             classes: names or labels of the classes to detect; default: all. Applied before ranking.
             iou_threshold: for NMS, which the branch ``one2many`` needs.
@@ -104,6 +107,7 @@ class Predictor:
 
         Raises ValueError for anything else.
         """
+        score_threshold = self.score_threshold(score_threshold, branch)
         if not 0 <= score_threshold <= 1 or batch_size < 1 or max_detections < 1:
             raise ValueError(
                 f"score_threshold is {score_threshold}, batch_size {batch_size} and max_detections {max_detections}; "
@@ -140,13 +144,40 @@ class Predictor:
         category_ids = [self.category_ids[label] for label in labels.tolist()]
         return Detections(boxes, scores, labels, names, category_ids)
 
+    @property
+    def best_f1_threshold(self) -> float | None:
+        """The score threshold of the best F1 of this branch in the last validation of the weights, at IoU 0.5.
+
+        None if it is unknown, as for weights that were never validated.
+        """
+        return self.info.best_f1_thresholds.get(self.branch)
+
+    def score_threshold(self, score_threshold: ScoreThreshold, branch: BranchName | None = None) -> float:
+        """Return ``score_threshold`` as a number: ``"best"`` stands for the threshold of the best F1 of ``branch``.
+
+        Raises ValueError if that is unknown, and for other words.
+        """
+        if not isinstance(score_threshold, str):
+            return score_threshold
+        if score_threshold != "best":
+            raise ValueError(f"score_threshold is {score_threshold!r}; expected a number in 0..1, or 'best'")
+        branch = branch or self.branch
+        if (best := self.info.best_f1_thresholds.get(branch)) is None:
+            reason = self.info.describe_best_f1(branch)
+            raise ValueError(
+                f"score_threshold is 'best', but the threshold of the best F1 is {reason}; give a number in 0..1"
+            )
+        return best
+
     def labels_of(self, classes: Sequence[str | int]) -> list[int]:
         """Return the labels of ``classes``, given by name or label. Raises ValueError for unknown classes, and for none."""
         label_by_name = {name: label for label, name in enumerate(self.class_names)}
         labels = [label_by_name.get(name, -1) if isinstance(name, str) else name for name in classes]
         unknown = [name for name, label in zip(classes, labels) if not 0 <= label < len(self.class_names)]
-        if unknown or not labels:
-            raise ValueError(f"no class {unknown or 'is given'}; choose some of: {', '.join(label_by_name)}")
+        if unknown:
+            raise ValueError(unknown_name("class", unknown[0], label_by_name))
+        if not labels:
+            raise ValueError(f"no class is given; choose some of: {', '.join(label_by_name)}")
         return labels
 
     def deploy(self) -> "Predictor":
@@ -208,7 +239,9 @@ def _unsupported(image: np.ndarray | Tensor) -> ValueError:
 
 
 def _check_branch(model: Detector, branch: str) -> None:
-    if branch not in BRANCHES or getattr(model.head, branch) is None:
+    if branch not in BRANCHES:
+        raise ValueError(unknown_name("branch", branch, BRANCHES))
+    if getattr(model.head, branch) is None:
         raise ValueError(
             f"the detector has no branch {branch!r}; choose one2one or one2many (a deployed detector has only one of them)"
         )

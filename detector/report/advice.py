@@ -9,11 +9,21 @@ from detector.network.config import VARIANTS
 from detector.report.analysis import Analysis
 from detector.report.errors import FALSE_POSITIVES, MISSES
 from detector.report.input_size import config_size, data_setting, evaluated_size, in_pixels, sides_in_input, trained_size
+from detector.report.nothing_learned import (
+    GOOD_AP50,
+    LOW_SCORE,
+    above_constant_box,
+    compare_with_constant_box,
+    how_to_learn,
+    nothing_learned,
+)
 from detector.report.run_folder import RunFolder, series
 from detector.runs.folder import BEST_CHECKPOINT, LAST_CHECKPOINT
-from detector.text import plural
+from detector.text import plural, score_text
 
 FEW_OBJECTS = 20  # the AP of a class with fewer is a matter of luck
+FEW_DETECTIONS = 5  # that may all be of one class by chance
+MOSTLY_ONE_CLASS = 0.95  # of the objects
 MANY_DUPLICATES = 0.03  # of the shown detections, and 5 at least
 MANY_TINY = 0.3  # of the objects, below one cell of the finest feature map
 REMEDIES = {
@@ -28,19 +38,46 @@ REMEDIES = {
 
 def advice(run: RunFolder, analyses: list[Analysis]) -> list[str]:
     """Return sentences, the most useful first; ``analyses`` has the main branch first and may be empty."""
-    sentences = []
-    if analyses:
-        main, others = analyses[0], analyses[1:]
-        sentences += [*_threshold(main), *_most_frequent_errors(main), *_duplicates(main, others), *_weakest_class(main)]
-        sentences += _small_in_the_input(run, main) or _small_objects(main)
-        if others:
-            sentences += _branches(main, others[0])
+    if not analyses:
+        return _training(run)
+    main, others = analyses[0], analyses[1:]
+    if sentences := _nothing_learned(run, main, others):
+        return sentences + _other_input(run) + _training(run)
+    sentences = [*_threshold(main), *_constant_box(main)]
+    sentences += _only_one_class(main) or _most_frequent_errors(main)
+    sentences += [*_duplicates(main, others), *_weakest_class(main)]
+    sentences += _small_in_the_input(run, main) or _small_objects(main)
+    if others:
+        sentences += _branches(main, others[0])
     return sentences + _other_input(run) + _training(run)
 
 
+def _nothing_learned(run: RunFolder, main: Analysis, others: list[Analysis]) -> list[str]:
+    """Return that the network has learned nothing yet, and what to do; no sentence if it has learned something."""
+    if (evidence := nothing_learned(main)) is None:
+        return []
+    least_score = (run.evaluation_config.get("evaluation") or {}).get("score_threshold", 0)
+    if not len(main.matching.scores) and least_score > LOW_SCORE:
+        return [
+            f"No detection has a score of {least_score} or more (evaluation.score_threshold), so nothing is known about the "
+            f"network: evaluate it with --evaluation.score_threshold 0.001."
+        ]
+    if learned := [other for other in others if nothing_learned(other) is None]:
+        other, ap = learned[0].branch, learned[0].result.metrics["AP"]
+        start = f"The branch {main.branch} has learned nothing yet: {evidence}. {other} has, with AP {ap:.3f}: predict with "
+        return [start + f"--branch {other}, or train longer.", *how_to_learn(run)]
+    start = f"The network has learned nothing yet: {evidence}. "
+    return [start + "Its errors say nothing about the annotations.", *how_to_learn(run)]
+
+
+def learning_warnings(run: RunFolder, analyses: list[Analysis]) -> list[str]:
+    """Return that the network, or its main branch, has learned nothing yet, to be said before anything else; or nothing."""
+    return _nothing_learned(run, analyses[0], analyses[1:])[:1] if analyses else []
+
+
 def next_commands(run: RunFolder, analyses: list[Analysis]) -> list[str]:
-    """Return the commands that predict and export with the evaluated checkpoint; none if no detection is right."""
-    if run.checkpoint is None or not analyses or analyses[0].best is None:
+    """Return the commands that predict and export with the evaluated checkpoint; none if it has learned nothing."""
+    if run.checkpoint is None or not analyses or analyses[0].best is None or nothing_learned(analyses[0]):
         return []
     start, main, checkpoint = ["python", "-m", "detector"], analyses[0], run.checkpoint
     if _best_was_earlier(run) and (last := run.folder / LAST_CHECKPOINT).is_file():
@@ -48,9 +85,8 @@ def next_commands(run: RunFolder, analyses: list[Analysis]) -> list[str]:
     trained, evaluated = trained_size(run), evaluated_size(run)
     size = ["--image_size", *map(str, evaluated)] if evaluated and evaluated != trained else []  # default: of the training
     with_nms = main.branch == "one2many"
-    threshold = np.floor(main.best.threshold * 1e4) / 1e4  # rounded up it would leave out detections
     branch = ["--branch", main.branch] if with_nms else []
-    predict = [*start, "predict", str(checkpoint), "IMAGES", "--score_threshold", f"{threshold:.4g}", *branch, *size]
+    predict = [*start, "predict", str(checkpoint), "IMAGES", "--score_threshold", str(main.best.threshold), *branch, *size]
     export = [*start, "export", str(checkpoint), *branch, *(["--output", "raw"] if with_nms else []), *size]
     return [shlex.join(predict), shlex.join(export)]
 
@@ -62,8 +98,31 @@ def _threshold(main: Analysis) -> list[str]:
         return ["No detection is right at IoU 0.5: train longer, and look at the data with python -m data check."]
     p = main.best
     return [
-        f"Show detections with scores from {p.threshold:.3f} on: {p.precision:.0%} of them are right, and "
+        f"Show detections with scores from {p.threshold} on: {p.precision:.0%} of them are right, and "
         f"{p.recall:.0%} of the objects are detected (F1 {p.f1:.3f})."
+    ]
+
+
+def _constant_box(main: Analysis) -> list[str]:
+    """Return a warning if AP is not above that of a constant box, though scores are high."""
+    if not main.matching.num_objects or above_constant_box(main):
+        return []
+    start = f"The {compare_with_constant_box(main)}, though scores reach {score_text(main.matching.scores.max())}: "
+    if main.result.metrics["AP50"] >= GOOD_AP50:
+        return [start + "the objects lie at one place, and these images cannot show whether the network looks at them."]
+    return [start + "check that classes, boxes and input size of these annotations are those of the training."]
+
+
+def _only_one_class(main: Analysis) -> list[str]:
+    """Return a sentence if all shown detections are of one class, and the objects are not."""
+    classes = main.matching.det_classes[main.errors.shown]
+    objects = main.matching.obj_classes[~main.matching.crowds]
+    if len(classes) < FEW_DETECTIONS or (classes != classes[0]).any() or (objects == classes[0]).mean() > MOSTLY_ONE_CLASS:
+        return []
+    name, others = main.class_names[classes[0]], int((objects != classes[0]).sum())
+    return [
+        f"All {len(classes)} shown detections are {name}, but {others} of {plural(len(objects), 'object')} are of other "
+        f"classes: the network does not tell classes apart yet. Train longer; python -m data check shows the class balance."
     ]
 
 
@@ -92,7 +151,7 @@ def _duplicates(main: Analysis, others: list[Analysis]) -> list[str]:
     other = others[0]
     other_number, other_shown = _count_duplicates(other)
     score = other.errors.threshold
-    comparison = f"{other.branch}, with NMS, has {other_number} of {other_shown} from the score {score:.3f} on"
+    comparison = f"{other.branch}, with NMS, has {other_number} of {other_shown} from the score {score} on"
     if other_number / max(other_shown, 1) < number / shown / 2:
         return [f"{start}{comparison}: predict with --branch {other.branch} if they are in the way, or train longer."]
     return [f"{start}{comparison}, not much less: train longer."]
@@ -185,7 +244,8 @@ def _training(run: RunFolder) -> list[str]:
         ]
     planned, reached = (run.config.get("trainer") or {}).get("max_epochs"), max(run.epochs)
     if isinstance(planned, int) and 0 < reached + 1 < planned:
-        sentences.append(f"The run has reached epoch {reached} of {planned} planned epochs: it was cut short or goes on.")
+        finished = f"{reached + 1} of {planned} planned epochs"
+        sentences.append(f"The run has finished {finished}: it was cut short or goes on.")
     early = [value for epoch, value in zip(epochs, values) if epoch <= epochs[last] * 0.8]
     if len(values) >= 10 and early and max(early) < 0.97 * values[best] and best > last * 0.9:
         sentences.append("AP still rose in the last fifth of the epochs: more epochs may help.")

@@ -2,17 +2,21 @@
 
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from detector.evaluation import CocoResult, load_ground_truth, read_predictions, run_coco_eval
 from detector.evaluation.coco_eval import MAX_DETECTIONS, category_names, coco_result
-from detector.report.curves import Point, ThresholdCurve, class_curve
+from detector.evaluation.coco_files import GroundTruth
+from detector.evaluation.constant_box import evaluate_constant_box, mean_boxes_of
+from detector.evaluation.thresholds import OperatingPoint, ThresholdCurve, best_operating_point
+from detector.report.curves import class_curve
 from detector.report.errors import Errors, find_errors
 from detector.report.matching import Matching, read_matching
+from detector.text import plural
 
 MORE_DETECTIONS = (300, 1000)  # for each image and class, for dense images
 FALLBACK_THRESHOLD = 0.25  # where no detection is right, so that no threshold is best
@@ -24,14 +28,19 @@ class Analysis:
     """Results of one branch; C classes in the order of their category ids."""
 
     branch: str
-    coco: COCO
+    coco: GroundTruth
     class_names: list[str]  # C
     coco_eval: COCOeval
     result: CocoResult
     matching: Matching
     curve: ThresholdCurve  # all classes together
-    best: Point | None  # its highest F1
+    best: OperatingPoint | None  # its highest F1
     errors: Errors  # at the threshold of ``best``, or at the one that was asked for
+
+    @cached_property
+    def floor(self) -> CocoResult | None:
+        """The result of a constant box, the mean box of the ground truth; None without objects or sizes of the images."""
+        return evaluate_constant_box(self.coco, mean_boxes_of(self.coco))
 
 
 def analyze(branch: str, predictions: Path, ground_truth: Path, threshold: float | None = None) -> Analysis:
@@ -43,25 +52,24 @@ def analyze(branch: str, predictions: Path, ground_truth: Path, threshold: float
     coco, detections = _read(predictions, ground_truth)
     started = time.perf_counter()
     coco_eval = run_coco_eval(coco, detections, sorted(coco.imgs), (*MAX_DETECTIONS, *MORE_DETECTIONS))
-    result = coco_result(coco, coco_eval, len(detections), time.perf_counter() - started)
+    best = best_operating_point(coco_eval, detections[:, 5])
+    result = coco_result(coco, coco_eval, len(detections), best, time.perf_counter() - started)
     matching = read_matching(coco, coco_eval, detections)
     curve = class_curve(matching)
-    best = curve.best()
     if threshold is None:
         threshold = FALLBACK_THRESHOLD if best is None else best.threshold
     names, errors = category_names(coco, coco_eval.params.catIds), find_errors(matching, threshold)
     return Analysis(branch, coco, names, coco_eval, result, matching, curve, best, errors)
 
 
-def _read(predictions: Path, ground_truth: Path) -> tuple[COCO, np.ndarray]:
+def _read(predictions: Path, ground_truth: Path) -> tuple[GroundTruth, np.ndarray]:
     """Return ground truth and detections (N, 7), which belong together."""
     coco = load_ground_truth(ground_truth)
-    detections = read_predictions(predictions)
+    detections = read_predictions(predictions, coco)
     if unknown := sorted({int(i) for i in detections[:, 0]} - coco.imgs.keys()):
-        raise ValueError(
-            f"{predictions}: {len(unknown)} of its images, e.g. ids {unknown[:3]}, {'is' if len(unknown) == 1 else 'are'} "
-            f"not in {ground_truth}; {GIVE_ANNOTATIONS}"
-        )
+        images = plural(len(unknown), "image is", "images are")
+        examples = [coco.image_ids.id(number) for number in unknown[:3]]
+        raise ValueError(f"{predictions}: {images} not in {ground_truth}, e.g. ids {examples}; {GIVE_ANNOTATIONS}")
     if len(detections) and not {int(i) for i in detections[:, 6]} & coco.cats.keys():
         raise ValueError(f"{predictions} and {ground_truth} have no category id in common; {GIVE_ANNOTATIONS}")
     return coco, detections

@@ -15,7 +15,7 @@ from detector.report.errors import FALSE_POSITIVES, MISSES, confusion_matrix
 from detector.report.figures import MOST_CURVES, confusion_plot, curve_plots, error_plots, training_plots
 from detector.report.images import ERROR, OBJECT, OTHER, false_positive_examples, miss_examples
 from detector.report.page import Table, render
-from detector.report.run_folder import RunFolder, image_folder
+from detector.report.run_folder import RunFolder, image_folder, series
 from detector.report.speed import Speed
 from detector.report.training import epoch_time_table, routing_table
 from detector.text import plural
@@ -66,6 +66,9 @@ def _facts(run: RunFolder, analyses: list[Analysis]) -> list[str]:
         facts.append("which checkpoint was evaluated is not recorded")
     facts += [plural(len(run.epochs), "epoch") if run.epochs else ""]
     facts += [f"input {data['image_size']} px" if "image_size" in data else ""]
+    validated, _ = series(run.epochs, "val/AP")
+    if analyses and validated and not run.is_evaluation:
+        facts.append(f"predictions of epoch {validated[-1]}, the last that was validated")
     if analyses:
         result, num_objects = analyses[0].result, analyses[0].matching.num_objects
         images, objects = plural(result.num_images, "image"), plural(num_objects, "object")
@@ -88,7 +91,7 @@ def _results(run: RunFolder, analyses: list[Analysis], images: str | None) -> di
         "num_single_curves": MOST_CURVES if sum(ap >= 0 for ap in main.result.per_class.values()) > MOST_CURVES else 0,
         "confusion_plot": confusion_plot(main),
         "confusions": _confusion_table(confusion_matrix(main.matching, main.errors), [*main.class_names, "nothing"]),
-        "colors": {"the error": f"rgb{ERROR}", "objects": f"rgb{OBJECT}", "other detections": f"rgb{OTHER}"},
+        "colors": {"the error": f"rgb{ERROR}", "objects": f"rgb{OBJECT}", _others(main): f"rgb{OTHER}"},
         "wrong": false_positive_examples(main, folder),
         "missed": miss_examples(main, folder),
         "image_folder": folder,
@@ -97,6 +100,10 @@ def _results(run: RunFolder, analyses: list[Analysis], images: str | None) -> di
         "limits": _limit_table(analyses),
         "most_detections": max(max(Counter(a.matching.det_images.tolist()).values(), default=0) for a in analyses),
     }
+
+
+def _others(main: Analysis) -> str:
+    return f"other detections with scores from {main.errors.threshold} on"
 
 
 def _number(value: float) -> str:
@@ -108,11 +115,11 @@ def _cards(main: Analysis) -> list[tuple[str, str]]:
     """Return the most important numbers with their names."""
     cards = [(_number(main.result.metrics[name]), name) for name in ("AP", "AP50", "AP75")]
     if main.best is not None:
-        cards += [(f"{main.best.threshold:.3f}", "score threshold of best F1")]
+        cards += [(str(main.best.threshold), "score threshold of best F1")]
         cards += [(f"{main.best.precision:.0%}", "precision at best F1"), (f"{main.best.recall:.0%}", "recall at best F1")]
     if main.best is None or main.errors.threshold != main.best.threshold:
         point = main.curve.at(main.errors.threshold)
-        cards += [(f"{main.errors.threshold:.3f}", "threshold of this page")]
+        cards += [(str(main.errors.threshold), "threshold of this page")]
         cards += [
             (f"{point.precision:.0%}", "precision at this threshold"),
             (f"{point.recall:.0%}", "recall at this threshold"),
@@ -121,8 +128,11 @@ def _cards(main: Analysis) -> list[tuple[str, str]]:
 
 
 def _metrics_table(analyses: list[Analysis]) -> Table:
-    rows = [[name, meaning, *(_number(a.result.metrics[name]) for a in analyses)] for name, meaning in METRICS.items()]
-    return Table(["", "pycocotools", *(a.branch for a in analyses)], rows)
+    results = {a.branch: a.result for a in analyses}
+    if (floor := analyses[0].floor) is not None:
+        results["constant box"] = floor
+    rows = [[name, meaning, *(_number(r.metrics[name]) for r in results.values())] for name, meaning in METRICS.items()]
+    return Table(["", "", *results], rows)
 
 
 def _class_table(analyses: list[Analysis]) -> Table:
@@ -132,7 +142,8 @@ def _class_table(analyses: list[Analysis]) -> Table:
     rows = []
     for k, name in enumerate(main.class_names):
         best = class_curve(main.matching, k).best()
-        point = ["-"] * 4 if best is None else [f"{v:.3f}" for v in (best.threshold, best.precision, best.recall, best.f1)]
+        ratios = [] if best is None else [f"{v:.3f}" for v in (best.precision, best.recall, best.f1)]
+        point = ["-"] * 4 if best is None else [str(best.threshold), *ratios]
         aps = [_number(list(a.result.per_class.values())[k]) for a in analyses]
         rows.append([name, str(objects[k]), *aps, _number(ap50[k]), *point])
     branches = [f"AP {a.branch}" for a in analyses]

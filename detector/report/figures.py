@@ -66,15 +66,23 @@ def _thresholds(main: Analysis) -> Plot:
         Line("recall", curve.thresholds, curve.recall, COLORS[1]),
         Line("F1", curve.thresholds, curve.f1, INK, 2.4),
     ]
-    mark = None if main.best is None else (main.best.threshold, f"{main.best.threshold:.3f}")
-    return line_plot("score_thresholds", title, lines, "score", "", (0, 1), (0, 1.02), mark, (310, 250))
+    mark = None if main.best is None else (main.best.threshold, str(main.best.threshold))
+    return line_plot("score_thresholds", title, lines, "score", "", _score_limits(main), (0, 1.02), mark, (310, 250))
+
+
+def _score_limits(main: Analysis) -> tuple[float, float]:
+    """Return the ends of an axis of scores: 0 and 1, or closer to scores that are all small, as of a short training."""
+    lowest, highest = main.curve.thresholds[[-1, 0]].tolist() if len(main.curve.thresholds) else (0, 1)
+    if not 0 < highest < 0.5:
+        return 0, 1
+    return (lowest if highest / 2 < lowest < highest else 0), highest + (highest - lowest) / 20
 
 
 def _f1_of_classes(main: Analysis, classes: list[int]) -> Plot:
     names, title = legible(main.class_names), "F1 of classes, by score threshold"
     curves = {k: class_curve(main.matching, k) for k in classes}
     lines = [Line(names[k], curve.thresholds, curve.f1, _class_color(n)) for n, (k, curve) in enumerate(curves.items())]
-    return line_plot("f1_of_classes", title, lines, "score", "", (0, 1), (0, 1.02), size=(310, 250))
+    return line_plot("f1_of_classes", title, lines, "score", "", _score_limits(main), (0, 1.02), size=(310, 250))
 
 
 def confusion_plot(main: Analysis) -> Plot:

@@ -14,6 +14,7 @@ from detector.report.analysis import Analysis
 from detector.report.errors import FALSE_POSITIVES, MISSES, Errors
 from detector.report.matching import Matching, box_ious
 from detector.report.page import CaptionedImage
+from detector.text import score_text
 
 OBJECT, ERROR, OTHER = (60, 200, 90), (235, 60, 50), (70, 150, 245)  # RGB
 MAX_PER_IMAGE = 2  # or one bad image would fill the page
@@ -75,7 +76,8 @@ def _take_turns(order: np.ndarray, types: np.ndarray, images: np.ndarray, number
 def _describe_false_positive(main: Analysis, row: int) -> str:
     """Return class, score and error type of a detection, and the object that it overlaps most."""
     matching, errors, names = main.matching, main.errors, main.class_names
-    text = f"{names[matching.det_classes[row]]} {matching.scores[row]:.2f}: {FALSE_POSITIVES[errors.false_positives[row]]}"
+    error = FALSE_POSITIVES[errors.false_positives[row]]
+    text = f"{names[matching.det_classes[row]]} {score_text(matching.scores[row])}: {error}"
     if (nearest := errors.nearest[row]) >= 0:
         text += f" ({names[matching.obj_classes[nearest]]}, IoU {errors.overlaps[row]:.2f})"
     return text
@@ -92,7 +94,7 @@ def _describe_miss(main: Analysis, row: int) -> str:
     overlaps = box_ious(matching.det_boxes[rows], matching.obj_boxes[row : row + 1])[:, 0]
     if len(rows) and overlaps.max() >= 0.1:
         best = int(overlaps.argmax())
-        text += f" (closest: score {matching.scores[rows[best]]:.2f}, IoU {overlaps[best]:.2f})"
+        text += f" (closest: score {score_text(matching.scores[rows[best]])}, IoU {overlaps[best]:.2f})"
     return text
 
 
@@ -138,11 +140,10 @@ def read_image(folder: Path, image: dict[str, Any], upright: bool) -> np.ndarray
     """
     try:
         content = read_file(folder / str(image.get("file_name", "")))
+        stored = decode_image(content)
     except BadImageError:
         return None
-    stored, size = decode_image(content), (image.get("height"), image.get("width"))
-    if stored is None:
-        return None
+    size = image.get("height"), image.get("width")
     turned = turn(stored, exif_orientation(content))
     candidates = (turned,) if upright else (stored, turned)
     return next((pixels for pixels in candidates if None in size or pixels.shape[:2] == size), None)

@@ -8,6 +8,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from detector.batch import xywh_to_xyxy, xyxy_to_xywh
+from detector.evaluation.thresholds import BEST_F1_IOU, read_pairs
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,13 @@ def _rows_of(values: np.ndarray, keys: np.ndarray) -> list[np.ndarray]:
     return np.split(order, starts[1:]) if len(keys) else []
 
 
-def read_matching(coco: COCO, coco_eval: COCOeval, detections: np.ndarray, iou: float = 0.5) -> Matching:
+def read_matching(coco: COCO, coco_eval: COCOeval, detections: np.ndarray, iou: float = BEST_F1_IOU) -> Matching:
     """Return the pairs that ``coco_eval`` made of objects and ``detections`` (N, 7) at the threshold ``iou``.
 
     ``coco`` comes from ``load_ground_truth`` and ``coco_eval`` from ``run_coco_eval``. In pycocotools every detection, from
     the highest score down, takes the free object of its class that it overlaps most, if by ``iou`` at least.
     """
-    counted, matches = _pairs(coco_eval, len(detections), iou)
+    counted, matches = read_pairs(coco_eval, len(detections), iou)
     objects = coco.dataset["annotations"]
     class_numbers = {category_id: k for k, category_id in enumerate(coco_eval.params.catIds)}
     return Matching(
@@ -70,22 +71,6 @@ def read_matching(coco: COCO, coco_eval: COCOeval, detections: np.ndarray, iou: 
         iou=iou,
         num_classes=len(class_numbers),
     )
-
-
-def _pairs(coco_eval: COCOeval, num_detections: int, iou: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return ``counted`` and ``matches`` of a Matching. Ids in ``evalImgs`` are rows plus 1."""
-    params = coco_eval.params
-    level = int(np.argmin(np.abs(params.iouThrs - iou)))
-    assert abs(params.iouThrs[level] - iou) < 1e-6, iou
-    limit, all_areas = params.maxDets[2], params.areaRng[0]
-    counted, matches = np.zeros(num_detections, bool), np.full(num_detections, -1)
-    for result in coco_eval.evalImgs:
-        if result is not None and result["aRng"] == all_areas and result["dtIds"]:
-            rows = np.array(result["dtIds"][:limit]) - 1
-            ignored = result["dtIgnore"][level, :limit].astype(bool)
-            counted[rows] = ~ignored
-            matches[rows] = np.where(ignored, -1, result["dtMatches"][level, :limit].astype(int) - 1)
-    return counted, matches
 
 
 def box_ious(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:

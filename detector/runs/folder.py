@@ -9,7 +9,7 @@ The files of a run, and who writes them:
     predictions.json, ground_truth.json    CocoEvaluation; of the second branch predictions_one2many.json
     val_predictions.jpg                    PredictionSheet
     routing.png                            RoutingLog
-    report.html, figures/                  python -m detector report
+    report.html, figures/                  python -m detector report; report-old.html and figures-old/ of before a resume
     eval_val/                              evaluate.py: evaluation.yaml, and predictions and images as in the run
 
 Evaluations of the test split write eval_test/, predictions_test.json, test_predictions.jpg and so on.

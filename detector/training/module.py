@@ -16,7 +16,7 @@ from detector.batch import Batch, as_size, network_input
 from detector.network.decode import DetectionDict
 from detector.network.head import RawOutput
 from detector.network.model import build_detector, restore_activations
-from detector.text import plural
+from detector.text import plural, unknown_name
 from detector.training.loss import DetectionLoss, one2many_weight_at
 from detector.training.optimizer import OptimizerName, build_optimizer, group_table, parameter_groups
 from detector.training.parts import freeze_parts, innermost_parts
@@ -142,6 +142,9 @@ class DetectorModule(L.LightningModule):
         if channels_last:
             self.model.to(memory_format=torch.channels_last)
         self.loss = DetectionLoss(box_gain, class_gain, l1_gain)
+        # Score thresholds of the best F1 in the last validation, by branch: set by CocoEvaluation, saved in checkpoints
+        self.best_f1_thresholds: dict[str, float | None] = {}
+        self._restored_metrics: dict[str, float] = {}  # of the checkpoint that is resumed, until the next validation
         self.latest_terms: dict[str, Tensor] = {}  # terms of the last loss, read by NonFiniteGuard
         self.step_skipped = False  # NonFiniteGuard skipped the last optimizer step; read by RampedEMA
         self._chosen_accumulation = 1  # set by this module; any other number above 1 is the choice of the Trainer's user
@@ -308,18 +311,21 @@ class DetectorModule(L.LightningModule):
             group.update(settings)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the provenance and license of the weights, and their metrics in the last evaluation."""
+        """Save provenance and license of the weights, and metrics and score thresholds of the last validation."""
         epochs = self.trainer.fit_loop.epoch_progress.current.started
         source = self._license_and_source["started_from"]
         after = f", starting from: {source}" if source else " from scratch"
         metrics = {k: float(v) for k, v in self.trainer.callback_metrics.items() if re.fullmatch(r"val/(\w+/)?A[PR]\w*", k)}
         provenance = f"trained with lightning-dyn-detector for {plural(epochs, 'epoch')}{after}"
-        checkpoint["weights_info"] = {**self._license_and_source, "provenance": provenance, "metrics": metrics}
+        validation = {"metrics": metrics or self._restored_metrics, "best_f1_thresholds": self.best_f1_thresholds}
+        checkpoint["weights_info"] = {**self._license_and_source, "provenance": provenance, **validation}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the license and provenance of the weights."""
+        """Restore license and provenance of the weights, and metrics and score thresholds of their last validation."""
         info = checkpoint.get("weights_info", {})
         self._license_and_source = {"license": saved_license(info), "started_from": info.get("started_from")}
+        self.best_f1_thresholds = dict(info.get("best_f1_thresholds") or {})
+        self._restored_metrics = dict(info.get("metrics") or {})
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Set the learning rate and momentum of this batch."""
@@ -344,7 +350,7 @@ def _check_arguments(
     if category_ids is not None and len(category_ids) != len(class_names):
         raise ValueError(f"{len(class_names)} class_names but {len(category_ids)} category_ids; give as many")
     if optimizer not in DEFAULT_RATES:
-        raise ValueError(f"unknown optimizer {optimizer!r}; choose one of {', '.join(DEFAULT_RATES)}")
+        raise ValueError(unknown_name("optimizer", optimizer, DEFAULT_RATES))
     if backbone_lr_ratio is not None and not backbone_lr_ratio > 0:
         raise ValueError(f"backbone_lr_ratio is {backbone_lr_ratio}; expected a factor above 0; to keep it fixed, freeze it")
     if wrong := {part: ratio for part, ratio in (lr_ratios or {}).items() if not ratio > 0}:

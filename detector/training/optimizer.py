@@ -1,12 +1,13 @@
 """Parameter groups, and the optimizer for them."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import nn
 
 from detector.dynamic import DynamicConv2d
+from detector.text import unknown_name
 from detector.training.musgd import MuSGD, matrix_shape
 from detector.training.parts import innermost_parts
 
@@ -97,4 +98,4 @@ def build_optimizer(name: OptimizerName, groups: list[dict[str, Any]], momentum:
         return torch.optim.SGD(groups, momentum=momentum, nesterov=True)
     if name == "adamw":
         return torch.optim.AdamW(groups, betas=(momentum, 0.999))
-    raise ValueError(f"unknown optimizer {name!r}; choose musgd, sgd or adamw")
+    raise ValueError(unknown_name("optimizer", name, get_args(OptimizerName)))

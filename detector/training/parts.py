@@ -1,10 +1,11 @@
 """Parts of a model by name, to freeze them or to give them their own learning rate."""
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 from torch import nn
+
+from detector.text import nearest_names
 
 
 def find_parts(model: nn.Module, pattern: str) -> list[str]:
@@ -19,8 +20,10 @@ def find_parts(model: nn.Module, pattern: str) -> list[str]:
     names = [name for name, _ in model.named_modules() if name]
     if matches := [name for name in names if fnmatchcase(name, pattern)]:
         return matches
-    examples = get_close_matches(pattern, names, n=3) or [name for name in names if name.count(".") < 2][:12]
-    raise ValueError(f"{pattern!r} names no part of {type(model).__name__}; some of its parts are {', '.join(examples)}")
+    near = nearest_names(pattern, names)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    examples = ", ".join([name for name in names if name.count(".") < 2][:12])
+    raise ValueError(f"{pattern!r} names no part of {type(model).__name__}; {hint}some of its parts are {examples}")
 
 
 def _part_group(model: nn.Module, name: str) -> list[str]:

@@ -19,6 +19,7 @@ from detector.network.config import detector_config
 from detector.text import plural
 from detector.weights.infer import CLASS_TOWER_NORM, infer_variant
 from detector.weights.info import TRAINING_CHECKPOINT, Weights, WeightsInfo, saved_license
+from detector.weights.missing import missing_weights
 from detector.weights.reference import is_reference_state_dict, is_state_dict, read_reference
 from detector.weights.safe_load import load_torch_file
 
@@ -33,9 +34,9 @@ def read_weights(path: str | Path) -> Weights:
     dict under our names or those of the reference, whose variant is inferred. Raises ValueError, with file and reason, for
     all others.
     """
+    if not Path(path).is_file():
+        raise ValueError(missing_weights(path))
     path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file; expected a checkpoint (.ckpt), .safetensors or .pt")
     is_safetensors = path.suffix == ".safetensors"
     content = None if is_safetensors else load_torch_file(path)
     try:
@@ -70,6 +71,7 @@ def _from_lightning(path: Path, content: dict[str, Any]) -> Weights:
         license=saved_license(facts),
         provenance=facts.get("provenance") or "trained with lightning-dyn-detector",
         metrics=facts.get("metrics") or {},
+        best_f1_thresholds=facts.get("best_f1_thresholds") or {},
     )
     state_dict = _without_prefix(_as_type(content.get("state_dict"), dict, "state_dict"))
     return Weights(state_dict, info, path, TRAINING_CHECKPOINT)
@@ -108,6 +110,7 @@ def _from_metadata(entries: dict[str, str]) -> WeightsInfo:
         image_size=_image_size(_from_json(entries, "image_size")),
         license=saved_license(entries),
         provenance=entries["provenance"],
+        best_f1_thresholds=_from_json(entries, "best_f1_thresholds") if "best_f1_thresholds" in entries else {},
         **{name: _from_json(entries, name) for name in ("overrides", "class_names", "category_ids", "metrics")},
     )
 
@@ -212,4 +215,6 @@ def metadata(info: WeightsInfo) -> dict[str, str]:
     names = ("overrides", "class_names", "category_ids", "image_size", "metrics")
     entries = {"format": "pt", "format_version": str(FORMAT_VERSION), "variant": info.variant}
     entries |= {name: json.dumps(getattr(info, name)) for name in names} | {"provenance": info.provenance}
+    if info.best_f1_thresholds:  # optional: files of earlier versions have none
+        entries["best_f1_thresholds"] = json.dumps(info.best_f1_thresholds)
     return entries if info.license is None else entries | {"license": info.license}

@@ -23,7 +23,19 @@ class WeightsInfo:
     image_size: tuple[int, int] | None = None  # height, width of the network input
     license: str | None = None  # of the weights; weights trained from others keep the license of those
     provenance: str = ""  # the origin of the weights, and of those that their training started from
-    metrics: dict[str, float] = field(default_factory=dict)  # COCO metrics of the last evaluation, e.g. "val/AP"
+    metrics: dict[str, float] = field(default_factory=dict)  # COCO metrics of the last validation, e.g. "val/AP"
+    # The score threshold of the best F1 in the last validation, at IoU 0.5, by branch; None if no detection was right.
+    best_f1_thresholds: dict[str, float | None] = field(default_factory=dict)
+
+    def describe_best_f1(self, branch: str) -> str:
+        """Return the threshold of the best F1 of ``branch`` as text, or the reason why there is none."""
+        if (threshold := self.best_f1_thresholds.get(branch)) is not None:
+            return str(threshold)
+        if branch in self.best_f1_thresholds:
+            return "none, because no detection was right in the last validation"
+        if self.metrics or self.best_f1_thresholds:
+            return f"unknown, because the file has none for the branch {branch}"  # not evaluated, or an earlier version
+        return "unknown, because the file records no validation"
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from data import CocoDataModule, read_coco
+from data.dataset import EvalDataset
+from data.reader import ImageReader
 
 Edit = Callable[[str, Callable[[dict[str, Any]], Any]], Path]
 
@@ -117,6 +119,90 @@ def test_boxes_that_stick_out_are_clipped_for_training_and_counted(tiny_coco: Pa
     assert annotations.ground_truth()["annotations"][0]["bbox"] == [-5, 8, 80, 16]
 
 
+@pytest.mark.parametrize("make_id", [lambda n: f"{n}.png", lambda n: 2**63 - n, lambda n: -n, lambda n: n % 101])
+def test_image_ids_are_exact_and_may_be_text(tiny_coco: Path, edit_json: Edit, make_id: Callable[[int], Any]) -> None:
+    def renumber(content: dict[str, Any]) -> None:
+        for image in content["images"]:
+            image["id"] = make_id(image["id"])
+        for annotation in content["annotations"]:
+            annotation["image_id"] = make_id(annotation["image_id"])
+
+    before = [read(tiny_coco).objects(n)[0].tolist() for n in range(8)]
+    path = edit_json("train", renumber)
+    annotations = read(tiny_coco)
+    assert [annotations.objects(n)[0].tolist() for n in range(8)] == before
+    content, truth = json.loads(path.read_text()), annotations.ground_truth()
+    assert [image["id"] for image in truth["images"]] == [image["id"] for image in content["images"]]
+    assert [a["image_id"] for a in truth["annotations"]] == [a["image_id"] for a in content["annotations"]]
+    data = EvalDataset(ImageReader(annotations, "raise"), (64, 64))
+    assert [data[n].target["image_id"] for n in range(8)] == [image["id"] for image in content["images"]]
+
+
+def test_text_ids_that_are_used_twice_are_one_fault(tiny_coco: Path, edit_json: Edit) -> None:
+    def spoil(content: dict[str, Any]) -> None:
+        for image in content["images"]:
+            image["id"] = "a" if image["id"] < 103 else f"{image['id']}"
+
+    path = edit_json("train", spoil)
+    with pytest.raises(ValueError, match=rf"{path}: 1 image id is used twice, e\.g\. \['a'\]"):
+        read(tiny_coco)
+
+
+def test_wrong_ids_are_not_counted_as_used_twice(tiny_coco: Path, edit_json: Edit) -> None:
+    edit_json("train", lambda content: [image.update(id=None) for image in content["images"][:3]])
+    with pytest.raises(ValueError, match=r"train\.json: entry 0 of 'images' has id None; .*\(and 2 more like it\)$"):
+        read(tiny_coco)
+
+
+def test_annotation_ids_may_be_text(tiny_coco: Path, edit_json: Edit) -> None:
+    edit_json("train", lambda content: [a.update(id=f"a{a['id']}") for a in content["annotations"]])
+    annotations = read(tiny_coco)
+    assert annotations.ids.tolist() == list(range(1, 14))
+    assert [remark.text[:24] for remark in annotations.remarks] == ["annotation ids are text;"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"annotations":', '"annotations": [], "annotations":', "the key 'annotations' is given 2 times"),
+        (
+            '"bbox": [10, 8',
+            '"bbox": [1, 1, 9, 9], "bbox": [10, 8',
+            "the key 'bbox' is given 2 times in the entry with id 1010",
+        ),
+        ('{"id": 101,', '{"id": 101, "id": 109,', "the key 'id' is given 2 times"),
+    ],
+)
+def test_a_key_given_twice_is_refused(tiny_coco: Path, old: str, new: str, message: str) -> None:
+    path = tiny_coco / "annotations/train.json"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(ValueError, match=rf"train\.json: {message}"):
+        read(tiny_coco)
+
+
+def test_words_like_keys_are_no_repeated_keys(tiny_coco: Path, edit_json: Edit) -> None:
+    edit_json("train", lambda content: content.update(info={"annotations": "bbox"}, licenses=[{"id": 1, "name": "images"}]))
+    assert len(read(tiny_coco)) == 8
+
+
+def test_hidden_files_without_objects_are_left_out(tiny_coco: Path, edit_json: Edit) -> None:
+    """A converter that listed a folder from a Mac has them. With objects they are images that the user wants."""
+
+    def add(content: dict[str, Any]) -> None:
+        names = ["._image_0.png", "__MACOSX/._image_1.png", "Thumbs.db", ".hidden/x.png"]
+        content["images"][:0] = [{"id": n, "file_name": name, "height": 8, "width": 8} for n, name in enumerate(names)]
+        content["images"][3]["file_name"] = "image_0.png"
+
+    before = read(tiny_coco).ground_truth()["annotations"]
+    edit_json("train", add)
+    with pytest.warns(UserWarning, match=r"3 images left out: hidden files .*\(\._image_0\.png; __MACOSX/\._image_1\.png; "):
+        annotations = read(tiny_coco)
+    assert len(annotations) == 9
+    assert annotations.ground_truth()["annotations"] == before
+    assert annotations.file_name(0) == "image_0.png"
+
+
 def test_annotation_id_zero_is_renumbered_for_pycocotools(tiny_coco: Path, edit_json: Edit) -> None:
     edit_json("val", lambda content: content["annotations"][0].update(id=0))
     with pytest.warns(UserWarning, match="annotation id 0"):
@@ -148,6 +234,25 @@ FAULTS = {
     "area beyond floats": (lambda c: c["annotations"][2].update(area=10**400), "annotation 1012 has the area 1000"),
     "bbox beyond floats": (lambda c: c["annotations"][2].update(bbox=[10**400, 2, 3, 4]), "annotation 1012 has the bbox"),
     "id too large": (lambda c: c["annotations"][2].update(id=2**70), "whole number of at most 63 bits"),
+    "id between whole numbers": (lambda c: c["annotations"][2].update(id=1.5), r"has id 1\.5; expected a whole number"),
+    "boolean id": (lambda c: c["images"][2].update(id=True), "image True has id True; expected a whole number"),
+    "rounded id": (lambda c: c["images"][2].update(id=2.0**60), r"has id 1\.15\S+; expected .* without a decimal point"),
+    "category ids as text": (
+        lambda c: [entry.update(id=str(entry["id"])) for entry in c["categories"]],
+        r"the category ids are text, e\.g\. '7'; number them, in 'categories' and in each category_id",
+    ),
+    "one image id as text": (lambda c: c["images"][2].update(id="b"), r"image b has id 'b'; expected a whole number"),
+    "reference as text": (
+        lambda c: c["annotations"][2].update(image_id="102"),
+        "annotation 1012 has image_id '102', which is text, but ids in 'images' are numbers",
+    ),
+    "reference as number": (
+        lambda c: [image.update(id=str(image["id"])) for image in c["images"]],
+        r"annotation 1010 has image_id 101, which is no text, but ids in 'images' are text \(and 12 more like it\)",
+    ),
+    "rotated box": (lambda c: c["annotations"][2].update(bbox=[1, 2, 3, 4, 30]), "five look like a rotated box"),
+    "polygon": (lambda c: c["annotations"][2].update(bbox=[1, 2, 3, 2, 3, 4, 1, 4]), "8 look like corners of a polygon"),
+    "segmentation only": (lambda c: c["annotations"][2].pop("bbox"), "compute the box from them first"),
     "unknown image": (lambda c: c["annotations"][2].update(image_id=999), "annotation 1012 refers to image_id 999"),
     "unknown category": (lambda c: c["annotations"][2].update(category_id=8), "annotation 1012 .*category_id 8"),
     "annotation id twice": (lambda c: c["annotations"][2].update(id=1010), r"1 annotation id is used twice.* \[1010\]"),
@@ -271,6 +376,6 @@ def test_a_validation_file_without_a_category_is_refused(tiny_arguments: dict[st
 def test_no_python_objects_per_annotation(tiny_coco: Path) -> None:
     """Every worker would copy the entries of lists of dicts that it touches."""
     annotations = read(tiny_coco)
-    small = ("name", "folder", "category_ids", "class_names", "upright")
+    small = ("name", "folder", "category_ids", "class_names", "upright", "remarks")
     arrays = {name: value for name, value in vars(annotations).items() if name not in small}
     assert all(isinstance(value, np.ndarray) and value.dtype != object for value in arrays.values())

@@ -149,10 +149,12 @@ def side_lengths(batch: Batch) -> Tensor:
     return (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).sqrt()
 
 
-def test_samples_do_not_depend_on_the_number_of_workers(tiny_arguments: Arguments) -> None:
+def test_samples_do_not_depend_on_the_number_of_workers(tiny_arguments: Arguments, own_transforms: list) -> None:
+    """Not even with transforms of the user's own that draw from the global generators of Python, NumPy, torch and OpenCV."""
     runs = []
+    arguments = tiny_arguments | {"batch_size": 2, "transforms": own_transforms}
     for workers in (0, 1, 4):
-        loader = CocoDataModule(**tiny_arguments | {"num_workers": workers, "batch_size": 2}).train_dataloader()
+        loader = CocoDataModule(**arguments | {"num_workers": workers}).train_dataloader()
         runs.append([fingerprint(batch) for _ in range(2) for batch in loader])
     assert runs[0] == runs[1] == runs[2]
 
@@ -237,12 +239,13 @@ SAVES = {
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.filterwarnings("ignore:.*", "error:.*decoded")
 def test_a_resumed_run_sees_what_an_uninterrupted_one_sees(
-    tiny_arguments: Arguments, tmp_path: Path, when: str, workers: int
+    tiny_arguments: Arguments, own_transforms: list, tmp_path: Path, when: str, workers: int
 ) -> None:
-    """Order, augmentation, and the end of mosaic, which comes with epoch 3."""
+    """Order, augmentation, transforms of the user's own, and the end of mosaic, which comes with epoch 3."""
     save, name, first = SAVES[when]
     save = save | {"interval": 0.5 if "validation within" in when else 1.0}
     arguments = tiny_arguments | {"num_workers": workers, "batch_size": 2, "augment": Augmentation(close_mosaic=1)}
+    arguments["transforms"] = own_transforms
     straight = fit(arguments, tmp_path / "a", epochs=4, **save)
     assert {epoch: len(batches) for epoch, batches in straight.batches.items()} == dict.fromkeys(range(4), 4)
     assert len({row for batches in straight.batches.values() for batch in batches for row in batch}) == 4 * 8

@@ -46,7 +46,7 @@ def test_a_cut_jpeg_is_bad(jpeg: Path) -> None:
         read_image(jpeg, (30, 50))
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff\xd8", b"<html>not found</html>"])
+@pytest.mark.parametrize("content", [b"", b"\xff\xd8", b"some text", bytes(5000)])
 def test_other_files_are_bad(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "bad.jpg").write_bytes(content)
     with pytest.raises(BadImageError, match=r"bad\.jpg: is not a whole image"):
@@ -175,7 +175,8 @@ def test_each_bad_image_is_named_once(tiny_arguments: dict[str, Any], tiny_coco:
 
 
 def test_a_skipped_validation_image_keeps_its_id_and_objects(tiny_arguments: dict[str, Any], tiny_coco: Path) -> None:
-    """Another image in its place would be evaluated twice."""
+    """Another image in its place would be evaluated twice. The boxes stay where they are in the whole, wide image."""
+    (whole,) = CocoDataModule(**tiny_arguments, val_batch_size=5).val_dataloader()
     spoil(tiny_coco, "val", 1)
     loader = CocoDataModule(**tiny_arguments, on_bad_image="skip", val_batch_size=5).val_dataloader()
     with pytest.warns(UserWarning, match="skipped"):
@@ -183,6 +184,9 @@ def test_a_skipped_validation_image_keeps_its_id_and_objects(tiny_arguments: dic
     assert [target["image_id"] for target in batch["targets"]] == [201, 202, 203, 204, 205]
     assert (batch["images"][1] == 114).all()
     assert len(batch["targets"][1]["boxes"]) == 2
+    for target, expected in zip(batch["targets"], whole["targets"], strict=True):
+        assert target["boxes"].tolist() == expected["boxes"].tolist()
+        assert target["letterbox"] == expected["letterbox"]
 
 
 @pytest.mark.filterwarnings("ignore:skipped")

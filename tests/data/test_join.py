@@ -88,3 +88,19 @@ def test_one_folder_may_serve_all_files(tiny_arguments: dict[str, Any], tiny_coc
 def test_a_yaml_root_and_coco_paths_exclude_each_other(tiny_arguments: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"leave out data\.train_annotations"):
         CocoDataModule(**tiny_arguments | {"root": str(tmp_path / "data.yaml")})
+
+
+def test_text_ids_and_numbers_are_renumbered_and_remarks_kept(tiny_coco: Path, edit_json: Callable[..., Path]) -> None:
+    def as_text(content: dict[str, Any]) -> None:
+        for entry in (*content["images"], *content["annotations"]):
+            key = "image_id" if "image_id" in entry else "id"
+            entry[key] = f"a{entry[key]}"
+        content["annotations"][0]["rotation"] = 90
+
+    edit_json("val", as_text)
+    parts = [read_coco(tiny_coco / f"annotations/{s}.json", tiny_coco / f"images/{s}") for s in ("train", "val")]
+    joined = join_annotations(parts)
+    assert joined.image_ids.tolist() == list(range(1, 14))
+    assert ["annotation carries a rotation" in remark.text for remark in joined.remarks] == [True]
+    assert joined.remarks[0].text.startswith(f"{parts[1].name}: 1 annotation")
+    assert join_annotations([parts[1], parts[1]]).image_ids.tolist() == list(range(1, 11))

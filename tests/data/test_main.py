@@ -54,11 +54,14 @@ def test_the_help_shows_no_old_spellings(capsys: pytest.CaptureFixture) -> None:
         (["--config", "lost.yaml"], "lost.yaml is not a file"),
         (["--data.root", "lost"], "lost"),
         (["--config", "broken.yaml"], "broken.yaml: is not YAML"),
+        (["--config", "twice.yaml"], "twice.yaml: the key 'root' is given twice, in line 1; keep one"),
+        (["--data.augment", "{mosaic: 1, mosaic: 0}"], "the key 'mosaic' is given twice"),
         (["--out", "broken.yaml"], "--out broken.yaml is a file"),
         (["--images", "0"], "--images is 0; expected 1 or more"),
     ],
 )
 def test_mistakes_are_named(config: list[str], extra: list[str], message: str, capsys: pytest.CaptureFixture) -> None:
     Path("broken.yaml").write_text("data: [")
+    Path("twice.yaml").write_text("data: {root: a, root: b}")
     assert main(["show", *config, *extra]) == 2
     assert message in capsys.readouterr().err

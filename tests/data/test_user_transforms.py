@@ -81,10 +81,10 @@ def test_small_remainders_of_boxes_are_dropped() -> None:
     [
         ([{"HorizontalFlipp": {}}], "no transform 'HorizontalFlipp'; did you mean HorizontalFlip"),
         ([{"Lambda": {}}], "no transform 'Lambda'"),
-        ([{"HorizontalFlip": {"prob": 1}}], "HorizontalFlip has no argument 'prob'"),
-        ([{"Blur": {"blur_limt": 3}}], "Blur has no argument 'blur_limt'; did you mean blur_limit"),
+        ([{"HorizontalFlip": {"prob": 1}}], "unknown argument of HorizontalFlip: 'prob'"),
+        ([{"Blur": {"blur_limt": 3}}], "unknown argument of Blur: 'blur_limt'; did you mean blur_limit"),
         ([{"OneOf": {"transforms": [{"Blurr": {}}]}}], "no transform 'Blurr'; did you mean Blur"),
-        ([{"OneOf": {"transforms": [{"Blur": {}}], "n": 2}}], "OneOf has no argument 'n'"),
+        ([{"OneOf": {"transforms": [{"Blur": {}}], "n": 2}}], "unknown argument of OneOf: 'n'; choose one of p, transforms"),
         ([{"OneOf": {}}], "OneOf has transforms None; expected a list"),
         ([{"Blur": {"blur_limit": "large"}}], "Blur refuses its arguments"),
         ([{"Resize": {}}], "Resize refuses its arguments"),

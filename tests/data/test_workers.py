@@ -8,17 +8,23 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
 from multiprocessing.util import get_temp_dir
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from torch.utils.data import Sampler
 
-from data import CocoDataModule
-from data.workers import init_worker
+from data import CocoDataModule, workers
+from data.watched_loader import WatchedDataset, WatchedLoader
+from data.workers import held_signals, init_worker
 
 ROOT = Path(__file__).parents[2]
+SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2}
 
 
 def test_a_terminated_worker_does_not_remove_the_temporary_folder_of_the_main_process() -> None:
@@ -33,6 +39,110 @@ def test_a_terminated_worker_does_not_remove_the_temporary_folder_of_the_main_pr
     worker.join(30)
     assert worker.exitcode == 0
     assert folder.is_dir()
+
+
+class Order(Sampler):
+    """The indices 0 to 3, and the signals that were held back when each epoch began."""
+
+    def __init__(self) -> None:
+        self.held: list[set[int]] = []
+
+    def __len__(self) -> int:
+        return 4
+
+    def __iter__(self) -> Iterator[int]:
+        self.held.append(signal.pthread_sigmask(signal.SIG_BLOCK, ()) & SIGNALS)
+        return iter(range(4))
+
+
+def loader(**kwargs: Any) -> WatchedLoader:
+    return WatchedLoader(WatchedDataset(range(4), 2), sampler=Order(), num_workers=2, worker_init_fn=init_worker, **kwargs)
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """An event that workers wait for before they handle any signal."""
+    opened = multiprocessing.get_context("fork").Event()
+    first_call = "torch.utils.data._utils.signal_handling._set_worker_signal_handlers"  # of a worker process
+    monkeypatch.setattr(first_call, lambda: opened.wait(30))
+    return opened
+
+
+def send_from_another_process(signals: set[int], pids: list[int]) -> None:
+    """As a terminal or a cluster does; a SIGTERM from this process, the parent, would rightly end its workers."""
+    for signum in signals:
+        subprocess.run(["sh", "-c", f"kill -{int(signum)} {' '.join(map(str, pids))}"], check=True)
+
+
+@pytest.mark.parametrize("persistent", [True, False])
+def test_signals_before_a_worker_is_ready_do_not_end_it(gate: Any, persistent: bool) -> None:
+    batches = iter(data := loader(persistent_workers=persistent))
+    send_from_another_process(SIGNALS, [process.pid for process in multiprocessing.active_children()])
+    gate.set()
+    assert torch.cat(list(batches)).tolist() == [0, 1, 2, 3]
+    assert torch.cat(list(data)).tolist() == [0, 1, 2, 3]  # signals are not held back where running workers go on
+    assert data.sampler.held == [SIGNALS, set() if persistent else SIGNALS]
+
+
+def test_workers_end_if_the_main_process_ends_before_they_are_ready(gate: Any) -> None:
+    """torch's own check takes the process that adopts them for the main process."""
+
+    def start_workers(pids: Connection) -> None:
+        batches = iter(loader())  # noqa: F841  kept until this process is killed
+        pids.send([process.pid for process in multiprocessing.active_children()])
+        time.sleep(30)
+
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    main = multiprocessing.get_context("fork").Process(target=start_workers, args=(sender,))
+    main.start()
+    pids = receiver.recv()
+    main.kill()
+    main.join()
+    gate.set()
+    left_over = running_after(10, pids)
+    for pid in left_over:
+        os.kill(pid, signal.SIGKILL)
+    assert not left_over
+
+
+def test_a_spawned_process_holds_signals_back_and_this_process_loses_none() -> None:
+    received: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda signum, frame: received.append(signum))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    with held_signals("spawn"):
+        process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(0.1,))
+        process.start()
+        signal.raise_signal(signal.SIGUSR1)
+    signal.signal(signal.SIGUSR1, before)
+    assert received == [signal.SIGUSR1]
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask
+    send_from_another_process(SIGNALS, [process.pid])
+    process.join(30)
+    assert process.exitcode == 0
+
+
+def test_nothing_unblocks_the_signals_before_a_process_is_spawned(monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[set[int]] = []
+    tracker_start = lambda: held.append(signal.pthread_sigmask(signal.SIG_BLOCK, ()) & SIGNALS)  # noqa: E731
+    monkeypatch.setattr(workers.resource_tracker, "ensure_running", tracker_start)
+    with held_signals("spawn"):
+        pass
+    assert held == [set()]
+
+
+def test_signals_are_not_held_back_from_workers_that_would_not_handle_them() -> None:
+    data = loader()
+    data.worker_init_fn = None
+    assert torch.cat(list(data)).tolist() == [0, 1, 2, 3]
+    assert data.sampler.held == [set()]
+
+
+def test_workers_are_spawned_where_python_uses_a_fork_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was started before the signals are held back, and its processes have its mask."""
+    monkeypatch.setattr(torch.multiprocessing, "get_start_method", lambda: "forkserver")
+    data = loader()
+    assert data._start_method() == data._start_method() == "spawn"
+    assert data.multiprocessing_context.get_start_method() == "spawn"
 
 
 def test_a_temporary_folder_with_too_long_a_name_is_refused(
@@ -73,20 +183,17 @@ def test_nothing_is_left_after_an_interrupt(tiny_arguments: dict[str, Any], tmp_
     with open(tmp_path / "stderr", "w") as stderr:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True)
     assert process.stdout is not None
-    workers = process.stdout.readline().split()[1:]
-    assert len(workers) == 4, (tmp_path / "stderr").read_text()
-    for pid in workers:  # as a terminal or a cluster does; workers ignore it
-        os.kill(int(pid), signal.SIGINT)
-        os.kill(int(pid), signal.SIGTERM)
+    pids = [int(pid) for pid in process.stdout.readline().split()[1:]]
+    assert len(pids) == 4, (tmp_path / "stderr").read_text()
+    for pid in pids:  # as a terminal or a cluster does; workers ignore it
+        os.kill(pid, signal.SIGINT)
+        os.kill(pid, signal.SIGTERM)
     time.sleep(0.3)
-    assert all(is_running(pid) for pid in workers)
+    assert all(is_running(pid) for pid in pids)
     process.send_signal(signum)
     process.wait(60)
     process.stdout.close()
-    deadline = time.monotonic() + 30
-    while (running := [pid for pid in workers if is_running(pid)]) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not running
+    assert not running_after(30, pids)
     if signum == signal.SIGINT:  # a killed process cannot remove its temporary folder
         assert os.listdir(temporary) == []
     shutil.rmtree(temporary)
@@ -94,7 +201,15 @@ def test_nothing_is_left_after_an_interrupt(tiny_arguments: dict[str, Any], tmp_
     assert left_over == []
 
 
-def is_running(pid: str) -> bool:
+def running_after(seconds: float, pids: list[int]) -> list[int]:
+    """Return which processes are still running after ``seconds``; less if all have ended before."""
+    deadline = time.monotonic() + seconds
+    while (running := [pid for pid in pids if is_running(pid)]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return running
+
+
+def is_running(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):

@@ -46,6 +46,41 @@ def test_yaml_errors_name_file_and_remedy(tmp_path: Path) -> None:
     assert read_yaml(path, "restore it") == {"a": {"b": 1}}
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("names: [a, b]\nval: x\nnames: [b, a]\n", "the key 'names' is given twice, in lines 1 and 3; keep one"),
+        ("data:\n  augment: {mosaic: 1, mosaic: 0}\n", "the key 'mosaic' is given twice, in line 2"),
+        ("names:\n  0: a\n  0: b\n", "the key 0 is given twice, in lines 2 and 3"),
+        ("a: 1\n'a': 2\n", "the key 'a' is given twice"),
+        ("- {1: a, 1.0: b}\n", "the key 1.0 is given twice"),
+        ("a: &x {b: 1}\nc: {<<: *x, d: 1, d: 2}\n", "the key 'd' is given twice, in line 2"),
+    ],
+)
+def test_a_yaml_key_given_twice_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(ValueError, match=rf"a\.yaml: {message}"):
+        read_yaml(tmp_path / "a.yaml", "restore it")
+
+
+def test_yaml_anchors_and_merge_keys_still_work(tmp_path: Path) -> None:
+    text = "a: &x {b: 1, c: 2}\nd: {<<: *x, b: 3}\ne: *x\nf: {<<: [*x, {g: 4}], <<: {h: 5}}\n"
+    (tmp_path / "a.yaml").write_text(text)
+    expected = {"a": {"b": 1, "c": 2}, "d": {"b": 3, "c": 2}, "e": {"b": 1, "c": 2}, "f": {"b": 1, "c": 2, "g": 4, "h": 5}}
+    assert read_yaml(tmp_path / "a.yaml", "restore it") == expected
+
+
+def test_a_json_key_given_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    for text, message in (
+        ('{"annotations": [1], "images": [], "annotations": [2]}', "'annotations' is given 2 times in an entry with"),
+        ('{"annotations": [{"id": 7, "bbox": [], "bbox": []}]}', "'bbox' is given 2 times in the entry with id 7"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=rf"a\.json: the key {message}"):
+            read_json(path, dict, "annotations")
+
+
 def test_files_are_replaced_on_request_only(tmp_path: Path) -> None:
     (tmp_path / "a.txt").touch()
     check_output(tmp_path / "new.txt", overwrite=False)

@@ -1,4 +1,6 @@
-from detector.text import flatten, package_version, plural
+import numpy as np
+
+from detector.text import flatten, nearest_names, package_version, plural, score_text, unknown_name
 
 
 def test_plural() -> None:
@@ -15,3 +17,27 @@ def test_flatten() -> None:
 def test_package_version() -> None:
     assert package_version("torch") is not None
     assert package_version("a-package-that-nobody-has") is None
+
+
+def test_scores_keep_three_digits_and_are_rounded_down() -> None:
+    texts = {0.0: "0.0", 1.0: "1.0", 0.9999: "0.999", 0.57: "0.57", 0.01249: "0.0124", 1.237e-7: "1.23e-07"}
+    assert {score: score_text(score) for score in texts} == texts
+    assert score_text(np.float32(0.57)) == "0.57"  # which in binary is a little less
+    assert [score_text(score) for score in (float("nan"), float("inf"))] == ["nan", "inf"]
+
+
+def test_nearest_names_ignore_capitals_and_punctuation() -> None:
+    variants = ["yolo26_n", "yolo26_s", "dyn_n"]
+    assert nearest_names("YOLO26n", variants) == ["yolo26_n"]
+    assert nearest_names("yolo26_nn", variants)[0] == "yolo26_n"
+    assert nearest_names("resnet", variants) == []
+
+
+def test_unknown_name() -> None:
+    assert unknown_name("field", "experts", ["where", "num_experts"]) == (
+        "unknown field 'experts'; did you mean num_experts? Choose one of where, num_experts"
+    )
+    assert unknown_name("field", 3, ["where"]) == "unknown field 3; choose one of where"
+    many = [f"class {i}" for i in range(1000)]
+    assert unknown_name("class", "class 77x", many).startswith("unknown class 'class 77x'; did you mean class 77?")
+    assert len(unknown_name("class", "zebra", many)) < 1000

@@ -13,6 +13,7 @@ from timm.models import PretrainedCfg
 from torch import nn
 
 from detector.network.foreign.ghost import GhostTrunk, ghost_levels
+from detector.text import nearest_names
 
 PROBE_SIZE = (128, 192)  # height, width of the images that a network must take to be a trunk
 
@@ -89,14 +90,11 @@ def architecture(name: str) -> str:
     """Return ``name`` without its tag. Raises ValueError if timm has no such network or tag."""
     network, _, tag = name.partition(".")
     if not timm.is_model(network):
-        import difflib
-
-        close = difflib.get_close_matches(network, timm.list_models(), n=4)
-        raise ValueError(
-            f"timm {timm.__version__} has no network {network!r}; did you mean {', '.join(close) or 'another name'}?"
-        )
+        near = nearest_names(network, timm.list_models())
+        hint = f"did you mean timm/{' or timm/'.join(near)}?" if near else "see timm.list_models()"
+        raise ValueError(f"timm {timm.__version__} has no network {network!r}; {hint}")
     if tag and name not in (known := tags(network)):
-        raise ValueError(f"timm {timm.__version__} has no tag {tag!r} of {network}; it has {', '.join(known) or 'none'}")
+        raise ValueError(f"timm {timm.__version__} has no weights {name!r}; it has {', '.join(known) or 'none'}")
     return network
 
 

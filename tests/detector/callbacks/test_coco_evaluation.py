@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader
 from detector.callbacks.coco_evaluation import CocoEvaluation
 from detector.callbacks.epoch_log import EpochLog
 from detector.callbacks.prediction_sheet import PredictionSheet
-from detector.evaluation import METRICS
-from tests.detector.evaluation.cases import CAT, DOG, IMAGES, annotation, plain_pycocotools, random_case
+from detector.evaluation import METRICS, evaluate, read_predictions
+from tests.detector.evaluation.cases import CAT, DOG, IMAGES, annotation, plain_pycocotools, random_case, with_ids
 from tests.detector.fakes import (
     CATEGORY_IDS,
     CLASS_NAMES,
@@ -40,7 +40,7 @@ def quiet_trainer(root: Path, *callbacks: L.Callback, **options: Any) -> L.Train
 
 
 def test_an_unknown_or_missing_backend_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match="backend is 'hotcoco'; choose one of pycocotools, faster-coco-eval"):
+    with pytest.raises(ValueError, match="unknown backend 'hotcoco'; choose one of pycocotools, faster-coco-eval"):
         CocoEvaluation(backend="hotcoco")
     monkeypatch.setattr("detector.evaluation.coco_eval.find_spec", lambda name: None)
     with pytest.raises(ValueError, match="pip install faster-coco-eval"):
@@ -51,11 +51,15 @@ def test_the_callback_equals_pycocotools_on_its_files_bit_for_bit(tmp_path: Path
     truth, close, unrelated = random_case()
     evaluation = CocoEvaluation()
     trainer = quiet_trainer(tmp_path, evaluation)
-    trainer.validate(RoteDetector(close, unrelated), RoteData(IMAGES, {"val": truth}, batch_size=4), verbose=False)
+    module = RoteDetector(close, unrelated)
+    trainer.validate(module, RoteData(IMAGES, {"val": truth}, batch_size=4), verbose=False)
     files = {"one2one": "predictions.json", "one2many": "predictions_one2many.json"}
     for branch, file_name in files.items():
         metrics, per_class = plain_pycocotools(truth, tmp_path / file_name, tmp_path)
         result = evaluation.results[branch]
+        detections = read_predictions(tmp_path / file_name)
+        assert result.best_f1 == evaluate(truth, detections).best_f1
+        assert module.best_f1_thresholds[branch] == (result.best_f1 and result.best_f1.threshold)
         assert list(result.metrics.values()) == metrics
         assert list(result.per_class.values()) == per_class
         prefix = "val" if branch == "one2one" else "val/one2many"
@@ -63,10 +67,33 @@ def test_the_callback_equals_pycocotools_on_its_files_bit_for_bit(tmp_path: Path
         assert logged == pytest.approx(result.metrics)
         assert trainer.callback_metrics[f"{prefix}/AP_class/dog"].item() == pytest.approx(result.per_class["dog"])
     assert evaluation.results["one2one"].metrics["AP50"] > evaluation.results["one2many"].metrics["AP50"] + 0.3
+    assert module.best_f1_thresholds["one2one"] > 0
     assert trainer.callback_metrics["val/eval_seconds"] > 0
     written = json.loads((tmp_path / "predictions.json").read_text())
     assert {entry["category_id"] for entry in written} <= set(CATEGORY_IDS)
     assert [entry["image_id"] for entry in written] == sorted(entry["image_id"] for entry in written)
+
+
+@pytest.mark.parametrize("large", [True, False], ids=["63 bits", "text"])
+def test_ids_that_float64_would_round_reach_the_files(tmp_path: Path, large: bool) -> None:
+    plain, close, _ = random_case()
+    image_ids = {i: 2**63 - i if large else f"{i}.jpg" for i in IMAGES}
+    category_ids = {id_: 2**53 + n for n, id_ in enumerate(CATEGORY_IDS)}
+    truth = with_ids(plain, image_ids, category_ids)
+    detector = RoteDetector({image_ids[i]: answer for i, answer in close.items()})
+    detector.category_ids = list(category_ids.values())
+    evaluation = CocoEvaluation("one2one")
+    data = RoteData(list(image_ids.values()), {"val": truth}, batch_size=4)
+    quiet_trainer(tmp_path, evaluation).validate(detector, data, verbose=False)
+    metrics, per_class = plain_pycocotools(truth, tmp_path / "predictions.json", tmp_path)
+    assert list(evaluation.results["one2one"].metrics.values()) == metrics
+    assert list(evaluation.results["one2one"].per_class.values()) == per_class
+    assert metrics[1] > 0.5
+    written = json.loads((tmp_path / "predictions.json").read_text())
+    assert {entry["category_id"] for entry in written} == set(category_ids.values())
+    ground_truth = json.loads((tmp_path / "ground_truth.json").read_text())
+    assert [image["id"] for image in ground_truth["images"]] == [image["id"] for image in truth["images"]]
+    assert ground_truth["categories"] == truth["categories"]
 
 
 def test_a_chosen_branch_has_the_plain_names(tmp_path: Path) -> None:
@@ -85,11 +112,15 @@ def test_a_test_uses_the_ground_truth_of_its_split(tmp_path: Path) -> None:
     evaluation = CocoEvaluation()
     trainer = quiet_trainer(tmp_path, evaluation)
     data = RoteData(IMAGES, {"val": empty, "test": truth})
-    trainer.test(RoteDetector(close), data, verbose=False)
+    module = RoteDetector(close)
+    trainer.test(module, data, verbose=False)
     assert trainer.callback_metrics["test/AP50"] > 0.5
+    assert evaluation.results["one2one"].best_f1 is not None
+    assert not hasattr(module, "best_f1_thresholds")  # a checkpoint keeps those of the validation
     assert (tmp_path / "predictions_test.json").exists()
-    trainer.validate(RoteDetector(close), data, verbose=False)
+    trainer.validate(module, data, verbose=False)
     assert trainer.callback_metrics["val/AP50"] == -1
+    assert module.best_f1_thresholds == {"one2one": None, "one2many": None}
 
 
 @pytest.mark.parametrize("objects", [True, False])
@@ -195,7 +226,7 @@ def test_classes_the_model_lacks_count_as_missed_with_a_warning(tmp_path: Path) 
 
 
 def test_errors_during_an_evaluation_name_the_remedy(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="branch is 'nms'; choose"):
+    with pytest.raises(ValueError, match="unknown branch 'nms'; choose"):
         CocoEvaluation("nms")
     bare = samples([1])
     bare[0]["target"].pop("letterbox")

@@ -3,16 +3,20 @@
 import re
 import warnings
 from pathlib import Path
+from unittest.mock import Mock
 
+import lightning as L
 import pytest
 import torch
 from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 from detector.callbacks.ema import RampedEMA
 from detector.callbacks.non_finite_guard import NonFiniteGuard, NonFiniteLoss
 from tests.detector.training.test_module import Rectangles, collate, module, trainer
+
+TINY = {"width": 0.125, "depth": 0.33, "dynamic": {"num_experts": 2}}
 
 
 class Poisoned(Rectangles):
@@ -28,23 +32,56 @@ class Poisoned(Rectangles):
         return image, {**target, "image_id": 500 + index}
 
 
-def test_a_step_without_a_finite_loss_changes_nothing(tmp_path: Path) -> None:
-    """Averaged weights and statistics equal those of a run without that batch; the warning names terms and images."""
-    data = DataLoader(Poisoned(6, {4}), batch_size=2, collate_fn=collate)
-    guard, states = NonFiniteGuard(), []
-    for batches in (3, 2):  # the third one is bad
-        model = module(nominal_batch=2, warmup_bias_lr=0.0)
+class Ends(L.Callback):
+    """Make the gradient infinite in the batch of image ``bad``, and keep raw and averaged states at the end of the epoch."""
+
+    def __init__(self, bad: int) -> None:
+        self.bad = bad
+        self.states: list[dict[str, Tensor]] = []
+
+    def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: dict, index: int) -> None:
+        self.is_bad = any(target["image_id"] == 500 + self.bad for target in batch["targets"])
+
+    def on_after_backward(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if self.is_bad:
+            next(module.parameters()).grad[0] = torch.inf
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        (ema,) = (callback for callback in trainer.callbacks if isinstance(callback, RampedEMA))
+        for state in (module.state_dict(), ema._average_model.module.state_dict()):
+            self.states.append({name: value.clone() for name, value in state.items()})
+
+
+def test_a_step_that_is_not_finite_leaves_no_trace(tmp_path: Path) -> None:
+    """Raw and averaged, all weights and buffers equal those of a run without its images, which has good steps after it.
+
+    A step has two batches, the last one only one. Every other step is good. The first one begins with a bad batch, the third
+    ends with one, and the fifth has an infinite gradient of a finite loss. They are not two in a row, so they do not end the
+    training.
+    """
+    data = Poisoned(22, {0, 11})
+    good_steps = [image for image in range(len(data)) if image // 4 % 2]
+    ends = []
+    ends = []
+    for images in (range(len(data)), good_steps):
+        guard, end = NonFiniteGuard(max_skips=2), Ends(bad=17)
+        # A rate and an average that do not depend on the number of steps before.
+        model = module(overrides=TINY, nominal_batch=4, final_lr_ratio=1.0)
+        callbacks = [end, RampedEMA(decay=0.5, tau=1e-9), guard]
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            trainer(tmp_path, limit_train_batches=batches, callbacks=[guard, RampedEMA(tau=3)]).fit(model, data)
-        states.append({name: value for name, value in model.state_dict().items() if value.is_floating_point()})
+            fitted = trainer(tmp_path, callbacks=callbacks)
+            fitted.fit(model, DataLoader(Subset(data, images), batch_size=2, collate_fn=collate))
+        ends.append(end.states)
         messages = [str(w.message) for w in caught if "this step is skipped" in str(w.message)]
-        if batches == 3:
-            assert re.search(r"one2one/cls nan.* with the images \[504, 505\]", messages[0])
-            assert len(messages) == guard.skipped == 1
-    assert guard.skipped == 1
-    for name, value in states[0].items():
-        assert torch.equal(value, states[1][name]), name
+        assert len(messages) == guard.skipped == (3 if len(images) == len(data) else 0)
+        if messages:
+            assert re.search(r"one2one/cls nan.* with the images \[500, 501\]", messages[0])
+            assert "the gradient of model.backbone.stem.conv.weight is not finite" in messages[2]
+    for kind, state, expected in zip(("raw", "average"), *ends, strict=True):
+        different = [name for name, value in expected.items() if not torch.equal(value, state[name])]
+        assert not different, kind
+        assert all(value.isfinite().all() for value in state.values())
 
 
 def test_a_gradient_that_is_not_finite_is_named_if_the_loss_is_finite(tmp_path: Path) -> None:
@@ -84,6 +121,21 @@ def test_training_stops_after_max_skips_in_a_row(tmp_path: Path) -> None:
     ):
         fitted.fit(module(nominal_batch=2), data)
     assert guard.skipped == 2
+
+
+def test_all_processes_skip_a_step_that_is_bad_on_one_of_them() -> None:
+    guard, bn = NonFiniteGuard(), torch.nn.BatchNorm1d(2)
+    bn.latest_terms = {"total": torch.tensor(1.0)}  # finite here
+    trainer = Mock(world_size=2)
+    trainer.strategy.reduce_boolean_decision = lambda decision, all: decision if all else True
+    guard.on_train_batch_start(trainer, bn, {"targets": [{}]}, 0)
+    bn(torch.tensor([[1.0, 2.0], [3.0, 5.0]])).sum().backward()
+    guard.on_after_backward(trainer, bn)
+    guard.on_before_optimizer_step(trainer, bn)
+    assert bn.step_skipped
+    assert guard.skipped == 1
+    assert [p.grad for p in bn.parameters()] == [None, None]
+    assert (bn.running_mean.tolist(), bn.num_batches_tracked) == ([0.0, 0.0], 0)
 
 
 def test_wrong_arguments_are_refused() -> None:

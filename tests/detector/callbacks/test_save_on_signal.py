@@ -1,5 +1,6 @@
 """When SaveOnSignal stops a run, and which checkpoint it names. Signals to whole runs are in tests/test_resume.py."""
 
+import math
 import os
 import signal
 from pathlib import Path
@@ -7,8 +8,11 @@ from typing import Any
 
 import lightning as L
 import pytest
+import torch
 from lightning.pytorch.demos.boring_classes import BoringModel
+from torch import Tensor
 
+from detector.callbacks.ema import RampedEMA
 from detector.callbacks.save_on_signal import SaveOnSignal, StoppedBySignal, _validation_follows
 from tests.detector.training.test_module import trainer
 
@@ -46,6 +50,65 @@ def test_validations_are_predicted(every: int | None, interval: int, after: list
     )
     fitted.fit(BoringModel())
     assert callback.predicted == callback.validated == after
+
+
+class KillInStep(L.Callback):
+    """Send ``signum`` to this process in the middle of batch ``index`` of the first epoch."""
+
+    def __init__(self, signum: int, index: int) -> None:
+        self.signum, self.index = signum, index
+
+    def on_after_backward(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if trainer.fit_loop.total_batch_idx == self.index:
+            os.kill(os.getpid(), self.signum)
+
+
+class RawWeights(L.Callback):
+    """Keeps the weights after every optimizer step."""
+
+    def __init__(self) -> None:
+        self.values: list[Tensor] = []
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
+        if trainer.global_step > len(self.values):
+            self.values.append(module.layer.weight.detach().clone())
+
+
+def run_with_average(tmp_path: Path, *callbacks: L.Callback, **kwargs: Any) -> L.Trainer:
+    """Train 4 steps of two batches each with averaged weights."""
+    torch.manual_seed(0)
+    callbacks = [RampedEMA(decay=0.9, tau=2.0), *callbacks]
+    settings = {"accumulate_grad_batches": 2, "limit_train_batches": 8, "limit_val_batches": 0, "callbacks": callbacks}
+    fitted = trainer(tmp_path, **settings | kwargs)
+    fitted.fit(BoringModel())
+    return fitted
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(("batch", "step"), [(0, 1), (2, 2), (3, 2)])
+def test_the_checkpoint_of_a_signal_has_the_average_of_its_step(signum: int, batch: int, step: int, tmp_path: Path) -> None:
+    """The signal comes in the first or second batch of a step. Raw and averaged weights are those of a run without it."""
+    run_with_average(tmp_path, straight := RawWeights())
+    torch.manual_seed(0)
+    average = BoringModel().layer.weight.detach()
+    for n, raw in enumerate(straight.values[:step], start=1):
+        decay = 0.9 * (1 - math.exp(-n / 2))
+        average = decay * average + (1 - decay) * raw
+
+    with pytest.raises(StoppedBySignal) as stop:
+        run_with_average(tmp_path, SaveOnSignal(tmp_path / "last.ckpt"), KillInStep(signum, batch))
+    assert (stop.value.signum, stop.value.checkpoint) == (signum, tmp_path / "last.ckpt")
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert saved["global_step"] == step
+    assert torch.equal(saved["current_model_state"]["layer.weight"], straight.values[step - 1])
+    torch.testing.assert_close(saved["state_dict"]["layer.weight"], average)
+
+
+def test_the_average_must_be_updated_before_it_is_saved(tmp_path: Path) -> None:
+    callbacks = [SaveOnSignal(tmp_path / "last.ckpt"), RampedEMA()]
+    with pytest.raises(ValueError, match="SaveOnSignal comes before RampedEMA"):
+        run_with_average(tmp_path, callbacks=callbacks)
 
 
 class KillAtStart(L.Callback):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -13,7 +14,8 @@ from pycocotools.coco import COCO
 from detector import build_detector, load_detector
 from detector.__main__ import main
 from detector.imaging.read import read_upright
-from detector.weights.files import save_weights
+from detector.text import round_down
+from detector.weights.files import read_weights, save_weights
 from detector.weights.info import WeightsInfo
 from tests.detector.predict.test_sources import write_video
 
@@ -74,6 +76,36 @@ def test_predictions_are_a_coco_file(checkpoint: str, media: Path, tmp_path: Pat
     assert json.loads((out / "predictions.json").read_text())["info"]["license_of_weights"] == "MIT"
 
 
+def test_the_threshold_is_named(checkpoint: str, media: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """In what is printed, in the file, and on images that are large enough."""
+    unknown = "; that of the best F1 is unknown, because the file records no validation\n"
+    weights = read_weights(checkpoint)
+    (detections,) = load_detector(checkpoint)(media / "b.jpg", score_threshold=0)
+    best = round_down(0.9 * detections.scores.max().item(), 3)
+    info = replace(weights.info, best_f1_thresholds={"one2one": best})
+    save_weights(tmp_path / "best.safetensors", weights.state_dict, info)
+    cv2.imwrite(str(media / "large.png"), np.full((128, 256, 3), 114, np.uint8))
+    known = str(tmp_path / "best.safetensors")
+    for path, options, sentence, threshold in (
+        (checkpoint, [], f"0.25{unknown}", 0.25),
+        (known, [], f"0.25; the best F1 in the last validation was at {best} (--score_threshold best)", 0.25),
+        (known, ["--score_threshold", "best"], f"{best}: that of the best F1 in the last validation", best),
+    ):
+        sources = [str(media / "b.jpg"), str(media / "large.png")]
+        assert main(["predict", path, *sources, "--overwrite", *options, "--out", str(tmp_path / "out")]) == 0
+        assert f"score threshold {sentence}" in capsys.readouterr().out
+        content = json.loads((tmp_path / "out/predictions.json").read_text())
+        assert content["info"]["score_threshold"] == threshold
+    assert min(entry["score"] for entry in content["annotations"]) > best
+    note = read_upright(tmp_path / "out/pictures/large.png")[-8:, :40]
+    assert (note.min(), (note != 114).mean() > 0.9) == (40, True)
+    with pytest.raises(SystemExit, match="unknown, because the file records no validation"):
+        main(["predict", checkpoint, str(media), "--score_threshold", "best", "--out", str(tmp_path / "new")])
+    with pytest.raises(SystemExit):
+        main(["predict", checkpoint, str(media), "--score_threshold", "low"])
+    assert "'low' is neither a number in 0..1 nor best" in capsys.readouterr().err
+
+
 def test_classes_size_and_branch(checkpoint: str, media: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     choice = ["--classes", "cat", "--image_size", "96", "64", "--branch", "one2many", "--no_images", "--out", str(out)]
@@ -108,7 +140,7 @@ def test_mistakes_exit_before_anything_is_written(checkpoint: str, media: Path, 
     new = ["--out", str(tmp_path / "new")]
     for arguments, message in (
         (["--out", str(tmp_path / "full")], "already exists"),
-        ([*new, "--classes", "cow"], r"no class \['cow'\]; choose some of: cat"),
+        ([*new, "--classes", "cow"], "unknown class 'cow'; .*hoose one of cat"),
         ([*new, "--image_size", "100"], "multiples of 32"),
         ([*new, "--image_size", "64", "64", "3"], r"--image_size is \[64, 64, 3\]"),
         ([*new, "--score_threshold", "25"], "score_threshold is 25"),

@@ -1,5 +1,6 @@
 """``python -m detector weights``."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 
 from detector import build_detector, load_detector
 from detector.__main__ import main
-from detector.weights.files import save_weights
+from detector.weights.files import read_weights, save_weights
 from detector.weights.info import WeightsInfo
 from tests.detector.reference_files import some_weights, write_checkpoint
 from tests.detector.weights.test_reference import outputs
@@ -29,6 +30,19 @@ def test_a_converted_file_gives_identical_outputs_and_keeps_its_license(
         assert after.info == before.info
         assert after.image_size == (64, 96)
         assert all(torch.equal(a, b) for a, b in zip(outputs(before.model), outputs(after.model)))
+
+
+def test_thresholds_are_kept_and_printed(reference: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    out = tmp_path / "out.safetensors"
+    main(["weights", str(reference), str(out)])
+    assert "score threshold of the best F1: unknown, because the file records no validation\n" in capsys.readouterr().out
+    weights = read_weights(out)
+    info = replace(weights.info, best_f1_thresholds={"one2one": 0.01237, "one2many": None})
+    save_weights(tmp_path / "known.safetensors", weights.state_dict, info)
+    main(["weights", str(tmp_path / "known.safetensors"), str(out), "--overwrite"])
+    printed = capsys.readouterr().out
+    assert "score threshold of the best F1: one2one 0.01237, one2many none, because no detection was right" in printed
+    assert read_weights(out).info == info
 
 
 def test_a_license_can_be_added_but_not_changed(reference: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

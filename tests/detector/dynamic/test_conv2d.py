@@ -89,6 +89,26 @@ def test_layout_and_precision_are_kept() -> None:
     torch.testing.assert_close(y.float(), conv(x), rtol=0, atol=0.05)
 
 
+@pytest.mark.parametrize("routing", ["sigmoid", "softmax"])
+def test_kernels_are_mixed_in_float32_under_autocast(routing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The convolution itself is computed in bfloat16."""
+    torch.manual_seed(0)
+    layer, x = DynamicConv2d(6, 4, 3, padding=1, routing=routing), torch.randn(2, 6, 5, 5)
+    mixed: list[torch.Tensor] = []
+    convolve = layer._convolve
+    monkeypatch.setattr(layer, "_convolve", lambda x, *kernels: mixed.extend(kernels) or convolve(x, *kernels))
+    expected = layer(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = layer(x)
+        routing_weights = layer.routing_weights(x)
+    assert torch.equal(routing_weights, layer.routing_weights(x))
+    kernels, biases, kernels_under_autocast, biases_under_autocast = mixed
+    assert torch.equal(kernels, kernels_under_autocast)
+    assert torch.equal(biases, biases_under_autocast)
+    assert y.dtype == torch.bfloat16
+    torch.testing.assert_close(y.float(), expected, rtol=0.02, atol=0.02)
+
+
 @pytest.mark.parametrize("bias", [True, False])
 def test_folding_the_normalization_changes_nothing(bias: bool) -> None:
     torch.manual_seed(0)

@@ -10,6 +10,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from detector.evaluation.ids import Id
 from tests.detector.fakes import CATEGORY_IDS, Answer, coco_dict, random_answer
 
 CAT, DOG, BIRD = CATEGORY_IDS
@@ -61,3 +62,15 @@ def plain_pycocotools(truth: dict[str, Any], predictions: Path, tmp_path: Path) 
         coco_eval.summarize()
     precision = coco_eval.eval["precision"][:, :, :, 0, 2]
     return coco_eval.stats.tolist(), [precision[:, :, k].mean() for k in range(len(coco_eval.params.catIds))]
+
+
+def with_ids(truth: dict[str, Any], image_ids: dict[int, Id], category_ids: dict[int, Id]) -> dict[str, Any]:
+    """Return the content of an annotation file with other ids, given by the old ones."""
+    return truth | {
+        "images": [image | {"id": image_ids[image["id"]]} for image in truth["images"]],
+        "categories": [category | {"id": category_ids[category["id"]]} for category in truth["categories"]],
+        "annotations": [
+            a | {"image_id": image_ids[a["image_id"]], "category_id": category_ids[a["category_id"]]}
+            for a in truth["annotations"]
+        ],
+    }

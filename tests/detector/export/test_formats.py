@@ -1,6 +1,7 @@
 """Exported files against PyTorch, in the runtimes that users have."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from detector import build_detector
 from detector.dynamic.conv2d import DynamicConv2d
 from detector.dynamic.experts import ExpertsConv2d
-from detector.export.formats import export
+from detector.export.formats import export, export_metadata
 from detector.export.graph import MAX_DETECTIONS, ExportGraph, ExportSettings
 from detector.predict.predictor import Predictor
 from detector.weights.info import WeightsInfo
@@ -23,6 +24,7 @@ openvino = pytest.importorskip("openvino")
 
 SIZE = (64, 96)
 INFO = {"class_names": ["cat", "Kühe", "dog"], "category_ids": [7, 9, 90], "image_size": SIZE, "license": "MIT"}
+INFO |= {"best_f1_thresholds": {"one2one": 0.01237, "one2many": 0.25}}
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +122,7 @@ def test_batch_of_one(predictor: Predictor, output: str, tmp_path: Path) -> None
     assert json.loads(about["names"]) == predictor.class_names
     assert (json.loads(about["category_ids"]), json.loads(about["image_size"])) == ([7, 9, 90], [64, 96])
     assert (about["output"], about["license"], about["dynamic_convolution"]) == (output, "MIT", "mix")
+    assert about["best_f1_threshold"] == "0.01237"
     with pytest.raises(Exception, match=r"[Ii]nvalid dimensions"):
         run_onnx(tmp_path / "a.onnx", random_images(1, (96, 96)))
 
@@ -147,6 +150,7 @@ def test_openvino_files(predictor: Predictor, tmp_path: Path) -> None:
     assert_same(predictor, images, run_openvino(tmp_path / "a.xml", images), "end2end")
     info = openvino.Core().read_model(tmp_path / "a.xml").get_rt_info("model_info")
     assert {name: info[name] for name in about} == about
+    assert info["best_f1_threshold"] == "0.01237"
     assert not list(tmp_path.glob("*/"))
 
 
@@ -156,6 +160,18 @@ def test_torchscript(predictor: Predictor, tmp_path: Path) -> None:
     images = random_images(2)
     assert_same(predictor, images, torch.jit.load(tmp_path / "a.torchscript", _extra_files=files)(images), "raw")
     assert json.loads(files["metadata.json"]) == about
+    assert about["best_f1_threshold"] == "0.01237"
+
+
+def test_the_threshold_is_that_of_the_exported_branch(predictor: Predictor) -> None:
+    for branch, thresholds, expected in (
+        ("one2many", INFO["best_f1_thresholds"], "0.25"),
+        ("one2one", {"one2one": None}, None),
+        ("one2one", {}, None),  # of an earlier version
+    ):
+        info = replace(predictor.info, best_f1_thresholds=thresholds)
+        about = export_metadata(Predictor(predictor.model, info, branch), "onnx", ExportSettings("raw"))
+        assert about.get("best_f1_threshold") == expected
 
 
 def test_torch_export_takes_any_batch(predictor: Predictor, tmp_path: Path) -> None:
@@ -166,6 +182,7 @@ def test_torch_export_takes_any_batch(predictor: Predictor, tmp_path: Path) -> N
         images = random_images(batch)
         assert_same(predictor, images, [program(images)], "end2end")
     assert json.loads(files["metadata.json"]) == about
+    assert about["best_f1_threshold"] == "0.01237"
 
 
 def test_half_precision(predictor: Predictor, tmp_path: Path) -> None:

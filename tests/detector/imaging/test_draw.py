@@ -3,7 +3,8 @@ import itertools
 import numpy as np
 import pytest
 
-from detector.imaging.draw import class_color, draw_boxes, fit_longer_side, sheet
+from detector.imaging import draw
+from detector.imaging.draw import class_color, draw_boxes, draw_note, draw_title, fit_longer_side, sheet
 
 NAMES = ["cat", "a class with a very long name indeed", "café", "猫"]
 
@@ -73,6 +74,32 @@ def test_captions_lie_above_their_images() -> None:
     assert (page[-205:-5, 5:-5] == 0).all()
     assert page[5:-205].min() < 120
     assert page.shape[0] > 210
+
+
+def test_labels_have_the_digits_of_small_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = []
+    monkeypatch.setattr(draw.cv2, "putText", lambda image, text, *rest: texts.append(text))
+    scores = np.array([0.0124, 0.999, 1e-7], np.float32)
+    draw_boxes(gray(40, 60), np.zeros((3, 4)), np.zeros(3, dtype=int), NAMES, scores)
+    assert texts == ["cat 1e-07", "cat 0.0124", "cat 0.999"]
+
+
+def test_a_title_takes_the_lines_that_it_needs() -> None:
+    image = gray(50, 200)
+    assert draw_title(image, "short").shape == (72, 200, 3)
+    titled = draw_title(image, "a title that is too long for one line of an image of two hundred pixels")
+    assert titled.shape[0] > 50 + 2 * 22
+    assert (titled[-50:] == image).all()
+    assert (titled[: titled.shape[0] - 50] < 120).any(axis=(1, 2)).mean() > 0.3
+
+
+def test_a_note_lies_at_the_bottom_and_not_on_small_images() -> None:
+    large, small = gray(128, 300), gray(127, 300)
+    noted = draw_note(large, "scores above 0.25")
+    assert (large == 114).all()
+    assert (noted[:100] == 114).all()
+    assert (noted[-1, :3] == 40).all()
+    assert (draw_note(small, "scores above 0.25") == 114).all()
 
 
 def test_an_empty_sheet_is_an_image() -> None:

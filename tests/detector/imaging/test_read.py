@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from detector.imaging.read import IMAGE_SUFFIXES, BadImageError, is_cut_jpeg, read_upright, turn
+from detector.imaging.read import IMAGE_SUFFIXES, BadImageError, decode_image, read_upright, turn
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -22,12 +22,12 @@ def test_images_are_turned_as_pillow_does(orientation: int) -> None:
 def test_opencv_and_pillow_read_every_suffix(tmp_path: Path, suffix: str) -> None:
     """Prediction decodes with OpenCV; the YOLO reader takes sizes from Pillow."""
     path = tmp_path / f"a{suffix}"
-    mode = "L" if suffix in (".pgm", ".pbm") else "RGB"
-    Image.new(mode, (30, 20), 200 if mode == "L" else (200, 100, 50)).save(path)
+    mode, color = {".pgm": ("L", 200), ".pbm": ("1", 255)}.get(suffix, ("RGB", (200, 100, 50)))
+    Image.new(mode, (30, 20), color).save(path)
     assert Image.open(path).size == (30, 20)
     image = read_upright(path)
     assert image.shape == (20, 30, 3)
-    expected = (200, 200, 200) if mode == "L" else (200, 100, 50)
+    expected = (color,) * 3 if isinstance(color, int) else color
     assert np.abs(image.astype(int) - expected).max() <= 3
 
 
@@ -48,10 +48,11 @@ def test_a_jpeg_without_its_end_is_bad(tmp_path: Path) -> None:
     path = tmp_path / "image.jpg"
     cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 255, (30, 50, 3), dtype=np.uint8))
     whole = path.read_bytes()
-    assert not is_cut_jpeg(whole + b"a trailer, as some phones write")
+    decode_image(whole + b"a trailer, as some phones write")
     thumbnail = b"\xff\xe1" + (2 + len(whole)).to_bytes(2, "big") + whole
-    assert not is_cut_jpeg(whole[:2] + thumbnail + whole[2:])
-    assert is_cut_jpeg(whole[:2] + thumbnail + whole[2:-50])
+    decode_image(whole[:2] + thumbnail + whole[2:])
+    with pytest.raises(BadImageError, match="Premature end of JPEG file"):
+        decode_image(whole[:2] + thumbnail + whole[2:-50])
     path.write_bytes(whole[:-50])
     with pytest.raises(BadImageError, match=r"image\.jpg: is not a whole image"):
         read_upright(path)

@@ -148,8 +148,14 @@ def test_errors_name_the_choice() -> None:
         build_detector("yolo27", 80)
     with pytest.raises(ValueError, match="num_classes is 0"):
         build_detector("yolo26_n", 0)
-    with pytest.raises(TypeError, match="depht"):
+    with pytest.raises(ValueError, match="unknown override 'depht'; did you mean depth"):
         build_detector("yolo26_n", 80, depht=1.0)
+    with pytest.raises(ValueError, match=r"unknown override 'num_experts'; did you mean dynamic\.num_experts"):
+        build_detector("dyn_n", 80, num_experts=8)
+    with pytest.raises(
+        ValueError, match=r"field of dynamic: 'experts'; did you mean num_experts.*where, num_experts, routing"
+    ):
+        build_detector("dyn_n", 80, dynamic={"experts": 8})
     with pytest.raises(ValueError, match="names no convolution"):
         build_detector("dyn_n", 80, dynamic={"where": "nowhere"})
 

@@ -31,6 +31,7 @@ def test_saved_and_loaded_with_a_card(tmp_path: Path, monkeypatch: pytest.Monkey
         license="AGPL-3.0 (as its writer says)",
         provenance="trained for fun",
         metrics={"val/AP": 0.25},
+        best_f1_thresholds={"one2one": 0.01237},
     )
     save_weights(tmp_path / "w.safetensors", build_detector("yolo26_n", 2).state_dict(), info)
     before = HubPredictor.from_file(tmp_path / "w.safetensors")
@@ -43,4 +44,5 @@ def test_saved_and_loaded_with_a_card(tmp_path: Path, monkeypatch: pytest.Monkey
     for part in ("license: agpl-3.0\n", "pipeline_tag: object-detection", "| 7 | cat |", "| val/AP | 0.2500 |", "64 x 96"):
         assert part in card, part
     assert "trained for fun" in card
+    assert "best F1 on the validation set: 0.01237\n" in card
     assert sorted(path.name for path in (tmp_path / "shared").iterdir()) == ["README.md", "config.json", "model.safetensors"]

@@ -1,5 +1,6 @@
 """Predictor: images in any form give the same detections, in pixels of the image."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -86,7 +87,7 @@ def test_classes_are_chosen_before_ranking(predictor: Predictor) -> None:
         assert torch.equal(one.boxes, other.boxes)
     assert len(both) == 3
     for classes in (["cow"], [2], []):
-        with pytest.raises(ValueError, match=r"no class .*choose some of: cat, dog"):
+        with pytest.raises(ValueError, match=r"(unknown|no) class .*hoose (one|some) of:? cat, dog"):
             predictor(image, classes=classes)
 
 
@@ -102,7 +103,7 @@ def test_a_branch_can_be_asked_for(predictor: Predictor) -> None:
     assert torch.equal(asked.boxes, expected.boxes)
     assert not torch.equal(asked.boxes, main_branch.boxes)
     for wrong, one in (("both", predictor), ("one2many", predictor.deploy())):
-        with pytest.raises(ValueError, match=f"no branch '{wrong}'"):
+        with pytest.raises(ValueError, match=f"(unknown|no) branch '{wrong}'"):
             one(image, branch=wrong)
 
 
@@ -149,11 +150,35 @@ def test_a_deployed_predictor_answers_alike(predictor: Predictor) -> None:
     torch.testing.assert_close(before.scores, after.scores, atol=1e-5, rtol=0)
 
 
+def test_the_threshold_of_the_best_f1(predictor: Predictor) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    scores = [predictor(image, score_threshold=0.0, branch=branch)[0].scores for branch in ("one2one", "one2many")]
+    thresholds = [share * one.max().item() for share, one in zip((0.9, 0.8), scores)]
+    info = replace(predictor.info, best_f1_thresholds=dict(zip(("one2one", "one2many"), thresholds)))
+    known = Predictor(predictor.model, info)
+    assert known.best_f1_threshold == thresholds[0]
+    assert known.deploy().best_f1_threshold == thresholds[0]
+    assert Predictor(predictor.model, info, "one2many").deploy().best_f1_threshold == thresholds[1]
+    for branch, threshold in zip(("one2one", "one2many"), thresholds):
+        (detections,) = known(image, score_threshold="best", branch=branch)
+        assert torch.equal(detections.scores, known(image, score_threshold=threshold, branch=branch)[0].scores)
+        assert len(detections) > 0
+    assert len(known(image)[0]) != len(known(image, score_threshold="best")[0])  # 0.25 is the default
+
+
+def test_an_unknown_threshold_is_refused(predictor: Predictor) -> None:
+    assert predictor.best_f1_threshold is None
+    unknown = "unknown, because the file records no validation; give a number"
+    for word, message in (("best", unknown), ("low", "score_threshold is 'low'; expected a number")):
+        with pytest.raises(ValueError, match=message):
+            predictor([], score_threshold=word)
+
+
 def test_branches() -> None:
     model = build_detector("yolo26_n", 2)
     assert Predictor(model.deploy("one2many"), WeightsInfo("yolo26_n"), "one2many").category_ids == [0, 1]
     for detector, branch in ((model, "one2two"), (model.deploy("one2many"), "one2one")):
-        with pytest.raises(ValueError, match=f"no branch '{branch}'"):
+        with pytest.raises(ValueError, match=f"(unknown|no) branch '{branch}'"):
             Predictor(detector, WeightsInfo("yolo26_n"), branch)
 
 

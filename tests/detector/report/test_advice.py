@@ -72,9 +72,9 @@ def test_few_duplicates_are_not_mentioned(write: Write) -> None:
     [
         (
             ONCE,
-            "has 0 of 10 from the score 0.900 on: predict with --branch one2many if they are in the way, or train longer.",
+            "has 0 of 10 from the score 0.899 on: predict with --branch one2many if they are in the way, or train longer.",
         ),
-        (ONCE + AGAIN[:5], "has 5 of 15 from the score 0.900 on, not much less: train longer."),
+        (ONCE + AGAIN[:5], "has 5 of 15 from the score 0.899 on, not much less: train longer."),
     ],
 )
 def test_duplicates_of_both_branches(write: Write, other: list[Row], end: str) -> None:
@@ -162,7 +162,7 @@ def test_numbers_of_the_last_epoch_come_with_its_checkpoint(write: Write) -> Non
 def test_the_next_command(write: Write) -> None:
     run = write(ONCE)
     predict, export = commands(run)
-    assert predict == f"python -m detector predict {run}/best.ckpt IMAGES --score_threshold 0.9"
+    assert predict == f"python -m detector predict {run}/best.ckpt IMAGES --score_threshold 0.899"
     assert export == f"python -m detector export {run}/best.ckpt"
     main(["report", str(run), "--no_speed", "--score_threshold", "0.5"])
     todo = re.search(r"<h2>What to do</h2>(.*?)</div>", (run / "report.html").read_text(), re.DOTALL)[1]
@@ -181,7 +181,7 @@ def test_the_next_commands_are_ones_that_there_are(write: Write) -> None:
     add_predict_command(subparsers)
     add_export_command(subparsers)
     predict, export = (parser.parse_args(shlex.split(command)[3:]) for command in commands(run))
-    assert (predict.branch, predict.score_threshold, predict.image_size) == ("one2many", 0.9, [96])
+    assert (predict.branch, predict.score_threshold, predict.image_size) == ("one2many", 0.899, [96])
     assert (export.branch, export.output, export.image_size) == ("one2many", "raw", [96])
 
 

@@ -1,30 +1,20 @@
-"""Thresholds by hand, and curves that equal pycocotools'."""
+"""Curves that equal pycocotools'."""
 
 import numpy as np
 import pytest
 
-from detector.evaluation.coco_eval import class_ap
-from detector.report.curves import ap_by_limit, class_curve, precision_recall, threshold_curve
+from detector.evaluation.coco_eval import class_ap, evaluate
+from detector.evaluation.thresholds import threshold_curve
+from detector.report.curves import ap_by_limit, class_curve, precision_recall
 from tests.detector.report.cases import evaluated, random_case, rows, truth
 
 
-def test_a_curve_by_hand() -> None:
-    scores = np.array([0.9, 0.8, 0.8, 0.3])
-    curve = threshold_curve(scores, np.array([True, False, True, False]), num_objects=4)
-    assert curve.thresholds.tolist() == [0.9, 0.8, 0.3]  # equal scores are shown together
-    assert curve.precision == pytest.approx([1, 2 / 3, 1 / 2])
-    assert curve.recall == pytest.approx([1 / 4, 1 / 2, 1 / 2])
-    assert curve.f1 == pytest.approx([2 / 5, 4 / 7, 1 / 2])
-    best = curve.best()
-    assert (best.threshold, best.precision, best.recall, best.f1) == pytest.approx((0.8, 2 / 3, 1 / 2, 4 / 7))
-    assert curve.at(0.95).f1 == 0
-    assert curve.at(0.0).precision == pytest.approx(0.5)
-
-
-def test_the_threshold_that_is_shown_gives_what_is_shown() -> None:
-    curve = threshold_curve(np.array([0.5009, 0.5004]), np.array([True, False]), num_objects=1)
-    best = curve.best()
-    assert (best.threshold, best.precision, best.f1) == pytest.approx((0.5, 0.5, 2 / 3))  # rounding lets the second in
+@pytest.mark.parametrize("seed", range(3))
+def test_the_best_threshold_is_that_of_the_evaluation(seed: int) -> None:
+    """The sheet and the checkpoint have it from there."""
+    content, detections = random_case(seed)
+    detections[:, 5] /= 70
+    assert class_curve(evaluated(content, detections)[2]).best() == evaluate(content, detections).best_f1
 
 
 @pytest.mark.parametrize(("scores", "right"), [([], []), ([0.5], [False])])

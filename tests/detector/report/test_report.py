@@ -12,8 +12,9 @@ from detector import DetectorModule
 from detector.__main__ import main
 from detector.evaluation.coco_eval import METRICS, evaluate
 from detector.evaluation.coco_files import load_ground_truth, read_predictions
+from detector.report.curves import class_curve
 from detector.report.run_folder import read_run
-from tests.detector.report.cases import rows, truth
+from tests.detector.report.cases import evaluated, random_case, rows, truth
 from tests.detector.report.runs import METRICS as METRICS_FILE
 from tests.detector.report.runs import make_run, write_run
 
@@ -73,9 +74,9 @@ def test_two_reports_are_equal(run: Path) -> None:
 def test_a_threshold_of_ones_own(run: Path) -> None:
     best = re.compile(r"<b>([\d.]+)</b>score threshold of best F1")
     page, other = report(run), report(run, "--score_threshold", "0.9")
-    assert best.search(page)[1] == best.search(other)[1] != "0.900"
-    assert "<b>0.900</b>threshold of this page" in other
-    assert "At the score 0.900" in other
+    assert best.search(page)[1] == best.search(other)[1] != "0.9"
+    assert "<b>0.9</b>threshold of this page" in other
+    assert "At the score 0.9 and" in other
     assert "threshold of this page" not in page
 
 
@@ -91,6 +92,11 @@ def test_a_resumed_run_shows_its_newest_configuration(run: Path) -> None:
     page = report(run)
     assert "of 7 planned epochs" in page
     assert "<summary>config-2.yaml</summary>" in page
+
+
+def test_the_page_says_of_which_epoch_it_is(run: Path) -> None:
+    assert "predictions of epoch 1, the last that was validated" in report(run)
+    assert "predictions of epoch" not in report(evaluation_of(run))
 
 
 def test_half_a_checkpoint_does_not_cost_the_page(run: Path) -> None:
@@ -202,7 +208,7 @@ def test_an_evaluation_says_of_what_it_is(run: Path) -> None:
     ("objects", "detections", "sentence"),
     [
         ((), ((1, 1, [0, 0, 5, 5], 0.5),), "have no objects"),
-        (((1, 1, [0, 0, 5, 5]),), (), "No detection is right"),
+        (((1, 1, [0, 0, 5, 5]),), (), "no detection at all"),
         ((), (), "have no objects"),
         (((1, 1, [0, 0, 50, 50], 1),), ((1, 1, [0, 0, 5, 5], 0.5),), "have no objects"),
     ],
@@ -216,8 +222,26 @@ def test_no_objects_or_no_right_detection(tmp_path: Path, objects: tuple, detect
 def test_one_class(tmp_path: Path) -> None:
     content = truth((1, 1, [0, 0, 20, 20]), categories={1: "cell"})
     page = report(write_run(tmp_path / "run", content, rows((1, 1, [0, 0, 20, 20], 0.75)), None))
-    assert "Show detections with scores from 0.750 on: 100% of them are right" in page
+    assert "Show detections with scores from 0.749 on: 100% of them are right" in page
     assert "weakest class" not in page
+
+
+def test_small_scores_keep_the_digits_that_their_f1_needs(tmp_path: Path) -> None:
+    """As of a network that has learned little: all scores are about 0.0124."""
+    content, detections = random_case(0)
+    detections[:, 5] = (0.012 + 0.0005 * detections[:, 5]).round(7)
+    page = report(write_run(tmp_path / "run", content, detections, None))
+    match = re.search(r"scores from (\S+) on: (\d+%) of them are right, and (\d+%) of the objects .*\(F1 (\S+)\)", page)
+    threshold, shown = float(match[1]), match.groups()[1:]
+    for kept in (detections[:, 5] > threshold, detections[:, 5] >= threshold):
+        curve = class_curve(evaluated(content, detections[kept])[2])
+        assert shown == (f"{curve.precision[-1]:.0%}", f"{curve.recall[-1]:.0%}", f"{curve.f1[-1]:.3f}")
+        assert curve.f1[-1] == class_curve(evaluated(content, detections)[2]).f1.max()
+    for text in ("<b>{}</b>score threshold", "At the score {} and", "other detections with scores from {} on"):
+        assert text.format(match[1]) in page
+    assert set(re.findall(r"(?:cat|dog) (0\.\d+): ", page)) == {"0.0122", "0.0124"}  # the wrong detections
+    plot = page.split("<figcaption>All classes, by score threshold</figcaption>")[1]
+    assert {"0.0121", "0.0124"} <= set(re.findall(r">([\d.]+)</text>", plot.split(">score</text>")[0]))
 
 
 def test_eighty_classes(tmp_path: Path) -> None:
@@ -238,7 +262,7 @@ def test_files_that_do_not_belong_together(run: Path, tmp_path: Path) -> None:
     for arguments, message in (
         ([tmp_path / "nowhere"], "no such folder"),
         ([tmp_path / "empty"], r"neither predictions\.json nor metrics\.csv"),
-        ([run, "--ground_truth", other], r"of its images, e\.g\. ids \[1, 2, 3\], are not in"),
+        ([run, "--ground_truth", other], r"images are not in .*, e\.g\. ids \[1, 2, 3\]"),
         ([run, "--images", tmp_path / "nowhere"], "no such folder"),
         ([run, "--score_threshold", "2"], r"in 0\.\.1"),
         ([run, "--out", tmp_path / "nowhere" / "page.html"], "no such folder"),

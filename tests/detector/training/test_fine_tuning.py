@@ -1,5 +1,6 @@
 """DetectorModule that starts from weights: what is loaded, what stays frozen, and what its checkpoints hold."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ def weights(tmp_path: Path) -> Path:
     torch.manual_seed(5)
     state_dict = build_detector("yolo26_n", 3).state_dict()
     info = WeightsInfo("yolo26_n", class_names=["green", "blue", "pink"], license="AGPL-3.0", provenance="found")
+    info = replace(info, metrics={"val/AP": 0.5}, best_f1_thresholds={"one2one": 0.5})  # of these weights, not of later ones
     save_weights(tmp_path / "start.safetensors", state_dict, info)
     return tmp_path / "start.safetensors"
 
@@ -52,6 +54,10 @@ def test_frozen_parts_stay_as_they_are_to_the_bit(tmp_path: Path, weights: Path)
     frozen = {name for name in start if name.startswith(("backbone.", "neck.top_down.0."))}
     path = fine_tune(tmp_path, model, epochs=2)
     checkpoint = torch.load(path, weights_only=True)
+    validation = {name: checkpoint["weights_info"][name] for name in ("metrics", "best_f1_thresholds")}
+    assert validation == {"metrics": {}, "best_f1_thresholds": {}}  # new weights, without a validation
+    validation = {"metrics": {"val/AP": 0.25}, "best_f1_thresholds": {"one2one": 0.0123}}
+    checkpoint["weights_info"].update(validation)
     checkpoint["weights_info"]["licence"] = checkpoint["weights_info"].pop("license")  # the key in older checkpoints
     torch.save(checkpoint, path)
     weights.unlink()
@@ -69,6 +75,7 @@ def test_frozen_parts_stay_as_they_are_to_the_bit(tmp_path: Path, weights: Path)
     assert "neck kernels" in names
     assert resumed["weights_info"]["started_from"] == "found"  # from the checkpoint
     assert resumed["weights_info"]["license"] == "AGPL-3.0"
+    assert {name: resumed["weights_info"][name] for name in validation} == validation  # until the next one
 
 
 def test_frozen_normalization_never_enters_training_mode() -> None:

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from detector import DetectorModule
 from detector.callbacks.ema import RampedEMA
+from tests.detector.training.by_hand import branch_share, learning_rate, warmed_up
 
 NAMES = ["red", "green"]
 
@@ -117,6 +118,49 @@ def test_accumulation_and_decay_follow_the_batch(tmp_path: Path, batch_size: int
     fitted.fit(model, loader(48, batch_size))
     assert fitted.accumulate_grad_batches == accumulated
     assert max(g["weight_decay"] for g in fitted.optimizers[0].param_groups) == pytest.approx(0.01 * decay)
+
+
+class Record(L.Callback):
+    """Keeps, for every batch, its epoch and number, the rates and momenta of the groups, and the weight of one2many."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[int, int, dict[str, tuple[float, float]], float]] = []
+
+    def on_after_backward(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        groups = {g["name"]: (g["lr"], g["momentum"]) for g in trainer.optimizers[0].param_groups}
+        terms = {name: value.item() for name, value in module.latest_terms.items()}
+        many, one = (sum(v for name, v in terms.items() if name.startswith(branch)) for branch in ("one2many", "one2one"))
+        share = (terms["total"] - one) / (many - one)
+        self.rows.append((trainer.current_epoch, trainer.fit_loop.batch_idx, groups, share))
+
+
+def test_every_batch_of_an_accumulating_run_has_the_schedule_worked_out_by_hand(tmp_path: Path) -> None:
+    """Three epochs of five batches, two to a step, with a warm-up of 1.5 epochs."""
+    decay = {"lr": 0.02, "final_lr_ratio": 0.2, "lr_decay": "cosine", "warmup_epochs": 1.5}
+    model = module(
+        overrides={"width": 0.125, "depth": 0.33},
+        nominal_batch=4,
+        class_lr_ratio=2.0,
+        lr_ratios={"neck": 0.5},
+        momentum=0.95,
+        warmup_momentum=0.6,
+        warmup_bias_lr=0.05,
+        **decay,
+    )
+    fitted = trainer(tmp_path, max_epochs=3, callbacks=[record := Record()])
+    fitted.fit(model, loader(10, 2))
+    assert (fitted.accumulate_grad_batches, fitted.global_step) == (2, 9)
+    assert [row[:2] for row in record.rows] == [(epoch, batch) for epoch in range(3) for batch in range(5)]
+    for epoch, batch, groups, share in record.rows:
+        assert share == pytest.approx(branch_share(epoch, 3), abs=1e-4)
+        assert {"kernels", "routers", "class biases", "neck norms"} <= groups.keys()
+        for name, rate_and_momentum in groups.items():
+            ratio = (2.0 if "class" in name else 1.0) * (0.5 if "neck" in name else 1.0)
+            start = 0.05 if "biases" in name else 0.0
+            done = epoch + batch / 5
+            rate = learning_rate(epoch, done, 3, start=start, **decay | {"lr": 0.02 * ratio})
+            momentum = warmed_up(0.6, 0.95, done, 3, 1.5)
+            assert rate_and_momentum == pytest.approx((rate, momentum)), (epoch, batch, name)
 
 
 def test_few_optimizer_steps_are_logged_with_advice(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -246,7 +290,7 @@ def test_wrong_arguments_are_refused() -> None:
         DetectorModule(class_names=NAMES, category_ids=[1])
     with pytest.raises(ValueError, match="unknown optimizer 'lion'"):
         DetectorModule(class_names=NAMES, optimizer="lion")
-    with pytest.raises(TypeError, match="widht"):
+    with pytest.raises(ValueError, match="unknown override 'widht'; did you mean width"):
         DetectorModule(class_names=NAMES, overrides={"widht": 1})
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from detector import build_detector
-from detector.dynamic.conv2d import DynamicConv2d
+from detector.dynamic.conv2d import DynamicConv2d, dynamic_layers
 from detector.training.optimizer import build_optimizer, group_table, parameter_groups
 
 
@@ -26,16 +26,30 @@ def test_every_parameter_is_in_exactly_one_group(variant: str) -> None:
             assert [n * r * c for n, r, c, _ in group["matrices"]] == [p.numel() for p in group["params"]]
 
 
-def test_learning_rate_decay_and_muon_of_every_parameter() -> None:
-    model = build_detector("dyn_n", 5)
+@pytest.mark.parametrize("routing", ["sigmoid", "softmax"])
+def test_learning_rate_decay_and_muon_of_every_parameter(routing: str) -> None:
+    model = build_detector("dyn_n", 5, dynamic={"routing": routing})
+    router_weights = {id(p) for layer in dynamic_layers(model).values() for p in layer.router.parameters() if p.ndim > 1}
     group_of = {id(p): group for group in parameter_groups(model, lr=0.01, weight_decay=5e-4) for p in group["params"]}
     for name, p in model.named_parameters():
         group = group_of[id(p)]
         assert group["base_lr"] == pytest.approx(0.03 if ".cls." in name else 0.01), name
         is_kernel = p.ndim == 4 or name.endswith("conv.weight")
         assert group["muon"] == is_kernel, name
-        assert bool(group["weight_decay"]) == (is_kernel or name.endswith("router.weight")), name
+        assert group["weight_decay"] == (5e-4 if is_kernel or id(p) in router_weights else 0), name
         assert group["bias"] == name.endswith("bias"), name
+
+
+def test_whatever_is_in_a_router_takes_no_muon_step() -> None:
+    """A router of another kind, with a convolution and a parameter of its own, is no kernel either."""
+    layer = DynamicConv2d(4, 4, 3)
+    layer.router = nn.Sequential(nn.Conv2d(4, 4, 1), nn.ModuleDict({"conv": nn.Linear(4, 4)}))
+    layer.router.register_parameter("weight", nn.Parameter(torch.ones(2, 3)))
+    groups = {group["name"]: group for group in parameter_groups(nn.ModuleDict({"conv": layer}), 0.01, 5e-4)}
+    routers = {id(p) for p in layer.router.parameters()}
+    assert not routers & {id(p) for group in groups.values() if group["muon"] for p in group["params"]}
+    assert [id(p) for p in groups["kernels"]["params"]] == [id(layer.weight)]
+    assert groups["routers"]["weight_decay"] == 5e-4
 
 
 def test_everything_frozen_is_an_error() -> None:

@@ -20,6 +20,7 @@ INFO = WeightsInfo(
     license="CC-BY-4.0",
     provenance="random",
     metrics={"val/AP": 0.25},
+    best_f1_thresholds={"one2one": 0.01237, "one2many": None},
 )  # fmt: skip
 
 
@@ -117,6 +118,7 @@ WRONG_TYPES = {
     "license": ["MIT"],
     "provenance": [0],
     "metrics": {"val/AP": "high"},
+    "best_f1_thresholds": {"one2one": "low"},
 }
 
 
@@ -124,13 +126,21 @@ WRONG_TYPES = {
 def test_a_fact_of_a_wrong_type_is_refused_with_its_name_and_value(tmp_path: Path, name: str, value: object) -> None:
     settings = {"variant": "dyn_n", "class_names": ["a", "b"]}
     facts = {}
-    (facts if name in ("license", "provenance", "metrics") else settings)[name] = value
+    (settings if name in ("variant", "overrides", "class_names", "category_ids", "image_size") else facts)[name] = value
     weights = {f"model.{key}": value for key, value in state_dict().items()}
     content = {"pytorch-lightning_version": "2.6", "hyper_parameters": settings, "weights_info": facts}
     torch.save({**content, "state_dict": weights}, tmp_path / "a.ckpt")
     with pytest.raises(ValueError, match=rf"(?i)a\.ckpt: .*{name}.*expected") as refusal:
         read_weights(tmp_path / "a.ckpt")
     assert str(value) in str(refusal.value)
+
+
+def test_files_without_thresholds_are_read(tmp_path: Path) -> None:
+    """Those of earlier versions have none."""
+    entries = metadata(INFO)
+    del entries["best_f1_thresholds"]
+    save_file({name: value.contiguous() for name, value in state_dict().items()}, tmp_path / "w.safetensors", entries)
+    assert read_weights(tmp_path / "w.safetensors").info == replace(INFO, best_f1_thresholds={})
 
 
 def test_a_license_is_read_in_its_old_spelling(tmp_path: Path) -> None:

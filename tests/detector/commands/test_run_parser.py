@@ -1,0 +1,88 @@
+"""Wrong options and keys of train.py and evaluate.py end with one short message."""
+
+import argparse
+import json
+
+import pytest
+
+from tests.docs_commands import ParsedTraining
+
+
+@pytest.fixture(scope="module")
+def parser() -> argparse.ArgumentParser:
+    return ParsedTraining([]).parser
+
+
+STOPPING = "lightning.pytorch.callbacks.EarlyStopping"
+CALLBACKS = {
+    "class": [{"class_path": "lightning.pytorch.callbacks.EarlyStoping"}],
+    "argument": [{"class_path": STOPPING, "init_args": {"monitr": "val/AP"}}],
+    "module": [{"class_path": "lightning.pytorch.calbacks.EarlyStopping"}],
+}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--data.image_sise", "64"], "unknown option --data.image_sise; did you mean --data.image_size?\ndata has root, "),
+        (["--epochs", "3"], "unknown option --epochs; did you mean --trainer.max_epochs?\nthere are --config, "),
+        (["--model.optimizer", "sdg"], "unknown model.optimizer 'sdg'; did you mean sgd? Choose one of musgd, sgd, adamw"),
+        (["--model.lr_decay", "cosin"], "unknown model.lr_decay 'cosin'; did you mean cosine? Choose one of linear, cosine"),
+        (["--data.cache", "rem"], "unknown data.cache 'rem'; did you mean ram"),
+        (["--model.lr", "fast"], "model.lr is 'fast'; expected float or null"),
+        (
+            ["--trainer.callbacks", "EarlyStoping"],
+            "trainer.callbacks: unknown class 'EarlyStoping'; did you mean " + STOPPING,
+        ),
+        (["--trainer.callbacks", json.dumps(CALLBACKS["class"])], f"Stoping'; did you mean {STOPPING}"),
+        (
+            ["--trainer.callbacks", json.dumps(CALLBACKS["argument"])],
+            f"trainer.callbacks: unknown argument of {STOPPING}: 'monitr'; did you mean monitor? Choose one of monitor, ",
+        ),
+        (["--trainer.callbacks", json.dumps(CALLBACKS["module"])], "did you mean lightning.pytorch.callbacks?"),
+        (["--trainer.logger", "WandLogger"], "'WandLogger'; did you mean lightning.pytorch.loggers.WandbLogger"),
+        (
+            ["configs/dyn_n.yaml"],
+            "unknown argument 'configs/dyn_n.yaml'; a configuration file is given as --config configs/",
+        ),
+    ],
+)
+def test_wrong_options(
+    parser: argparse.ArgumentParser, words: list[str], message: str, capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        parser.parse_args(words)
+    error = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert error.startswith("error: ")
+    assert message in error
+    assert "usage" not in error
+    assert len(error.splitlines()) <= 3
+    assert len(error) < 1500
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"modle": {"lr": 1}}, "unknown key modle.lr; did you mean model.lr?"),
+        ({"lr": 1}, "unknown key lr; did you mean model.lr?"),
+        ({"model": {"lrr": 1}}, "unknown key model.lrr; did you mean model.lr?\nmodel has variant, "),
+        (
+            {"data": {"augment": {"mosaik": 1}}},
+            "unknown key data.augment.mosaik; did you mean data.augment.mosaic?\ndata.augment",
+        ),
+        ({"trainer": {"max_epoch": 1}}, "unknown key trainer.max_epoch; did you mean trainer.max_epochs?"),
+        (
+            {"trainer": {"logger": {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"nam": 1}}}},
+            "'nam'; did",
+        ),
+    ],
+)
+def test_wrong_keys_at_any_depth(
+    parser: argparse.ArgumentParser, config: dict, message: str, capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(SystemExit):
+        parser.parse_string(json.dumps(config))
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) <= 3

@@ -1,0 +1,216 @@
+"""Every setting of DetectorModule reaches what it sets, and nothing else."""
+
+import inspect
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+import torch
+from lightning.pytorch.plugins.precision import Precision
+from torch import Tensor
+
+from detector import DetectorModule, build_detector
+from detector.batch import Batch
+from detector.network.boxes import anchor_points
+from detector.network.head import RawOutput
+from detector.weights import WeightsInfo, save_weights
+from detector.weights.infer import num_classes
+from tests.detector.training.by_hand import learning_rate, warmed_up
+
+TINY = {"width": 0.125, "depth": 0.33}
+BASE = {"variant": "yolo26_n", "overrides": TINY, "class_names": ["red", "green"], "nominal_batch": 4}
+EPOCHS, BATCHES, BATCH_SIZE = 10, 4, 2
+
+# For each setting another value than in BASE or by default, and what differs then, besides learning rates and momentum.
+# "WEIGHTS" is a file of BASE's network whose first kernel is 7, under the license CC-BY-4.0.
+SETTINGS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "variant": ("yolo26_n-p2", {"strides": (4, 8, 16, 32)}),
+    "class_names": (["red", "green", "blue"], {"classes": 3, "category_ids": [0, 1, 2]}),
+    "category_ids": ([7, 9], {"category_ids": [7, 9]}),
+    "overrides": ({"width": 0.25, "depth": 0.33}, {"stem channels": 16}),
+    "weights": ("WEIGHTS", {"stem value": 7.0, "license": "CC-BY-4.0"}),
+    "image_size": ([64, 96], {"image size": [64, 96]}),
+    "freeze": (["backbone.stem"], {"without gradient": {"backbone.stem"}, "in evaluation mode": {"backbone.stem"}}),
+    "optimizer": ("adamw", {"optimizer": "AdamW"}),
+    "lr": (0.02, {}),
+    "final_lr_ratio": (0.5, {}),
+    "lr_decay": ("cosine", {}),
+    "class_lr_ratio": (5.0, {}),
+    "lr_ratios": ({"neck": 0.5}, {}),
+    "momentum": (0.95, {}),
+    "weight_decay": (0.002, {"decay": 0.002}),
+    "warmup_epochs": (1.0, {}),
+    "warmup_momentum": (0.5, {}),
+    "warmup_bias_lr": (0.05, {}),
+    "nominal_batch": (8, {"batches of a step": 4}),
+    "clip_norm": (2.0, {"gradient norm": 2.0}),
+    "box_gain": (15.0, {"box": 15.0}),
+    "class_gain": (2.0, {"cls": 2.0}),
+    "l1_gain": (6.0, {"l1": 6.0}),
+    "channels_last": (False, {"layout of kernels": False, "layout of images": False}),
+    "compile": (True, {"compiled": True}),
+}
+# Two settings that are only seen together: a default that depends on the optimizer, and a given value in its place.
+TOGETHER = [{"optimizer": "adamw", "lr": 0.02}, {"optimizer": "adamw", "warmup_bias_lr": 0.05}, {"optimizer": "sgd"}]
+
+
+def test_every_setting_is_tested() -> None:
+    """A new setting needs a line in SETTINGS, which shows that it reaches what it sets."""
+    assert list(SETTINGS) == list(inspect.signature(DetectorModule).parameters)
+
+
+def module(settings: dict[str, Any]) -> DetectorModule:
+    """Build a module in the state of a training of EPOCHS epochs with BATCHES batches of BATCH_SIZE images."""
+    torch.manual_seed(0)
+    model = DetectorModule(**BASE | settings)
+    trainer = Mock(world_size=1, num_nodes=1, accumulate_grad_batches=1, max_epochs=EPOCHS, num_training_batches=BATCHES)
+    trainer.configure_mock(gradient_clip_val=None, gradient_clip_algorithm=None, precision_plugin=Precision())
+    trainer.train_dataloader.batch_size = BATCH_SIZE
+    model._trainer = trainer
+    trainer.optimizers = [model.configure_optimizers()]
+    model.model.compile = Mock()
+    model.on_fit_start()
+    model.on_train_start()
+    return model
+
+
+def rates(model: DetectorModule) -> dict[str, list[float]]:
+    """Return learning rates of a kernel, a class kernel, a kernel of the neck and a bias, and the momentum, at TIMES."""
+    values: dict[str, list[float]] = {name: [] for name in ("kernel", "class", "neck", "bias", "momentum")}
+    (optimizer,) = model.trainer.optimizers
+    network = model.model
+    params = {
+        "kernel": network.backbone.down_p2.conv.weight,
+        "class": network.head.one2one.cls[0][4].weight,
+        "neck": network.neck.down[0].conv.weight,
+        "bias": network.backbone.down_p2.norm.bias,
+    }
+    for epoch, batch in TIMES:
+        model.trainer.current_epoch = epoch
+        model.on_train_batch_start({}, batch)
+        group_of = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+        for name, p in params.items():
+            values[name].append(group_of[id(p)]["lr"])
+        first = optimizer.param_groups[0]
+        values["momentum"].append(first["betas"][0] if "betas" in first else first["momentum"])
+    return values
+
+
+TIMES = [(0, 0), (1, 2), (9, 3)]  # epoch and batch: the start, half way through the warm-up, the end
+
+
+def rates_by_hand(settings: dict[str, Any]) -> dict[str, list[float]]:
+    optimizer = settings.get("optimizer", "musgd")
+    lr = settings.get("lr", 0.001 if optimizer == "adamw" else 0.01)
+    bias_start = settings.get("warmup_bias_lr", 0.0 if optimizer == "adamw" else 0.1)
+    decay = {name: settings[name] for name in ("final_lr_ratio", "lr_decay", "warmup_epochs") if name in settings}
+    warmup = {"epochs": EPOCHS, "warmup_epochs": settings.get("warmup_epochs", 3.0)}
+    starts = {
+        "kernel": (lr, 0.0),
+        "class": (lr * settings.get("class_lr_ratio", 3.0), 0.0),
+        "neck": (lr * settings.get("lr_ratios", {}).get("neck", 1.0), 0.0),
+        "bias": (lr, bias_start),
+    }
+    values = {}
+    for name, (rate, start) in starts.items():
+        times = [(epoch, epoch + batch / BATCHES) for epoch, batch in TIMES]
+        values[name] = [learning_rate(epoch, done, EPOCHS, rate, start=start, **decay) for epoch, done in times]
+    momenta = settings.get("warmup_momentum", 0.8), settings.get("momentum", 0.9)
+    values["momentum"] = [warmed_up(*momenta, epoch + batch / BATCHES, **warmup) for epoch, batch in TIMES]
+    return values
+
+
+def losses(model: DetectorModule) -> dict[str, float]:
+    """Return the terms of the one-to-one branch for fixed outputs, divided by their values without gains."""
+    points, strides = anchor_points([(8, 8), (4, 4), (2, 2)], [8, 16, 32], like=torch.zeros(1))
+    branch = {"boxes": torch.full((1, 4, 84), 1.7), "scores": torch.linspace(-2, 2, 2 * 84).view(1, 2, 84)}
+    outputs: RawOutput = {"one2one": branch, "one2many": branch, "points": points, "strides": strides}
+    target = {"boxes": torch.tensor([[9.0, 10.0, 40.0, 37.0]]), "labels": torch.tensor([1])}
+    batch: Batch = {"images": torch.zeros(1, 3, 64, 64), "targets": [target]}
+    terms = model._losses(outputs, batch)
+    unscaled = type(model.loss)(1.0, 1.0, 1.0)(outputs, [target], (64, 64), 0.5)
+    return {name: (terms[f"one2one/{name}"] / unscaled[f"one2one/{name}"]).item() for name in ("box", "cls", "l1")}
+
+
+def gradient_norm(model: DetectorModule) -> float:
+    """Return the norm of the gradients after clipping; before, it is far above any limit."""
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    model.configure_gradient_clipping(model.trainer.optimizers[0])
+    return torch.stack([p.grad.norm() for p in model.parameters() if p.requires_grad]).norm().item()
+
+
+def effects(model: DetectorModule) -> dict[str, Any]:
+    """Return what the settings have set, besides learning rates and momentum."""
+    network, (optimizer,) = model.model, model.trainer.optimizers
+    stem: Tensor = network.backbone.stem.conv.weight
+    parts = {name: part for name, part in network.named_modules() if name.count(".") == 1}
+    layout = {"memory_format": torch.channels_last}
+    return {
+        "strides": tuple(network.strides),
+        "classes": num_classes(network.state_dict()),
+        "category_ids": model.category_ids,
+        "stem channels": len(stem),
+        "stem value": 7.0 if (stem == 7).all() else None,
+        "license": model._license_and_source["license"],
+        "image size": model.hparams.image_size,
+        "without gradient": {name for name, part in parts.items() if not all(p.requires_grad for p in part.parameters())},
+        "in evaluation mode": {name for name, part in parts.items() if not all(m.training for m in part.modules())},
+        "optimizer": type(optimizer).__name__,
+        "decay": max(group["weight_decay"] for group in optimizer.param_groups),
+        "batches of a step": model.trainer.accumulate_grad_batches,
+        "gradient norm": gradient_norm(model),
+        "layout of kernels": stem.is_contiguous(**layout),
+        "layout of images": model._prepare(torch.rand(2, 3, 64, 64)).is_contiguous(**layout),
+        "compiled": network.compile.called,
+        **losses(model),
+    }
+
+
+EXPECTED = {
+    "strides": (8, 16, 32),
+    "classes": 2,
+    "category_ids": [0, 1],
+    "stem channels": 8,
+    "stem value": None,
+    "license": None,
+    "image size": None,
+    "without gradient": set(),
+    "in evaluation mode": set(),
+    "optimizer": "MuSGD",
+    "decay": 5e-4,
+    "batches of a step": 2,
+    "gradient norm": 10.0,
+    "layout of kernels": True,
+    "layout of images": True,
+    "compiled": False,
+    "box": 7.5,
+    "cls": 0.5,
+    "l1": 1.5,
+}
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    network = build_detector("yolo26_n", 2, **TINY)
+    network.backbone.stem.conv.weight.data.fill_(7.0)
+    info = WeightsInfo("yolo26_n", TINY, BASE["class_names"], license="CC-BY-4.0")
+    save_weights(path := tmp_path_factory.mktemp("weights") / "w.safetensors", network.state_dict(), info)
+    return path
+
+
+@pytest.mark.parametrize("settings", [{}, *({name: value} for name, (value, _) in SETTINGS.items()), *TOGETHER], ids=str)
+def test_a_setting_reaches_what_it_sets_and_nothing_else(settings: dict[str, Any], weights: Path) -> None:
+    if "weights" in settings:
+        settings = {"weights": weights}
+    model = module(settings)
+    for name in settings.keys() - {"weights"}:
+        assert model.hparams[name] == settings[name]  # checkpoints have it
+    differences = {key: value for name in settings for key, value in SETTINGS[name][1].items()}
+    if settings.get("optimizer") == "sgd":
+        differences["optimizer"] = "SGD"
+    assert rates(model) == {name: pytest.approx(values) for name, values in rates_by_hand(settings).items()}
+    expected = EXPECTED | differences
+    for name, value in effects(model).items():
+        assert value == (pytest.approx(expected[name], rel=1e-4) if isinstance(value, float) else expected[name]), name

@@ -174,7 +174,7 @@ def spread(values: Sequence[float]) -> str:
 
 def print_results(data: str, summaries: dict[str, dict[str, Any]], networks: dict[str, dict[str, float]]) -> None:
     """Print the table of a set."""
-    heading = (data, "NMS-free", "with NMS", "best NMS-free", "best epoch", "epochs to scratch's", "M params", "G MACs", "step ms")
+    columns = ("NMS-free", "with NMS", "best NMS-free", "best epoch", "epochs to scratch", "M params", "G MACs", "step ms")
     rows = []
     for arm, numbers in summaries.items():
         reached = numbers.get("epochs_to_scratch")
@@ -191,7 +191,7 @@ def print_results(data: str, summaries: dict[str, dict[str, Any]], networks: dic
             ]
         )
     print()
-    print_table(heading, *rows)
+    print_table((data, *columns), *rows)
 
 
 def main() -> None:

@@ -48,8 +48,8 @@ class DetectorModule(L.LightningModule):
         overrides: fields of ``DetectorConfig`` that differ from the variant, e.g. ``{"dynamic": {"num_experts": 8}}``.
         backbone: ``yolo26``, the default; ``timm/NAME`` or ``timm/NAME.TAG``, any network of timm with maps of stride 8, 16
             and 32; ``parameternet_300m`` or ``parameternet_600m``. It is saved with the ``overrides``.
-        backbone_weights: ``pretrained``, weights of the backbone that timm has on the Hub; or the path of a file with weights
-            of its classifier; or ``none``, the default. Read at construction only, like ``weights``.
+        backbone_weights: ``pretrained``, those that timm has on the Hub; or the path of a file with the weights of the
+            backbone's classifier; or ``none``, the default. Read at construction only, like ``weights``.
         accept_license: license of ``backbone_weights`` that restricts their use, e.g. ``cc-by-nc-4.0``: you may use them.
         weights: file to start from, see ``detector.weights.files.read_weights``. It is read at construction only: a
             checkpoint is loaded or resumed without it.

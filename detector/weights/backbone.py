@@ -110,22 +110,18 @@ def _trunk_state_dict(detector: Detector, file: BackboneFile) -> dict[str, Tenso
     with torch.device("meta"):
         whole = parameternet(backbone.name, num_classes=1).state_dict()
     expected = backbone.trunk.state_dict()
-    plain_shapes = {f"{name}.weight": layer.kernel_shape for name, layer in dynamic_layers(backbone.trunk).items()}
-    routers = [name for name in expected if ".router." in name and _layer(name) in state_dict]
-    plain = {_layer(name) for name in routers if state_dict[_layer(name)].ndim == 4}  # kernels to be upcycled
-    missing = [n for n in expected if n not in state_dict and _layer(n) not in plain and not n.endswith("_tracked")]
-    mismatched = [
-        name
-        for name in expected.keys() & state_dict.keys()
-        if tuple(state_dict[name].shape) not in (tuple(expected[name].shape), plain_shapes.get(name))
-    ]
-    unexpected = [name for name in state_dict if name not in whole and name not in expected]
-    _check_fit(backbone.name, file, missing, mismatched, unexpected)
-    return {name: state_dict.get(name, value) for name, value in expected.items() if _layer(name) not in plain or name in plain}
+    kernels = {f"{name}.weight": layer.kernel_shape for name, layer in dynamic_layers(backbone.trunk).items()}
+    plain = {name for name in kernels if name in state_dict and state_dict[name].ndim == 4}  # of a GhostNet: upcycled later
+    needed = [name for name in expected if _kernel_of(name) not in plain]
+    missing = [name for name in needed if name not in state_dict and not name.endswith("num_batches_tracked")]
+    shapes = {name: {tuple(value.shape), kernels.get(name)} for name, value in expected.items() if name in state_dict}
+    mismatched = [name for name, possible in shapes.items() if tuple(state_dict[name].shape) not in possible]
+    _check_fit(backbone.name, file, missing, mismatched, [name for name in state_dict if name not in whole])
+    return {name: state_dict.get(name, expected[name]) for name in [*needed, *plain]}
 
 
-def _layer(name: str) -> str:
-    """Return the name of the kernel that a router belongs to; other names have none."""
+def _kernel_of(name: str) -> str:
+    """Return the name of the kernel that a router belongs to, and other names as they are."""
     return re.sub(r"\.router\..+$", ".weight", name)
 
 
@@ -159,7 +155,7 @@ def _loaded(backbone: str, file: BackboneFile, strides: list[int], state_dict: M
     overlay = {"state_dict": dict(state_dict)}
     try:
         trunk = timm_trunk(backbone.removeprefix("timm/"), strides, pretrained=True, pretrained_cfg_overlay=overlay)
-    except Exception as error:  # timm converts names of other codes, which fails in many ways for the file of another network
+    except Exception as error:  # timm converts names of other codes, which can fail in many ways
         reason = re.sub(r"\s+", " ", str(error))[:300]
         raise ValueError(f"{file.path}: not the weights of {backbone}: {reason}{_other_network(backbone, file)}") from error
     return trunk.network.state_dict()

@@ -37,7 +37,8 @@ def ghost_levels(network: nn.Module) -> dict[int, tuple[int, int]]:
     size = 64
     training = network.training
     network.eval()
-    x = network.act1(network.bn1(network.conv_stem(torch.zeros(1, 3, size, size, device=network.conv_stem.weight.device))))
+    images = next(network.parameters()).new_zeros(1, 3, size, size)
+    x = network.act1(network.bn1(network.conv_stem(images)))
     levels = {}
     for group, blocks in enumerate(network.blocks[:-1]):  # the last is a 1x1 convolution that belongs to the classifier
         x = blocks(x)

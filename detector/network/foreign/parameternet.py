@@ -5,7 +5,6 @@ Built from timm's GhostNet. Sizes are those of the published code; 300m is infer
 
 from collections.abc import Mapping, Sequence
 
-import torch
 from timm.models.ghostnet import GhostNet
 from torch import Tensor, nn
 

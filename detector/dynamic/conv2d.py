@@ -137,15 +137,7 @@ class DynamicConv2d(nn.Module):
         """Return ``x``, with zeros around it if the padding is "same", and the padding that the convolution must add."""
         if self.padding != "same":
             return x, self.padding
-        zeros: list[int] = []  # left, right, top, bottom
-        for axis in (1, 0):
-            size, stride = x.shape[2 + axis], self.stride[axis]
-            covered = self.dilation[axis] * (self.kernel_size[axis] - 1) + 1
-            # Sides are multiples of the stride, except in other networks: a constant keeps exported graphs simple.
-            rest = stride if size % stride == 0 else size % stride
-            total = max(covered - rest, 0)
-            zeros += [total // 2, total - total // 2]
-        return (F.pad(x, zeros), (0, 0)) if any(zeros) else (x, (0, 0))
+        return pad_same(x, self.kernel_size, self.stride, self.dilation), (0, 0)
 
     @torch.no_grad()
     def fold(self, scale: Tensor, shift: Tensor) -> None:
@@ -226,20 +218,40 @@ def _by_pixel(x: Tensor) -> bool:
     return x.stride(1) == 1
 
 
+class SameConv2d(nn.Conv2d):
+    """A convolution with "same" padding at any stride, which ``nn.Conv2d`` has for stride 1 only; see ``DynamicConv2d``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = pad_same(x, self.kernel_size, self.stride, self.dilation)
+        return F.conv2d(x, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+
+
+def pad_same(x: Tensor, kernel_size: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int]) -> Tensor:
+    """Return ``x`` (B, C, H, W) with as many zeros around it that a convolution has ceil(H / stride) rows."""
+    zeros: list[int] = []  # left, right, top, bottom
+    for axis in (1, 0):
+        covered = dilation[axis] * (kernel_size[axis] - 1) + 1
+        # Sides are multiples of the stride, except in other networks: a constant keeps exported graphs simple.
+        rest = x.shape[2 + axis] % stride[axis]
+        total = max(covered - (rest if rest else stride[axis]), 0)
+        zeros += [total // 2, total - total // 2]
+    return F.pad(x, zeros) if any(zeros) else x
+
+
 def can_be_dynamic(conv: nn.Module) -> bool:
     """Return True for a convolution that ``DynamicConv2d.like`` can replace."""
-    is_known = type(conv) is nn.Conv2d or is_timm_same(conv)
-    return is_known and conv.padding_mode == "zeros"
+    return (type(conv) is nn.Conv2d or _is_same(conv)) and conv.padding_mode == "zeros"
 
 
-def is_timm_same(conv: nn.Module) -> bool:
-    """Return True for timm's ``Conv2dSame``, by name: timm must not be imported here."""
-    return type(conv).__name__ == "Conv2dSame" and type(conv).__module__.startswith("timm.")
+def _is_same(conv: nn.Module) -> bool:
+    """Return True for SameConv2d, and for timm's ``Conv2dSame``, by name: timm must not be imported here."""
+    of_timm = type(conv).__name__ == "Conv2dSame" and type(conv).__module__.startswith("timm.")
+    return of_timm or type(conv) is SameConv2d
 
 
 def _padding(conv: nn.Conv2d) -> Padding:
     """Return the padding of a convolution that can be dynamic."""
-    if is_timm_same(conv):
+    if _is_same(conv):
         return "same"
     if conv.padding == "valid":
         return (0, 0)

@@ -1,8 +1,8 @@
 """The trunk of a ghost network (GhostNet v1 to v3, RepGhost, ParameterNet)."""
 
+import math
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 
@@ -31,17 +31,11 @@ class GhostTrunk(nn.Module):
         return [maps[tap] for tap in self.taps]
 
 
-@torch.no_grad()
 def ghost_levels(network: nn.Module) -> dict[int, tuple[int, int]]:
     """Return, for each stride of a ghost network, its last group and the channels of that group's map."""
-    size = 64
-    training = network.training
-    network.eval()
-    images = next(network.parameters()).new_zeros(1, 3, size, size)
-    x = network.act1(network.bn1(network.conv_stem(images)))
-    levels = {}
-    for group, blocks in enumerate(network.blocks[:-1]):  # the last is a 1x1 convolution that belongs to the classifier
-        x = blocks(x)
-        levels[size // x.shape[-1]] = (group, x.shape[1])
-    network.train(training)
+    levels, stride = {}, 2  # that of the stem
+    for group, blocks in enumerate(network.blocks):
+        if hasattr(blocks[-1], "ghost2"):  # not so in the last group, a 1x1 convolution that belongs to the classifier
+            stride *= math.prod(block.stride for block in blocks)
+            levels[stride] = (group, blocks[-1].ghost2.out_chs)
     return levels

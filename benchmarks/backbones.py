@@ -10,7 +10,8 @@ as in ``configs/data/bccd.yaml``) with several seeds, and validates after every 
 
 and, on request, ``scratch_yolo26_adamw``, ``imagenet_musgd``, ``imagenet_frozen_norms``. All have the same epochs, data and
 augmentation. A finished run leaves ``<run>/result.json``, and is not repeated; one that was stopped continues. ``--jobs``
-runs at a time share the device. ``--settings model.lr=0.002 ...`` changes all arms; give such runs a ``--label``.
+runs at a time share the device. ``--val_every 2`` validates every second epoch. ``--settings model.lr=0.002 ...`` changes
+all arms; give such runs a ``--label``.
 ``--time`` also measures a training step of every arm, alone on the device.
 
 The table has, as means over the seeds: AP of both branches after the last epoch, the best epoch and its NMS-free AP, the
@@ -71,6 +72,7 @@ def arguments(arm: str, data: str, seed: int, args: argparse.Namespace) -> list[
         "data.image_size": args.size,
         "data.num_workers": args.workers,
         "trainer.max_epochs": args.epochs,
+        "trainer.check_val_every_n_epoch": args.val_every,
         "trainer.accelerator": {"cuda": "gpu"}.get(args.device, args.device),
         "trainer.devices": 1,
         "trainer.enable_progress_bar": "false",
@@ -87,7 +89,7 @@ def run_folder(arm: str, data: str, seed: int, args: argparse.Namespace) -> Path
 
 
 def measure(arm: str, data: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
-    """Return the AP of every epoch of a run, by branch; start or continue the run if it is not finished."""
+    """Return the validated epochs of a run and their AP, by branch; start or continue the run if it is not finished."""
     run = run_folder(arm, data, seed, args)
     if not (run / RESULT).exists():
         last = run / LAST_CHECKPOINT
@@ -101,8 +103,11 @@ def measure(arm: str, data: str, seed: int, args: argparse.Namespace) -> dict[st
             finished = subprocess.run(command, stdout=file, stderr=file)
         if finished.returncode:
             raise RuntimeError(f"{' '.join(command)} failed:\n{log.read_text()[-2000:]}")
-        curves = {branch: series(read_run(run).epochs, column)[1] for branch, column in BRANCHES.items()}
-        (run / RESULT).write_text(json.dumps({"arm": arm, "set": data, "seed": seed, "AP": curves}) + "\n")
+        epochs = read_run(run).epochs
+        curves = {branch: series(epochs, column)[1] for branch, column in BRANCHES.items()}
+        validated = [epoch + 1 for epoch in series(epochs, BRANCHES["one2one"])[0]]
+        result = {"arm": arm, "set": data, "seed": seed, "epochs": validated, "AP": curves}
+        (run / RESULT).write_text(json.dumps(result) + "\n")
         if not args.keep_checkpoints:
             for name in (LAST_CHECKPOINT, BEST_CHECKPOINT):
                 (run / name).unlink(missing_ok=True)
@@ -117,7 +122,7 @@ def measure_runs(args: argparse.Namespace) -> dict[str, dict[str, list[dict[str,
     tasks = list(product(args.seeds, args.sets, args.arms))  # all arms of the first seed first
     with ThreadPoolExecutor(args.jobs) as pool:
         for (_, data, arm), result in zip(tasks, pool.map(lambda t: measure(t[2], t[1], t[0], args), tasks), strict=True):
-            results[data][arm].append(result["AP"])
+            results[data][arm].append({"epochs": result["epochs"], **result["AP"]})
     return results
 
 
@@ -156,13 +161,14 @@ def network_costs(arm: str, args: argparse.Namespace) -> dict[str, float]:
     return numbers | ({"step_ms": step_ms(arm, args)} if args.time else {})
 
 
-def summary(curves: list[dict[str, list[float]]], target: float | None) -> dict[str, Any]:
+def summary(curves: list[dict[str, list[Any]]], target: float | None) -> dict[str, Any]:
     """Return the numbers of the table for the runs of an arm; ``target`` is the AP to be reached."""
     best = [max(range(len(c["one2one"])), key=c["one2one"].__getitem__) for c in curves]
     numbers: dict[str, Any] = {branch: [c[branch][-1] for c in curves] for branch in BRANCHES}
-    numbers |= {"best": [c["one2one"][epoch] for c, epoch in zip(curves, best)], "best_epoch": [epoch + 1 for epoch in best]}
+    numbers |= {"best": [c["one2one"][i] for c, i in zip(curves, best)]}
+    numbers |= {"best_epoch": [c["epochs"][i] for c, i in zip(curves, best)]}
     if target is not None:
-        reached = [next((i + 1 for i, ap in enumerate(c["one2one"]) if ap >= target), None) for c in curves]
+        reached = [next((e for e, ap in zip(c["epochs"], c["one2one"]) if ap >= target), None) for c in curves]
         numbers["epochs_to_scratch"] = reached
     return numbers
 
@@ -198,7 +204,15 @@ def main() -> None:
     """Train the missing runs, print, write."""
     defaults = {"sets": ["bccd", "cards"], "arms": DEFAULT_ARMS, "seeds": [0, 1, 2], "device": "cpu", "jobs": 1}
     defaults |= {"datasets": Path("datasets"), "weights": Path("efficientnet_lite0_in1k.safetensors"), "runs": Path("runs")}
-    defaults |= {"backbone": "timm/efficientnet_lite0", "epochs": 60, "size": 320, "batch": 16, "workers": 0, "label": ""}
+    defaults |= {
+        "backbone": "timm/efficientnet_lite0",
+        "epochs": 60,
+        "size": 320,
+        "batch": 16,
+        "workers": 0,
+        "val_every": 1,
+        "label": "",
+    }
     defaults |= {"settings": ["data.batch_size=16"], "time": False, "keep_checkpoints": False}
     args = option_parser(__doc__, **defaults).parse_args()
     if unknown := set(args.arms) - ARMS.keys():

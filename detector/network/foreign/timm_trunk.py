@@ -48,15 +48,10 @@ def timm_trunk(name: str, strides: Sequence[int], **weights: Any) -> Trunk:
         )
     with quiet_timm():
         if _is_ghost_name(architecture(name)):
-            trunk = GhostTrunk(timm.create_model(name, num_classes=0, **{"pretrained": False, **weights}), strides)
+            trunk = GhostTrunk(_create(name, num_classes=0, **weights), strides)
             return Trunk(trunk, trunk.channels, None)
-        getter = timm.create_model(
-            name,
-            features_only=True,
-            feature_cls="getter",
-            out_indices=[levels[stride].index for stride in strides],
-            **{"pretrained": False, **weights},
-        )
+        indices = [levels[stride].index for stride in strides]
+        getter = _create(name, features_only=True, feature_cls="getter", out_indices=indices, **weights)
     return Trunk(getter.model, [levels[stride].channels for stride in strides], list(getter.out_indices))
 
 
@@ -69,14 +64,15 @@ def timm_levels(name: str) -> dict[int, Level]:
     with quiet_timm(), torch.device("meta"), torch.no_grad():
         try:
             if _is_ghost_name(name):
-                return {s: Level(*level) for s, level in ghost_levels(timm.create_model(name, num_classes=0)).items()}
-            network = timm.create_model(name, features_only=True, feature_cls="getter").eval()
+                return {s: Level(*level) for s, level in ghost_levels(_create(name, num_classes=0)).items()}
+            network = _create(name, features_only=True, feature_cls="getter").eval()
             maps = network.to("meta")(torch.empty(1, 3, *PROBE_SIZE))
         except Exception as error:  # each family has its own
             size = " x ".join(map(str, PROBE_SIZE))
             raise ValueError(
-                f"timm/{name} cannot be a backbone: it gives no feature maps of an image of {size} pixels "
-                f"({type(error).__name__}: {error}); choose a network that takes images of any size"
+                f"timm/{name} cannot be a backbone: in timm {timm.__version__} it gives no feature maps of an image of "
+                f"{size} pixels ({type(error).__name__}: {error}); choose a network that takes images of any size, or "
+                "upgrade timm"
             ) from error
     levels = {}
     for index, stride, x in zip(network.out_indices, network.feature_info.reduction(), maps, strict=True):
@@ -84,6 +80,17 @@ def timm_levels(name: str) -> dict[int, Level]:
         if (height, width) == PROBE_SIZE:  # the maps of networks without padding are smaller
             levels[stride] = Level(index, x.shape[1])  # of several maps of one stride the last counts
     return levels
+
+
+def _create(name: str, **arguments: Any) -> nn.Module:
+    """Build a network, also on the meta device, where some networks of older versions of timm can only be moved to."""
+    try:
+        return timm.create_model(name, **arguments)
+    except (NotImplementedError, RuntimeError):
+        if torch.get_default_device().type != "meta":
+            raise
+        with torch.device("cpu"):
+            return timm.create_model(name, **arguments).to("meta")
 
 
 def architecture(name: str) -> str:

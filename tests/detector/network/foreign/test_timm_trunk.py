@@ -82,7 +82,10 @@ def test_a_map_of_stride_64_is_used_if_the_network_has_one() -> None:
         ("timm/resnet81", r"no network 'resnet81'; did you mean timm/resnet18"),
         ("timm/resnet18.a9_in1k", r"no weights 'resnet18.a9_in1k'; it has resnet18.a1_in1k"),
         ("timm/efficientvit_m0", r"no feature map of stride 8; it has those of 16, 32, 64"),
-        ("timm/vit_tiny_patch16_224", r"cannot be a backbone: .*128 x 192 pixels.*Input height \(128\) doesn't match"),
+        (
+            "timm/vit_tiny_patch16_224",
+            r"cannot be a backbone: in timm .*128 x 192 pixels.*Input height \(128\) doesn't match",
+        ),
         ("hgnetv2_b0", r"backbone is 'hgnetv2_b0'; expected yolo26, parameternet_300m, .*timm/hgnetv2_b0"),
         ("parameternet_900m", r"backbone is 'parameternet_900m'"),
     ],

@@ -8,6 +8,7 @@ import argparse
 import logging
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
@@ -24,6 +25,7 @@ from data.shapes.write import SHAPES
 from data.splits import Files, read_split, read_splits
 from detector.batch import as_size
 from detector.files import read_yaml, unique_key_loader
+from detector.imaging.sixteen_bits import FULL_RANGE, as_sample_range
 from detector.option_errors import OptionParser, option_error, option_names
 
 BASE_CONFIG = Path(__file__).parents[1] / "configs" / "base.yaml"
@@ -85,7 +87,9 @@ def show(options: argparse.Namespace, parser: ArgumentParser, config: Namespace)
 def check(options: argparse.Namespace, config: Namespace) -> int:
     """Print the report and write it as a page; return 1 if there are errors, else 0."""
     size = as_size(config.data.image_size, "data.image_size")
+    samples = as_sample_range(config.data.sixteen_bit_range or FULL_RANGE, "data.sixteen_bit_range")
     splits, findings = read_valid_splits(config.data)
+    splits = {split: replace(part, sixteen_bit_range=samples) for split, part in splits.items()}
     if any(side % SMALLEST_MULTIPLE for side in size):
         text = f"data.image_size is {size}; training needs multiples of {SMALLEST_MULTIPLE}"
         findings.append(Finding("error", "all", text))

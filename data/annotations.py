@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from data.remarks import Remark, log_remarks
 from detector.batch import Size, xywh_to_xyxy
+from detector.imaging.sixteen_bits import FULL_RANGE, SampleRange
 from detector.text import plural
 
 
@@ -36,6 +37,7 @@ class Annotations:
     class_names: list[str]  # C of them, in the same order
     upright: bool = False  # sizes and boxes are those of the images as viewers show them, EXIF rotation applied
     remarks: tuple[Remark, ...] = ()  # of the reader
+    sixteen_bit_range: SampleRange = FULL_RANGE  # for images with 16 bits a sample, see ``to_eight_bits``
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -95,6 +97,8 @@ class Annotations:
         annotations = [dict(zip(keys, row)) for row in rows]
         categories = [{"id": id_, "name": name} for id_, name in zip(self.category_ids, self.class_names)]
         info = {"pictures": str(self.folder.resolve()), "upright": self.upright}  # the report shows images from this folder
+        if self.sixteen_bit_range != FULL_RANGE:
+            info["sixteen_bit_range"] = list(self.sixteen_bit_range)
         return {"info": info, "images": images, "annotations": annotations, "categories": categories}
 
     def summary(self) -> str:

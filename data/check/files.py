@@ -14,15 +14,18 @@ from PIL import Image
 from data.annotations import Annotations
 from data.check.findings import MAX_EXAMPLES, Finding, Splits, image_finding, leak_findings
 from data.images import read_image
-from detector.imaging.read import UNREADABLE, BadImageError, exif_orientation, read_file
+from detector.imaging.read import UNREADABLE, BadImageError, exif_orientation, read_file, sixteen_bit_limits
+from detector.imaging.sixteen_bits import FULL_RANGE, SampleRange
 from detector.text import plural
 
+SIXTEEN_BITS = "16 bits a channel"
+NARROW = 0.25  # images that use a smaller part of the range of 16-bit images give a warning
 READ_AS = {  # kinds of pixels that are converted, and the result
     "grayscale": "three equal channels",
     "palette": "RGB",
     "CMYK": "RGB",
     "with transparency": "the stored colors, also of transparent pixels",
-    "16 bits a channel": "the upper 8 bits; look for dark ones (12 bits stored in 16, say)",
+    SIXTEEN_BITS: "the upper 8 bits",
 }
 
 
@@ -34,6 +37,7 @@ class FileFacts:
     kind: str = "RGB"  # or one of READ_AS
     turned: bool = False  # its EXIF data ask for turning or mirroring
     error: str | None = None  # why it cannot be used
+    limits: tuple[int, int] | None = None  # darkest and brightest value of an image with 16 bits a channel
 
 
 def check_files(splits: Splits) -> list[Finding]:
@@ -47,6 +51,7 @@ def check_files(splits: Splits) -> list[Finding]:
             findings.append(Finding("error", split, f"{plural(len(errors), 'image')} cannot be used", errors))
         findings += _exif_rotations(split, annotations, facts)
         findings += _converted_images(split, annotations, facts)
+        findings += _sixteen_bit_images(split, annotations, facts)
         digests[split] = _indices_by_digest(facts)
     for split, annotations in splits.items():
         findings += _copies_within(split, annotations, digests[split])
@@ -69,7 +74,7 @@ def image_kind(content: bytes) -> str:
     except UNREADABLE:  # formats that only OpenCV can read
         return "RGB"
     if bits == 16 or mode.startswith(("I", "F")):
-        return "16 bits a channel"
+        return SIXTEEN_BITS
     if has_alpha:
         return "with transparency"
     return {"L": "grayscale", "1": "grayscale", "CMYK": "CMYK", "P": "palette"}.get(mode, "RGB")
@@ -82,7 +87,9 @@ def _file_facts(annotations: Annotations, index: int) -> FileFacts:
         content = read_file(path)
         digest = hashlib.blake2b(content, digest_size=16).digest()
         facts = FileFacts(digest, image_kind(content), exif_orientation(content) != 1)
-        read_image(path, annotations.size(index), annotations.upright)
+        if facts.kind == SIXTEEN_BITS:
+            facts = replace(facts, limits=sixteen_bit_limits(content))
+        read_image(path, annotations.size(index), annotations.upright, 1, annotations.sixteen_bit_range)
     except BadImageError as error:
         facts = replace(facts, error=str(error))
     return facts
@@ -100,8 +107,39 @@ def _converted_images(split: str, annotations: Annotations, facts: list[FileFact
     for kind, read_as in READ_AS.items():
         if converted := [n for n, fact in enumerate(facts) if fact.kind == kind and not fact.error]:
             text = f"{plural(len(converted), 'image')} ({kind}) read as {read_as}"
-            level = "warning" if kind == "16 bits a channel" else "note"
-            yield image_finding(level, split, text, annotations, converted)
+            if kind == SIXTEEN_BITS and annotations.sixteen_bit_range != FULL_RANGE:
+                low, high = annotations.sixteen_bit_range
+                text = f"{plural(len(converted), 'image')} ({kind}): the values {low} to {high} are read as 0 to 255"
+            yield image_finding("note", split, text, annotations, converted)
+
+
+def _sixteen_bit_images(split: str, annotations: Annotations, facts: list[FileFacts]) -> Iterator[Finding]:
+    """Warn of images that use a small part of the range of 16-bit images, and of those with values outside of it."""
+    low, high = annotations.sixteen_bit_range
+    limits = {n: fact.limits for n, fact in enumerate(facts) if fact.limits and not fact.error}
+    narrow = [n for n, (darkest, brightest) in limits.items() if brightest - darkest < NARROW * (high - low)]
+    if narrow:
+        darkest, brightest = min(limits[n][0] for n in limits), max(limits[n][1] for n in limits)
+        images = plural(len(narrow), "image uses", "images use")
+        share = max(limits[n][1] - limits[n][0] for n in narrow) / (high - low)
+        text = (
+            f"{images} at most {share:.1%} of the values {low} to {high} of 16-bit images, so contrast is low; all 16-bit "
+            f"images here have values from {darkest} to {brightest}: data.sixteen_bit_range "
+            f"{list(suggested_range(darkest, brightest))} would spread them over 0 to 255"
+        )
+        yield image_finding("warning", split, text, annotations, narrow)
+    if outside := [n for n, (darkest, brightest) in limits.items() if darkest < low or brightest > high]:
+        text = (
+            f"{plural(len(outside), 'image has', 'images have')} values outside of data.sixteen_bit_range, which are clipped"
+        )
+        yield image_finding("warning", split, text, annotations, outside)
+
+
+def suggested_range(darkest: int, brightest: int) -> SampleRange:
+    """Return a range for images with values from ``darkest`` to ``brightest``: all values of its bits, if most are used."""
+    bits = max(brightest.bit_length(), 8)
+    full = 0, 2**bits - 1
+    return full if brightest - darkest >= (full[1] + 1) / 3 else (darkest, max(brightest, darkest + 1))
 
 
 def _indices_by_digest(facts: list[FileFacts]) -> dict[bytes, list[int]]:

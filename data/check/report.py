@@ -71,7 +71,9 @@ def _sample_image(image: ImageRef, splits: Splits, side: int = 320) -> Captioned
     split, n = image
     annotations = splits[split]
     try:
-        pixels = read_image(annotations.image_path(n), annotations.size(n), annotations.upright)
+        pixels = read_image(
+            annotations.image_path(n), annotations.size(n), annotations.upright, 1, annotations.sixteen_bit_range
+        )
     except BadImageError as error:
         return CaptionedImage(str(error), None)
     rows = annotations.object_slice(n)

@@ -76,6 +76,7 @@ class RunCLI(LightningCLI):
         for name in ("class_names", "category_ids"):
             parser.link_arguments(f"data.{name}", f"model.{name}", apply_on="instantiate")
         parser.link_arguments("data.size", "model.image_size", apply_on="instantiate")
+        parser.link_arguments("data.sixteen_bit_range", "model.sixteen_bit_range", apply_on="instantiate")
         parser.link_arguments("seed_everything", "data.seed")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:

@@ -83,6 +83,7 @@ def export_metadata(predictor: Predictor, format: Format, settings: ExportSettin
         "stride": str(predictor.model.strides[-1]),
         "letterbox": f"keep the aspect ratio, bilinear, centered (odd pixel right or bottom), padded with {GRAY}",
         "normalization": "RGB, value / 255",
+        "sixteen_bit_range": json.dumps(predictor.sixteen_bit_range),  # values of 16-bit images that become 0..255
         "output": settings.output,
         "output_contract": CONTRACTS[settings.output],
         "branch": predictor.branch,

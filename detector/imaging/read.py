@@ -23,7 +23,8 @@ from detector.imaging.tiff import DamagedError, check_compressed_parts, tiff_tag
 
 __all__ = [
     "IMAGE_SUFFIXES", "JPEG_START", "OTHER_IMAGE_SUFFIXES", "UNREADABLE", "BadImageError", "UnreadKindError", "decode_image",
-    "exif_orientation", "jpeg_size", "kind_of_file", "orientation_of", "read_file", "read_upright", "turn",
+    "exif_orientation", "jpeg_size", "kind_of_file", "orientation_of", "read_file", "read_upright",
+    "sixteen_bit_limits", "turn",
 ]  # fmt: skip
 EXIF_ORIENTATION = 0x0112
 ZERO_TAIL = 4096  # so many zeros at the end of compressed data mean that the rest was not written
@@ -123,6 +124,17 @@ def read_file(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise BadImageError(f"{path}: cannot be read ({error.strerror}); restore the file") from None
+
+
+def sixteen_bit_limits(content: bytes) -> SampleRange | None:
+    """Return the darkest and the brightest value of an image file with 16 bits a sample; None for other files."""
+    try:
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    except cv2.error:
+        return None
+    if image is None or image.dtype != np.uint16:
+        return None
+    return int(image.min()), int(image.max())
 
 
 def kind_of_file(path: Path) -> OtherKind | None:

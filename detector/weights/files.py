@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from detector.batch import Size, as_size
 from detector.files import atomic_write
+from detector.imaging.sixteen_bits import SampleRange, as_sample_range
 from detector.network.config import detector_config
 from detector.text import plural
 from detector.weights.infer import CLASS_TOWER_NORM, infer_variant
@@ -34,6 +36,8 @@ def read_weights(path: str | Path) -> Weights:
     dict under our names or those of the reference, whose variant is inferred. Raises ValueError, with file and reason, for
     all others.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise ValueError(f"{path!r:.80} is a {type(path).__name__}; expected the path of a weights file")
     if not Path(path).is_file():
         raise ValueError(missing_weights(path))
     path = Path(path)
@@ -68,6 +72,7 @@ def _from_lightning(path: Path, content: dict[str, Any]) -> Weights:
         class_names=settings["class_names"],
         category_ids=settings.get("category_ids"),
         image_size=_image_size(settings.get("image_size")),
+        sixteen_bit_range=_sample_range(settings.get("sixteen_bit_range")),
         license=saved_license(facts),
         provenance=facts.get("provenance") or "trained with lightning-dyn-detector",
         metrics=facts.get("metrics") or {},
@@ -108,6 +113,7 @@ def _from_metadata(entries: dict[str, str]) -> WeightsInfo:
     return WeightsInfo(
         variant=entries["variant"],
         image_size=_image_size(_from_json(entries, "image_size")),
+        sixteen_bit_range=_sample_range(json.loads(entries.get("sixteen_bit_range", "null"))),
         license=saved_license(entries),
         provenance=entries["provenance"],
         best_f1_thresholds=_from_json(entries, "best_f1_thresholds") if "best_f1_thresholds" in entries else {},
@@ -146,6 +152,10 @@ def _from_state_dict(path: Path, state_dict: dict[str, Tensor], kind: str) -> We
 
 def _image_size(value: Any) -> Size | None:
     return None if value is None else as_size(value)
+
+
+def _sample_range(value: Any) -> SampleRange | None:
+    return None if value is None else as_sample_range(value)
 
 
 def _checked(weights: Weights) -> Weights:
@@ -217,4 +227,6 @@ def metadata(info: WeightsInfo) -> dict[str, str]:
     entries |= {name: json.dumps(getattr(info, name)) for name in names} | {"provenance": info.provenance}
     if info.best_f1_thresholds:  # optional: files of earlier versions have none
         entries["best_f1_thresholds"] = json.dumps(info.best_f1_thresholds)
+    if info.sixteen_bit_range is not None:
+        entries["sixteen_bit_range"] = json.dumps(info.sixteen_bit_range)
     return entries if info.license is None else entries | {"license": info.license}

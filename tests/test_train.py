@@ -88,6 +88,7 @@ def test_train_evaluate_and_resume(
     assert list((run / "tensorboard").glob("events*"))
     done, image = capsys.readouterr().out.strip().splitlines()[-2:]
     assert "best AP" in done
+    assert all(f" at the score {threshold})" in done for threshold in best_f1_thresholds(run).values() if threshold)
     assert str(run) in done
     assert image == f"look at {run / 'val_predictions.jpg'}"
 

@@ -146,8 +146,11 @@ class RunCLI(LightningCLI):
             print(f"look at {image}")
 
     def summary(self, evaluation: CocoEvaluation) -> list[str]:
-        """Return one phrase for the AP of each branch."""
-        return [f"{branch} AP {result.metrics['AP']:.3f}" for branch, result in evaluation.results.items()]
+        """Return one phrase for the AP of each branch, with the score threshold of its best F1."""
+        points = {branch: result.best_f1 for branch, result in evaluation.results.items()}
+        best_f1 = {branch: f" (best F1 {p.f1:.3f} at the score {p.threshold})" for branch, p in points.items() if p}
+        results = evaluation.results.items()
+        return [f"{branch} AP {result.metrics['AP']:.3f}{best_f1.get(branch, '')}" for branch, result in results]
 
 
 def refuse_repeated_keys(words: Sequence[str]) -> None:

@@ -89,7 +89,7 @@ def confusion_plot(main: Analysis) -> Plot:
     """Return the confusion matrix."""
     counts, names = confusion_matrix(main.matching, main.errors), [*legible(main.class_names), "nothing"]
     title = "Objects (rows), and the classes they were detected as (columns)"
-    return matrix("confusion_matrix", title, counts, names, "object", "detected as")
+    return matrix("confusion_matrix", title, counts, names, "object", f"detected as, scores from {main.errors.threshold} on")
 
 
 def training_plots(epochs: Epochs) -> list[Plot]:

@@ -237,7 +237,12 @@ def test_small_scores_keep_the_digits_that_their_f1_needs(tmp_path: Path) -> Non
         curve = class_curve(evaluated(content, detections[kept])[2])
         assert shown == (f"{curve.precision[-1]:.0%}", f"{curve.recall[-1]:.0%}", f"{curve.f1[-1]:.3f}")
         assert curve.f1[-1] == class_curve(evaluated(content, detections)[2]).f1.max()
-    for text in ("<b>{}</b>score threshold", "At the score {} and", "other detections with scores from {} on"):
+    for text in (
+        "<b>{}</b>score threshold",
+        "At the score {} and",
+        "other detections with scores from {} on",
+        "detected as, scores from {} on",
+    ):
         assert text.format(match[1]) in page
     assert set(re.findall(r"(?:cat|dog) (0\.\d+): ", page)) == {"0.0122", "0.0124"}  # the wrong detections
     plot = page.split("<figcaption>All classes, by score threshold</figcaption>")[1]

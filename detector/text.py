@@ -81,3 +81,20 @@ def package_version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
+
+
+def short_number(value: float, width: int) -> str:
+    """Return a number with at most three significant digits in at most ``width`` characters, 5 or more: "0.166", "1.2e9"."""
+    texts = [f"{value:.0f}"] if 999.5 <= abs(value) < 10**width else []
+    texts += [f"{value:.{digits}g}" for digits in (3, 2, 1)] + [f"{value:.1e}", f"{value:.0e}"]
+    texts = [re.sub(r"e([+-])0*(\d)", lambda m: f"e{m[1].strip('+')}{m[2]}", text) for text in texts]
+    return next((text for text in texts if len(text) <= width), texts[-1])
+
+
+def short_duration(seconds: float) -> str:
+    """Return a duration in at most four characters: "45s", "90m", "3.2h", "40h", "12d"."""
+    for unit, length, limit in (("s", 1, 100), ("m", 60, 100), ("h", 3600, 100), ("d", 86400, 1000)):
+        amount = seconds / length
+        if amount < limit - 0.5:
+            return f"{amount:.1f}{unit}" if unit in "hd" and amount < 9.95 else f"{amount:.0f}{unit}"
+    return f"{min(seconds / (365 * 86400), 999):.0f}y"

@@ -12,12 +12,12 @@ import torch
 import yaml
 from jsonargparse import SUPPRESS, get_loader, set_loader
 from lightning.pytorch import LightningDataModule, Trainer
-from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from detector.callbacks import CocoEvaluation, PredictionSheet, RoutingLog
+from detector.callbacks import CocoEvaluation, PredictionSheet, RoutingLog, RunProgressBar
 from detector.commands.run_parser import RunParser
 from detector.evaluation import coco_table
 from detector.files import read_yaml, unique_key_loader
@@ -92,7 +92,7 @@ class RunCLI(LightningCLI):
         if progress_bar is None:
             progress_bar = sys.stderr.isatty()
         # LightningCLI appends these callbacks to the others, see callbacks().
-        self.trainer_defaults["callbacks"] = self.callbacks() + ([TQDMProgressBar(refresh_rate=20)] if progress_bar else [])
+        self.trainer_defaults["callbacks"] = self.callbacks() + ([RunProgressBar(refresh_rate=20)] if progress_bar else [])
         plugins = settings["plugins"] or []
         return super().instantiate_trainer(
             default_root_dir=str(self.run_dir),

@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from detector.callbacks.data_wait import DataWait
 from detector.callbacks.epoch_log import EpochLog, epoch_text
 
-FIRST = {"AP": "val/AP", "AP_nms": "val/one2many/AP"}  # of the latest validation
+FIRST = {"AP": "val/AP", "AP50": "val/AP50", "AP_nms": "val/one2many/AP"}  # of the latest validation
 
 
 class RunProgressBar(TQDMProgressBar):
@@ -25,11 +25,11 @@ class RunProgressBar(TQDMProgressBar):
         """Return the values that follow the bar, in their order."""
         metrics = trainer.callback_metrics
         values = {name: f"{float(metrics[metric]):.3f}" for name, metric in FIRST.items() if metric in metrics}
-        for callback in trainer.callbacks:
-            if isinstance(callback, EpochLog):
-                values["left"] = callback.time_left(trainer)
-            elif isinstance(callback, DataWait) and callback.share is not None:
-                values["wait"] = f"{callback.share:.0%}"
+        callbacks = {type(callback): callback for callback in trainer.callbacks}
+        if EpochLog in callbacks:
+            values["left"] = callbacks[EpochLog].time_left(trainer)
+        if DataWait in callbacks and (share := callbacks[DataWait].share) is not None:
+            values["wait"] = f"{share:.0%}"
         others = super().get_metrics(trainer, pl_module)
-        others.pop("v_num", None)  # runs are known by their folders
-        return values | others
+        shown = ("v_num", *FIRST.values())  # v_num: runs are known by their folders
+        return values | {name: value for name, value in others.items() if name not in shown}

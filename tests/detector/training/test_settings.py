@@ -50,6 +50,7 @@ SETTINGS: dict[str, tuple[Any, dict[str, Any]]] = {
     "l1_gain": (6.0, {"l1": 6.0}),
     "channels_last": (False, {"layout of kernels": False, "layout of images": False}),
     "compile": (True, {"compiled": True}),
+    "sixteen_bit_range": ([0, 4095], {"16-bit range": [0, 4095]}),
 }
 # Two settings that are only seen together: a default that depends on the optimizer, and a given value in its place.
 TOGETHER = [{"optimizer": "adamw", "lr": 0.02}, {"optimizer": "adamw", "warmup_bias_lr": 0.05}, {"optimizer": "sgd"}]
@@ -155,6 +156,7 @@ def effects(model: DetectorModule) -> dict[str, Any]:
         "stem value": 7.0 if (stem == 7).all() else None,
         "license": model._license_and_source["license"],
         "image size": model.hparams.image_size,
+        "16-bit range": model.hparams.sixteen_bit_range,
         "without gradient": {name for name, part in parts.items() if not all(p.requires_grad for p in part.parameters())},
         "in evaluation mode": {name for name, part in parts.items() if not all(m.training for m in part.modules())},
         "optimizer": type(optimizer).__name__,
@@ -176,6 +178,7 @@ EXPECTED = {
     "stem value": None,
     "license": None,
     "image size": None,
+    "16-bit range": None,
     "without gradient": set(),
     "in evaluation mode": set(),
     "optimizer": "MuSGD",

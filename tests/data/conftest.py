@@ -1,15 +1,12 @@
 """Transforms of one's own, large JPEG images, and the command ``python -m data`` on the tiny set."""
 
-import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import albumentations as A
 import cv2
 import numpy as np
 import pytest
-import torch
 import yaml
 
 from data.__main__ import main
@@ -17,31 +14,11 @@ from data.coco import read_coco
 from data.reader import ImageReader
 from tests.conftest import write_coco
 
-# All generators that a transform of one's own may draw a number below 256 from.
-SOURCES: dict[str, Callable[[A.BasicTransform], Any]] = {
-    "self.py_random": lambda transform: transform.py_random.randrange(256),
-    "self.random_generator": lambda transform: transform.random_generator.integers(256),
-    "random": lambda _: random.randrange(256),
-    "np.random": lambda _: np.random.randint(256),  # noqa: NPY002
-    "torch": lambda _: torch.randint(256, ()),
-    "cv2": lambda _: cv2.randu(np.zeros(1, np.uint8), 0, 256)[0],
-}
-
-
-class Draws(A.ImageOnlyTransform):
-    """Writes a number of each generator into the first row of the image."""
-
-    def apply(self, image: np.ndarray, **_: Any) -> np.ndarray:
-        image = image.copy()
-        image[0, : len(SOURCES)] = np.array([[int(draw(self))] * 3 for draw in SOURCES.values()])
-        return image
-
 
 @pytest.fixture
-def own_transforms(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """The entries of a configuration that name ``Draws``, inside of containers."""
-    monkeypatch.setattr(A, "Draws", Draws, raising=False)
-    draws = {"OneOf": {"transforms": [{"Draws": {"p": 1}}], "p": 1}}
+def own_transforms() -> list[dict[str, Any]]:
+    """The entries of a configuration that name ``Draws``, a transform of one's own, inside of containers."""
+    draws = {"OneOf": {"transforms": [{"tests.data.own_transforms.Draws": {"p": 1}}], "p": 1}}
     return [{"SomeOf": {"transforms": [{"Sequential": {"transforms": [draws], "p": 1}}], "n": 1, "p": 1}}]
 
 

@@ -13,7 +13,7 @@ from data.dataset import Sample
 from data.mosaic import MosaicTile
 from data.sampler import SampleKey
 from data.transforms import TrainPipeline
-from tests.data.conftest import SOURCES
+from tests.data.own_transforms import SOURCES
 
 STILL = Augmentation(mosaic=0, scale=0, translate=0, fliplr=0, hsv=(0, 0, 0))
 SIZE = (64, 64)

@@ -1,5 +1,6 @@
 """The user's own albumentations."""
 
+from pathlib import Path
 from typing import Any
 
 import albumentations as A
@@ -81,6 +82,12 @@ def test_small_remainders_of_boxes_are_dropped() -> None:
     [
         ([{"HorizontalFlipp": {}}], "no transform 'HorizontalFlipp'; did you mean HorizontalFlip"),
         ([{"Lambda": {}}], "no transform 'Lambda'"),
+        ([{"albumentations.Lambda": {}}], "albumentations.Lambda is no ImageOnlyTransform or DualTransform"),
+        ([{"lost_module.Rain": {}}], r"cannot import lost_module.Rain: No module named 'lost_module'; .* PYTHONPATH"),
+        ([{"tests.data.own_transforms.Rain": {}}], "cannot import tests.data.own_transforms.Rain: .* no attribute 'Rain'"),
+        ([{".Rain": {}}], "cannot import .Rain"),
+        ([{"tests.data.own_transforms.NoTransform": {}}], "NoTransform is no ImageOnlyTransform or DualTransform"),
+        ([{"tests.data.own_transforms.Draws": {"rain": 1}}], "Draws has no argument 'rain'"),
         ([{"HorizontalFlip": {"prob": 1}}], "unknown argument of HorizontalFlip: 'prob'"),
         ([{"Blur": {"blur_limt": 3}}], "unknown argument of Blur: 'blur_limt'; did you mean blur_limit"),
         ([{"OneOf": {"transforms": [{"Blurr": {}}]}}], "no transform 'Blurr'; did you mean Blur"),
@@ -108,3 +115,23 @@ def test_building_does_not_change_the_entries() -> None:
     assert entry == {"OneOf": {"transforms": [{"Blur": {"p": 0.2}}, {"CLAHE": None}], "p": 0.5}}
     assert [transform.p for transform in built.transforms] == [0.2, 0.5]
     assert isinstance(built, A.OneOf)
+
+
+def test_classes_of_the_users_own_are_named_with_their_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_transforms.py").write_text(
+        "import albumentations as A\n"
+        "class Paint(A.ImageOnlyTransform):\n"
+        "    def __init__(self, value: int, p: float = 0.5):\n"
+        "        super().__init__(p)\n"
+        "        self.value = value\n"
+        "    def apply(self, image, **_):\n"
+        "        return image * 0 + self.value\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    paint = {"my_transforms.Paint": {"value": 7, "p": 1}}
+    flip = {"albumentations.HorizontalFlip": {"p": 1}}
+    image, objects = run(
+        [{"Sequential": {"transforms": [paint, flip], "p": 1}}], image_with_rectangle(), [[22, 10, 52, 30, 0]]
+    )
+    assert (image == 7).all()
+    assert objects.tolist() == [[12, 10, 42, 30, 0]]

@@ -87,7 +87,7 @@ def test_small_remainders_of_boxes_are_dropped() -> None:
         ([{"tests.data.own_transforms.Rain": {}}], "cannot import tests.data.own_transforms.Rain: .* no attribute 'Rain'"),
         ([{".Rain": {}}], "cannot import .Rain"),
         ([{"tests.data.own_transforms.NoTransform": {}}], "NoTransform is no ImageOnlyTransform or DualTransform"),
-        ([{"tests.data.own_transforms.Draws": {"rain": 1}}], "Draws has no argument 'rain'"),
+        ([{"tests.data.own_transforms.Draws": {"rain": 1}}], "argument of tests.data.own_transforms.Draws: 'rain'"),
         ([{"HorizontalFlip": {"prob": 1}}], "unknown argument of HorizontalFlip: 'prob'"),
         ([{"Blur": {"blur_limt": 3}}], "unknown argument of Blur: 'blur_limt'; did you mean blur_limit"),
         ([{"OneOf": {"transforms": [{"Blurr": {}}]}}], "no transform 'Blurr'; did you mean Blur"),

@@ -1,22 +1,28 @@
-"""Settings on the command lines of train.py and evaluate.py reach data and evaluation."""
+"""Settings on the command lines of train.py and evaluate.py reach what they set."""
 
 import inspect
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
 
 import evaluate
 from data import CocoDataModule
 from detector import build_detector
-from detector.callbacks import CocoEvaluation
+from detector.callbacks import CocoEvaluation, NonFiniteGuard, RampedEMA, SaveOnSignal
 from detector.commands.evaluate_cli import EvaluateCLI
 from detector.commands.train_cli import TrainCLI
 from detector.weights.files import save_weights
 from detector.weights.info import WeightsInfo
 from tests.conftest import CATEGORIES
 from tests.data.test_datamodule import fingerprint
+from tests.detector.training.test_settings import SETTINGS as MODEL_SETTINGS
 
 TINY = {"width": 0.125, "depth": 0.33}
 MODEL = ["--model.variant=yolo26_n", f"--model.overrides={TINY}"]
@@ -55,6 +61,51 @@ EVALUATION = {
     "per_class": False,
     "backend": "faster-coco-eval",
 }
+
+
+LINKED = {  # settings of the model that come from the data, and their values for the tiny set
+    "class_names": list(CATEGORIES.values()),
+    "category_ids": list(CATEGORIES),
+    "image_size": [64, 64],
+    "sixteen_bit_range": [0, 4095],
+}
+
+
+def test_every_setting_of_a_training_reaches_model_average_and_guard(arguments: list[str]) -> None:
+    values = {name: value for name, (value, _) in MODEL_SETTINGS.items() if name not in {"weights", *LINKED}}
+    words = [f"--model.{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in values.items()]
+    words += ["--ema.decay=0.5", "--ema.tau=7", "--guard.max_skips=3", "--data.sixteen_bit_range=[0,4095]"]
+    cli = TrainCLI(CocoDataModule, [*arguments, *words])
+    expected = values | LINKED
+    assert {name: cli.model.hparams[name] for name in expected} == expected
+    callbacks = {type(callback): callback for callback in cli.trainer.callbacks}
+    assert (callbacks[RampedEMA].decay, callbacks[RampedEMA].tau, callbacks[NonFiniteGuard].max_skips) == (0.5, 7, 3)
+    assert callbacks[SaveOnSignal].path == cli.run_dir / "last.ckpt"
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "has_cuda", "setting", "expected"),
+    [
+        ("auto", True, "true", True),
+        ("cpu", True, "true", False),
+        ("auto", False, "true", False),
+        ("gpu", True, "false", False),
+    ],
+)
+def test_batch_statistics_are_shared_where_cuda_is(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, accelerator: str, has_cuda: bool, setting: str, expected: bool
+) -> None:
+    """DDP converts the norms of the network if its strategy has a ``_layer_sync``."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_cuda)
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(
+        LightningCLI, "instantiate_trainer", lambda self, **kwargs: given.update(kwargs) or Mock(world_size=1)
+    )
+    options = [f"--trainer.accelerator={accelerator}", f"--trainer.sync_batchnorm={setting}"]
+    TrainCLI(CocoDataModule, [*arguments, *MODEL, *options])
+    assert given["sync_batchnorm"] is expected
+    strategy = Trainer(accelerator="cpu", devices=2, logger=False, sync_batchnorm=given["sync_batchnorm"]).strategy
+    assert isinstance(strategy._layer_sync, TorchSyncBatchNorm) is expected
 
 
 @pytest.mark.parametrize("program", ["train", "evaluate"])

@@ -62,9 +62,10 @@ def test_a_long_epoch_without_a_progress_bar_prints_progress_lines(
 
 
 def test_a_second_run_appends_under_its_own_header(tmp_path: Path) -> None:
-    run(tmp_path, EpochLog(), max_epochs=1)
-    run(tmp_path, EpochLog(), max_epochs=1)
-    first = [line.split()[0] for line in (tmp_path / "train.log").read_text().splitlines()]
+    run(tmp_path, EpochLog(file_name="own.log"), max_epochs=1)
+    run(tmp_path, EpochLog(file_name="own.log"), max_epochs=1)
+    assert not (tmp_path / "train.log").exists()
+    first = [line.split()[0] for line in (tmp_path / "own.log").read_text().splitlines()]
     assert first == ["epoch", "1/1", "epoch", "1/1"]
 
 

@@ -22,7 +22,7 @@ from data.check.sheets import write_sheets
 from data.datamodule import CocoDataModule
 from data.join import check_same_classes
 from data.shapes.write import SHAPES
-from data.splits import Files, read_split, read_splits
+from data.splits import Files, needs_data_yaml, read_split, read_splits
 from detector.batch import as_size
 from detector.files import read_yaml, unique_key_loader
 from detector.imaging.sixteen_bits import FULL_RANGE, as_sample_range
@@ -111,7 +111,7 @@ def read_valid_splits(data: Namespace) -> tuple[Splits, list[Finding]]:
     root = Path(data.root)
     splits: Splits = {}
     errors = []
-    one_by_one = root.is_dir() and root != SHAPES  # COCO files
+    one_by_one = root.is_dir() and root != SHAPES and not needs_data_yaml(root, files)  # COCO files
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the findings repeat them
         for split in files if one_by_one else ("all",):

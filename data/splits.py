@@ -8,6 +8,7 @@ from data.coco import check_root, read_coco
 from data.join import check_same_classes, join_annotations
 from data.shapes.write import SHAPES, draw_shapes
 from data.yolo import read_yolo
+from data.yolo_yaml import is_yolo_folder, propose_data_yaml
 from detector.text import plural
 
 Split = Literal["train", "val", "test"]
@@ -30,6 +31,8 @@ def read_splits(root: Path, files: Files) -> dict[str, Annotations]:
                 f"data.{differing[0]}_annotations and data.{differing[0]}_images, which are for COCO-format sets"
             )
         return read_yolo(root)
+    if needs_data_yaml(root, files):
+        raise ValueError(propose_data_yaml(root))
     if root == SHAPES:
         draw_shapes(SHAPES)  # does nothing if the set is there
     check_root(root, is_coco=files["train"][0] == COCO_TRAIN or root.name == "coco")
@@ -37,6 +40,12 @@ def read_splits(root: Path, files: Files) -> dict[str, Annotations]:
     for annotations in splits.values():
         check_same_classes(splits["train"], annotations)
     return splits
+
+
+def needs_data_yaml(root: Path, files: Files) -> bool:
+    """Return True for a folder that has none of the COCO annotation files, and has YOLO labels."""
+    names = [name for given, _ in files.values() for name in ([given] if isinstance(given, str) else given or [])]
+    return root.is_dir() and not any((root / name).exists() for name in names) and is_yolo_folder(root)
 
 
 def read_split(root: Path, split: str, names: Paths | None, folders: Paths | None) -> Annotations:

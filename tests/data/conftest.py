@@ -1,5 +1,6 @@
 """Transforms of one's own, large JPEG images, and the command ``python -m data`` on the tiny set."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,3 +59,36 @@ def check(config: list[str], capsys: pytest.CaptureFixture) -> Callable[..., tup
         return status, capsys.readouterr().out
 
     return run
+
+
+@pytest.fixture
+def tiny_yolo(tiny_coco: Path) -> Path:
+    """The data.yaml of a set with the labels of the tiny COCO set."""
+    for split in ("train", "val"):
+        content = json.loads((tiny_coco / f"annotations/{split}.json").read_text())
+        (tiny_coco / "labels" / split).mkdir(parents=True)
+        for image in content["images"]:
+            lines = []
+            for annotation in content["annotations"]:
+                if annotation["image_id"] == image["id"] and not annotation["iscrowd"]:
+                    x, y, w, h = annotation["bbox"]
+                    label = [7, 22, 90].index(annotation["category_id"])
+                    shares = ((x + w / 2) / image["width"], (y + h / 2) / image["height"])
+                    lines.append(" ".join(map(repr, (label, *shares, w / image["width"], h / image["height"]))))
+            if lines:  # images without objects have no file, as is common
+                name = Path(image["file_name"]).with_suffix(".txt")
+                (tiny_coco / "labels" / split / name).write_text("\n".join(lines) + "\n")
+    path = tiny_coco / "data.yaml"
+    names = {0: "red", 1: "green", 2: "blue"}
+    path.write_text(yaml.safe_dump({"path": ".", "train": "images/train", "val": "images/val", "names": names, "nc": 3}))
+    return path
+
+
+@pytest.fixture
+def edit_yaml(tiny_yolo: Path) -> Callable[..., Path]:
+    def edit(**changes: Any) -> Path:
+        content = yaml.safe_load(tiny_yolo.read_text()) | changes
+        tiny_yolo.write_text(yaml.safe_dump({k: v for k, v in content.items() if v is not None}))
+        return tiny_yolo
+
+    return edit

@@ -20,7 +20,7 @@ from data.sampler import NUM_ROTATING_POOLS, EpochOrder, EpochSampler, ShardSamp
 from data.splits import COCO_TRAIN, COCO_VAL, Files, Paths, Split, read_splits
 from data.transforms import Augmentation, TrainPipeline
 from data.watched_loader import WORKER_DEATH, WatchedDataset, WatchedLoader
-from data.workers import check_temporary_folder, init_worker
+from data.workers import check_temporary_folder, init_worker, log_many_workers
 from detector.batch import Size, as_size
 from detector.imaging.sixteen_bits import FULL_RANGE, as_sample_range
 from detector.text import plural
@@ -87,6 +87,7 @@ class CocoDataModule(LightningDataModule):
                 raise ValueError(f"data.{name} is {value!r}; expected one of {', '.join(get_args(choices))}")
         if num_workers:
             check_temporary_folder()
+            log_many_workers(num_workers)
         self.training_sizes = training_sizes(self.size, augment.multi_scale)
         self._pipeline = TrainPipeline(self.size, augment, transforms, self.training_sizes)
         files: Files = {

@@ -1,6 +1,5 @@
 """The command line that training and evaluation share."""
 
-import logging
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -24,6 +23,7 @@ from detector.files import read_yaml, unique_key_loader
 from detector.runs.checkpoint_io import AtomicCheckpointIO
 from detector.runs.folder import sheet_file
 from detector.runs.launch import check_torchrun, child_process_environment
+from detector.training.lightning_hints import hide_hints
 from detector.training.module import DetectorModule
 
 BASE_CONFIG = Path(__file__).parents[2] / "configs" / "base.yaml"
@@ -169,15 +169,10 @@ def uses_cuda(accelerator: str) -> bool:
 
 def filter_warnings() -> None:
     """Keep hints that do not apply here out of the log."""
+    hide_hints()
     for message in (
-        ".*does not have many workers.*",
-        ".*smaller than the logging interval.*",
-        ".*exists and is not empty.*",
         ".*ended before the epoch ended and your dataloader is not resumable.*",  # our data module saves its position
-        ".*module.s. in eval mode at the start of training.*",  # intended: frozen parts stay in eval mode
-        ".*LeafSpec.*",
         "(?s).*was deprecated in v4.*",  # warnings of jsonargparse about its use in LightningCLI
         "(?s).*JsonargparseDeprecationWarning.*",
     ):
         warnings.filterwarnings("ignore", message=message)
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "Tip:" not in record.getMessage())

@@ -18,9 +18,10 @@ from detector.network.decode import DetectionDict
 from detector.network.head import RawOutput
 from detector.network.model import build_detector
 from detector.text import plural, unknown_name
+from detector.training.lightning_hints import hide_hints
 from detector.training.loss import DetectionLoss, one2many_weight_at
 from detector.training.optimizer import OptimizerName, build_optimizer, group_table, parameter_groups
-from detector.training.parts import freeze_parts, innermost_parts
+from detector.training.parts import freeze_parts, frozen_text, innermost_parts
 from detector.training.schedule import Schedule
 from detector.weights import Weights, load_into, read_weights, saved_license
 
@@ -103,6 +104,7 @@ class DetectorModule(L.LightningModule):
         sixteen_bit_range: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
+        hide_hints()
         _check_arguments(class_names, category_ids, optimizer, lr_ratios)
         self.class_names = list(class_names)
         self.category_ids = list(range(len(class_names))) if category_ids is None else list(category_ids)
@@ -215,6 +217,8 @@ class DetectorModule(L.LightningModule):
         warmup = {"warmup_epochs": hp.warmup_epochs, "warmup_momentum": hp.warmup_momentum, "warmup_bias_lr": bias_lr}
         self.schedule = Schedule(max_epochs, hp.final_lr_ratio, hp.lr_decay, hp.momentum, **warmup)
         rank_zero_info(group_table(groups))
+        if hp.freeze:
+            rank_zero_info(frozen_text(self.model, hp.freeze))
         self._log_steps(batch_size, images_per_step)
         return build_optimizer(hp.optimizer, groups, hp.momentum)
 

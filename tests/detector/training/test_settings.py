@@ -122,15 +122,20 @@ def rates_by_hand(settings: dict[str, Any]) -> dict[str, list[float]]:
     return values
 
 
-def losses(model: DetectorModule) -> dict[str, float]:
-    """Return the terms of the one-to-one branch for fixed outputs, divided by their values without gains."""
+def outputs_and_batch(images: int = 1) -> tuple[RawOutput, Batch]:
     points, strides = anchor_points([(8, 8), (4, 4), (2, 2)], [8, 16, 32], like=torch.zeros(1))
-    branch = {"boxes": torch.full((1, 4, 84), 1.7), "scores": torch.linspace(-2, 2, 2 * 84).view(1, 2, 84)}
+    boxes, scores = torch.full((1, 4, 84), 1.7), torch.linspace(-2, 2, 2 * 84).view(1, 2, 84)
+    branch = {"boxes": boxes.repeat(images, 1, 1).requires_grad_(), "scores": scores.repeat(images, 1, 1).requires_grad_()}
     outputs: RawOutput = {"one2one": branch, "one2many": branch, "points": points, "strides": strides}
     target = {"boxes": torch.tensor([[9.0, 10.0, 40.0, 37.0]]), "labels": torch.tensor([1])}
-    batch: Batch = {"images": torch.zeros(1, 3, 64, 64), "targets": [target]}
+    return outputs, {"images": torch.zeros(images, 3, 64, 64), "targets": [target] * images}
+
+
+def losses(model: DetectorModule) -> dict[str, float]:
+    """Return the terms of the one-to-one branch for fixed outputs, divided by their values without gains."""
+    outputs, batch = outputs_and_batch()
     terms = model._losses(outputs, batch)
-    unscaled = type(model.loss)(1.0, 1.0, 1.0)(outputs, [target], (64, 64), 0.5)
+    unscaled = type(model.loss)(1.0, 1.0, 1.0)(outputs, batch["targets"], (64, 64), 0.5)
     return {name: (terms[f"one2one/{name}"] / unscaled[f"one2one/{name}"]).item() for name in ("box", "cls", "l1")}
 
 
@@ -217,3 +222,41 @@ def test_a_setting_reaches_what_it_sets_and_nothing_else(settings: dict[str, Any
     expected = EXPECTED | differences
     for name, value in effects(model).items():
         assert value == (pytest.approx(expected[name], rel=1e-4) if isinstance(value, float) else expected[name]), name
+
+
+def test_what_a_step_returns_and_logs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With three images on each of two processes, four batches a step, in epoch 6: 0.1 + 0.7 * (1 - 6 / 9) of one2many."""
+    model = module({})
+    model.trainer.configure_mock(world_size=2, accumulate_grad_batches=4, current_epoch=6)
+    outputs, batch = outputs_and_batch(images=3)
+    monkeypatch.setattr(model, "forward", lambda images: outputs)
+    logged: dict[str, tuple[Tensor, dict[str, Any]]] = {}
+    monkeypatch.setattr(model, "log", lambda name, value, **kwargs: logged.update({name: (value, kwargs)}))
+    monkeypatch.setattr(model, "log_dict", lambda values, **kwargs: [model.log(k, v, **kwargs) for k, v in values.items()])
+    share = 0.1 + 0.7 / 3
+    batch["images"] = torch.zeros(3, 3, 64, 96)
+    expected = model.loss(outputs, batch["targets"], (64, 96), share)
+    sums_over_processes: list[bool] = []
+    loss = model.loss
+    model.loss = lambda *args, **kwargs: sums_over_processes.append(kwargs["all_processes"]) or loss(*args, **kwargs)
+    total = share * sum(v for k, v in expected.items() if k.startswith("one2many"))
+    total += (1 - share) * sum(v for k, v in expected.items() if k.startswith("one2one"))
+
+    torch.testing.assert_close(model.training_step(batch, 0), total * 3 * 2 * 2 * 4)
+    assert not any(term.requires_grad for term in model.latest_terms.values())
+    assert model.latest_terms.keys() == expected.keys()
+    bar, options = logged.pop("loss")
+    assert bar == logged["train/total"][0]
+    assert options == {"on_step": True, "on_epoch": False, "prog_bar": True, "logger": False}
+    assert logged.keys() == {f"train/{name}" for name in expected}
+    for name, (value, options) in logged.items():
+        torch.testing.assert_close(value, 2 * expected[name.removeprefix("train/")].detach(), msg=name)
+        assert options == {"on_step": False, "on_epoch": True, "batch_size": 3, "sync_dist": True}
+
+    logged.clear()
+    assert model.eval().validation_step(batch, 0) is outputs
+    assert sums_over_processes == [True, False]
+    assert logged.keys() == {f"val/{name}" for name in expected}
+    for name, (value, options) in logged.items():
+        torch.testing.assert_close(value, expected[name.removeprefix("val/")], msg=name)
+        assert options == {"batch_size": 3, "sync_dist": True}

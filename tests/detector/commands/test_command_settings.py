@@ -124,6 +124,8 @@ PREDICT: list[tuple[str, list[str], list[str], Callable[..., Any], Any, Any]] = 
     ("out", [], ["--out", "new"], lambda *words: str(predict(*words)), "out", "new"),
     ("score_threshold", [], ["--score_threshold", "0.05"], scores, [0.9, 0.8, 0.5, 0.3], [0.9, 0.8, 0.5, 0.3, 0.1]),
     ("score_threshold", [], ["--score_threshold", "0.5"], scores, [0.9, 0.8, 0.5, 0.3], [0.9, 0.8]),
+    ("score_threshold", [], ["--score_threshold", "best"], scores, [0.9, 0.8, 0.5, 0.3], [0.9, 0.8]),
+    ("score_threshold", NMS, ["--score_threshold", "best"], scores, [0.9, 0.8, 0.5, 0.3], [0.9, 0.8, 0.5]),
     ("classes", [], ["--classes", "dog", "bird"], scores, [0.9, 0.8, 0.5, 0.3], [0.5, 0.3]),
     ("max_detections", [], ["--max_detections", "3"], scores, [0.9, 0.8, 0.5, 0.3], [0.9, 0.8, 0.5]),
     ("branch", ["--score_threshold", "0.05"], NMS, scores, [0.9, 0.8, 0.5, 0.3, 0.1], [0.9, 0.8, 0.5, 0.3]),

@@ -99,6 +99,29 @@ def test_the_page_says_of_which_epoch_it_is(run: Path) -> None:
     assert "predictions of epoch" not in report(evaluation_of(run))
 
 
+def test_a_run_of_one_epoch(run: Path) -> None:
+    """A single value of each metric is a dot."""
+    (run / "metrics.csv").write_text("".join(METRICS_FILE.splitlines(keepends=True)[:4]))
+    page = report(run)
+    assert "1 epoch" in page
+    assert "finished 1 of 4 planned epochs" in page
+    plot = re.search(r"<figcaption>AP on the validation set</figcaption>(<svg.*?</svg>)", page, re.DOTALL)[1]
+    assert "AP: from 0.1 to 0.1, lowest 0.1, highest 0.1" in plot
+
+
+def test_validations_without_objects_have_no_ap(run: Path) -> None:
+    """pycocotools gives -1, which is no number of a curve."""
+    (run / "metrics.csv").write_text(
+        "epoch,step,train/total,val/AP,val/AP50,val/AP_class/cat\n0,1,2.0,-1,-1,-1\n1,3,1.0,0.5,-1,-1\n"
+    )
+    epochs = read_run(run).epochs
+    assert epochs == {
+        0: {"epoch": 0, "step": 1, "train/total": 2},
+        1: {"epoch": 1, "step": 3, "train/total": 1, "val/AP": 0.5},
+    }
+    assert "lowest -1" not in report(run)
+
+
 def test_half_a_checkpoint_does_not_cost_the_page(run: Path) -> None:
     (run / "last.ckpt").write_bytes(b"PK\x03\x04")
     assert "The network is not measured" in report(run)

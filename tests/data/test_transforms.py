@@ -66,6 +66,15 @@ def test_own_transforms_see_the_blended_image(own_transforms: list[dict[str, Any
     assert max(rows) > 200
 
 
+def test_mixup_at_another_input_size() -> None:
+    """Both images and their objects are scaled to it, as for multi-scale training."""
+    pipeline = TrainPipeline(SIZE, Augmentation(**NO_AUGMENTATION), None)
+    tiles = [MosaicTile(np.full((*SIZE, 3), 50 * n, np.uint8), np.array([[8, 8, 40, 24, n]], np.float32)) for n in (1, 2)]
+    image, objects = pipeline([[tile] for tile in tiles], np.random.default_rng(0), (128, 96))
+    assert image.shape == (128, 96, 3)
+    assert objects.tolist() == [[12, 16, 60, 48, n] for n in (1, 2)]
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [

@@ -10,7 +10,7 @@ import pytest
 
 from data.mosaic import MosaicTile
 from data.transforms import Augmentation, TrainPipeline
-from data.user_transforms import build_transforms
+from data.user_transforms import build_transforms, compose
 
 SIDES = {"min_height": 64, "min_width": 64}
 SIZE = (64, 64)
@@ -135,3 +135,21 @@ def test_classes_of_the_users_own_are_named_with_their_module(tmp_path: Path, mo
     )
     assert (image == 7).all()
     assert objects.tolist() == [[12, 10, 42, 30, 0]]
+
+
+def test_a_rare_change_of_the_size_is_found_at_the_start() -> None:
+    """The first of eight trials does not show it."""
+    with pytest.raises(ValueError, match="keep size and type"):
+        build_transforms([{"RandomCrop": {"height": 32, "width": 32, "p": 0.3}}], [SIZE])
+
+
+def test_height_and_width_must_not_be_swapped() -> None:
+    with pytest.raises(ValueError, match=r"\(64, 96, 3\) uint8 into \(96, 64, 3\)"):
+        build_transforms([{"Transpose": {"p": 1}}], [(64, 96)])
+
+
+def test_a_change_of_the_size_that_the_trials_missed_stops_training() -> None:
+    pipeline = TrainPipeline(SIZE, Augmentation(mosaic=0), [{"Blur": {"p": 1}}])
+    pipeline.user_transforms = compose([A.RandomCrop(32, 32, p=1)])
+    with pytest.raises(ValueError, match=r"into \(32, 32, 3\) uint8; keep size and type"):
+        pipeline([[MosaicTile(image_with_rectangle(), np.zeros((0, 5), np.float32))]], np.random.default_rng(0))

@@ -1,7 +1,9 @@
 """Text for messages, tables and records: plurals, scores, nearest names, flat settings, versions of packages."""
 
+import io
 import math
 import re
+import sys
 from collections.abc import Iterable
 from decimal import ROUND_DOWN, Decimal
 from difflib import SequenceMatcher
@@ -10,6 +12,13 @@ from typing import Any
 
 MIN_SIMILARITY = 0.6  # 0..1, of names that are proposed
 MAX_LISTED = 60  # names in a message; of longer lists only the nearest are shown
+
+
+def print_any_name() -> None:
+    """Let ``print`` take the names of all files: what is not UTF-8 in them becomes an escape, and no error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def plural(number: int, one: str, many: str | None = None) -> str:

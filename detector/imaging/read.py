@@ -23,7 +23,7 @@ from detector.imaging.tiff import DamagedError, check_compressed_parts, tiff_tag
 
 __all__ = [
     "IMAGE_SUFFIXES", "JPEG_START", "OTHER_IMAGE_SUFFIXES", "UNREADABLE", "BadImageError", "UnreadKindError", "decode_image",
-    "exif_orientation", "jpeg_size", "kind_of_file", "orientation_of", "read_file", "read_upright",
+    "exif_orientation", "jpeg_size", "kind_of_file", "num_frames_of", "orientation_of", "read_file", "read_upright",
     "sixteen_bit_limits", "turn",
 ]  # fmt: skip
 EXIF_ORIENTATION = 0x0112
@@ -141,6 +141,18 @@ def kind_of_file(path: Path) -> OtherKind | None:
     """Return the kind of a file that is not read, or None if it is of a kind that is read, or unknown."""
     content = read_file(path)
     return unread_tiff(tiff_tags(content)) if image_format(content) else other_kind(content)
+
+
+def num_frames_of(path: Path) -> int:
+    """Return how many pages or frames an image file has, of which only the first is read. Only headers are read.
+
+    A JPEG counts as one image: phones put depth maps and the like behind it.
+    """
+    try:
+        with Image.open(path) as image:
+            return 1 if image.format in ("JPEG", "MPO") else getattr(image, "n_frames", 1)
+    except Exception:  # Pillow raises many kinds of errors for damaged files, which are named when they are decoded
+        return 1
 
 
 def exif_orientation(content: bytes) -> int:

@@ -27,6 +27,7 @@ from detector.batch import as_size
 from detector.files import read_yaml, unique_key_loader
 from detector.imaging.sixteen_bits import FULL_RANGE, as_sample_range
 from detector.option_errors import OptionParser, option_error, option_names
+from detector.text import print_any_name
 
 BASE_CONFIG = Path(__file__).parents[1] / "configs" / "base.yaml"
 OUT = Path("runs/data")
@@ -99,8 +100,8 @@ def check(options: argparse.Namespace, config: Namespace) -> int:
         findings += check_files(splits)
     options.out.mkdir(parents=True, exist_ok=True)
     report, page = text_report(findings, splits), options.out / "check.html"
-    (options.out / "check.txt").write_text(report + "\n", encoding="utf-8")
-    page.write_text(html_report(findings, splits, size), encoding="utf-8")
+    (options.out / "check.txt").write_text(report + "\n", encoding="utf-8", errors="backslashreplace")
+    page.write_text(html_report(findings, splits, size), encoding="utf-8", errors="backslashreplace")
     print(f"{report}\nlook at {page}")
     return int(any(finding.level == "error" for finding in findings))
 
@@ -129,6 +130,7 @@ def read_valid_splits(data: Namespace) -> tuple[Splits, list[Finding]]:
 
 def main(args: list[str] | None = None) -> int:
     """Parse ``args``, by default the command line, and run the command. Returns the exit status."""
+    print_any_name()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # the report lists the files
     try:
         options, parser, config = parse(sys.argv[1:] if args is None else args)

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from data.remarks import Remark, log_remarks
 from detector.batch import Size, xywh_to_xyxy
 from detector.imaging.sixteen_bits import FULL_RANGE, SampleRange
-from detector.text import plural
+from detector.text import decode_name, encode_name, plural
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,10 @@ class Annotations:
     def image_id(self, index: int) -> int | str:
         """Return the id of an image as in the file."""
         id_ = self.image_ids[index]
-        return id_.decode() if isinstance(id_, bytes) else int(id_)
+        return decode_name(id_) if isinstance(id_, bytes) else int(id_)
 
     def file_name(self, index: int) -> str:
-        return self.file_names[index].decode()
+        return decode_name(self.file_names[index])
 
     def image_path(self, index: int) -> Path:
         return self.folder / self.file_name(index)
@@ -86,7 +86,7 @@ class Annotations:
         evaluation outside of this project.
         """
         images = [
-            {"id": self.image_id(n), "file_name": name.decode(), "height": height, "width": width}
+            {"id": self.image_id(n), "file_name": decode_name(name), "height": height, "width": width}
             for n, (name, (height, width)) in enumerate(zip(self.file_names, self.sizes.tolist()))
         ]
         category_ids = np.array(self.category_ids)[self.labels]
@@ -150,7 +150,7 @@ def build_annotations(
         folder=folder,
         image_ids=image_ids,
         sizes=sizes,
-        file_names=np.array([name.encode() for name in file_names]),
+        file_names=np.array([encode_name(name) for name in file_names]),
         offsets=np.searchsorted(objects.image_indices[order], np.arange(len(image_ids) + 1)),
         ids=ids[order],
         bboxes=objects.bboxes[order],

@@ -21,6 +21,16 @@ def print_any_name() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def encode_name(name: str) -> bytes:
+    """Return the bytes of a file's name, in UTF-8; bytes of the name that are not UTF-8 stay as they are."""
+    return name.encode("utf-8", "surrogateescape")
+
+
+def decode_name(name: bytes) -> str:
+    """Return the text of a file's name, see ``encode_name``."""
+    return name.decode("utf-8", "surrogateescape")
+
+
 def plural(number: int, one: str, many: str | None = None) -> str:
     """Return "1 image" or "2 images"; give ``many`` if it is not ``one`` with an s: "2 boxes"."""
     return f"{number} {one if number == 1 else many or one + 's'}"

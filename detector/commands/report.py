@@ -54,7 +54,7 @@ def run_report(options: argparse.Namespace) -> None:
             notes.append(f"The network is not measured: {error}.")
     images = None if options.images is None else str(options.images)
     page, plots = make_report(run, analyses, images, speed, notes)
-    out.write_text(page, encoding="utf-8")
+    out.write_text(page, encoding="utf-8", errors="backslashreplace")  # names of files need not be UTF-8
     for plot in plots:
         save_plot(plot, out.parent / FIGURES)
     print(*notes, f"open {out}", sep="\n")

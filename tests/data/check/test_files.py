@@ -1,5 +1,6 @@
 """Findings that need the image files."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +37,18 @@ def test_files_are_decoded(check: Callable, tiny_coco: Path) -> None:
     assert "train: 1 image (with transparency) read as the stored colors" in report
     assert "train: 1 image (CMYK) read as RGB (image_5.png)" in report
     assert "train: 1 image has an EXIF rotation" in report
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names are Unicode there")
+def test_a_name_that_is_not_utf8(check: Callable, tiny_coco: Path, edit_json: Callable) -> None:
+    name = os.fsdecode(b"\xff.png")
+    (tiny_coco / "images/train/image_4.png").rename(tiny_coco / "images/train" / name)
+    edit_json("train", lambda content: content["images"][4].update(file_name=name))
+    shutil.copy(tiny_coco / "images/train" / name, tiny_coco / "images/val/image_0.png")
+    _, report = check()
+    assert r"\udcff.png = image_0.png" in report
+    page = Path("runs/data/check.html").read_text(encoding="utf-8")
+    assert r"\udcff.png" in page
 
 
 def test_a_chosen_range_is_checked(check: Callable, tiny_coco: Path) -> None:

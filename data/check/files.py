@@ -13,7 +13,7 @@ from PIL import Image
 
 from data.annotations import Annotations
 from data.check.findings import MAX_EXAMPLES, Finding, Splits, image_finding, leak_findings
-from data.images import read_image
+from data.images import read_image, stored_size
 from detector.imaging.read import UNREADABLE, BadImageError, exif_orientation, read_file, sixteen_bit_limits
 from detector.imaging.sixteen_bits import FULL_RANGE, SampleRange
 from detector.text import plural
@@ -35,7 +35,8 @@ class FileFacts:
 
     digest: bytes = b""  # of its content; empty if it cannot be read
     kind: str = "RGB"  # or one of READ_AS
-    turned: bool = False  # its EXIF data ask for turning or mirroring
+    orientation: int = 1  # of its EXIF data; 1 is upright
+    turned: bool = False  # it is read upright
     error: str | None = None  # why it cannot be used
     limits: tuple[int, int] | None = None  # darkest and brightest value of an image with 16 bits a channel
 
@@ -86,7 +87,9 @@ def _file_facts(annotations: Annotations, index: int) -> FileFacts:
     try:
         content = read_file(path)
         digest = hashlib.blake2b(content, digest_size=16).digest()
-        facts = FileFacts(digest, image_kind(content), exif_orientation(content) != 1)
+        facts = FileFacts(digest, image_kind(content), exif_orientation(content))
+        if facts.orientation != 1:
+            facts = replace(facts, turned=_is_turned(annotations, index, facts.orientation))
         if facts.kind == SIXTEEN_BITS:
             facts = replace(facts, limits=sixteen_bit_limits(content))
         read_image(path, annotations.size(index), annotations.upright, 1, annotations.sixteen_bit_range)
@@ -95,12 +98,30 @@ def _file_facts(annotations: Annotations, index: int) -> FileFacts:
     return facts
 
 
+def _is_turned(annotations: Annotations, index: int, orientation: int) -> bool:
+    """Return True if an image with this EXIF orientation is read upright, as ``read_image`` decides."""
+    size = annotations.size(index)
+    shows_turn = orientation >= 5 and size != size[::-1] and stored_size(annotations.image_path(index)) == size
+    return annotations.upright or shows_turn
+
+
 def _exif_rotations(split: str, annotations: Annotations, facts: list[FileFacts]) -> Iterator[Finding]:
-    if turned := [n for n, fact in enumerate(facts) if fact.turned and not fact.error]:
-        images = plural(len(turned), "image has", "images have")
-        condition = "" if annotations.upright else " where the size on file is that of the turned image"
-        text = f"{images} an EXIF rotation, which is applied{condition}; look whether the boxes fit"
+    """Report the images with an EXIF rotation, those that are turned and those that are read as stored."""
+    rotated = [n for n, fact in enumerate(facts) if fact.orientation != 1 and not fact.error]
+    turned, as_stored = ([n for n in rotated if facts[n].turned is value] for value in (True, False))
+    if turned:
+        reason = "" if annotations.upright else ": the size on file is that of the turned image"
+        text = f"{plural(len(turned), 'image has', 'images have')} an EXIF rotation, which is applied{reason}"
         yield image_finding("note" if annotations.upright else "warning", split, text, annotations, turned)
+    if as_stored:
+        text = (
+            f"{plural(len(as_stored), 'image has', 'images have')} an EXIF rotation, which is not applied: the size on file "
+            "is that of the stored image, or the same either way; look whether the boxes fit, and save the images upright "
+            "if they do not"
+        )
+        if turned:
+            text += f" ({plural(len(turned), 'other image', 'other images')} here have boxes of the turned image)"
+        yield image_finding("warning", split, text, annotations, as_stored)
 
 
 def _converted_images(split: str, annotations: Annotations, facts: list[FileFacts]) -> Iterator[Finding]:

@@ -36,7 +36,7 @@ def test_files_are_decoded(check: Callable, tiny_coco: Path) -> None:
     assert "values from 0 to 4000: data.sixteen_bit_range [0, 4095] would spread them" in report
     assert "train: 1 image (with transparency) read as the stored colors" in report
     assert "train: 1 image (CMYK) read as RGB (image_5.png)" in report
-    assert "train: 1 image has an EXIF rotation" in report
+    assert "train: 1 image has an EXIF rotation, which is not applied: the size on file is that of the stored" in report
 
 
 @pytest.mark.skipif(os.name != "posix", reason="names are Unicode there")

@@ -52,8 +52,14 @@ SETTINGS: dict[str, tuple[Any, dict[str, Any]]] = {
     "compile": (True, {"compiled": True}),
     "sixteen_bit_range": ([0, 4095], {"16-bit range": [0, 4095]}),
 }
-# Two settings that are only seen together: a default that depends on the optimizer, and a given value in its place.
-TOGETHER = [{"optimizer": "adamw", "lr": 0.02}, {"optimizer": "adamw", "warmup_bias_lr": 0.05}, {"optimizer": "sgd"}]
+# Defaults that depend on the optimizer, given values in their place, and 0, which is a value, too.
+OTHER_VALUES = [
+    {"optimizer": "sgd"},
+    {"optimizer": "adamw", "lr": 0.02, "momentum": 0.95},
+    {"optimizer": "adamw", "warmup_bias_lr": 0.05},
+    {"lr": 0.0},
+    {"warmup_bias_lr": 0.0},
+]
 
 
 def test_every_setting_is_tested() -> None:
@@ -61,12 +67,15 @@ def test_every_setting_is_tested() -> None:
     assert list(SETTINGS) == list(inspect.signature(DetectorModule).parameters)
 
 
-def module(settings: dict[str, Any]) -> DetectorModule:
+def module(settings: dict[str, Any], **trainer_settings: Any) -> DetectorModule:
     """Build a module in the state of a training of EPOCHS epochs with BATCHES batches of BATCH_SIZE images."""
     torch.manual_seed(0)
     model = DetectorModule(**BASE | settings)
     trainer = Mock(world_size=1, num_nodes=1, accumulate_grad_batches=1, max_epochs=EPOCHS, num_training_batches=BATCHES)
-    trainer.configure_mock(gradient_clip_val=None, gradient_clip_algorithm=None, precision_plugin=Precision())
+    trainer.configure_mock(
+        gradient_clip_val=None, gradient_clip_algorithm=None, precision_plugin=Precision(), current_epoch=0
+    )
+    trainer.configure_mock(**trainer_settings)
     trainer.train_dataloader.batch_size = BATCH_SIZE
     model._trainer = trainer
     trainer.optimizers = [model.configure_optimizers()]
@@ -208,7 +217,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("settings", [{}, *({name: value} for name, (value, _) in SETTINGS.items()), *TOGETHER], ids=str)
+@pytest.mark.parametrize("settings", [{}, *({name: value} for name, (value, _) in SETTINGS.items()), *OTHER_VALUES], ids=str)
 def test_a_setting_reaches_what_it_sets_and_nothing_else(settings: dict[str, Any], weights: Path) -> None:
     if "weights" in settings:
         settings = {"weights": weights}
@@ -222,6 +231,48 @@ def test_a_setting_reaches_what_it_sets_and_nothing_else(settings: dict[str, Any
     expected = EXPECTED | differences
     for name, value in effects(model).items():
         assert value == (pytest.approx(expected[name], rel=1e-4) if isinstance(value, float) else expected[name]), name
+
+
+def test_settings_of_the_trainer_count() -> None:
+    """Accumulation, processes and clipping of the Trainer, and a training without end."""
+    model = module({"weight_decay": 0.01}, accumulate_grad_batches=5)
+    assert effects(model)["batches of a step"] == 5
+    assert effects(model)["decay"] == pytest.approx(0.01 * 5 * BATCH_SIZE / BASE["nominal_batch"])
+    model = module({"nominal_batch": 9, "weight_decay": 0.01}, world_size=2)  # round(9 / (2 * 2)) batches on each
+    assert effects(model)["batches of a step"] == 2
+    assert effects(model)["decay"] == pytest.approx(0.01 * 8 / 9)
+
+    (optimizer,) = model.trainer.optimizers
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    model.configure_gradient_clipping(optimizer, 0.25, "value")
+    assert {p.grad.max().item() for p in model.parameters()} == {0.25}
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    module({"clip_norm": 0.0}).configure_gradient_clipping(optimizer)
+    assert {p.grad.max().item() for p in model.parameters()} == {1.0}
+
+    model = module({}, max_epochs=None, current_epoch=1000)
+    model.on_train_batch_start({}, 0)
+    assert model.trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.01)  # no decay
+
+
+def test_resuming_sets_the_groups_as_this_run_is_configured() -> None:
+    """A Trainer restores the groups of the checkpoint before the training starts."""
+    before, model = module({"lr": 0.5, "weight_decay": 0.3, "class_lr_ratio": 9.0}), module({})
+    expected = [{k: v for k, v in group.items() if k != "params"} for group in model.trainer.optimizers[0].param_groups]
+    model.trainer.optimizers[0].load_state_dict(before.trainer.optimizers[0].state_dict())
+    model.on_train_start()
+    for group, values in zip(model.trainer.optimizers[0].param_groups, expected, strict=True):
+        assert {key: group[key] for key in values} == values
+
+
+def test_fitting_again_chooses_the_accumulation_again() -> None:
+    """The number that this module chose before is not taken for the user's."""
+    model = module({})
+    model.trainer.train_dataloader.batch_size = 1
+    model.configure_optimizers()
+    assert model.trainer.accumulate_grad_batches == 4
 
 
 def test_what_a_step_returns_and_logs(monkeypatch: pytest.MonkeyPatch) -> None:

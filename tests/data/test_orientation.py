@@ -121,6 +121,7 @@ def test_evaluation_and_prediction_see_the_same_upright_images(
     for image, target in zip(batch["images"], batch["targets"], strict=True):
         (box,) = target["boxes"].tolist()
         assert_upright(image.permute(1, 2, 0).numpy(), box, size)
+    assert data.ground_truth("val")["info"]["upright"] is True  # the report turns the images, too
     files = [path.parent / f"images/{orientation}.{suffix}" for orientation in range(1, NUM + 1)]
     assert {stored_size(file) for file in files} == {size}
     for images in (files, [Image.open(file) for file in files]):
@@ -144,6 +145,7 @@ def test_coco_annotations_of_stored_images_stay_with_the_stored_pixels(tmp_path:
     boxes = {n: stored_box(size, n) for n in range(1, NUM + 1)}
     data = coco_data(tmp_path, suffix, {n: stored_pixels(shown_pixels(*size), n).shape[:2] for n in boxes}, boxes)
     assert_boxes_are_red(data, boxes)
+    assert data.ground_truth("val")["info"]["upright"] is False
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg"])

@@ -72,9 +72,19 @@ def test_transforms_draw_independently() -> None:
     assert len(outcomes) == 4
 
 
-def test_small_remainders_of_boxes_are_dropped() -> None:
-    crop = {"Sequential": {"transforms": [{"Crop": {"x_max": 23, "y_max": 64}}, {"PadIfNeeded": SIDES}], "p": 1}}
-    assert len(run([crop], image_with_rectangle(), [[22, 10, 52, 30, 0]])[1]) == 0
+@pytest.mark.parametrize(("corner", "kept"), [((23, 64), 0), ((25, 64), 1), ((64, 11), 0), ((64, 13), 1)])
+def test_small_remainders_of_boxes_are_dropped(corner: tuple[int, int], kept: int) -> None:
+    """A side of one pixel is too small. ``corner`` (x, y) is where the image is cut."""
+    cut = {"Crop": {"x_max": corner[0], "y_max": corner[1], "p": 1}}
+    crop = {"Sequential": {"transforms": [cut, {"PadIfNeeded": SIDES | {"position": "top_left"}}], "p": 1}}
+    assert len(run([crop], image_with_rectangle(), [[22, 10, 52, 30, 0]])[1]) == kept
+
+
+def test_boxes_that_stick_out_are_clipped_and_boxes_without_area_dropped() -> None:
+    """Albumentations would raise an error for both."""
+    boxes = np.array([[-1, 5, 20, 20, 0], [30, 30, 30, 40, 1], [50, 50, 66, 60, 2]], np.float32)
+    result = compose([A.HorizontalFlip(p=0)])(image=image_with_rectangle(), bboxes=boxes)
+    np.testing.assert_allclose(result["bboxes"], [[0, 5, 20, 20, 0], [50, 50, 64, 60, 2]], atol=1e-3)
 
 
 @pytest.mark.parametrize(

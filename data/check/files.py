@@ -14,7 +14,7 @@ from PIL import Image
 from data.annotations import Annotations
 from data.check.findings import MAX_EXAMPLES, Finding, Splits, image_finding, leak_findings
 from data.images import read_image, stored_size
-from detector.imaging.read import UNREADABLE, BadImageError, exif_orientation, read_file, sixteen_bit_limits
+from detector.imaging.read import UNREADABLE, BadImageError, exif_orientation, num_frames_of, read_file, sixteen_bit_limits
 from detector.imaging.sixteen_bits import FULL_RANGE, SampleRange
 from detector.text import plural
 
@@ -38,6 +38,7 @@ class FileFacts:
     orientation: int = 1  # of its EXIF data; 1 is upright
     turned: bool = False  # it is read upright
     error: str | None = None  # why it cannot be used
+    num_frames: int = 1  # pages of a TIFF, images of an animation: the first is used
     limits: tuple[int, int] | None = None  # darkest and brightest value of an image with 16 bits a channel
 
 
@@ -52,6 +53,9 @@ def check_files(splits: Splits) -> list[Finding]:
             findings.append(Finding("error", split, f"{plural(len(errors), 'image')} cannot be used", errors))
         findings += _exif_rotations(split, annotations, facts)
         findings += _converted_images(split, annotations, facts)
+        if several := [n for n, fact in enumerate(facts) if fact.num_frames > 1 and not fact.error]:
+            text = f"{plural(len(several), 'file has', 'files have')} several pages or frames, of which the first is used"
+            findings.append(image_finding("warning", split, text, annotations, several))
         findings += _sixteen_bit_images(split, annotations, facts)
         digests[split] = _indices_by_digest(facts)
     for split, annotations in splits.items():
@@ -87,7 +91,7 @@ def _file_facts(annotations: Annotations, index: int) -> FileFacts:
     try:
         content = read_file(path)
         digest = hashlib.blake2b(content, digest_size=16).digest()
-        facts = FileFacts(digest, image_kind(content), exif_orientation(content))
+        facts = FileFacts(digest, image_kind(content), exif_orientation(content), num_frames=num_frames_of(path))
         if facts.orientation != 1:
             facts = replace(facts, turned=_is_turned(annotations, index, facts.orientation))
         if facts.kind == SIXTEEN_BITS:

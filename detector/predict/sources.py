@@ -91,17 +91,19 @@ def find_sources(inputs: Sequence[str], out: Path | None = None) -> Sources:
         resolved, suffix = path.resolve(), path.suffix.lower()
         if resolved in resolved_paths:
             continue
+        if folder is not None and suffix not in IMAGE_SUFFIXES + VIDEO_SUFFIXES:
+            sources.left_out.append(path)  # unless it is also given by its own path
+            continue
         resolved_paths.add(resolved)
         if _is_output(path, folder, out):
             if folder is None:
                 sources.unreadable.append(f"{path}: is in the output of this run; choose another --out")
             else:
                 sources.outputs.append(path)
-        elif folder is not None and suffix not in IMAGE_SUFFIXES + VIDEO_SUFFIXES:
-            sources.left_out.append(path)
         else:
             inside = path.relative_to(folder) if folder and path.is_relative_to(folder) else Path(path.name)
             _add(sources, path, _unique_name(inside, names))
+    sources.left_out = [path for path in dict.fromkeys(sources.left_out) if path.resolve() not in resolved_paths]
     if not sources.files:
         reasons = sources.unreadable or [f"no images or videos in {', '.join(inputs)}"]
         raise ValueError("nothing to read: " + "; ".join(reasons))

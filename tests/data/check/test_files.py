@@ -21,6 +21,8 @@ def test_files_are_decoded(check: Callable, tiny_coco: Path) -> None:
     shutil.copy(train / "image_4.png", val / "image_0.png")
     cv2.imwrite(str(train / "image_2.png"), np.linspace(0, 4000, 4800).astype(np.uint16).reshape(80, 60))
     Image.new("RGBA", (47, 33)).save(train / "image_3.png")
+    frame = Image.new("RGB", (90, 40))
+    frame.save(train / "image_6.png", save_all=True, append_images=[Image.new("RGB", (90, 40), "red")])
     exif = Image.Exif()
     exif[0x0112] = 3
     Image.new("RGB", (50, 50)).save(train / "image_7.png", exif=exif)
@@ -36,6 +38,7 @@ def test_files_are_decoded(check: Callable, tiny_coco: Path) -> None:
     assert "values from 0 to 4000: data.sixteen_bit_range [0, 4095] would spread them" in report
     assert "train: 1 image (with transparency) read as the stored colors" in report
     assert "train: 1 image (CMYK) read as RGB (image_5.png)" in report
+    assert "train: 1 file has several pages or frames, of which the first is used (image_6.png)" in report
     assert "train: 1 image has an EXIF rotation, which is not applied: the size on file is that of the stored" in report
 
 

@@ -80,6 +80,10 @@ def test_unreadable_inputs_are_named(tmp_path: Path) -> None:
         "*.jpeg",
         "b.png",
     ]
+    (tmp_path / "d.tga").touch()
+    sources = find_sources([str(tmp_path), str(tmp_path / "d.tga")])  # given by its own path, it is read
+    assert [file.path.name for file in sources.files] == ["a.png", "b.png", "d.tga"]
+    assert sources.left_out == []
     with pytest.raises(ValueError, match=r"nothing to read: .*lost\.png: there is no such file"):
         find_sources([str(tmp_path / "lost.png")])
     (tmp_path / "empty").mkdir()

@@ -19,6 +19,7 @@ INFO = WeightsInfo(
     class_names=["Zelle", "größer, \"kleiner\""],
     category_ids=[7, 9],
     image_size=(64, 96),
+    sixteen_bit_range=(0, 4095),
     license="CC-BY-4.0",
     provenance="random",
     metrics={"val/AP": 0.25},
@@ -143,6 +144,20 @@ def test_files_without_thresholds_are_read(tmp_path: Path) -> None:
     del entries["best_f1_thresholds"]
     save_file({name: value.contiguous() for name, value in state_dict().items()}, tmp_path / "w.safetensors", entries)
     assert read_weights(tmp_path / "w.safetensors").info == replace(INFO, best_f1_thresholds={})
+
+
+def test_a_checkpoint_keeps_the_range_of_16_bit_images(tmp_path: Path) -> None:
+    settings = {"variant": "dyn_n", "class_names": ["a", "b"], "overrides": {"dynamic": {"num_experts": 2}}}
+    weights = {f"model.{name}": value for name, value in state_dict().items()}
+    for sample_range, expected in (([0, 4095], (0, 4095)), (None, None)):
+        settings["sixteen_bit_range"] = sample_range
+        content = {"pytorch-lightning_version": "2.6", "hyper_parameters": settings, "state_dict": weights}
+        torch.save(content, tmp_path / "a.ckpt")
+        assert read_weights(tmp_path / "a.ckpt").info.sixteen_bit_range == expected
+    settings["sixteen_bit_range"] = [5]
+    torch.save(content, tmp_path / "a.ckpt")
+    with pytest.raises(ValueError, match=r"a\.ckpt: sixteen_bit_range is \[5\]; expected"):
+        read_weights(tmp_path / "a.ckpt")
 
 
 def test_a_license_is_read_in_its_old_spelling(tmp_path: Path) -> None:

@@ -63,9 +63,17 @@ class PredictionSheet(L.Callback):
         for image, target, detections in islice(zip(batch["images"], batch["targets"], detections_per_image), num_missing):
             self._images.append((as_uint8(image).to("cpu", copy=True), _copy(target), _copy(detections)))
 
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Draw the sheet, unless CocoEvaluation comes later in the list of callbacks."""
+        if _evaluation(trainer) not in trainer.callbacks[trainer.callbacks.index(self) :]:
+            self._write(trainer, pl_module)
+
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Draw and write the sheet; not in ``on_validation_epoch_end``, where CocoEvaluation may come later."""
-        if not self._images:  # the sanity check, or a rank other than 0
+        """Draw the sheet if that has not been done."""
+        self._write(trainer, pl_module)
+
+    def _write(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not self._images:  # the sanity check, a rank other than 0, or written already
             return
         (threshold, title), names = self._threshold_and_title(_evaluation(trainer)), pl_module.class_names
         pairs = [compare(*image, names, score_threshold=threshold) for image in self._images]
@@ -77,6 +85,7 @@ class PredictionSheet(L.Callback):
 
     on_test_epoch_start = on_validation_epoch_start
     on_test_batch_end = on_validation_batch_end
+    on_test_epoch_end = on_validation_epoch_end
     on_test_end = on_validation_end
 
     def _branch(self, evaluation: CocoEvaluation | None) -> BranchName:

@@ -257,7 +257,7 @@ def reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ReportCalls:
 
     def analyze(branch: str, predictions: Path, truth: Path, score_threshold: float | None) -> SimpleNamespace:
         calls.analyzed.append((branch, relative(predictions), relative(truth), score_threshold))
-        return SimpleNamespace(branch=branch)
+        return SimpleNamespace(branch=branch, best=None)
 
     monkeypatch.setattr(report_command, "analyze", analyze)
     monkeypatch.setattr(report_command, "learning_warnings", lambda run, analyses: [])

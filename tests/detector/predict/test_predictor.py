@@ -254,7 +254,7 @@ def test_a_deployed_predictor_answers_alike(predictor: Predictor) -> None:
 def test_the_threshold_of_the_best_f1(predictor: Predictor) -> None:
     image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
     scores = [predictor(image, score_threshold=0.0, branch=branch)[0].scores for branch in ("one2one", "one2many")]
-    thresholds = [share * one.max().item() for share, one in zip((0.9, 0.8), scores)]
+    thresholds = [share * one.max().item() for share, one in zip((0.9, 1.1), scores)]
     info = replace(predictor.info, best_f1_thresholds=dict(zip(("one2one", "one2many"), thresholds)))
     known = Predictor(predictor.model, info)
     assert known.best_f1_threshold == thresholds[0]
@@ -263,7 +263,7 @@ def test_the_threshold_of_the_best_f1(predictor: Predictor) -> None:
     for branch, threshold in zip(("one2one", "one2many"), thresholds):
         (detections,) = known(image, score_threshold="best", branch=branch)
         assert torch.equal(detections.scores, known(image, score_threshold=threshold, branch=branch)[0].scores)
-        assert len(detections) > 0
+        assert (len(detections) > 0) == (branch == "one2one")
     assert len(known(image)[0]) != len(known(image, score_threshold="best")[0])  # 0.25 is the default
 
 

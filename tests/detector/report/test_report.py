@@ -249,13 +249,14 @@ def test_one_class(tmp_path: Path) -> None:
     assert "weakest class" not in page
 
 
-def test_small_scores_keep_the_digits_that_their_f1_needs(tmp_path: Path) -> None:
+def test_small_scores_keep_the_digits_that_their_f1_needs(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """As of a network that has learned little: all scores are about 0.0124."""
     content, detections = random_case(0)
     detections[:, 5] = (0.012 + 0.0005 * detections[:, 5]).round(7)
     page = report(write_run(tmp_path / "run", content, detections, None))
     match = re.search(r"scores from (\S+) on: (\d+%) of them are right, and (\d+%) of the objects .*\(F1 (\S+)\)", page)
     threshold, shown = float(match[1]), match.groups()[1:]
+    assert f"one2one: best F1 {match[4]} at the score {match[1]}\n" in capsys.readouterr().out
     for kept in (detections[:, 5] > threshold, detections[:, 5] >= threshold):
         curve = class_curve(evaluated(content, detections[kept])[2])
         assert shown == (f"{curve.precision[-1]:.0%}", f"{curve.recall[-1]:.0%}", f"{curve.f1[-1]:.3f}")

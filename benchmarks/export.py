@@ -1,6 +1,6 @@
 """Compare exported files with PyTorch: raw outputs and AP.
 
-``python -m benchmarks.export --checkpoint ../shared/checkpoints/yolo26n-bccd.pt --root ../shared/datasets/bccd`` exports the
+``python -m benchmarks.export --checkpoint checkpoints/yolo26n-bccd.pt --root datasets/bccd`` exports the
 checkpoint in every format that runs on a CPU. For each it prints the AP on the validation set, and the largest differences
 to PyTorch of raw boxes (px of the network input) and scores, over real images in batches of 1, 2 and 5. Writes
 ``benchmarks/results/export.json``, or another name by ``--out``. ``--int8`` also quantizes, with 200 images of the training
@@ -91,7 +91,7 @@ def compare_raw(predictor: Predictor, folder: Path, inputs: Tensor) -> dict[str,
 
 def main() -> None:
     """Export, run, compare, print, write."""
-    defaults = {"checkpoint": Path("../shared/checkpoints/yolo26n-bccd.pt"), "root": Path("../shared/datasets/bccd")}
+    defaults = {"checkpoint": Path("checkpoints/yolo26n-bccd.pt"), "root": Path("datasets/bccd")}
     parser = option_parser(__doc__, **defaults, int8=False, out="export")
     parser.add_argument("--image_size", type=int, help="side of the input; default: that of the checkpoint")
     args = parser.parse_args()

@@ -4,7 +4,7 @@
 one, folded), latency of a batch of 1 (median and 95th percentile, in milliseconds and in yards, see benchmarks/yard.py),
 throughput of a batch of 8 and peak memory of a separate process, and writes ``benchmarks/results/inference.json``. About 10
 minutes, on a quiet machine. ``--models`` takes variants and checkpoints; ``--batch`` is that of the throughput;
-``--out`` names the results file. int8 needs images to calibrate with: ``--int8 ../shared/datasets/bccd/train``.
+``--out`` names the results file. int8 needs images to calibrate with: ``--int8 datasets/bccd/train``.
 
 The speed of a machine may drift by a third within an hour. So every round runs each model in each runtime once, in
 alternating order, and models are compared (with the first model, and with PyTorch) within each round. Printed are the median

@@ -1,6 +1,6 @@
 """Compare a checkpoint of the public reference, run here, with the values measured on the reference.
 
-``python -m benchmarks.reference_checkpoint --checkpoints ../shared/checkpoints --root ../shared/datasets/bccd`` converts
+``python -m benchmarks.reference_checkpoint --checkpoints checkpoints --root datasets/bccd`` converts
 ``yolo26n-bccd.pt`` and prints raw outputs, AP of both branches and single detections on the validation set beside the
 reference's. Takes a minute or two.
 """
@@ -105,7 +105,7 @@ def images_of(annotations: Path) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Load, run, compare, print and write."""
-    defaults = {"checkpoints": Path("../shared/checkpoints"), "root": Path("../shared/datasets/bccd")}
+    defaults = {"checkpoints": Path("checkpoints"), "root": Path("datasets/bccd")}
     args = option_parser(__doc__, **defaults).parse_args()
     predictor = load_detector(args.checkpoints / f"{NAME}.pt")
     golden = json.loads((args.checkpoints / f"{NAME}-val.json").read_text())

@@ -19,7 +19,7 @@ from detector.runs.folder import EVALUATION_PREFIX, LAST_CHECKPOINT, TRAIN_LOG, 
 def train(arguments: list[str], run: Path, epochs: int) -> None:
     """Train into ``run`` with ``arguments`` of train.py: start the run, or resume it if it has stopped before its end."""
     log, last = run / TRAIN_LOG, run / LAST_CHECKPOINT
-    if log.exists() and log.read_text().splitlines()[-1].split()[:1] == [str(epochs - 1)]:
+    if log.exists() and log.read_text().splitlines()[-1].split()[0] in (f"{epochs}/{epochs}", str(epochs - 1)):
         return  # the log has the last epoch
     start = ["--ckpt_path", str(last)] if last.exists() else ["--run_dir", str(run)]
     subprocess.run([sys.executable, "train.py", *arguments, *start], check=True)

@@ -235,7 +235,7 @@ def is_flat(comparison: dict[str, Any]) -> bool:
 
 def epochs(run: Path) -> dict[str, int]:
     """Count the epochs in the log. An epoch is repeated after a SIGKILL."""
-    numbers = [line.split()[0] for line in (run / TRAIN_LOG).read_text().splitlines()]
+    numbers = [line.split()[0].partition("/")[0] for line in (run / TRAIN_LOG).read_text().splitlines()]
     numbers = [int(number) for number in numbers if number.isdigit()]
     return {"trained": len(numbers), "distinct": len(set(numbers)), "last": max(numbers)}
 

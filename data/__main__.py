@@ -8,6 +8,7 @@ import argparse
 import logging
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
@@ -21,10 +22,12 @@ from data.check.sheets import write_sheets
 from data.datamodule import CocoDataModule
 from data.join import check_same_classes
 from data.shapes.write import SHAPES
-from data.splits import Files, read_split, read_splits
+from data.splits import Files, needs_data_yaml, read_split, read_splits
 from detector.batch import as_size
 from detector.files import read_yaml, unique_key_loader
+from detector.imaging.sixteen_bits import FULL_RANGE, as_sample_range
 from detector.option_errors import OptionParser, option_error, option_names
+from detector.text import print_any_name
 
 BASE_CONFIG = Path(__file__).parents[1] / "configs" / "base.yaml"
 OUT = Path("runs/data")
@@ -85,7 +88,9 @@ def show(options: argparse.Namespace, parser: ArgumentParser, config: Namespace)
 def check(options: argparse.Namespace, config: Namespace) -> int:
     """Print the report and write it as a page; return 1 if there are errors, else 0."""
     size = as_size(config.data.image_size, "data.image_size")
+    samples = as_sample_range(config.data.sixteen_bit_range or FULL_RANGE, "data.sixteen_bit_range")
     splits, findings = read_valid_splits(config.data)
+    splits = {split: replace(part, sixteen_bit_range=samples) for split, part in splits.items()}
     if any(side % SMALLEST_MULTIPLE for side in size):
         text = f"data.image_size is {size}; training needs multiples of {SMALLEST_MULTIPLE}"
         findings.append(Finding("error", "all", text))
@@ -95,8 +100,8 @@ def check(options: argparse.Namespace, config: Namespace) -> int:
         findings += check_files(splits)
     options.out.mkdir(parents=True, exist_ok=True)
     report, page = text_report(findings, splits), options.out / "check.html"
-    (options.out / "check.txt").write_text(report + "\n", encoding="utf-8")
-    page.write_text(html_report(findings, splits, size), encoding="utf-8")
+    (options.out / "check.txt").write_text(report + "\n", encoding="utf-8", errors="backslashreplace")
+    page.write_text(html_report(findings, splits, size), encoding="utf-8", errors="backslashreplace")
     print(f"{report}\nlook at {page}")
     return int(any(finding.level == "error" for finding in findings))
 
@@ -107,7 +112,7 @@ def read_valid_splits(data: Namespace) -> tuple[Splits, list[Finding]]:
     root = Path(data.root)
     splits: Splits = {}
     errors = []
-    one_by_one = root.is_dir() and root != SHAPES  # COCO files
+    one_by_one = root.is_dir() and root != SHAPES and not needs_data_yaml(root, files)  # COCO files
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the findings repeat them
         for split in files if one_by_one else ("all",):
@@ -125,6 +130,7 @@ def read_valid_splits(data: Namespace) -> tuple[Splits, list[Finding]]:
 
 def main(args: list[str] | None = None) -> int:
     """Parse ``args``, by default the command line, and run the command. Returns the exit status."""
+    print_any_name()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # the report lists the files
     try:
         options, parser, config = parse(sys.argv[1:] if args is None else args)

@@ -10,7 +10,8 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from data.remarks import Remark, log_remarks
 from detector.batch import Size, xywh_to_xyxy
-from detector.text import plural
+from detector.imaging.sixteen_bits import FULL_RANGE, SampleRange
+from detector.text import decode_name, encode_name, plural
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Annotations:
     class_names: list[str]  # C of them, in the same order
     upright: bool = False  # sizes and boxes are those of the images as viewers show them, EXIF rotation applied
     remarks: tuple[Remark, ...] = ()  # of the reader
+    sixteen_bit_range: SampleRange = FULL_RANGE  # for images with 16 bits a sample, see ``to_eight_bits``
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -43,10 +45,10 @@ class Annotations:
     def image_id(self, index: int) -> int | str:
         """Return the id of an image as in the file."""
         id_ = self.image_ids[index]
-        return id_.decode() if isinstance(id_, bytes) else int(id_)
+        return decode_name(id_) if isinstance(id_, bytes) else int(id_)
 
     def file_name(self, index: int) -> str:
-        return self.file_names[index].decode()
+        return decode_name(self.file_names[index])
 
     def image_path(self, index: int) -> Path:
         return self.folder / self.file_name(index)
@@ -84,7 +86,7 @@ class Annotations:
         evaluation outside of this project.
         """
         images = [
-            {"id": self.image_id(n), "file_name": name.decode(), "height": height, "width": width}
+            {"id": self.image_id(n), "file_name": decode_name(name), "height": height, "width": width}
             for n, (name, (height, width)) in enumerate(zip(self.file_names, self.sizes.tolist()))
         ]
         category_ids = np.array(self.category_ids)[self.labels]
@@ -95,6 +97,8 @@ class Annotations:
         annotations = [dict(zip(keys, row)) for row in rows]
         categories = [{"id": id_, "name": name} for id_, name in zip(self.category_ids, self.class_names)]
         info = {"pictures": str(self.folder.resolve()), "upright": self.upright}  # the report shows images from this folder
+        if self.sixteen_bit_range != FULL_RANGE:
+            info["sixteen_bit_range"] = list(self.sixteen_bit_range)
         return {"info": info, "images": images, "annotations": annotations, "categories": categories}
 
     def summary(self) -> str:
@@ -146,7 +150,7 @@ def build_annotations(
         folder=folder,
         image_ids=image_ids,
         sizes=sizes,
-        file_names=np.array([name.encode() for name in file_names]),
+        file_names=np.array([encode_name(name) for name in file_names]),
         offsets=np.searchsorted(objects.image_indices[order], np.arange(len(image_ids) + 1)),
         ids=ids[order],
         bboxes=objects.bboxes[order],

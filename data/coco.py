@@ -53,6 +53,11 @@ def check_root(root: Path, is_coco: bool) -> None:
     """Raise a ValueError if the data set's folder does not exist; for COCO itself, with the commands to download it."""
     if root.is_dir():
         return
+    if root.is_file():
+        raise ValueError(
+            f"data.root: {root} is a file; expected the folder of a COCO-format data set, or a data.yaml. Give annotation files "
+            "as data.train_annotations and data.val_annotations, relative to data.root"
+        )
     remedy = "set data.root to the folder of a COCO-format data set, or to a data.yaml"
     if is_coco:
         remedy += ", or get COCO 2017 (about 20 GB):\n" + COCO_DOWNLOAD.format(root=root)

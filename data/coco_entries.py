@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from data.faults import Faults
-from detector.text import plural
+from detector.text import decode_name, encode_name, plural
 
 FLOAT_LIMIT = 2**53  # larger whole numbers with .0 or an exponent were rounded when they were read
 
@@ -51,7 +51,7 @@ class Entries:
         texts = [n for n, value in enumerate(values) if isinstance(value, str) and value]
         if not values or len(texts) < len(values):
             return self.whole_numbers(key)
-        return np.array([value.encode() for value in values])
+        return np.array([encode_name(value) for value in values])
 
     def check_unique(self, ids: np.ndarray) -> None:
         """Add a fault if one of the ``ids`` is used twice. Ids that are faults already do not count."""
@@ -59,7 +59,7 @@ class Entries:
         values, counts = np.unique(ids[usable], return_counts=True)
         if twice := values[counts > 1].tolist():
             text = plural(len(twice), f"{self.kind} id is", f"{self.kind} ids are")
-            shown = [id_.decode() if isinstance(id_, bytes) else id_ for id_ in twice[:3]]
+            shown = [decode_name(id_) if isinstance(id_, bytes) else id_ for id_ in twice[:3]]
             self.faults.add(f"{text} used twice, e.g. {shown}; make them unique")
 
 

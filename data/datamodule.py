@@ -1,6 +1,7 @@
 """CocoDataModule: the section ``data`` of a configuration file."""
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -19,8 +20,9 @@ from data.sampler import NUM_ROTATING_POOLS, EpochOrder, EpochSampler, ShardSamp
 from data.splits import COCO_TRAIN, COCO_VAL, Files, Paths, Split, read_splits
 from data.transforms import Augmentation, TrainPipeline
 from data.watched_loader import WORKER_DEATH, WatchedDataset, WatchedLoader
-from data.workers import check_temporary_folder, init_worker
+from data.workers import check_temporary_folder, init_worker, log_many_workers
 from detector.batch import Size, as_size
+from detector.imaging.sixteen_bits import FULL_RANGE, as_sample_range
 from detector.text import plural
 
 CacheKind = Literal["none", "recent", "ram"]
@@ -43,6 +45,9 @@ class CocoDataModule(LightningDataModule):
     ``cache`` is the decoded training images that stay in memory: those of the ``recent`` pools (see PoolCache), all of them
     (``ram``) or ``none``. The cache does not change the samples. ``rect`` evaluates images of similar aspect ratio together,
     with less padding. That is faster, and AP differs a little and depends on the batch size.
+
+    ``sixteen_bit_range`` is for images with 16 bits a sample: the darkest and the brightest value, which become 0 and 255;
+    by default all 16 bits. It is saved in checkpoints, and prediction uses it, too.
 
     The embedded set ``datasets/shapes`` is drawn if it does not exist.
     """
@@ -67,17 +72,22 @@ class CocoDataModule(LightningDataModule):
         on_bad_image: BadImages = "raise",
         cache: CacheKind = "recent",
         rect: bool = False,
+        sixteen_bit_range: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
         self.size = as_size(image_size, "data.image_size")
         self.batch_size, self.val_batch_size = batch_size, val_batch_size or batch_size
         self.num_workers, self.seed, self.augment, self.rect = num_workers, seed, augment, rect
         self._check_numbers()
+        if sixteen_bit_range is not None:
+            sixteen_bit_range = as_sample_range(sixteen_bit_range, "data.sixteen_bit_range")
+        self.sixteen_bit_range = sixteen_bit_range
         for name, value, choices in (("on_bad_image", on_bad_image, BadImages), ("cache", cache, CacheKind)):
             if value not in get_args(choices):
                 raise ValueError(f"data.{name} is {value!r}; expected one of {', '.join(get_args(choices))}")
         if num_workers:
             check_temporary_folder()
+            log_many_workers(num_workers)
         self.training_sizes = training_sizes(self.size, augment.multi_scale)
         self._pipeline = TrainPipeline(self.size, augment, transforms, self.training_sizes)
         files: Files = {
@@ -88,6 +98,8 @@ class CocoDataModule(LightningDataModule):
         self.annotations = read_splits(Path(root), files)
         if single_cls:
             self.annotations = {split: part.as_single_class() for split, part in self.annotations.items()}
+        samples = sixteen_bit_range or FULL_RANGE
+        self.annotations = {s: replace(part, sixteen_bit_range=samples) for s, part in self.annotations.items()}
         _warn_of_doubtful_data(self.annotations, self.size)
         self._readers = {split: ImageReader(part, on_bad_image) for split, part in self.annotations.items()}
         self._ram_cache = RamCache(self._readers["train"], self.size) if cache == "ram" else None

@@ -153,5 +153,6 @@ def collate(samples: list[Sample]) -> Batch:
     height, width = samples[0].image.shape[:2]
     images = torch.empty((len(samples), 3, height, width), dtype=torch.uint8)
     for planes, sample in zip(images, samples):
+        assert sample.image.shape == (height, width, 3), "the images of a batch have one size"
         cv2.split(sample.image, list(planes.numpy()))  # much faster than a transposing copy
     return Batch(images=images, targets=[sample.target for sample in samples])

@@ -8,6 +8,7 @@ import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
 
 from data.annotations import Annotations
+from detector.text import decode_name, encode_name
 
 
 def join_annotations(parts: list[Annotations]) -> Annotations:
@@ -75,7 +76,7 @@ def _unite_categories(parts: list[Annotations]) -> dict[int, str]:
 def _names_below(folder: Path, part: Annotations) -> list[bytes]:
     """Return the file names of ``part`` relative to ``folder``; absolute names stay."""
     path = relpath(part.folder.resolve(), folder)
-    return [join(path, name.decode()).removeprefix("./").encode() for name in part.file_names]
+    return [encode_name(join(path, decode_name(name)).removeprefix("./")) for name in part.file_names]
 
 
 def _unique_ids(ids: list[np.ndarray], kind: str) -> np.ndarray:

@@ -66,7 +66,7 @@ class ImageReader:
     def _read_or_skip(self, index: int, factor: int) -> np.ndarray | None:
         path, size = self.annotations.image_path(index), self.annotations.size(index)
         try:
-            return read_image(path, size, self.annotations.upright, factor)
+            return read_image(path, size, self.annotations.upright, factor, self.annotations.sixteen_bit_range)
         except BadImageError as error:
             if self.on_bad_image == "raise":
                 raise

@@ -8,6 +8,7 @@ from data.coco import check_root, read_coco
 from data.join import check_same_classes, join_annotations
 from data.shapes.write import SHAPES, draw_shapes
 from data.yolo import read_yolo
+from data.yolo_yaml import is_yolo_folder, propose_data_yaml
 from detector.text import plural
 
 Split = Literal["train", "val", "test"]
@@ -30,17 +31,36 @@ def read_splits(root: Path, files: Files) -> dict[str, Annotations]:
                 f"data.{differing[0]}_annotations and data.{differing[0]}_images, which are for COCO-format sets"
             )
         return read_yolo(root)
+    if needs_data_yaml(root, files):
+        raise ValueError(propose_data_yaml(root))
     if root == SHAPES:
         draw_shapes(SHAPES)  # does nothing if the set is there
     check_root(root, is_coco=files["train"][0] == COCO_TRAIN or root.name == "coco")
-    splits = {split: read_split(root, split, *paths) for split, paths in files.items() if paths != (None, None)}
+    given = {split: paths for split, paths in files.items() if paths != (None, None)}
+    for split, paths in given.items():  # all of them before any is read, which takes long for a large set
+        check_paths(root, split, *_as_lists(split, *paths))
+    splits = {split: read_split(root, split, *paths) for split, paths in given.items()}
     for annotations in splits.values():
         check_same_classes(splits["train"], annotations)
     return splits
 
 
+def needs_data_yaml(root: Path, files: Files) -> bool:
+    """Return True for a folder that has none of the COCO annotation files, and has YOLO labels."""
+    names = [name for given, _ in files.values() for name in ([given] if isinstance(given, str) else given or [])]
+    return root.is_dir() and not any((root / name).exists() for name in names) and is_yolo_folder(root)
+
+
 def read_split(root: Path, split: str, names: Paths | None, folders: Paths | None) -> Annotations:
     """Read and join the COCO annotation files ``names`` of a split, whose images are in ``folders``."""
+    names, folders = _as_lists(split, names, folders)
+    check_paths(root, split, names, folders)
+    folders = folders * len(names) if len(folders) == 1 else folders
+    return join_annotations([read_coco(root / name, root / folder) for name, folder in zip(names, folders)])
+
+
+def _as_lists(split: str, names: Paths | None, folders: Paths | None) -> tuple[list[str], list[str]]:
+    """Return the annotation files and image folders of a split as lists. Raises ValueError if their numbers do not fit."""
     if names is None or folders is None:
         raise ValueError(f"data.{split}_annotations and data.{split}_images belong together; give both or neither")
     names = [names] if isinstance(names, str) else names
@@ -50,5 +70,34 @@ def read_split(root: Path, split: str, names: Paths | None, folders: Paths | Non
             f"data.{split}_annotations has {plural(len(names), 'file')} and data.{split}_images "
             f"{plural(len(folders), 'folder')}; give a folder for each file, or one for all"
         )
-    folders = folders * len(names) if len(folders) == 1 else folders
-    return join_annotations([read_coco(root / name, root / folder) for name, folder in zip(names, folders)])
+    return names, folders
+
+
+def check_paths(root: Path, split: str, names: list[str], folders: list[str]) -> None:
+    """Raise ValueError, with the option to set, if an annotation file or image folder of a split does not exist."""
+    files, images = f"data.{split}_annotations", f"data.{split}_images"
+    set_it = f"relative to data.root ({root}), or correct data.root"
+    for path in (root / name for name in names):
+        if path.is_dir():
+            swapped = f" ({files} and {images} may be swapped)" if any((root / f).is_file() for f in folders) else ""
+            raise ValueError(f"{files}: {path} is a folder; expected a COCO annotation file{swapped}{_json_files(root)}")
+        if not path.is_file():
+            is_default = names == [COCO_FILES[split][0]]
+            problem = (
+                f"its default, COCO's own {path}, does not exist" if is_default else f"there is no annotation file {path}"
+            )
+            raise ValueError(f"{files}: {problem} (looked from {Path.cwd()}); set {files}, {set_it}{_json_files(root)}")
+    for folder in (root / name for name in folders):
+        if folder.is_file():
+            raise ValueError(f"{images}: {folder} is a file; expected a folder of images")
+        if not folder.is_dir():
+            raise ValueError(
+                f"{images}: there is no image folder {folder} (looked from {Path.cwd()}); set {images}, {set_it}"
+            )
+
+
+def _json_files(root: Path) -> str:
+    """Return the JSON files under ``root``, as the end of a message."""
+    files = [path for pattern in ("*.json", "*/*.json") for path in sorted(root.glob(pattern))]
+    shown = ", ".join(str(path.relative_to(root)) for path in files[:6])
+    return f". In {root} are {shown}{' ...' if len(files) > 6 else ''}" if files else f". {root} has no JSON file"

@@ -1,5 +1,6 @@
 """The user's own albumentations: built from plain values, checked, and tried before training starts."""
 
+import importlib
 import inspect
 import random
 from collections.abc import Collection, Iterator
@@ -26,9 +27,10 @@ Transform = A.BasicTransform | A.BaseCompose
 def build_transforms(entries: list[dict[str, Any]] | None, sizes: Collection[Size]) -> list[Transform]:
     """Build the transforms of ``data.transforms``, and try them on a noise image of each of ``sizes``.
 
-    An entry is ``{name: {argument: value}}``. Containers (OneOf, SomeOf, Sequential, Compose ...) take a list of entries
-    as ``transforms``. Raises ValueError for unknown names and arguments, for transforms that cannot move boxes, and for
-    transforms that change the size or type of the image.
+    An entry is ``{name: {argument: value}}``. A class that users wrote themselves is named with its module, as
+    ``my_transforms.Rain``. Containers (OneOf, SomeOf, Sequential, Compose ...) take a list of entries as ``transforms``.
+    Raises ValueError for unknown names and arguments, for transforms that cannot move boxes, and for transforms that
+    change the size or type of the image.
     """
     transforms = [_build(entry, sizes) for entry in entries or []]
     if transforms:
@@ -112,19 +114,36 @@ def _split_entry(entry: Any) -> tuple[str, dict[str, Any]]:
 
 
 def _find_class(name: str) -> type:
-    classes = {
-        key: value
-        for key, value in vars(A).items()
-        if inspect.isclass(value)
-        and issubclass(value, (A.ImageOnlyTransform, A.DualTransform, *CONTAINERS))
-        and value not in NOT_FROM_CONFIG
-    }
+    """Return the class of albumentations with this name, or the user's own class for a name with dots."""
+    if "." in str(name):
+        return _import_class(name)
+    classes = {key: value for key, value in vars(A).items() if _is_usable(value)}
     del classes["ReplayCompose"]  # a Compose for debugging
     if name not in classes:
         near = nearest_names(str(name), classes)
         hint = f"did you mean {' or '.join(near)}?" if near else "see the list in albumentations' documentation"
         raise ValueError(f"data.transforms: albumentations {A.__version__} has no transform {name!r}; {hint}")
     return classes[name]
+
+
+def _import_class(name: str) -> type:
+    module, _, class_name = name.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), class_name)
+    except (ImportError, AttributeError, TypeError, ValueError) as error:  # the last two: names that begin with a dot
+        raise ValueError(
+            f"data.transforms: cannot import {name}: {error}; expected the module and the class of a transform, as "
+            "my_transforms.Rain for the file my_transforms.py in a folder of PYTHONPATH"
+        ) from error
+    if not _is_usable(found):
+        raise ValueError(f"data.transforms: {name} is no ImageOnlyTransform or DualTransform of albumentations")
+    return found
+
+
+def _is_usable(value: Any) -> bool:
+    """Return True for a class of transforms or containers that can be built from plain values."""
+    kinds = (A.ImageOnlyTransform, A.DualTransform, *CONTAINERS)
+    return inspect.isclass(value) and issubclass(value, kinds) and value not in NOT_FROM_CONFIG
 
 
 def _argument_names(kind: type) -> set[str]:
@@ -144,7 +163,8 @@ def _try_alone(transform: A.BasicTransform, size: Size) -> None:
     """Apply a transform once, whatever its probability: some cannot move boxes, or need data that training does not have."""
     try:
         probability, transform.p = transform.p, 1.0
-        compose([transform])(**_example(size))
+        with seeded_globals(0):
+            compose([transform])(**_example(size))
     except Exception as error:
         name = type(transform).__name__
         raise ValueError(
@@ -157,4 +177,5 @@ def _try_alone(transform: A.BasicTransform, size: Size) -> None:
 def _try_together(composed: A.Compose, size: Size) -> None:
     for seed in range(NUM_TRIALS):
         composed.set_random_seed(seed)
-        check_output(composed(**_example(size))["image"], size)
+        with seeded_globals(seed):
+            check_output(composed(**_example(size))["image"], size)

@@ -72,6 +72,9 @@ class WatchedLoader(DataLoader):
             batches = super().__iter__()
         return _name_images_in_errors(batches, self.dataset)
 
+    def check_worker_number_rationality(self) -> None:
+        """Do not warn of many workers: CocoDataModule logs it once for all loaders."""
+
     def _start_method(self) -> str:
         """Return how workers are started: as Python does by default, but ``spawn`` for ``forkserver``, see held_signals."""
         method = (self.multiprocessing_context or torch.multiprocessing).get_start_method()

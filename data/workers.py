@@ -13,6 +13,9 @@ from multiprocessing.util import get_temp_dir
 
 import cv2
 import torch
+from lightning.pytorch.utilities import rank_zero_info
+
+from detector.text import plural
 
 IGNORED_SIGNALS = {signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2}  # by workers
 HELD_SIGNALS = IGNORED_SIGNALS | {signal.SIGTERM}  # while a worker starts
@@ -48,6 +51,13 @@ def held_signals(start_method: str) -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def log_many_workers(num_workers: int) -> None:
+    """Log one short line for more workers than CPU cores; torch would give a long warning for each dataloader."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if num_workers > cores:
+        rank_zero_info(f"data.num_workers is {num_workers} on {plural(cores, 'CPU core')}; {cores} need less memory")
 
 
 def init_worker(worker_id: int) -> None:

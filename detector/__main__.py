@@ -9,6 +9,7 @@ from detector.commands.predict import add_predict_command
 from detector.commands.report import add_report_command
 from detector.commands.weights import add_weights_command
 from detector.option_errors import OptionParser
+from detector.text import print_any_name
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -27,6 +28,7 @@ def main(args: list[str] | None = None) -> int:
 
     A ValueError ends the program with its message.
     """
+    print_any_name()
     options = build_parser().parse_args(args)
     try:
         return options.run(options) or 0  # most commands return None

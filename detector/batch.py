@@ -51,10 +51,11 @@ def as_size(value: int | Sequence[int], name: str = "image_size") -> Size:
 
     Raises ValueError for anything else; ``name`` is the name of ``value`` in the message.
     """
-    size = (value, value) if isinstance(value, int) else value
-    if isinstance(size, list | tuple) and len(size) == 2 and all(isinstance(side, int) and side > 0 for side in size):
-        return size[0], size[1]
-    raise ValueError(f"{name} is {size!r}; expected one side, or height and width, in pixels")
+    sides = value if isinstance(value, list | tuple) else (value, value)
+    is_size = len(sides) == 2 and all(isinstance(side, int | np.integer) and not isinstance(side, bool) for side in sides)
+    if is_size and min(sides) > 0:
+        return int(sides[0]), int(sides[1])
+    raise ValueError(f"{name} is {sides!r}; expected one side, or height and width, in pixels")
 
 
 def xywh_to_xyxy(boxes: Boxes) -> Boxes:

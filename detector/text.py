@@ -1,7 +1,9 @@
 """Text for messages, tables and records: plurals, scores, nearest names, flat settings, versions of packages."""
 
+import io
 import math
 import re
+import sys
 from collections.abc import Iterable
 from decimal import ROUND_DOWN, Decimal
 from difflib import SequenceMatcher
@@ -10,6 +12,23 @@ from typing import Any
 
 MIN_SIMILARITY = 0.6  # 0..1, of names that are proposed
 MAX_LISTED = 60  # names in a message; of longer lists only the nearest are shown
+
+
+def print_any_name() -> None:
+    """Let ``print`` take the names of all files: what is not UTF-8 in them becomes an escape, and no error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def encode_name(name: str) -> bytes:
+    """Return the bytes of a file's name, in UTF-8; bytes of the name that are not UTF-8 stay as they are."""
+    return name.encode("utf-8", "surrogateescape")
+
+
+def decode_name(name: bytes) -> str:
+    """Return the text of a file's name, see ``encode_name``."""
+    return name.decode("utf-8", "surrogateescape")
 
 
 def plural(number: int, one: str, many: str | None = None) -> str:
@@ -81,3 +100,20 @@ def package_version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
+
+
+def short_number(value: float, width: int) -> str:
+    """Return a number with at most three significant digits in at most ``width`` characters, 5 or more: "0.166", "1.2e9"."""
+    texts = [f"{value:.0f}"] if 999.5 <= abs(value) < 10**width else []
+    texts += [f"{value:.{digits}g}" for digits in (3, 2, 1)] + [f"{value:.1e}", f"{value:.0e}"]
+    texts = [re.sub(r"e([+-])0*(\d)", lambda m: f"e{m[1].strip('+')}{m[2]}", text) for text in texts]
+    return next((text for text in texts if len(text) <= width), texts[-1])
+
+
+def short_duration(seconds: float) -> str:
+    """Return a duration in at most four characters: "45s", "90m", "3.2h", "40h", "12d"."""
+    for unit, length, limit in (("s", 1, 100), ("m", 60, 100), ("h", 3600, 100), ("d", 86400, 1000)):
+        amount = seconds / length
+        if amount < limit - 0.5:
+            return f"{amount:.1f}{unit}" if unit in "hd" and amount < 9.95 else f"{amount:.0f}{unit}"
+    return f"{min(seconds / (365 * 86400), 999):.0f}y"

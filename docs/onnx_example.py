@@ -37,6 +37,8 @@ if __name__ == "__main__":
     from PIL import Image, ImageOps  # any other reader of upright RGB arrays will do
 
     session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
+    # The threshold of the best F1 in the last validation; files of weights without a validation have none.
+    threshold = float(session.get_modelmeta().custom_metadata_map.get("best_f1_threshold", 0.25))
     image = ImageOps.exif_transpose(Image.open(sys.argv[2])).convert("RGB")
-    for name, score, box in detect(session, np.asarray(image)):
-        print(f"{name} {score:.2f} {box.round(1).tolist()}")
+    for name, score, box in detect(session, np.asarray(image), threshold):
+        print(f"{name} {score:.6g} {box.round(1).tolist()}")

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -9,6 +10,7 @@ import yaml
 import evaluate
 import train
 from detector import load_detector
+from detector.commands.evaluate_cli import EvaluateCLI
 from tests.detector.reference_files import some_weights, write_checkpoint
 
 
@@ -93,3 +95,14 @@ def test_each_program_takes_the_configurations_of_the_other_and_of_older_runs(
     assert settings["eval"] == str(Path(last).resolve())
     assert not {"ckpt_path", "auto_batch_size", "checkpoint"} & settings.keys()
     assert {"ema", "guard"} <= settings.keys()
+
+
+def test_the_range_of_16_bit_images_is_that_of_the_training() -> None:
+    for given, trained, expected in ((None, None, None), (None, (0, 4095), (0, 4095)), ((0, 4095), (0, 4095), (0, 4095))):
+        cli = SimpleNamespace(config={"data": {"sixteen_bit_range": given}}, checkpoint="a.ckpt")
+        EvaluateCLI._resolve_sixteen_bit_range(cli, trained)
+        assert cli.config["data"]["sixteen_bit_range"] == expected
+    for given, trained in (((0, 4095), None), ((0, 4095), (0, 1023))):
+        cli = SimpleNamespace(config={"data": {"sixteen_bit_range": given}}, checkpoint="a.ckpt")
+        with pytest.raises(ValueError, match=r"data\.sixteen_bit_range is \[0, 4095\], but a\.ckpt was trained with"):
+            EvaluateCLI._resolve_sixteen_bit_range(cli, trained)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (  # bottom first; packages of one layer do not import each other
-    {"batch", "files", "text"},
+    {"arguments", "batch", "files", "text"},
     {"option_errors"},
     {"dynamic", "imaging", "evaluation"},
     {"network"},

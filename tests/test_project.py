@@ -1,12 +1,17 @@
 """The project's own files agree with each other."""
 
+import inspect
 import re
 import tomllib
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import yaml
 from setuptools import find_packages
+
+from data import CocoDataModule
+from data.transforms import Augmentation
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "PROVENANCE.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -51,3 +56,34 @@ def test_the_tree_has_every_folder_of_the_detector(page: str) -> None:
     text = (ROOT / page).read_text()
     for init in (ROOT / "detector").glob("*/__init__.py"):
         assert re.search(rf"^(detector/|  ){init.parent.name}/ ", text, flags=re.M), init.parent.name
+
+
+def test_nothing_names_a_folder_that_readers_do_not_have() -> None:
+    """``../shared`` is where the authors keep data sets; docs/results.md says how to get them."""
+    texts = [*ROOT.glob("*.*"), ROOT / "Makefile", *(p for f in FOLDERS for p in (ROOT / f).rglob("*.*"))]
+    texts = [path for path in texts if path.suffix in (".md", ".py", ".yaml", ".yml", ".toml", "") and path.is_file()]
+    assert len(texts) > 200
+    named = [path for path in texts if path != Path(__file__) and "../shared" in path.read_text(encoding="utf-8")]
+    assert not named
+
+
+def test_every_configuration_that_a_configuration_or_page_names_exists() -> None:
+    paths = [*PAGES, *(ROOT / "configs").rglob("*.yaml")]
+    for path in paths:
+        for name in re.findall(r"\bconfigs/[\w/-]+\.yaml", path.read_text()):
+            assert name == "configs/data/mine.yaml" or (ROOT / name).is_file(), (path, name)
+
+
+def test_the_template_has_every_setting_of_the_data_with_its_default() -> None:
+    """Lines that begin with # are defaults: those of configs/base.yaml, or of the code."""
+    text = (ROOT / "configs/data/template.yaml").read_text()
+    given = yaml.safe_load(text)["data"]
+    commented = "\n".join(re.findall(r"^  # ((?:\w+: (?:\d|null|\{).*)|  .*)", text, flags=re.M))
+    defaults = yaml.safe_load(commented)
+    augment = defaults.pop("augment")
+    assert augment == asdict(Augmentation()) | {"hsv": list(Augmentation().hsv)}
+    parameters = {name: p.default for name, p in inspect.signature(CocoDataModule).parameters.items()}
+    base = yaml.safe_load((ROOT / "configs/base.yaml").read_text())["data"]
+    assert "augment" not in base  # as the template says
+    assert defaults == {name: (parameters | base)[name] for name in defaults}
+    assert given.keys() | defaults.keys() | {"augment", "seed"} == parameters.keys()  # seed comes from seed_everything

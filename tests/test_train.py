@@ -88,6 +88,7 @@ def test_train_evaluate_and_resume(
     assert list((run / "tensorboard").glob("events*"))
     done, image = capsys.readouterr().out.strip().splitlines()[-2:]
     assert "best AP" in done
+    assert all(f" at the score {threshold})" in done for threshold in best_f1_thresholds(run).values() if threshold)
     assert str(run) in done
     assert image == f"look at {run / 'val_predictions.jpg'}"
 
@@ -152,7 +153,7 @@ def test_train_evaluate_and_resume(
     assert (run / "metrics.csv").is_file()
     assert (run / "resumed-2" / "metrics.csv").is_file()
     epochs = [line.split()[0] for line in (run / "train.log").read_text().splitlines()]
-    assert epochs == ["epoch", "0", "1", "epoch", "2"]
+    assert epochs == ["epoch", "1/2", "2/2", "epoch", "3/3"]
     train.main([*arguments, "--ckpt_path", str(run / "last.ckpt"), "--trainer.max_epochs", "3"])
     assert "is from the end of a run of 3 epochs: nothing is left to train" in caplog.text
 
@@ -268,7 +269,7 @@ def test_callbacks_are_called_in_the_documented_order(tiny_arguments: dict[str, 
     cli = TrainCLI(CocoDataModule, ["--model.variant=yolo26_n", f"--run_dir={tmp_path / 'a'}", own, *options, *data])
     assert " ".join(type(callback).__name__ for callback in cli.trainer.callbacks) == (
         "Timer RampedEMA CocoEvaluation NonFiniteGuard DataWait EpochLog PredictionSheet RoutingLog SaveOnSignal "
-        "TQDMProgressBar ModelCheckpoint ModelCheckpoint"
+        "RunProgressBar ModelCheckpoint ModelCheckpoint"
     )
     drawn = next(callback for callback in cli.trainer.callbacks if isinstance(callback, PredictionSheet))
     assert (drawn.num_images, drawn.score_threshold, drawn.branch) == (3, 0.4, "one2many")

@@ -13,16 +13,19 @@ from PIL import Image
 
 from data.annotations import Annotations
 from data.check.findings import MAX_EXAMPLES, Finding, Splits, image_finding, leak_findings
-from data.images import read_image
-from detector.imaging.read import UNREADABLE, BadImageError, exif_orientation, read_file
+from data.images import read_image, stored_size
+from detector.imaging.read import UNREADABLE, BadImageError, exif_orientation, num_frames_of, read_file, sixteen_bit_limits
+from detector.imaging.sixteen_bits import FULL_RANGE, SampleRange
 from detector.text import plural
 
+SIXTEEN_BITS = "16 bits a channel"
+NARROW = 0.25  # images that use a smaller part of the range of 16-bit images give a warning
 READ_AS = {  # kinds of pixels that are converted, and the result
     "grayscale": "three equal channels",
     "palette": "RGB",
     "CMYK": "RGB",
     "with transparency": "the stored colors, also of transparent pixels",
-    "16 bits a channel": "the upper 8 bits; look for dark ones (12 bits stored in 16, say)",
+    SIXTEEN_BITS: "the upper 8 bits",
 }
 
 
@@ -32,8 +35,11 @@ class FileFacts:
 
     digest: bytes = b""  # of its content; empty if it cannot be read
     kind: str = "RGB"  # or one of READ_AS
-    turned: bool = False  # its EXIF data ask for turning or mirroring
+    orientation: int = 1  # of its EXIF data; 1 is upright
+    turned: bool = False  # it is read upright
     error: str | None = None  # why it cannot be used
+    num_frames: int = 1  # pages of a TIFF, images of an animation: the first is used
+    limits: tuple[int, int] | None = None  # darkest and brightest value of an image with 16 bits a channel
 
 
 def check_files(splits: Splits) -> list[Finding]:
@@ -47,6 +53,10 @@ def check_files(splits: Splits) -> list[Finding]:
             findings.append(Finding("error", split, f"{plural(len(errors), 'image')} cannot be used", errors))
         findings += _exif_rotations(split, annotations, facts)
         findings += _converted_images(split, annotations, facts)
+        if several := [n for n, fact in enumerate(facts) if fact.num_frames > 1 and not fact.error]:
+            text = f"{plural(len(several), 'file has', 'files have')} several pages or frames, of which the first is used"
+            findings.append(image_finding("warning", split, text, annotations, several))
+        findings += _sixteen_bit_images(split, annotations, facts)
         digests[split] = _indices_by_digest(facts)
     for split, annotations in splits.items():
         findings += _copies_within(split, annotations, digests[split])
@@ -69,7 +79,7 @@ def image_kind(content: bytes) -> str:
     except UNREADABLE:  # formats that only OpenCV can read
         return "RGB"
     if bits == 16 or mode.startswith(("I", "F")):
-        return "16 bits a channel"
+        return SIXTEEN_BITS
     if has_alpha:
         return "with transparency"
     return {"L": "grayscale", "1": "grayscale", "CMYK": "CMYK", "P": "palette"}.get(mode, "RGB")
@@ -81,27 +91,80 @@ def _file_facts(annotations: Annotations, index: int) -> FileFacts:
     try:
         content = read_file(path)
         digest = hashlib.blake2b(content, digest_size=16).digest()
-        facts = FileFacts(digest, image_kind(content), exif_orientation(content) != 1)
-        read_image(path, annotations.size(index), annotations.upright)
+        facts = FileFacts(digest, image_kind(content), exif_orientation(content), num_frames=num_frames_of(path))
+        if facts.orientation != 1:
+            facts = replace(facts, turned=_is_turned(annotations, index, facts.orientation))
+        if facts.kind == SIXTEEN_BITS:
+            facts = replace(facts, limits=sixteen_bit_limits(content))
+        read_image(path, annotations.size(index), annotations.upright, 1, annotations.sixteen_bit_range)
     except BadImageError as error:
         facts = replace(facts, error=str(error))
     return facts
 
 
+def _is_turned(annotations: Annotations, index: int, orientation: int) -> bool:
+    """Return True if an image with this EXIF orientation is read upright, as ``read_image`` decides."""
+    size = annotations.size(index)
+    shows_turn = orientation >= 5 and size != size[::-1] and stored_size(annotations.image_path(index)) == size
+    return annotations.upright or shows_turn
+
+
 def _exif_rotations(split: str, annotations: Annotations, facts: list[FileFacts]) -> Iterator[Finding]:
-    if turned := [n for n, fact in enumerate(facts) if fact.turned and not fact.error]:
-        images = plural(len(turned), "image has", "images have")
-        condition = "" if annotations.upright else " where the size on file is that of the turned image"
-        text = f"{images} an EXIF rotation, which is applied{condition}; look whether the boxes fit"
+    """Report the images with an EXIF rotation, those that are turned and those that are read as stored."""
+    rotated = [n for n, fact in enumerate(facts) if fact.orientation != 1 and not fact.error]
+    turned, as_stored = ([n for n in rotated if facts[n].turned is value] for value in (True, False))
+    if turned:
+        reason = "" if annotations.upright else ": the size on file is that of the turned image"
+        text = f"{plural(len(turned), 'image has', 'images have')} an EXIF rotation, which is applied{reason}"
         yield image_finding("note" if annotations.upright else "warning", split, text, annotations, turned)
+    if as_stored:
+        text = (
+            f"{plural(len(as_stored), 'image has', 'images have')} an EXIF rotation, which is not applied: the size on file "
+            "is that of the stored image, or the same either way; look whether the boxes fit, and save the images upright "
+            "if they do not"
+        )
+        if turned:
+            text += f" ({plural(len(turned), 'other image', 'other images')} here have boxes of the turned image)"
+        yield image_finding("warning", split, text, annotations, as_stored)
 
 
 def _converted_images(split: str, annotations: Annotations, facts: list[FileFacts]) -> Iterator[Finding]:
     for kind, read_as in READ_AS.items():
         if converted := [n for n, fact in enumerate(facts) if fact.kind == kind and not fact.error]:
             text = f"{plural(len(converted), 'image')} ({kind}) read as {read_as}"
-            level = "warning" if kind == "16 bits a channel" else "note"
-            yield image_finding(level, split, text, annotations, converted)
+            if kind == SIXTEEN_BITS and annotations.sixteen_bit_range != FULL_RANGE:
+                low, high = annotations.sixteen_bit_range
+                text = f"{plural(len(converted), 'image')} ({kind}): the values {low} to {high} are read as 0 to 255"
+            yield image_finding("note", split, text, annotations, converted)
+
+
+def _sixteen_bit_images(split: str, annotations: Annotations, facts: list[FileFacts]) -> Iterator[Finding]:
+    """Warn of images that use a small part of the range of 16-bit images, and of those with values outside of it."""
+    low, high = annotations.sixteen_bit_range
+    limits = {n: fact.limits for n, fact in enumerate(facts) if fact.limits and not fact.error}
+    narrow = [n for n, (darkest, brightest) in limits.items() if brightest - darkest < NARROW * (high - low)]
+    if narrow:
+        darkest, brightest = min(limits[n][0] for n in limits), max(limits[n][1] for n in limits)
+        images = plural(len(narrow), "image uses", "images use")
+        share = max(limits[n][1] - limits[n][0] for n in narrow) / (high - low)
+        text = (
+            f"{images} at most {share:.1%} of the values {low} to {high} of 16-bit images, so contrast is low; all 16-bit "
+            f"images here have values from {darkest} to {brightest}: data.sixteen_bit_range "
+            f"{list(suggested_range(darkest, brightest))} would spread them over 0 to 255"
+        )
+        yield image_finding("warning", split, text, annotations, narrow)
+    if outside := [n for n, (darkest, brightest) in limits.items() if darkest < low or brightest > high]:
+        text = (
+            f"{plural(len(outside), 'image has', 'images have')} values outside of data.sixteen_bit_range, which are clipped"
+        )
+        yield image_finding("warning", split, text, annotations, outside)
+
+
+def suggested_range(darkest: int, brightest: int) -> SampleRange:
+    """Return a range for images with values from ``darkest`` to ``brightest``: all values of its bits, if most are used."""
+    bits = max(brightest.bit_length(), 8)
+    full = 0, 2**bits - 1
+    return full if brightest - darkest >= (full[1] + 1) / 3 else (darkest, max(brightest, darkest + 1))
 
 
 def _indices_by_digest(facts: list[FileFacts]) -> dict[bytes, list[int]]:

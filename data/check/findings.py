@@ -9,7 +9,7 @@ import numpy as np
 from data.annotations import Annotations, faulty_boxes
 from data.remarks import Level
 from detector.batch import Size
-from detector.text import plural
+from detector.text import decode_name, plural
 
 TINY = 8.0  # objects are tiny if the square root of their area is smaller, in pixels of the network input
 MAX_DETECTIONS = 300  # in an image: COCO evaluation ignores further ones
@@ -136,7 +136,7 @@ def _files_listed_twice(split: str, annotations: Annotations) -> Iterator[Findin
     repeated = names[counts > 1]
     if len(repeated):
         text = f"{plural(len(repeated), 'file is', 'files are')} listed as more than one image"
-        yield Finding("warning", split, text, [name.decode() for name in repeated[:MAX_EXAMPLES]])
+        yield Finding("warning", split, text, [decode_name(name) for name in repeated[:MAX_EXAMPLES]])
 
 
 def _class_usage(splits: Splits) -> Iterator[Finding]:
@@ -182,4 +182,4 @@ def _files_shared_with_train(splits: Splits) -> Iterator[Finding]:
 
 def _normalized_paths(annotations: Annotations) -> list[str]:
     folder = annotations.folder.resolve()
-    return [os.path.normpath(folder / name.decode()) for name in annotations.file_names]
+    return [os.path.normpath(folder / decode_name(name)) for name in annotations.file_names]

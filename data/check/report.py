@@ -18,6 +18,7 @@ from detector.text import plural
 SPLIT_COLORS = dict(zip(("train", "val", "test"), COLORS))
 LEVELS = ("error", "warning", "note")
 NUM_CLASSES = 40  # in the plot of class balance
+MAX_LINEAR = 50  # largest / smallest number of objects on a linear scale
 NUM_SAMPLES = 8  # images of a split
 IMAGES_PER_FINDING = 4
 
@@ -71,7 +72,9 @@ def _sample_image(image: ImageRef, splits: Splits, side: int = 320) -> Captioned
     split, n = image
     annotations = splits[split]
     try:
-        pixels = read_image(annotations.image_path(n), annotations.size(n), annotations.upright)
+        pixels = read_image(
+            annotations.image_path(n), annotations.size(n), annotations.upright, 1, annotations.sixteen_bit_range
+        )
     except BadImageError as error:
         return CaptionedImage(str(error), None)
     rows = annotations.object_slice(n)
@@ -91,14 +94,19 @@ def _plots(splits: Splits, size: tuple[int, int]) -> list[Plot]:
     shapes = {split: annotations.sizes[:, 1] / annotations.sizes[:, 0] for split, annotations in splits.items()}
     most = max(int(max(count.max() for count in counts.values())), 1)
     step = -(-most // 20)
-    side_title = "size of objects, pixels of the network input (square root of the area)"
+    side_edges, object_shapes, image_shapes = (
+        2.0 ** np.arange(1, 11),
+        2.0 ** np.arange(-4, 4.1),
+        2.0 ** np.arange(-2, 2.1, 0.5),
+    )
     colors = [SPLIT_COLORS[split] for split in splits]
+    of_images, of_objects = "share of images", "share of objects"
     return [
-        histogram("objects", "objects per image", counts, np.arange(0, most + step + 1, step), colors),
-        histogram("object_sizes", side_title, sides, 2.0 ** np.arange(1, 11), colors),
-        histogram("object_shapes", "width / height of objects", ratios, 2.0 ** np.arange(-4, 4.1, 0.5), colors),
-        histogram("image_shapes", "width / height of images", shapes, 2.0 ** np.arange(-2, 2.1, 0.25), colors),
-        _class_bars(splits, colors),
+        histogram("objects", "Objects per image", counts, np.arange(0, most + step + 1, step), colors, "objects", of_images),
+        histogram("object_sizes", "Size of objects", sides, side_edges, colors, "side in the network input, px", of_objects),
+        histogram("object_shapes", "Shape of objects", ratios, object_shapes, colors, "width / height", of_objects),
+        histogram("image_shapes", "Shape of images", shapes, image_shapes, colors, "width / height", of_images),
+        class_bars(splits, colors),
     ]
 
 
@@ -107,15 +115,32 @@ def _aspect_ratios(annotations: Annotations) -> np.ndarray:
     return sides[:, 0] / sides[:, 1]
 
 
-def _class_bars(splits: Splits, colors: list[str]) -> Plot:
-    """Return bars by the logarithm of the counts, as classes differ by orders of magnitude."""
+def class_bars(splits: Splits, colors: list[str]) -> Plot:
+    """Return a bar of the number of objects for each class and split.
+
+    The scale is logarithmic, with an axis, if the numbers differ by more than a factor of MAX_LINEAR: the short bars would
+    not be seen.
+    """
     counts = {split: class_counts(annotations) for split, annotations in splits.items()}
     names = legible(next(iter(splits.values())).class_names)
     order = np.argsort(-next(iter(counts.values())), kind="stable")
-    title = "objects of each class, logarithmic"
+    title = "Objects of each class" if len(names) > 1 else "Objects of the only class"
     if len(names) > NUM_CLASSES:
         order = np.concatenate([order[: NUM_CLASSES // 2], order[-NUM_CLASSES // 2 :]])
         title += f", the most and the least frequent {NUM_CLASSES // 2} of {len(names)}"
-    values = {split: np.log1p(count[order]).tolist() for split, count in counts.items()}
-    texts = {split: [str(number) for number in count[order]] for split, count in counts.items()}
-    return bar_plot("classes", title, [names[n] for n in order], values, texts, colors, width=380)
+    values = {split: count[order].astype(float) for split, count in counts.items()}
+    texts = {split: [f"{number:,}" for number in count[order]] for split, count in counts.items()}
+    scale: tuple[str, dict[float, str]] = ("", {})
+    used = np.concatenate(list(values.values()))
+    used = used[used > 0]
+    if len(names) > 1 and len(used) and used.max() > MAX_LINEAR * used.min():
+        powers = range(int(np.log10(used.max())) + 1)
+        scale = "objects, logarithmic", {_logarithm(10.0**power): f"{10**power:,}" for power in powers}
+        values = {split: _logarithm(count) for split, count in values.items()}
+    bars = {split: lengths.tolist() for split, lengths in values.items()}
+    return bar_plot("classes", title, [names[n] for n in order], bars, texts, colors, scale=scale)
+
+
+def _logarithm(count: np.ndarray | float) -> np.ndarray | float:
+    """Return the length of a logarithmic bar: 0 for no object, and a short bar for one."""
+    return np.log10(np.maximum(count, 0.5) / 0.5)

@@ -23,6 +23,11 @@ class DataWait(L.Callback):
         self._waited = self._worked = 0.0
         self._step_started, self._num_batches = 0.0, 0
 
+    @property
+    def share(self) -> float | None:
+        """The share of this epoch so far; None before its second step."""
+        return self._waited / max(self._waited + self._worked, 1e-9) if self._num_batches else None
+
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._step_ended, self._waited, self._worked, self._num_batches = None, 0.0, 0.0, 0
 
@@ -42,9 +47,9 @@ class DataWait(L.Callback):
         self._step_ended = None
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if not self._num_batches:
+        share = self.share
+        if share is None:
             return
-        share = self._waited / max(self._waited + self._worked, 1e-9)
         pl_module.log("train/data_wait", share, sync_dist=True)
         if share > WARN_ABOVE and self._num_batches >= MIN_BATCHES and not self._warned:
             self._warned = True

@@ -1,5 +1,6 @@
 """Write one line per epoch to train.log."""
 
+import math
 import sys
 import time
 from pathlib import Path
@@ -8,48 +9,68 @@ from typing import Any
 import lightning as L
 
 from detector.batch import Batch
+from detector.callbacks.coco_evaluation import CocoEvaluation
 from detector.runs.folder import TRAIN_LOG
-from detector.text import plural
+from detector.text import plural, short_duration, short_number
 
 PROGRESS_LINE_SECONDS = 60.0  # between progress lines, without a progress bar
+MAX_WIDTH = 120  # characters of a line
+MIN_WIDTHS = {"left": 4, "wait": 4, "lr": 7}  # of columns; others have 5
+# The values of a validation, by column.
+VALIDATION = {"AP": "val/AP", "AP50": "val/AP50", "AP_nms": "val/one2many/AP", "val_loss": "val/total"}
+ALWAYS = ("epoch", *VALIDATION, "left", "wait", "lr", "img/s", "train_s", "val_s")  # columns that are never left out
 
 
 class EpochLog(L.Callback):
     """Append one line per epoch to ``<trainer.default_root_dir>/train.log``, and print it if there is no terminal.
 
-    A line has the epoch, every logged ``train/...`` value (losses of both branches; the mean over the epoch if it was
-    logged by epoch), the learning rate of the first parameter group at the end of the epoch, loss, AP and AP50 of the
-    epoch's validation ("-" without a validation), the seconds of training and of validation, and the training images per
-    second of all processes. A header line comes first, and again when a run is resumed. Without a progress bar, long
-    epochs print a progress line every minute.
+    A line has at most ``MAX_WIDTH`` characters. Its columns are:
+
+    - ``epoch``: "3/100" is the third of 100. (In metrics.csv epochs count from 0.)
+    - ``AP``, ``AP50``: of the validation; "-" without a validation, "none" without objects. ``AP_nms``: AP of the branch
+      with NMS (one2many), if both branches are evaluated.
+    - ``left``: time until the last epoch ends, from the mean of the epochs of this start; "-" if training may be endless.
+    - ``wait``: share of the training time that steps waited for data.
+    - ``loss``, ``val_loss``: totals of training and validation.
+    - ``box``, ``cls``, ``l1``: training losses of the branch one2one; ``box_nms``, ...: of one2many. Means over the epoch.
+    - ``lr``: learning rate of the first parameter group at the end of the epoch.
+    - ``img/s``: training images per second of all processes. ``train_s``, ``val_s``: seconds of training and validation.
+
+    If that is too wide, ``loss`` is left out, then the last of the other losses: metrics.csv has all of them. A header line
+    comes first, and again when a run is resumed. Without a progress bar, long epochs print a progress line every minute.
     """
 
     def __init__(self, file_name: str = TRAIN_LOG) -> None:
         self.file_name = file_name
-        self._columns: list[str] = []
+        self._widths: dict[str, int] = {}  # of the columns
         self._epoch_started = self._validation_started = self._validation_seconds = self._progress_printed = 0.0
-        self._num_images = 0
+        self._seconds = self._epochs = 0.0  # of this start; an epoch that was resumed in its middle counts in part
+        self._num_images = self._num_batches = 0
         self._validated = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._columns = []
+        self._widths, self._seconds, self._epochs = {}, 0.0, 0.0
         self.on_train_epoch_start(trainer, pl_module)  # Lightning does not call it if a run is resumed within an epoch
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._epoch_started, self._validation_seconds = time.perf_counter(), 0.0
-        self._num_images, self._validated, self._progress_printed = 0, False, self._epoch_started
+        self._num_images, self._num_batches, self._validated = 0, 0, False
+        self._progress_printed = self._epoch_started
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         self._num_images += len(batch["targets"])
+        self._num_batches += 1
         now = time.perf_counter()
         due = now - self._progress_printed > PROGRESS_LINE_SECONDS
         if due and trainer.progress_bar_callback is None and trainer.is_global_zero:
             self._progress_printed = now
-            speed = self._num_images * trainer.world_size / (now - self._epoch_started)
-            progress = f"{batch_idx + 1} of {plural(trainer.num_training_batches, 'batch', 'batches')}"
-            print(f"epoch {trainer.current_epoch}: {progress}, {speed:.1f} images/s", flush=True)
+            seconds = now - self._epoch_started
+            batches, speed = trainer.num_training_batches, self._num_images * trainer.world_size / seconds
+            left = short_duration(seconds / self._num_batches * (batches - batch_idx - 1))
+            progress = f"{batch_idx + 1} of {plural(batches, 'batch', 'batches')}, {left} left"
+            print(f"epoch {epoch_text(trainer)}: {progress}, {speed:.1f} images/s", flush=True)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._validation_started = time.perf_counter()
@@ -63,33 +84,102 @@ class EpochLog(L.Callback):
         values = self._values(trainer)  # on every rank: reading a metric may average it over the processes
         if not trainer.is_global_zero:
             return
-        if not self._columns:  # the first epoch has logged all values
-            self._columns = list(values)
-            self._write(trainer, {name: name for name in self._columns})
+        if not self._widths:  # the first epoch has logged all values
+            self._widths = column_widths(values, trainer.max_epochs)
+            self._write(trainer, {name: name for name in self._widths})
         self._write(trainer, values)
 
     def _values(self, trainer: L.Trainer) -> dict[str, str]:
-        train_seconds = time.perf_counter() - self._epoch_started - self._validation_seconds
-        metrics = trainer.callback_metrics
-        # A value logged both by step and by epoch also appears as name_step and name_epoch.
-        duplicates = {f"{name}_{end}" for name in metrics for end in ("step", "epoch")}
-        values = {"epoch": f"{trainer.current_epoch}"}
-        for name, value in metrics.items():
-            if name.startswith("train/") and name not in duplicates:
-                values[name.removeprefix("train/")] = f"{float(value):.4g}"
-        values.pop("lr", None)  # still that of the epoch before: the hook of the module runs after this one
-        values["lr"] = f"{trainer.optimizers[0].param_groups[0]['lr']:.3g}" if trainer.optimizers else "-"
-        for name in ("val/total", "val/AP", "val/AP50"):
-            values[name] = f"{float(metrics[name]):.4f}" if self._validated and name in metrics else "-"
-        values["train_s"], values["val_s"] = f"{train_seconds:.1f}", f"{self._validation_seconds:.1f}"
-        values["images/s"] = f"{self._num_images * trainer.world_size / max(train_seconds, 1e-9):.1f}"
-        return values
+        """Return the texts of all columns in their order, and count this epoch for ``time_left``."""
+        seconds, left = time.perf_counter() - self._epoch_started, self.time_left(trainer)
+        self._seconds, self._epochs = self._seconds + seconds, self._epochs + self._epoch_share(trainer)
+        metrics, train_seconds = trainer.callback_metrics, seconds - self._validation_seconds
+        losses = {name: short_number(value, 5) for name, value in _losses(metrics).items()}
+        values: dict[str, str | None] = {
+            "epoch": epoch_text(trainer),
+            **{name: self._validation_text(trainer, name) for name in ("AP", "AP50", "AP_nms")},
+            "left": left,
+            "wait": f"{float(metrics['train/data_wait']):.0%}" if "train/data_wait" in metrics else None,
+            "loss": losses.pop("loss", None),
+            "val_loss": self._validation_text(trainer, "val_loss"),
+            **losses,
+            "lr": short_number(trainer.optimizers[0].param_groups[0]["lr"], 7) if trainer.optimizers else "-",
+            "img/s": short_number(self._num_images * trainer.world_size / max(train_seconds, 1e-9), 5),
+            "train_s": short_number(train_seconds, 5),
+            "val_s": short_number(self._validation_seconds, 5) if trainer.enable_validation else None,
+        }
+        return {name: text for name, text in values.items() if text is not None}
+
+    def _validation_text(self, trainer: L.Trainer, name: str) -> str | None:
+        """Return a value of the validation as text, or None if the run has no such value."""
+        metrics, metric = trainer.callback_metrics, VALIDATION[name]
+        if self._validated and metric in metrics:
+            value = float(metrics[metric])
+            return short_number(value, 5) if name == "val_loss" else "none" if value == -1 else f"{value:.3f}"
+        evaluation = next((c for c in trainer.callbacks if isinstance(c, CocoEvaluation)), None)
+        branches = 0 if evaluation is None else len(evaluation.branches)
+        expected = {"AP": branches > 0, "AP50": branches > 0, "AP_nms": branches > 1, "val_loss": True}
+        return "-" if trainer.enable_validation and (expected[name] or metric in metrics) else None
+
+    def time_left(self, trainer: L.Trainer) -> str:
+        """Return the time until the end of training, by the epochs of this start so far; "-" if it may be endless."""
+        epochs = self._epochs + self._epoch_share(trainer)
+        limits = []
+        batches = trainer.num_training_batches if 0 < trainer.num_training_batches < math.inf else None
+        if (trainer.max_epochs or -1) > 0:
+            position = trainer.fit_loop.epoch_loop.batch_progress.current.processed / batches if batches else 1
+            limits.append(trainer.max_epochs - trainer.current_epoch - position)
+        if trainer.max_steps > 0 and batches:
+            steps_per_epoch = math.ceil(batches / trainer.accumulate_grad_batches)
+            limits.append((trainer.max_steps - trainer.global_step) / steps_per_epoch)
+        if not limits or not epochs:
+            return "-"
+        seconds = self._seconds + time.perf_counter() - self._epoch_started
+        return short_duration(seconds / epochs * max(min(limits), 0))
+
+    def _epoch_share(self, trainer: L.Trainer) -> float:
+        """Return the share of the current epoch that this start has trained; 1 if its length is not known."""
+        batches = trainer.num_training_batches
+        return self._num_batches / batches if 0 < batches < math.inf else 1.0
 
     def _write(self, trainer: L.Trainer, cells: dict[str, str]) -> None:
-        line = "  ".join(f"{cells.get(name, '-'):>{max(len(name), 8)}}" for name in self._columns)
+        line = " ".join(f"{cells.get(name, '-'):>{width}}" for name, width in self._widths.items())
         path = Path(trainer.default_root_dir) / self.file_name
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
         if not sys.stdout.isatty():  # a terminal has the progress bar
             print(line, flush=True)
+
+
+def epoch_text(trainer: L.Trainer) -> str:
+    """Return the current epoch, counted from 1, and the number of epochs: "3/100"; "3" if there is no limit."""
+    number = trainer.current_epoch + 1
+    return f"{number}/{trainer.max_epochs}" if (trainer.max_epochs or -1) > 0 else str(number)
+
+
+def column_widths(values: dict[str, str], max_epochs: int | None) -> dict[str, int]:
+    """Return the widths of the columns of ``values``; losses that do not fit into ``MAX_WIDTH`` are left out."""
+    widths = {name: max(len(name), MIN_WIDTHS.get(name, 5)) for name in values}
+    widths["epoch"] = 2 * len(str(max_epochs)) + 1 if (max_epochs or -1) > 9 else 6
+    losses = [name for name in values if name not in ALWAYS]
+    removable = sorted(losses, key="loss".__eq__)  # the total last: it is left out first
+    while sum(widths.values()) + len(widths) - 1 > MAX_WIDTH and removable:
+        del widths[removable.pop()]
+    return widths
+
+
+def _losses(metrics: dict[str, Any]) -> dict[str, float]:
+    """Return the training losses of the epoch by column: those of the branch one2one first, of one2many last."""
+    # A value logged both by step and by epoch also appears as name_step and name_epoch.
+    names = [name for name in metrics if name.startswith("train/") and name not in ("train/lr", "train/data_wait")]
+    names = [name for name in names if not any(name in (f"{other}_step", f"{other}_epoch") for other in metrics)]
+    names.sort(key=lambda name: ("one2many/" in name, "one2one/" not in name))
+    return {_column(name.removeprefix("train/")): float(metrics[name]) for name in names}
+
+
+def _column(name: str) -> str:
+    if name == "total":
+        return "loss"
+    branch, _, term = name.rpartition("/")
+    return {"one2one": term, "one2many": f"{term}_nms"}.get(branch, name)

@@ -73,6 +73,14 @@ class NonFiniteGuard(L.Callback):
                 "Look at these images: python -m data show"
             )
 
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Restore the buffers if the validation is within a step that already has a loss that is not finite.
+
+        Otherwise it would use statistics that are not numbers, and a checkpoint of it would keep them.
+        """
+        if not _all_finite([term for terms, _ in self._batches for term in terms.values()]):
+            self._restore_buffers(pl_module)
+
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Log how many steps were skipped."""
         if self.skipped:
@@ -100,6 +108,9 @@ class NonFiniteGuard(L.Callback):
         self.skipped, self._skipped_in_a_row = self.skipped + 1, self._skipped_in_a_row + 1
         for p in module.parameters():
             p.grad = None  # optimizers leave out parameters without a gradient
+        self._restore_buffers(module)
+
+    def _restore_buffers(self, module: L.LightningModule) -> None:
         for buffer, saved in zip(module.buffers(), self._saved_buffers, strict=True):
             buffer.copy_(saved)
 

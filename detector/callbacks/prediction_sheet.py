@@ -61,11 +61,19 @@ class PredictionSheet(L.Callback):
         evaluation = _evaluation(trainer)
         detections_per_image = decode(outputs, self._branch(evaluation), **self._decode_settings(evaluation))
         for image, target, detections in islice(zip(batch["images"], batch["targets"], detections_per_image), num_missing):
-            self._images.append((image.to("cpu", copy=True), _copy(target), _copy(detections)))
+            self._images.append((as_uint8(image).to("cpu", copy=True), _copy(target), _copy(detections)))
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Draw the sheet, unless CocoEvaluation comes later in the list of callbacks."""
+        if _evaluation(trainer) not in trainer.callbacks[trainer.callbacks.index(self) :]:
+            self._write(trainer, pl_module)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Draw and write the sheet; not in ``on_validation_epoch_end``, where CocoEvaluation may come later."""
-        if not self._images:  # the sanity check, or a rank other than 0
+        """Draw the sheet if that has not been done."""
+        self._write(trainer, pl_module)
+
+    def _write(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not self._images:  # the sanity check, a rank other than 0, or written already
             return
         (threshold, title), names = self._threshold_and_title(_evaluation(trainer)), pl_module.class_names
         pairs = [compare(*image, names, score_threshold=threshold) for image in self._images]
@@ -77,6 +85,7 @@ class PredictionSheet(L.Callback):
 
     on_test_epoch_start = on_validation_epoch_start
     on_test_batch_end = on_validation_batch_end
+    on_test_epoch_end = on_validation_epoch_end
     on_test_end = on_validation_end
 
     def _branch(self, evaluation: CocoEvaluation | None) -> BranchName:
@@ -95,12 +104,12 @@ class PredictionSheet(L.Callback):
         if threshold != "best":
             origin = "as set"
         elif evaluation is None or branch not in evaluation.results:
-            threshold, origin = FALLBACK_THRESHOLD, "because no COCO evaluation of this branch knows the best"
+            threshold, origin = FALLBACK_THRESHOLD, "because this branch has no COCO evaluation"
         elif (best := evaluation.results[branch].best_f1) is None:
             threshold, origin = FALLBACK_THRESHOLD, "because no detection is right at IoU 0.5"
         else:
             threshold, origin = best.threshold, f"where F1 is best ({best.f1:.3f} on all images, at IoU 0.5)"
-        return threshold, f"{branch}: scores above {threshold}, {origin}. Faint: the best detection, where none is above."
+        return threshold, f"{branch}: scores above {threshold}, {origin}"
 
 
 def _evaluation(trainer: L.Trainer) -> CocoEvaluation | None:
@@ -110,6 +119,11 @@ def _evaluation(trainer: L.Trainer) -> CocoEvaluation | None:
 def _copy(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``values`` with copies of tensors on the CPU: a view would keep the whole batch in memory."""
     return {name: value.to("cpu", copy=True) if isinstance(value, Tensor) else value for name, value in values.items()}
+
+
+def as_uint8(image: Tensor) -> Tensor:
+    """Return ``image``, uint8 or in 0..1, as uint8."""
+    return image.float().mul(255).round().clamp(0, 255).byte() if image.is_floating_point() else image
 
 
 def compare(
@@ -125,8 +139,7 @@ def compare(
     Detections with scores above ``score_threshold`` are drawn; if there are none, the best one is, faintly. The longer side
     of each half is ``size`` pixels, so that labels are readable on small inputs too.
     """
-    pixels = image.float().mul(255).round().clamp(0, 255).byte() if image.is_floating_point() else image
-    pixels = np.ascontiguousarray(pixels.cpu().permute(1, 2, 0).numpy())
+    pixels = np.ascontiguousarray(as_uint8(image).cpu().permute(1, 2, 0).numpy())
     left, true_boxes = fit_longer_side(pixels, target["boxes"].float().cpu().numpy(), size)
     left = draw_boxes(left, true_boxes, target["labels"].cpu().numpy(), names)
     prefix = f"image {target['image_id']}: " if "image_id" in target else ""
@@ -146,4 +159,4 @@ def _draw_detections(
         return draw_boxes(image, boxes[shown], labels[shown], names, scores[shown]), caption
     best = scores.argmax(keepdims=True)
     faint = draw_boxes(image, boxes[best], labels[best], names, scores[best])
-    return cv2.addWeighted(faint, FAINT, image, 1 - FAINT, 0), f"{caption}; the best has {score_text(scores[best][0])}"
+    return cv2.addWeighted(faint, FAINT, image, 1 - FAINT, 0), f"{caption}; faint: the best, {score_text(scores[best][0])}"

@@ -15,56 +15,88 @@ from torch import Tensor, nn
 from detector.batch import Batch, network_input
 from detector.dynamic import dynamic_layers, record_routing
 from detector.dynamic.routing import ALIKE, LayerRouting, RoutingStatistics, expert_distance, idle_expert_warnings
-from detector.imaging.plot_files import save_png
-from detector.imaging.plot_style import MUTED, legible, plot_style
-from detector.imaging.plots import heat_map
+from detector.imaging.plot_files import enclose, save_png
+from detector.imaging.plot_style import INK, legible, plot_style, use_fonts
+from detector.imaging.plots import BAR_GAP, heat_map, shortened
 from detector.network.head import RawOutput
 from detector.runs.folder import ROUTING_PLOT
 
+<<<<<<< HEAD
 MOST_WARNINGS = 4  # layers whose experts are alike that are named one by one: a backbone of timm may have a hundred
+=======
+LEAST_LIMIT = 0.01  # of the color scale of differences: smaller ones stay nearly white
+ROW, COLUMN, EXPERT = 20, 46, 13  # pixels: a layer; an expert beside its number, and within a class
+EXPLANATION = (
+    "Entropy: 1 if all experts have the same mean routing weight, 0 if one has all.\n"
+    "Variation: standard deviation of the routing weights between images; at 0 the layer is a plain convolution."
+)
+>>>>>>> origin/main
 
 
 @plot_style()
 def routing_figure(results: Mapping[str, LayerRouting], class_names: list[str], max_classes: int = 20) -> Figure:
-    """Draw the mean routing weights, layers by experts, and below how they differ from class to class.
+    """Draw a row for each layer: the mean routing weight of each expert, and to the right how classes differ from it.
 
-    The lower part shows the first ``max_classes`` classes that occur; without any it is left out.
+    The right part shows the first ``max_classes`` classes that occur; without any it is left out.
     """
     num_experts = max(len(routing.mean) for routing in results.values())
-    num_columns = sum(len(routing.mean) for routing in results.values())
-    present = ~torch.isnan(next(iter(results.values())).by_class[:, 0])
-    classes = present.nonzero().flatten().tolist()[:max_classes]
-    upper, lower = (46 * num_experts, 20 * len(results)), (13 * num_columns, 20 * len(classes))  # width, height in pixels
-    figure = Figure(figsize=(1, 1), dpi=72)  # parts may lie outside: the file has them all
-    _draw_means(figure.add_axes((0, 0, upper[0] / 72, upper[1] / 72)), results, num_experts)
-    if classes:
-        axes = figure.add_axes((0, -(lower[1] + 90) / 72, lower[0] / 72, lower[1] / 72))
-        _draw_differences(axes, results, classes, legible(class_names))
+    present = (~torch.isnan(next(iter(results.values())).by_class[:, 0])).nonzero().flatten().tolist()
+    height = ROW * len(results)
+    figure = Figure(figsize=(1, 1), dpi=72)  # until ``enclose``: the sizes below are in its inches
+    means = figure.add_axes((0, 0, COLUMN * num_experts / 72, height / 72))
+    _draw_means(means, results, num_experts)
+    if present:
+        classes, names = present[:max_classes], legible(class_names)
+        left = COLUMN * num_experts + 150  # beside the columns of entropy and variation
+        axes = figure.add_axes((left / 72, 0, EXPERT * num_experts * len(classes) / 72, height / 72))
+        _draw_differences(axes, results, num_experts, {n: names[n] for n in classes}, len(present))
+    use_fonts(means)
+    enclose(figure)
     return figure
 
 
 def _draw_means(axes: Axes, results: Mapping[str, LayerRouting], num_experts: int) -> None:
-    """Draw layers by experts; layers with fewer experts leave cells empty."""
+    """Draw layers by experts, and their entropy and variation; layers with fewer experts leave cells empty."""
     values = np.full((len(results), num_experts), np.nan)
-    rows = []
-    for n, (name, routing) in enumerate(results.items()):
+    for n, routing in enumerate(results.values()):
         values[n, : len(routing.mean)] = routing.mean
-        rows.append(f"{_short(name)}, entropy {routing.entropy:.2f}, variation {routing.variation:.3f}   {n}")
-    heat_map(axes, values, rows, [str(i) for i in range(num_experts)], (0, 1), "viridis")
-    axes.set_title("Mean routing weight of each expert over the evaluated images: layers x experts", x=0, ha="left")
+    meaning = "mean routing weight\nover the images"
+    heat_map(
+        axes, values, [_short(name) for name in results], [str(i) for i in range(num_experts)], (0, 1), "viridis", meaning
+    )
+    axes.set_xlabel("expert", loc="left")
+    axes.xaxis.set_label_position("top")
+    axes.text(-0.5 - 4 / COLUMN, -1, "layer", ha="right", va="center_baseline")
+    columns = {"entropy": [f"{r.entropy:.2f}" for r in results.values()]}
+    columns["variation"] = [f"{r.variation:.3f}" for r in results.values()]
+    for right, (head, texts) in zip((60, 125), columns.items()):
+        x = num_experts - 0.5 + right / COLUMN
+        for n, text in enumerate((head, *texts), start=-1):
+            axes.text(x, n, text, ha="right", va="center_baseline")
+    place = {"xytext": (0, -(BAR_GAP + 70)), "xycoords": "axes fraction", "textcoords": "offset points"}
+    axes.annotate(EXPLANATION, (0, 0), va="top", linespacing=1.5, **place)
 
 
-def _draw_differences(axes: Axes, results: Mapping[str, LayerRouting], classes: list[int], class_names: list[str]) -> None:
-    """Draw classes by the experts of every layer; the layers have the numbers of the upper part."""
-    values = torch.cat([(routing.by_class - routing.mean)[classes] for routing in results.values()], dim=1).numpy()
-    limit = max(float(np.abs(values).max()), 1e-6)
-    heat_map(axes, values, [class_names[n] for n in classes], [], (-limit, limit), "RdBu_r", numbers=False)
-    ends = np.cumsum([len(routing.mean) for routing in results.values()])
-    starts = np.append(0, ends[:-1])
-    axes.set_xticks((starts + ends - 1) / 2, [str(n) for n in range(len(results))])
-    axes.vlines(ends[:-1] - 0.5, -0.5, len(classes) - 0.5, color=MUTED, linewidth=0.5)
-    title = "Images with an object of the class: mean routing weight minus that of all images (red: more, blue: less)\n"
-    axes.set_title(title + "classes x layers (numbers as above), the experts of a layer side by side", x=0, ha="left")
+def _draw_differences(
+    axes: Axes, results: Mapping[str, LayerRouting], num_experts: int, classes: Mapping[int, str], num_present: int
+) -> None:
+    """Draw layers by classes, the experts of a layer side by side in each; ``classes`` are names by label."""
+    values = np.full((len(results), len(classes), num_experts), np.nan)
+    for n, routing in enumerate(results.values()):
+        values[n, :, : len(routing.mean)] = (routing.by_class - routing.mean)[list(classes)]
+    limit = max(float(np.nanmax(np.abs(values))), LEAST_LIMIT)
+    columns = [str(i) for i in range(num_experts)] * len(classes)
+    some = f"; the first {len(classes)} of {num_present} classes" if num_present > len(classes) else ""
+    meaning = f"mean over images with an object of the class,\nminus mean over all images (red: more, blue: less){some}"
+    heat_map(axes, values.reshape(len(results), -1), [], columns, (-limit, limit), "RdBu_r", meaning, numbers=False)
+    axes.set_yticks([])
+    axes.tick_params(labelsize=8)
+    axes.vlines(np.arange(1, len(classes)) * num_experts - 0.5, -0.5, len(results) - 0.5, color=INK, linewidth=1)
+    for n, name in enumerate(classes.values()):
+        place = ((n + 0.5) * num_experts - 0.5, -0.5), (0, 16)
+        axes.annotate(
+            shortened(name), *place, textcoords="offset points", rotation=45, rotation_mode="anchor", ha="left", va="center"
+        )
 
 
 class RoutingLog(L.Callback):

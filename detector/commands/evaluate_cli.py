@@ -9,6 +9,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from detector.callbacks import NonFiniteGuard, RampedEMA
 from detector.commands.run_cli import RunCLI
+from detector.imaging.sixteen_bits import FULL_RANGE
 from detector.runs.checks import check_classes
 from detector.runs.folder import evaluation_file, evaluation_folder
 from detector.runs.launch import inherited_run_dir
@@ -49,12 +50,24 @@ class EvaluateCLI(RunCLI):
         model, weights = self.config["model"], read_weights(self.checkpoint)
         model["backbone"] = model["backbone_weights"] = model["accept_license"] = None  # CKPT has its own
         self.trained_size, variant = weights.info.image_size, weights.info.variant
+        self._resolve_sixteen_bit_range(weights.info.sixteen_bit_range)
         if not weights.is_checkpoint:
             model["weights"], model["variant"] = self.checkpoint, model["variant"] or variant
             return
         if model["variant"] not in (None, variant):
             rank_zero_info(f"{self.checkpoint} is a {variant}: model.variant {model['variant']} is not used")
         model["weights"], model["variant"], model["overrides"] = None, variant, weights.info.overrides
+
+    def _resolve_sixteen_bit_range(self, trained: tuple[int, int] | None) -> None:
+        """Fill in ``data.sixteen_bit_range`` from CKPT. Raises ValueError if the configuration has another one."""
+        data = self.config["data"]
+        if data["sixteen_bit_range"] is None:
+            data["sixteen_bit_range"] = trained
+        elif tuple(data["sixteen_bit_range"]) != (trained or FULL_RANGE):
+            raise ValueError(
+                f"data.sixteen_bit_range is {list(data['sixteen_bit_range'])}, but {self.checkpoint} was trained with "
+                f"{list(trained or FULL_RANGE)}; leave it out, and that of the training is used"
+            )
 
     def after_instantiate_classes(self) -> None:
         """Check that the data have the split and the classes of the checkpoint."""

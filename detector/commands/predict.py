@@ -58,7 +58,7 @@ def run_predict(options: argparse.Namespace) -> int:
     settings = {name: getattr(options, name) for name in names}
     settings["score_threshold"] = threshold = predictor.score_threshold(options.score_threshold)
     predictor([], **settings)  # wrong settings are a ValueError, before the work starts
-    sources = find_sources(options.sources)
+    sources = find_sources(options.sources, options.out)
     try:
         predictor.model.to(options.device)
     except (RuntimeError, AssertionError) as error:
@@ -71,6 +71,7 @@ def run_predict(options: argparse.Namespace) -> int:
         summary += f" ({', '.join(f'{name}: {number}' for name, number in counts.most_common())})"
     print(f"{summary}: {options.out}")
     print(describe_threshold(predictor, options.score_threshold))
+    print(*files.notes, sep="\n", end="\n" if files.notes else "")
     print_skipped(sources)
     return 1 if sources.unreadable else 0
 
@@ -98,7 +99,7 @@ def predict_sources(
 ) -> Counter[str]:
     """Write the detections in all images and frames; return the number of objects of each class, by name."""
     counts: Counter[str] = Counter()
-    frames = sources.frames()
+    frames = sources.frames(predictor.sixteen_bit_range)
     with tqdm(total=sources.num_frames, unit=" images", disable=None) as bar:
         while batch := list(islice(frames, settings["batch_size"])):
             results = predictor([frame.image for frame in batch], **settings)
@@ -110,11 +111,18 @@ def predict_sources(
 
 
 def print_skipped(sources: Sources) -> None:
-    """Print the files that are neither images nor videos, and, to stderr, the inputs that could not be read."""
-    if others := sources.left_out:
-        names = ", ".join(str(path) for path in others[:3]) + (", ..." if len(others) > 3 else "")
-        count = plural(len(others), "other file in the folders was", "other files in the folders were")
-        print(f"{count} left out: {names}")
+    """Print the files that were left out, and, to stderr, the inputs that could not be read."""
+    for paths, one, many in (
+        (sources.left_out, "other file in the folders was left out", "other files in the folders were left out"),
+        (sources.hidden, "hidden file in the folders was left out", "hidden files in the folders were left out"),
+        (sources.outputs, "image or video was left out, which predict has written",
+         "images and videos were left out, which predict has written"),
+        (sources.first_only, "image has several pages or frames, of which the first was taken",
+         "images have several pages or frames, of which the first was taken"),
+    ):  # fmt: skip
+        if paths:
+            names = ", ".join(str(path) for path in paths[:3]) + (", ..." if len(paths) > 3 else "")
+            print(f"{plural(len(paths), one, many)}: {names}")
     if unreadable := sources.unreadable:
         count = plural(len(unreadable), "input could not be read and was", "inputs could not be read and were")
         print(f"{count} skipped:", *(f"  {reason}" for reason in unreadable), sep="\n", file=sys.stderr)

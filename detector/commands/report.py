@@ -54,10 +54,11 @@ def run_report(options: argparse.Namespace) -> None:
             notes.append(f"The network is not measured: {error}.")
     images = None if options.images is None else str(options.images)
     page, plots = make_report(run, analyses, images, speed, notes)
-    out.write_text(page, encoding="utf-8")
+    out.write_text(page, encoding="utf-8", errors="backslashreplace")  # names of files need not be UTF-8
     for plot in plots:
         save_plot(plot, out.parent / FIGURES)
-    print(*notes, f"open {out}", sep="\n")
+    best = [f"{a.branch}: best F1 {a.best.f1:.3f} at the score {a.best.threshold}" for a in analyses if a.best]
+    print(*notes, *best, f"open {out}", sep="\n")
 
 
 def analyze_branches(run: RunFolder, score_threshold: float | None = None) -> tuple[list[Analysis], list[str]]:

@@ -1,6 +1,5 @@
 """The command line that training and evaluation share."""
 
-import logging
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -12,18 +11,19 @@ import torch
 import yaml
 from jsonargparse import SUPPRESS, get_loader, set_loader
 from lightning.pytorch import LightningDataModule, Trainer
-from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from detector.callbacks import CocoEvaluation, PredictionSheet, RoutingLog
+from detector.callbacks import CocoEvaluation, PredictionSheet, RoutingLog, RunProgressBar
 from detector.commands.run_parser import RunParser
 from detector.evaluation import coco_table
 from detector.files import read_yaml, unique_key_loader
 from detector.runs.checkpoint_io import AtomicCheckpointIO
 from detector.runs.folder import sheet_file
 from detector.runs.launch import check_torchrun, child_process_environment
+from detector.training.lightning_hints import hide_hints
 from detector.training.module import DetectorModule
 
 BASE_CONFIG = Path(__file__).parents[2] / "configs" / "base.yaml"
@@ -76,6 +76,7 @@ class RunCLI(LightningCLI):
         for name in ("class_names", "category_ids"):
             parser.link_arguments(f"data.{name}", f"model.{name}", apply_on="instantiate")
         parser.link_arguments("data.size", "model.image_size", apply_on="instantiate")
+        parser.link_arguments("data.sixteen_bit_range", "model.sixteen_bit_range", apply_on="instantiate")
         parser.link_arguments("seed_everything", "data.seed")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -91,7 +92,7 @@ class RunCLI(LightningCLI):
         if progress_bar is None:
             progress_bar = sys.stderr.isatty()
         # LightningCLI appends these callbacks to the others, see callbacks().
-        self.trainer_defaults["callbacks"] = self.callbacks() + ([TQDMProgressBar(refresh_rate=20)] if progress_bar else [])
+        self.trainer_defaults["callbacks"] = self.callbacks() + ([RunProgressBar(refresh_rate=20)] if progress_bar else [])
         plugins = settings["plugins"] or []
         return super().instantiate_trainer(
             default_root_dir=str(self.run_dir),
@@ -145,8 +146,11 @@ class RunCLI(LightningCLI):
             print(f"look at {image}")
 
     def summary(self, evaluation: CocoEvaluation) -> list[str]:
-        """Return one phrase for the AP of each branch."""
-        return [f"{branch} AP {result.metrics['AP']:.3f}" for branch, result in evaluation.results.items()]
+        """Return one phrase for the AP of each branch, with the score threshold of its best F1."""
+        points = {branch: result.best_f1 for branch, result in evaluation.results.items()}
+        best_f1 = {branch: f" (best F1 {p.f1:.3f} at the score {p.threshold})" for branch, p in points.items() if p}
+        results = evaluation.results.items()
+        return [f"{branch} AP {result.metrics['AP']:.3f}{best_f1.get(branch, '')}" for branch, result in results]
 
 
 def refuse_repeated_keys(words: Sequence[str]) -> None:
@@ -165,15 +169,10 @@ def uses_cuda(accelerator: str) -> bool:
 
 def filter_warnings() -> None:
     """Keep hints that do not apply here out of the log."""
+    hide_hints()
     for message in (
-        ".*does not have many workers.*",
-        ".*smaller than the logging interval.*",
-        ".*exists and is not empty.*",
         ".*ended before the epoch ended and your dataloader is not resumable.*",  # our data module saves its position
-        ".*module.s. in eval mode at the start of training.*",  # intended: frozen parts stay in eval mode
-        ".*LeafSpec.*",
         "(?s).*was deprecated in v4.*",  # warnings of jsonargparse about its use in LightningCLI
         "(?s).*JsonargparseDeprecationWarning.*",
     ):
         warnings.filterwarnings("ignore", message=message)
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "Tip:" not in record.getMessage())

@@ -40,6 +40,7 @@ def run_weights(options: argparse.Namespace) -> None:
     info = with_license(weights.info, options.license)
     save_weights(options.out, weights.state_dict, info, DTYPES[options.dtype])
     classes = plural(weights.num_classes, "class", "classes")
+    print(f"{options.checkpoint}: {weights.kind}")
     print(f"{options.out}: {info.variant}, {classes}, {options.dtype}, {info.provenance}")
     thresholds = ", ".join(f"{branch} {info.describe_best_f1(branch)}" for branch in info.best_f1_thresholds)
     print(f"score threshold of the best F1: {thresholds or info.describe_best_f1('one2one')}")

@@ -18,6 +18,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from detector.evaluation.coco_files import GroundTruth, load_ground_truth
+from detector.evaluation.pairs import make_pairs, read_pairs
 from detector.evaluation.thresholds import BEST_F1_IOU, OperatingPoint, best_operating_point
 from detector.text import plural, unknown_name
 
@@ -82,8 +83,11 @@ def evaluate(
             "read from"
         )
     coco_eval = run_coco_eval(coco, detections, images, backend=backend)
-    pairs = coco_eval if backend == "pycocotools" else _match(coco, detections, images)
-    best_f1 = best_operating_point(pairs, detections[:, 5])
+    if backend == "pycocotools":
+        pairs = read_pairs(coco_eval, len(detections), BEST_F1_IOU)
+    else:  # faster-coco-eval does not give its pairs
+        pairs = make_pairs(coco, detections, images, BEST_F1_IOU)
+    best_f1 = best_operating_point(coco, pairs, detections[:, 5], images)
     return coco_result(coco, coco_eval, len(detections), best_f1, time.perf_counter() - started)
 
 
@@ -140,17 +144,6 @@ def _pycocotools_eval(coco: COCO, detections: np.ndarray) -> COCOeval:
     results.dataset = {**coco.dataset, "annotations": _as_annotations(detections)}
     results.createIndex()
     return COCOeval(coco, results, "bbox")
-
-
-def _match(coco: COCO, detections: np.ndarray, image_ids: Sequence[int]) -> COCOeval:
-    """Return pycocotools' COCOeval with its matches at one IoU alone: faster-coco-eval does not give its own."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco_eval = _pycocotools_eval(coco, detections)
-        params = coco_eval.params
-        params.imgIds, params.maxDets = list(image_ids), list(MAX_DETECTIONS)
-        params.iouThrs, params.areaRng = [BEST_F1_IOU], params.areaRng[:1]
-        coco_eval.evaluate()
-    return coco_eval
 
 
 def _faster_eval(coco: COCO, detections: np.ndarray) -> Any:

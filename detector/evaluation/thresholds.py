@@ -1,12 +1,13 @@
-"""Precision, recall and F1 by score threshold, from pycocotools' pairs of detections and objects."""
+"""Precision, recall and F1 by score threshold, and the threshold of the best F1."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from pycocotools.cocoeval import COCOeval
+from pycocotools.coco import COCO
 
 from detector.evaluation.coco_files import score_step
+from detector.evaluation.pairs import Pairs
 from detector.text import round_down
 
 BEST_F1_IOU = 0.5  # of the pairs by which a detection is right
@@ -85,36 +86,12 @@ def separating_threshold(lower: float, upper: float) -> float:
     return upper  # no number lies between them
 
 
-def read_pairs(coco_eval: COCOeval, num_detections: int, iou: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return pycocotools' pairs at the threshold ``iou``: ``counted`` (N,) bool and ``matches`` (N,), see ``Matching``.
+def best_operating_point(coco: COCO, pairs: Pairs, scores: np.ndarray, image_ids: Iterable[int]) -> OperatingPoint | None:
+    """Return the point of the highest F1 of all classes together; None if no detection is right.
 
-    N detections are rows, as in ``run_coco_eval``; a match is the row of an object in the ground truth, -1 for none.
+    ``pairs`` are those of detections with ``scores`` (N,) and objects of the images ``image_ids``, see ``read_pairs``. Every
+    object counts alike; crowds do not count.
     """
-    level = int(np.argmin(np.abs(np.asarray(coco_eval.params.iouThrs) - iou)))
-    assert abs(coco_eval.params.iouThrs[level] - iou) < 1e-6, iou
-    limit = coco_eval.params.maxDets[2]
-    counted, matches = np.zeros(num_detections, bool), np.full(num_detections, -1)
-    for result in _results_of_all_sizes(coco_eval):
-        if result["dtIds"]:
-            rows = np.array(result["dtIds"][:limit]) - 1  # ids are rows plus 1
-            ignored = result["dtIgnore"][level, :limit].astype(bool)
-            counted[rows] = ~ignored
-            matches[rows] = np.where(ignored, -1, result["dtMatches"][level, :limit].astype(int) - 1)
-    return counted, matches
-
-
-def best_operating_point(coco_eval: COCOeval, scores: np.ndarray) -> OperatingPoint | None:
-    """Return the point of the highest F1 of all classes together, at IoU 0.5; None if no detection is right.
-
-    ``scores`` (N,) are those of the detections that ``coco_eval`` has evaluated. Every object counts alike; crowds, and
-    detections in them or beyond the 100 best of an image and class, do not count.
-    """
-    counted, matches = read_pairs(coco_eval, len(scores), BEST_F1_IOU)
-    num_objects = sum(int((np.asarray(result["gtIgnore"]) == 0).sum()) for result in _results_of_all_sizes(coco_eval))
+    (counted, matches), evaluated = pairs, set(image_ids)
+    num_objects = sum(a["image_id"] in evaluated and not a["iscrowd"] for a in coco.dataset["annotations"])
     return threshold_curve(scores[counted], matches[counted] >= 0, num_objects).best()
-
-
-def _results_of_all_sizes(coco_eval: COCOeval) -> list[dict[str, Any]]:
-    """Return the entries of ``evalImgs`` for objects of all sizes: one for each image and class that has anything."""
-    all_sizes = coco_eval.params.areaRng[0]
-    return [result for result in coco_eval.evalImgs if result is not None and result["aRng"] == all_sizes]

@@ -74,6 +74,8 @@ def export_metadata(predictor: Predictor, format: Format, settings: ExportSettin
     info = predictor.info
     # of the exported branch; absent if unknown
     best_f1 = {} if predictor.best_f1_threshold is None else {"best_f1_threshold": str(predictor.best_f1_threshold)}
+    # absent if all 16 bits were used
+    sample_range = {} if info.sixteen_bit_range is None else {"sixteen_bit_range": json.dumps(info.sixteen_bit_range)}
     return {
         "names": json.dumps(predictor.class_names, ensure_ascii=False),
         "category_ids": json.dumps(predictor.category_ids),
@@ -83,6 +85,7 @@ def export_metadata(predictor: Predictor, format: Format, settings: ExportSettin
         "stride": str(predictor.model.strides[-1]),
         "letterbox": f"keep the aspect ratio, bilinear, centered (odd pixel right or bottom), padded with {GRAY}",
         "normalization": "RGB, value / 255",
+        **sample_range,
         "output": settings.output,
         "output_contract": CONTRACTS[settings.output],
         "branch": predictor.branch,

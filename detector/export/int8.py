@@ -64,7 +64,7 @@ def _calibrate(model: "openvino.Model", predictor: Predictor, images: Sequence[P
     nncf = _import_nncf()
 
     def network_input(image: Path) -> np.ndarray:  # (batch_size, 3, H, W): copies of one image
-        batch, _ = predictor.prepare([read_upright(image)] * batch_size)
+        batch, _ = predictor.prepare([read_upright(image, predictor.sixteen_bit_range)] * batch_size)
         return batch.float().cpu().numpy()
 
     preset = nncf.QuantizationPreset.MIXED  # zero points for activations: SiLU is not symmetric

@@ -20,6 +20,7 @@ from detector.files import atomic_write
 from detector.imaging.plot_style import CSS_COLORS, fonts_for, plot_style, use_fonts
 
 TOOLTIP = "tooltip: "  # a gid that begins so becomes the tooltip of its artist in SVG
+PADDING = 4  # pixels around all that is drawn
 NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 
 
@@ -36,19 +37,30 @@ class Plot:
 def finish(name: str, title: str, words: Iterable[str], axes: Axes) -> Plot:
     """Return the plot of ``axes``; call it within ``plot_style``. ``words`` are the parts of its description."""
     use_fonts(axes)
+    enclose(axes.figure)
     description = "; ".join(filter(None, words))
     svg = _svg(name, f"{title}. {description}" if description else title, axes.figure)
     return Plot(name, title, svg, axes.figure)
 
 
+def enclose(figure: Figure) -> None:
+    """Resize ``figure`` so that all that is drawn lies within it, the texts around its axes, too. Axes keep their size."""
+    texts = [text.get_text() for text in figure.findobj(Text)]
+    missing = max(sum(letter in fonts_for(text)[1] for letter in text) for text in texts)
+    padding = PADDING + 5 * missing  # the boxes for these letters are narrower than the letters
+    box, (width, height) = figure.get_tightbbox().padded(padding / 72), figure.get_size_inches()
+    for axes in figure.axes:
+        x, y, axes_width, axes_height = axes.get_position(original=True).bounds
+        corner = (x * width - box.x0) / box.width, (y * height - box.y0) / box.height
+        axes.set_position((*corner, axes_width * width / box.width, axes_height * height / box.height))
+    figure.set_size_inches(box.width, box.height)
+
+
 def _svg(name: str, label: str, figure: Figure) -> str:
     """Return the SVG element of a figure with ``label`` for people who do not see it, without dates and ids of groups."""
     matplotlib.rcParams["svg.hashsalt"] = name  # makes the ids of an element always the same, and no other plot's
-    texts = [text.get_text() for text in figure.findobj(Text)]
-    missing = max(sum(letter in fonts_for(text)[1] for letter in text) for text in texts)
-    padding = 2 + 5 * missing  # pixels: the boxes for these letters are narrower than the letters
     file = io.StringIO()
-    figure.savefig(file, format="svg", facecolor="none", pad_inches=padding / 72, metadata=NO_METADATA)
+    figure.savefig(file, format="svg", facecolor="none", metadata=NO_METADATA)
     size, content = re.search(r'<svg .*?(viewBox="[^"]*").*?>(.*)', file.getvalue(), re.DOTALL).groups()
     width, height = re.findall(r"[\d.]+", size)[2:]
     content = re.sub("<style.*?</style>", "", content, flags=re.DOTALL)  # CSS for the whole page

@@ -30,8 +30,6 @@ STYLE = {
     "figure.dpi": 72,
     "font.size": 11,
     "grid.color": RULE,
-    "savefig.bbox": "tight",  # parts may lie outside of the figure: the file has them all
-    "savefig.pad_inches": 5 / 72,
     "legend.frameon": False,
     "text.color": MUTED,
     "text.hinting": "none",  # letters then have the same width in every file

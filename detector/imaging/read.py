@@ -23,7 +23,8 @@ from detector.imaging.tiff import DamagedError, check_compressed_parts, tiff_tag
 
 __all__ = [
     "IMAGE_SUFFIXES", "JPEG_START", "OTHER_IMAGE_SUFFIXES", "UNREADABLE", "BadImageError", "UnreadKindError", "decode_image",
-    "exif_orientation", "jpeg_size", "kind_of_file", "orientation_of", "read_file", "read_upright", "turn",
+    "exif_orientation", "jpeg_size", "kind_of_file", "num_frames_of", "orientation_of", "read_file", "read_upright",
+    "sixteen_bit_limits", "turn",
 ]  # fmt: skip
 EXIF_ORIENTATION = 0x0112
 ZERO_TAIL = 4096  # so many zeros at the end of compressed data mean that the rest was not written
@@ -125,10 +126,33 @@ def read_file(path: Path) -> bytes:
         raise BadImageError(f"{path}: cannot be read ({error.strerror}); restore the file") from None
 
 
+def sixteen_bit_limits(content: bytes) -> SampleRange | None:
+    """Return the darkest and the brightest value of an image file with 16 bits a sample; None for other files."""
+    try:
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    except cv2.error:
+        return None
+    if image is None or image.dtype != np.uint16:
+        return None
+    return int(image.min()), int(image.max())
+
+
 def kind_of_file(path: Path) -> OtherKind | None:
     """Return the kind of a file that is not read, or None if it is of a kind that is read, or unknown."""
     content = read_file(path)
     return unread_tiff(tiff_tags(content)) if image_format(content) else other_kind(content)
+
+
+def num_frames_of(path: Path) -> int:
+    """Return how many pages or frames an image file has, of which only the first is read. Only headers are read.
+
+    A JPEG counts as one image: phones put depth maps and the like behind it.
+    """
+    try:
+        with Image.open(path) as image:
+            return 1 if image.format in ("JPEG", "MPO") else getattr(image, "n_frames", 1)
+    except Exception:  # Pillow raises many kinds of errors for damaged files, which are named when they are decoded
+        return 1
 
 
 def exif_orientation(content: bytes) -> int:

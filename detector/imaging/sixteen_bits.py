@@ -22,7 +22,7 @@ def to_eight_bits(values: np.ndarray, sixteen_bit_range: SampleRange = FULL_RANG
 
 def as_sample_range(value: Any, name: str = "sixteen_bit_range") -> SampleRange:
     """Return ``value`` as (darkest, brightest). Raises ValueError, with ``name``, for anything else."""
-    if isinstance(value, list | tuple) and len(value) == 2 and all(type(limit) is int for limit in value):
+    if isinstance(value, list | tuple) and [type(limit) for limit in value] == [int, int]:
         low, high = value
         if 0 <= low < high <= 65535:
             return low, high

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import batched_nms
 
+from detector.arguments import as_number, as_whole_number
 from detector.network.boxes import distances_to_boxes
 from detector.network.head import BRANCHES, BranchName, RawOutput
 
@@ -42,10 +43,13 @@ def decode(
         iou_threshold: boxes overlap, for NMS, if their IoU is above it.
         classes: labels to detect, all by default. Others are left out before anything is ranked.
 
-    Returns a dict for each of the B images. Raises ValueError for a missing branch and for unknown labels.
+    Returns a dict for each of the B images. Raises ValueError for a missing branch, unknown labels, and settings outside of
+    their limits.
     """
+    check_settings(score_threshold, max_detections, iou_threshold)
     boxes, scores = boxes_and_scores(outputs, branch)
     if classes is not None:
+        classes = [as_whole_number(label, "a label of classes", 0) for label in classes]
         if unknown := [label for label in classes if not 0 <= label < scores.shape[2]]:
             raise ValueError(f"classes has the labels {unknown}; this detector's are 0 to {scores.shape[2] - 1}")
         excluded = torch.ones(scores.shape[2], dtype=torch.bool, device=scores.device)
@@ -54,6 +58,13 @@ def decode(
     if branch == "one2one":
         return _without_nms(boxes, scores, score_threshold, max_detections)
     return [_with_nms(b, s, score_threshold, max_detections, iou_threshold) for b, s in zip(boxes, scores)]
+
+
+def check_settings(score_threshold: float, max_detections: int, iou_threshold: float) -> None:
+    """Raise ValueError, with name and value, for a setting of ``decode`` that is no number or outside of its limits."""
+    as_number(score_threshold, "score_threshold")
+    as_whole_number(max_detections, "max_detections")
+    as_number(iou_threshold, "iou_threshold")
 
 
 def boxes_and_scores(outputs: RawOutput, branch: BranchName) -> tuple[Tensor, Tensor]:

@@ -7,8 +7,14 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+<<<<<<< HEAD
 from detector.dynamic import DynamicConfig, make_dynamic
 from detector.network.backbone import build_backbone
+=======
+from detector.arguments import as_whole_number
+from detector.dynamic import make_dynamic
+from detector.network.backbone import Backbone
+>>>>>>> origin/main
 from detector.network.blocks import ConvNormAct
 from detector.network.boxes import anchor_points
 from detector.network.config import CONVOLUTION_PATTERNS, DetectorConfig, detector_config
@@ -52,7 +58,9 @@ class Detector(nn.Module):
         """Return the detections in ``images`` (B, 3, H, W), RGB in 0..1, a dict for each image.
 
         For the other arguments and the dicts see ``detector.network.decode``. Call ``eval()`` first, as for any network.
+        Raises ValueError for images of another type or shape.
         """
+        _check_images(images)
         return decode(self(images), branch, score_threshold, max_detections, iou_threshold, classes)
 
     def deploy(self, branch: BranchName = "one2one") -> Self:
@@ -74,6 +82,7 @@ class Detector(nn.Module):
         return model.requires_grad_(False)
 
 
+<<<<<<< HEAD
 def restore_activations(module: nn.Module) -> None:
     """Give BatchNorms of timm their activation back, in place; it is lost when torch or Lightning change their class.
 
@@ -86,16 +95,27 @@ def restore_activations(module: nn.Module) -> None:
 
             if not isinstance(norm, BatchNormAct2d | SyncBatchNormAct):
                 norm.__class__ = SyncBatchNormAct if isinstance(norm, nn.SyncBatchNorm) else BatchNormAct2d
+=======
+def _check_images(images: Any) -> None:
+    is_batch = isinstance(images, Tensor) and images.ndim == 4 and images.shape[1] == 3 and images.is_floating_point()
+    if not is_batch:
+        kind = (
+            f"{images.dtype} of shape {tuple(images.shape)}" if isinstance(images, Tensor) else f"a {type(images).__name__}"
+        )
+        raise ValueError(
+            f"images is {kind}; expected a floating-point tensor (B, 3, height, width), RGB in 0..1 (a Predictor takes "
+            "images of every form)"
+        )
+>>>>>>> origin/main
 
 
 def build_detector(variant: str, num_classes: int, **overrides: Any) -> Detector:
     """Build an untrained detector, e.g. ``build_detector("dyn_n", 80, dynamic=DynamicConfig(num_experts=8))``.
 
     ``variant`` is a key of ``VARIANTS``; ``overrides`` are fields of ``DetectorConfig``. Raises ValueError for an unknown
-    variant or field, or a class count below 1.
+    variant or field, or a class count that is not a whole number above 0.
     """
-    if num_classes < 1:
-        raise ValueError(f"num_classes is {num_classes}; a detector needs at least one class")
+    num_classes = as_whole_number(num_classes, "num_classes")
     config = detector_config(variant, **overrides)
     backbone = build_backbone(config)
     neck = Neck(backbone.channels, config)

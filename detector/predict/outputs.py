@@ -14,10 +14,12 @@ import numpy as np
 from detector.batch import xyxy_to_xywh
 from detector.files import atomic_write
 from detector.imaging.draw import draw_boxes, draw_note
+from detector.predict.folder import ANNOTATED_FOLDER, CROPS_FOLDER, DESCRIPTION, PREDICTIONS, is_output_folder
 from detector.predict.predictor import Detections, Predictor
 from detector.predict.sources import Frame, MediaFile
+from detector.predict.video_writer import AnnotatedVideo
+from detector.text import plural
 
-ANNOTATED_FOLDER = "pictures"  # the name on disk stays as in earlier versions
 COLUMNS = ("file", "frame", "x1", "y1", "x2", "y2", "score", "category_id", "name")
 
 
@@ -47,9 +49,16 @@ class PredictionFiles:
         self.score_threshold = score_threshold
         self.images: list[dict[str, Any]] = []
         self.annotations: list[dict[str, Any]] = []
-        self._video: tuple[MediaFile, cv2.VideoWriter] | None = None  # the video being written
+        self.notes: list[str] = []  # on videos whose frames were repeated or left out
+        self._video: tuple[MediaFile, AnnotatedVideo] | None = None  # the video being written
+        self._crop_folders = _folder_names(predictor.class_names)
         out.mkdir(parents=True, exist_ok=True)
-        self._table = (out / "predictions.csv").open("w", newline="", encoding="utf-8") if table else None
+        if not is_output_folder(out):
+            self._write_predictions()  # marks the folder: no later run takes its images as input
+        # backslashreplace: names of files need not be UTF-8
+        self._table = None
+        if table:
+            self._table = (out / "predictions.csv").open("w", newline="", encoding="utf-8", errors="backslashreplace")
         if self._table:
             csv.writer(self._table).writerow(COLUMNS)
 
@@ -68,7 +77,7 @@ class PredictionFiles:
         height, width = frame.image.shape[:2]
         image = {"id": len(self.images) + 1, "file_name": str(frame.file.path), "height": height, "width": width}
         if frame.file.is_video:
-            image |= {"frame": frame.number, "seconds": round(frame.number / frame.file.frame_rate, 3)}
+            image |= {"frame": frame.number, "seconds": round(frame.seconds, 6)}
         self.images.append(image)
         bboxes = xyxy_to_xywh(detections.boxes.double()).tolist()
         for bbox, score, category_id in zip(bboxes, detections.scores.tolist(), detections.category_ids, strict=True):
@@ -86,11 +95,11 @@ class PredictionFiles:
         """Write every object as an image. A box narrower than a pixel gives a crop of one pixel."""
         suffix = f"_{frame.number:06d}" if frame.file.is_video else ""
         height, width = frame.image.shape[:2]
-        boxes_and_names = zip(detections.boxes.tolist(), detections.names, strict=True)
-        for number, ((x1, y1, x2, y2), name) in enumerate(boxes_and_names):
+        boxes_and_labels = zip(detections.boxes.tolist(), detections.labels.tolist(), strict=True)
+        for number, ((x1, y1, x2, y2), label) in enumerate(boxes_and_labels):
             left, top = min(int(x1), width - 1), min(int(y1), height - 1)
             crop = frame.image[top : max(math.ceil(y2), top + 1), left : max(math.ceil(x2), left + 1)]
-            folder = self.out / "crops" / (re.sub(r"[^\w .-]", "_", name).strip(" .") or "_")
+            folder = self.out / CROPS_FOLDER / self._crop_folders[label]
             stem = frame.file.name.with_suffix("")
             write_image(folder / stem.with_name(f"{stem.name}{suffix}_{number}.png"), crop)
 
@@ -106,14 +115,22 @@ class PredictionFiles:
             return
         if self._video is None or self._video[0] != frame.file:
             self._end_video()
-            writer = _video_writer(path.with_suffix(".mp4"), frame.file.frame_rate, annotated.shape[:2])
+            writer = AnnotatedVideo(path.with_suffix(".mp4"), frame.file.frame_rate, annotated.shape[:2])
             self._video = frame.file, writer
-        self._video[1].write(cv2.cvtColor(annotated, cv2.COLOR_RGB2BGR))
+        self._video[1].write(annotated, frame.seconds)
 
     def _end_video(self) -> None:
-        if self._video is not None:
-            self._video[1].release()
-            self._video = None
+        if self._video is None:
+            return
+        file, video = self._video
+        self._video = None
+        video.close()
+        if video.num_repeated or video.num_left_out:
+            self.notes.append(
+                f"{file.path}: its frames are not evenly spaced. The annotated video has {video.frame_rate:g} frames per "
+                f"second; to play at the right speed, it repeats {plural(video.num_repeated, 'frame')} and leaves out "
+                f"{video.num_left_out}. predictions.json has the time of each frame"
+            )
 
     def __enter__(self) -> Self:
         return self
@@ -123,17 +140,35 @@ class PredictionFiles:
         self._end_video()
         if self._table:
             self._table.close()
+        self._write_predictions()
+
+    def _write_predictions(self) -> None:
         predictor = self.predictor
         classes = zip(predictor.category_ids, predictor.class_names)
-        info = {"description": f"detections of {predictor.source}", "license_of_weights": predictor.info.license}
+        info = {"description": f"{DESCRIPTION}{predictor.source}", "license_of_weights": predictor.info.license}
         content = {
             "info": info | {"score_threshold": self.score_threshold},
             "images": self.images,
             "annotations": self.annotations,
             "categories": [{"id": category_id, "name": name} for category_id, name in classes],
         }
-        with atomic_write(self.out / "predictions.json") as unfinished:
-            unfinished.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
+        with atomic_write(self.out / PREDICTIONS) as unfinished:
+            # backslashreplace: in names that are not UTF-8, a byte becomes an escape of JSON, from which Python reads it
+            text = json.dumps(content, ensure_ascii=False) + "\n"
+            unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def _folder_names(class_names: list[str]) -> list[str]:
+    """Return a folder's name for each class, with a number if two would be the same."""
+    names: list[str] = []
+    for class_name in class_names:
+        name = plain = re.sub(r"[^\w .-]", "_", class_name).strip(" .")[:100] or "_"
+        number = 1
+        while name.casefold() in (other.casefold() for other in names):
+            number += 1
+            name = f"{plain}-{number}"
+        names.append(name)
+    return names
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
@@ -141,11 +176,3 @@ def write_image(path: Path, image: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     _, content = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     path.write_bytes(content.tobytes())  # not cv2.imwrite, which fails for some file names on some systems
-
-
-def _video_writer(path: Path, frame_rate: float, size: tuple[int, int]) -> cv2.VideoWriter:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), frame_rate, size[::-1])
-    if not writer.isOpened():
-        raise ValueError(f"{path}: this build of OpenCV cannot write MPEG-4 video; give --no_images")
-    return writer

@@ -1,22 +1,24 @@
 """Load a trained detector from any weights file and run it on images."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import PIL.Image
-import PIL.ImageOps
 import torch
 from torch import Tensor
 
+from detector.arguments import as_whole_number, shown
 from detector.batch import Letterbox, Size, as_size, network_input
 from detector.imaging.letterbox import letterbox, to_original
-from detector.imaging.read import read_upright
-from detector.network.decode import DetectionDict
+from detector.imaging.sixteen_bits import FULL_RANGE
+from detector.network.decode import DetectionDict, check_settings
 from detector.network.head import BRANCHES, BranchName
 from detector.network.model import Detector
+from detector.predict.pixels import Image, as_array, each_image
 from detector.text import unknown_name
 from detector.weights import WeightsInfo, build_from, read_weights
 
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     import supervision
 
 DEFAULT_SIZE = (640, 640)  # if the weights file has no image size
-Image = str | Path | np.ndarray | Tensor | PIL.Image.Image
 ScoreThreshold = float | Literal["best"]
 
 
@@ -58,8 +59,9 @@ class Predictor:
     """A detector with its class names, category ids, input size and branch: images in, ``Detections`` out.
 
     ``model`` is an ordinary module, which is put into evaluation mode: move it to another device or precision with
-    ``predictor.model.to(...)``. ``image_size`` is the size of the network input, (height, width) or one side of a square,
-    multiples of the largest stride; by default the size of training. ``source`` names the weights file.
+    ``predictor.model.to(...)``. A call always evaluates, also after ``predictor.model.train()``. ``image_size`` is the size
+    of the network input, (height, width) or one side of a square, multiples of the largest stride; by default the size of
+    training. ``source`` names the weights file.
     """
 
     def __init__(
@@ -70,20 +72,26 @@ class Predictor:
         source: str = "",
         image_size: int | Size | None = None,
     ) -> None:
+        if not isinstance(model, Detector) or not isinstance(info, WeightsInfo):
+            raise ValueError(
+                f"model is a {type(model).__name__} and info a {type(info).__name__}; expected a Detector (the .model of a "
+                "DetectorModule) and a WeightsInfo, or use load_detector, which takes a file"
+            )
         _check_branch(model, branch)
         self.model, self.info, self.branch, self.source = model.eval(), info, branch, source
         num_classes = getattr(model.head, branch).cls[0][-1].out_channels
         self.class_names = info.class_names or [f"class {label}" for label in range(num_classes)]
         self.category_ids = info.category_ids or list(range(num_classes))
-        self.image_size = height, width = as_size(image_size or info.image_size or DEFAULT_SIZE)
+        self.sixteen_bit_range = info.sixteen_bit_range or FULL_RANGE
+        default_size = info.image_size or DEFAULT_SIZE
+        self.image_size = height, width = as_size(default_size if image_size is None else image_size)
         stride = model.strides[-1]
         if height % stride or width % stride:
             raise ValueError(f"image_size is {height} x {width} (height x width); both must be multiples of {stride}")
 
-    @torch.inference_mode()
     def __call__(
         self,
-        images: Image | Sequence[Image],
+        images: Image | Iterable[Image],
         score_threshold: ScoreThreshold = 0.25,
         max_detections: int = 300,
         classes: Sequence[str | int] | None = None,
@@ -96,7 +104,7 @@ class Predictor:
         Args:
             images: one image or several. An image is a path or a PIL image, rotated as its EXIF data require; an array
                 (H, W), (H, W, 3) or (H, W, 4), RGB, uint8 or uint16; or a tensor (3, H, W), uint8 or floating point in
-                0..1. Transparency is dropped.
+                0..1. Transparency is dropped. 16 bits become 8 as in training, see ``data.sixteen_bit_range``.
             score_threshold: scores must exceed it; ``"best"`` is the threshold of the best F1 in the last validation of
                 the weights, see ``best_f1_threshold``.
             max_detections: at most this number of objects per image, the best ones.
@@ -107,22 +115,21 @@ class Predictor:
 
         Raises ValueError for anything else.
         """
-        score_threshold = self.score_threshold(score_threshold, branch)
-        if not 0 <= score_threshold <= 1 or batch_size < 1 or max_detections < 1:
-            raise ValueError(
-                f"score_threshold is {score_threshold}, batch_size {batch_size} and max_detections {max_detections}; "
-                "expected 0 to 1, and at least 1 each"
-            )
-        branch = branch or self.branch
+        branch = self.branch if branch is None else branch
         _check_branch(self.model, branch)
-        images = [images] if isinstance(images, Image) else list(images)
+        score_threshold = self.score_threshold(score_threshold, branch)
+        check_settings(score_threshold, max_detections, iou_threshold)
+        batch_size = as_whole_number(batch_size, "batch_size")
         labels = None if classes is None else self.labels_of(classes)
-        detections: list[Detections] = []
-        for start in range(0, len(images), batch_size):
-            batch, placements = self.prepare([as_array(image) for image in images[start : start + batch_size]])
-            outputs = self.model.detect(batch, branch, score_threshold, max_detections, iou_threshold, labels)
+        remaining, detections = each_image(images), []
+        while batch := [as_array(image, self.sixteen_bit_range) for image in islice(remaining, batch_size)]:
+            inputs, placements = self.prepare(batch)
+            with evaluating(self.model), torch.inference_mode():
+                outputs = self.model.detect(inputs, branch, score_threshold, max_detections, iou_threshold, labels)
             for output, placement in zip(outputs, placements, strict=True):
-                detections.append(self.detections(output, placement))
+                # clone: outside of inference mode it makes ordinary tensors, which may be changed
+                ordinary: DetectionDict = {name: value.cpu().clone() for name, value in output.items()}
+                detections.append(self.detections(ordinary, placement))
         return detections
 
     def prepare(self, images: Sequence[np.ndarray]) -> tuple[Tensor, list[Letterbox]]:
@@ -171,14 +178,26 @@ class Predictor:
 
     def labels_of(self, classes: Sequence[str | int]) -> list[int]:
         """Return the labels of ``classes``, given by name or label. Raises ValueError for unknown classes, and for none."""
-        label_by_name = {name: label for label, name in enumerate(self.class_names)}
-        labels = [label_by_name.get(name, -1) if isinstance(name, str) else name for name in classes]
-        unknown = [name for name, label in zip(classes, labels) if not 0 <= label < len(self.class_names)]
-        if unknown:
-            raise ValueError(unknown_name("class", unknown[0], label_by_name))
+        if isinstance(classes, str | bytes) or not isinstance(classes, Iterable):
+            raise ValueError(f"classes is {shown(classes)}; expected a list of names or labels, e.g. {self.class_names[:1]}")
+        labels: list[int] = []
+        for choice in classes:
+            if not (found := self._labels_of_one(choice)):
+                raise ValueError(unknown_name("class", choice, dict.fromkeys(self.class_names)))
+            labels += found
         if not labels:
-            raise ValueError(f"no class is given; choose some of: {', '.join(label_by_name)}")
+            raise ValueError(f"no class is given; choose some of: {', '.join(dict.fromkeys(self.class_names))}")
         return labels
+
+    def _labels_of_one(self, choice: Any) -> list[int]:
+        """Return the labels with the name ``choice``, or ``choice`` itself if it is a label; none if it is neither."""
+        if isinstance(choice, str):
+            return [label for label, name in enumerate(self.class_names) if name == choice]
+        try:
+            label = as_whole_number(choice, "label", 0)
+        except ValueError:
+            return []
+        return [label] if label < len(self.class_names) else []
 
     def deploy(self) -> "Predictor":
         """Return a predictor for inference only, on the same device: one branch, normalization folded, channels last."""
@@ -186,60 +205,36 @@ class Predictor:
         return Predictor(model, self.info, self.branch, self.source, self.image_size)
 
 
-def load_detector(path: str | Path, branch: BranchName = "one2one", image_size: int | Size | None = None) -> Predictor:
+def load_detector(
+    path: str | os.PathLike, branch: BranchName = "one2one", image_size: int | Size | None = None
+) -> Predictor:
     """Load a detector from a checkpoint of ours, a ``.safetensors``, or a ``.pt`` of the public reference.
 
     Variant, class names and input size come from the file; no code in the file is run. ``branch`` is the one that predicts:
     ``"one2one"`` without NMS, ``"one2many"`` with NMS. ``image_size``: see ``Predictor``. Raises ValueError, with path and
     reason, for other files.
     """
+    if not isinstance(branch, str) or branch not in BRANCHES:
+        raise ValueError(unknown_name("branch", branch, BRANCHES))
     weights = read_weights(path)
     return Predictor(build_from(weights), weights.info, branch, f"{weights.path} ({weights.kind})", image_size)
 
 
-def as_array(image: Image) -> np.ndarray:
-    """Return an image, see ``Predictor.__call__``, as an (H, W, 3) uint8 RGB array."""
-    if isinstance(image, str | Path):
-        if Path(image).is_dir():
-            raise ValueError(f"{image} is a folder; give images, or use python -m detector predict, which takes folders")
-        return read_upright(Path(image))
-    if isinstance(image, PIL.Image.Image):
-        image = np.asarray(PIL.ImageOps.exif_transpose(image).convert("RGB"))
-    if not isinstance(image, np.ndarray | Tensor):
-        raise ValueError(
-            f"an image is a {type(image).__name__}; expected a path, an array (numpy.asarray makes one) or a tensor"
-        )
-    pixels = _tensor_as_array(image) if isinstance(image, Tensor) else image
-    if pixels.ndim == 2:
-        pixels = pixels[..., None]
-    if pixels.dtype == np.uint16:
-        pixels = (pixels >> 8).astype(np.uint8)  # as image decoders do
-    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4) or pixels.dtype != np.uint8 or not pixels.size:
-        raise _unsupported(image)
-    return np.ascontiguousarray(pixels.repeat(3, axis=2) if pixels.shape[2] == 1 else pixels[..., :3])
+@contextmanager
+def evaluating(model: Detector) -> Iterator[None]:
+    """Put all modules of ``model`` into evaluation mode within the block."""
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
-def _tensor_as_array(image: Tensor) -> np.ndarray:
-    if image.ndim != 3:
-        raise _unsupported(image)
-    image = image.detach().cpu()
-    if image.is_floating_point():
-        if image.numel() and not image.max() <= 2:  # resizing may overshoot 1 a little
-            raise ValueError(f"the tensor has values up to {image.max():g}; floating-point images are in 0..1")
-        image = (image.float() * 255).round().clamp(0, 255).byte()
-    return image.movedim(0, -1).numpy()
-
-
-def _unsupported(image: np.ndarray | Tensor) -> ValueError:
-    return ValueError(
-        f"the image is {image.dtype} of shape {tuple(image.shape)}; expected an array (height, width), (height, width, 3) "
-        "or (height, width, 4), RGB, uint8 or uint16, or a tensor (3, height, width), uint8 or floating point in 0..1; "
-        "several images go into a list"
-    )
-
-
-def _check_branch(model: Detector, branch: str) -> None:
-    if branch not in BRANCHES:
+def _check_branch(model: Detector, branch: Any) -> None:
+    if not isinstance(branch, str) or branch not in BRANCHES:
         raise ValueError(unknown_name("branch", branch, BRANCHES))
     if getattr(model.head, branch) is None:
         raise ValueError(

@@ -117,7 +117,12 @@ def _only_one_class(main: Analysis) -> list[str]:
     """Return a sentence if all shown detections are of one class, and the objects are not."""
     classes = main.matching.det_classes[main.errors.shown]
     objects = main.matching.obj_classes[~main.matching.crowds]
-    if len(classes) < FEW_DETECTIONS or (classes != classes[0]).any() or (objects == classes[0]).mean() > MOSTLY_ONE_CLASS:
+    if (
+        not len(objects)
+        or len(classes) < FEW_DETECTIONS
+        or (classes != classes[0]).any()
+        or (objects == classes[0]).mean() > MOSTLY_ONE_CLASS
+    ):
         return []
     name, others = main.class_names[classes[0]], int((objects != classes[0]).sum())
     return [

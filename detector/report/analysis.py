@@ -52,9 +52,9 @@ def analyze(branch: str, predictions: Path, ground_truth: Path, threshold: float
     coco, detections = _read(predictions, ground_truth)
     started = time.perf_counter()
     coco_eval = run_coco_eval(coco, detections, sorted(coco.imgs), (*MAX_DETECTIONS, *MORE_DETECTIONS))
-    best = best_operating_point(coco_eval, detections[:, 5])
-    result = coco_result(coco, coco_eval, len(detections), best, time.perf_counter() - started)
     matching = read_matching(coco, coco_eval, detections)
+    best = best_operating_point(coco, (matching.counted, matching.matches), matching.scores, coco.imgs)
+    result = coco_result(coco, coco_eval, len(detections), best, time.perf_counter() - started)
     curve = class_curve(matching)
     if threshold is None:
         threshold = FALLBACK_THRESHOLD if best is None else best.threshold

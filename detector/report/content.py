@@ -152,7 +152,9 @@ def _class_table(analyses: list[Analysis]) -> Table:
 
 def _confusion_table(counts: np.ndarray, names: list[str]) -> Table:
     pairs = sorted(((counts[i, j], i, j) for i, j in zip(*np.nonzero(counts)) if i != j), reverse=True)
-    rows = [[names[i], names[j], str(n), f"{n / counts[i].sum():.0%}"] for n, i, j in pairs[:10]]
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    shares[-1] = np.nan  # the last row has detections on nothing, and no objects
+    rows = [[names[i], names[j], str(n), "-" if np.isnan(shares[i, j]) else f"{shares[i, j]:.0%}"] for n, i, j in pairs[:10]]
     return Table(["object", "detected as", "number", "share of the objects"], rows)
 
 

@@ -52,7 +52,7 @@ def _precision_recall(main: Analysis, known: list[int], weakest: list[int]) -> P
         mean = precision_recall(main.coco_eval, iou)[:, known].mean(axis=1)
         lines.append(Line(f"mean, IoU {label}", RECALL, mean, color, 2.4, dashed=color != INK))
     limits = ((0, 1), (0, 1.02))
-    return line_plot("precision_recall", "Precision over recall", lines, "recall", "precision", *limits, size=(360, 250))
+    return line_plot("precision_recall", "Precision over recall", lines, "recall", "precision", *limits, size=(350, 250))
 
 
 def _class_color(number: int) -> str:
@@ -67,7 +67,7 @@ def _thresholds(main: Analysis) -> Plot:
         Line("F1", curve.thresholds, curve.f1, INK, 2.4),
     ]
     mark = None if main.best is None else (main.best.threshold, str(main.best.threshold))
-    return line_plot("score_thresholds", title, lines, "score", "", _score_limits(main), (0, 1.02), mark, (310, 250))
+    return line_plot("score_thresholds", title, lines, "score", "", _score_limits(main), (0, 1.02), mark, (300, 250))
 
 
 def _score_limits(main: Analysis) -> tuple[float, float]:
@@ -82,14 +82,14 @@ def _f1_of_classes(main: Analysis, classes: list[int]) -> Plot:
     names, title = legible(main.class_names), "F1 of classes, by score threshold"
     curves = {k: class_curve(main.matching, k) for k in classes}
     lines = [Line(names[k], curve.thresholds, curve.f1, _class_color(n)) for n, (k, curve) in enumerate(curves.items())]
-    return line_plot("f1_of_classes", title, lines, "score", "", _score_limits(main), (0, 1.02), size=(310, 250))
+    return line_plot("f1_of_classes", title, lines, "score", "", _score_limits(main), (0, 1.02), size=(300, 250))
 
 
 def confusion_plot(main: Analysis) -> Plot:
     """Return the confusion matrix."""
     counts, names = confusion_matrix(main.matching, main.errors), [*legible(main.class_names), "nothing"]
-    title = "Objects (rows), and the classes they were detected as (columns)"
-    return matrix("confusion_matrix", title, counts, names, "object", "detected as")
+    title = "Number and color: how many objects of the row's class were detected as the column's"
+    return matrix("confusion_matrix", title, counts, names, "object", f"detected as, scores from {main.errors.threshold} on")
 
 
 def training_plots(epochs: Epochs) -> list[Plot]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from detector.imaging.draw import fit_longer_side
 from detector.imaging.read import BadImageError, decode_image, exif_orientation, read_file, turn
+from detector.imaging.sixteen_bits import FULL_RANGE, SampleRange, as_sample_range
 from detector.report.analysis import Analysis
 from detector.report.errors import FALSE_POSITIVES, MISSES, Errors
 from detector.report.matching import Matching, box_ious
@@ -101,8 +102,9 @@ def _describe_miss(main: Analysis, row: int) -> str:
 def _example(main: Analysis, folder: Path | None, description: str, box: np.ndarray, image_id: int) -> CaptionedImage:
     entry = main.coco.imgs[image_id]
     caption = f"{description}. {entry.get('file_name', 'image ' + str(image_id))}"
-    upright = bool(main.coco.dataset.get("info", {}).get("upright"))
-    pixels = None if folder is None else read_image(folder, entry, upright)
+    info = main.coco.dataset.get("info", {})
+    sample_range = as_sample_range(info.get("sixteen_bit_range") or FULL_RANGE)
+    pixels = None if folder is None else read_image(folder, entry, bool(info.get("upright")), sample_range)
     return CaptionedImage(caption, None if pixels is None else draw_error(pixels, main.matching, main.errors, box, image_id))
 
 
@@ -133,14 +135,16 @@ def _window(box: np.ndarray, width: int, height: int) -> tuple[int, int, int, in
     return *start.tolist(), *np.maximum((low + lengths).astype(int), start + 1).tolist()
 
 
-def read_image(folder: Path, image: dict[str, Any], upright: bool) -> np.ndarray | None:
+def read_image(
+    folder: Path, image: dict[str, Any], upright: bool, sixteen_bit_range: SampleRange = FULL_RANGE
+) -> np.ndarray | None:
     """Return the image of an ``images`` entry, (H, W, 3) uint8 RGB in the pixels of its boxes; None without such an image.
 
     The EXIF rotation is applied if the run's boxes were ``upright``, or if the image has the size of the entry only then.
     """
     try:
         content = read_file(folder / str(image.get("file_name", "")))
-        stored = decode_image(content)
+        stored = decode_image(content, sixteen_bit_range=sixteen_bit_range)
     except BadImageError:
         return None
     size = image.get("height"), image.get("width")

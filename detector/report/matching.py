@@ -8,7 +8,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from detector.batch import xywh_to_xyxy, xyxy_to_xywh
-from detector.evaluation.thresholds import BEST_F1_IOU, read_pairs
+from detector.evaluation.pairs import read_pairs
+from detector.evaluation.thresholds import BEST_F1_IOU
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from detector.runs import folder as files
 from detector.text import flatten
 from detector.weights import read_weights
 
+METRIC_OF_COCO = re.compile(r"/A[PR]\w*$|/AP_class/")
 Epochs = dict[int, dict[str, float]]  # epoch -> name -> value
 
 
@@ -149,7 +150,10 @@ def _data_path(config: dict[str, Any], name: str) -> Path | None:
 
 
 def _epochs(run: Path) -> Epochs:
-    """Return the metrics by epoch. Every start of a run writes its own file; where epochs repeat, the later file counts."""
+    """Return the metrics by epoch. Every start of a run writes its own file; where epochs repeat, the later file counts.
+
+    COCO metrics of -1 are left out: there was no object for them.
+    """
     epochs: Epochs = {}
     for path in files.metrics_files(run):
         with path.open(encoding="utf-8", newline="") as file:
@@ -157,6 +161,9 @@ def _epochs(run: Path) -> Epochs:
                 if (epoch := _number(row.get("epoch"))) is None:  # the last line of a run that was cut off
                     continue
                 values = {name: number for name, value in row.items() if name and (number := _number(value)) is not None}
+                values = {
+                    name: number for name, number in values.items() if not (number < 0 and METRIC_OF_COCO.search(name))
+                }
                 epochs.setdefault(int(epoch), {}).update(values)
     return dict(sorted(epochs.items()))
 

@@ -28,7 +28,7 @@ def epoch_time_table(run: RunFolder) -> Table:
         return [float(row[column]) for row in run.log if row.get(column, "-") != "-"]
 
     quantities = (
-        ("training images per second", logged("images/s"), 1),
+        ("training images per second", logged("images/s") or logged("img/s"), 1),
         ("seconds of training per epoch", logged("train_s"), 1),
         ("seconds of validation", logged("val_s"), 1),
         ("seconds of pycocotools", series(run.epochs, "val/eval_seconds")[1], 2),

@@ -13,13 +13,15 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from detector.batch import Batch, as_size, network_input
+from detector.imaging.sixteen_bits import FULL_RANGE, as_sample_range
 from detector.network.decode import DetectionDict
 from detector.network.head import RawOutput
 from detector.network.model import build_detector, restore_activations
 from detector.text import plural, unknown_name
+from detector.training.lightning_hints import hide_hints
 from detector.training.loss import DetectionLoss, one2many_weight_at
 from detector.training.optimizer import OptimizerName, build_optimizer, group_table, parameter_groups
-from detector.training.parts import freeze_parts, innermost_parts
+from detector.training.parts import freeze_parts, frozen_text, innermost_parts
 from detector.training.schedule import Schedule
 from detector.weights import NONE, Weights, load_backbone, load_into, read_weights, saved_license
 
@@ -79,6 +81,7 @@ class DetectorModule(L.LightningModule):
         l1_gain: weight of the L1 term.
         channels_last: memory layout of images and network; faster on CPUs and on GPUs with tensor cores.
         compile: compile the network (not the loss) with ``torch.compile``.
+        sixteen_bit_range: values of 16-bit images that became 0..255 in the data. Saved in checkpoints, for prediction.
     """
 
     def __init__(
@@ -112,20 +115,31 @@ class DetectorModule(L.LightningModule):
         l1_gain: float = 1.5,
         channels_last: bool = True,
         compile: bool = False,
+        sixteen_bit_range: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
+<<<<<<< HEAD
         _check_arguments(class_names, category_ids, optimizer, lr_ratios, backbone_lr_ratio)
+=======
+        hide_hints()
+        _check_arguments(class_names, category_ids, optimizer, lr_ratios)
+>>>>>>> origin/main
         self.class_names = list(class_names)
         self.category_ids = list(range(len(class_names))) if category_ids is None else list(category_ids)
         initial_weights = None if weights is None else read_weights(weights)
         variant, overrides = _variant_and_overrides(variant, overrides, initial_weights, len(self.class_names), backbone)
         image_size = None if image_size is None else list(as_size(image_size))
+<<<<<<< HEAD
         if backbone_weights in (None, NONE):
             backbone_weights = None
         elif backbone_lr_ratio is None:
             backbone_lr_ratio = PRETRAINED_LR_RATIO
         # The backbone is in the overrides.
         self.save_hyperparameters(ignore=["weights", "backbone", "backbone_weights", "accept_license"])
+=======
+        sixteen_bit_range = None if sixteen_bit_range is None else list(as_sample_range(sixteen_bit_range))
+        self.save_hyperparameters(ignore=["weights"])
+>>>>>>> origin/main
         self.model = build_detector(variant, len(self.class_names), **(overrides or {}))
         largest = self.model.strides[-1]
         if image_size and any(side % largest for side in image_size):
@@ -151,6 +165,7 @@ class DetectorModule(L.LightningModule):
 
     def _load_initial(self, weights: Weights, backbone_weights: str | Path | None) -> None:
         """Load initial weights into the network, log how they fit, and remember their license and provenance."""
+<<<<<<< HEAD
         report = load_into(self.model, weights, self.class_names)
         if backbone_weights is not None and not report.other_backbone:
             raise ValueError(
@@ -159,8 +174,14 @@ class DetectorModule(L.LightningModule):
             )
         rank_zero_info(report)
         info, image_size = weights.info, self.hparams.image_size
+=======
+        rank_zero_info(load_into(self.model, weights, self.class_names))
+        info, image_size, sample_range = weights.info, self.hparams.image_size, self.hparams.sixteen_bit_range
+>>>>>>> origin/main
         if image_size and info.image_size and image_size != list(info.image_size):
             rank_zero_info(f"these weights were trained at {list(info.image_size)} px (height, width), not {image_size}")
+        if (trained_range := list(info.sixteen_bit_range or FULL_RANGE)) != (sample_range or list(FULL_RANGE)):
+            rank_zero_info(f"these weights were trained with the sixteen_bit_range {trained_range}, not {sample_range}")
         if info.license:
             rank_zero_info(f"license of these weights: {info.license}; it is saved in the checkpoints of this run, too")
         self._license_and_source = {"license": info.license, "started_from": info.provenance}
@@ -251,6 +272,8 @@ class DetectorModule(L.LightningModule):
         warmup = {"warmup_epochs": hp.warmup_epochs, "warmup_momentum": hp.warmup_momentum, "warmup_bias_lr": bias_lr}
         self.schedule = Schedule(max_epochs, hp.final_lr_ratio, hp.lr_decay, hp.momentum, **warmup)
         rank_zero_info(group_table(groups))
+        if hp.freeze:
+            rank_zero_info(frozen_text(self.model, hp.freeze))
         self._log_steps(batch_size, images_per_step)
         return build_optimizer(hp.optimizer, groups, hp.momentum)
 
@@ -347,8 +370,14 @@ def _check_arguments(
 ) -> None:
     if not class_names:
         raise ValueError("class_names is empty; give the names of the classes 0..C-1, e.g. data.class_names")
+    if not isinstance(class_names, list | tuple) or not all(isinstance(name, str) and name for name in class_names):
+        raise ValueError(f"class_names is {class_names!r}; expected a list of names, e.g. ['cat', 'dog']")
+    if category_ids is None and len(set(class_names)) < len(class_names):  # with ids, COCO files may repeat a name
+        raise ValueError(f"class_names has a name twice: {class_names}; rename or merge the classes")
     if category_ids is not None and len(category_ids) != len(class_names):
         raise ValueError(f"{len(class_names)} class_names but {len(category_ids)} category_ids; give as many")
+    if category_ids is not None and len(set(category_ids)) < len(category_ids):
+        raise ValueError(f"category_ids has an id twice: {category_ids}; give every class its own")
     if optimizer not in DEFAULT_RATES:
         raise ValueError(unknown_name("optimizer", optimizer, DEFAULT_RATES))
     if backbone_lr_ratio is not None and not backbone_lr_ratio > 0:

@@ -1,11 +1,11 @@
 """Parts of a model by name, to freeze them or to give them their own learning rate."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from fnmatch import fnmatchcase
 
-from torch import nn
+from torch import Tensor, nn
 
-from detector.text import nearest_names
+from detector.text import nearest_names, plural
 
 
 def find_parts(model: nn.Module, pattern: str) -> list[str]:
@@ -51,6 +51,23 @@ def freeze_parts(model: nn.Module, patterns: Iterable[str]) -> list[str]:
     if not any(p.requires_grad for p in model.parameters()):
         raise ValueError("everything is frozen: nothing is left to train")
     return list(frozen)
+
+
+def frozen_text(model: nn.Module, patterns: Iterable[str]) -> str:
+    """Return what is frozen, for the log: the totals, then a line for each of ``patterns``; a part may match several."""
+    frozen = [p for p in model.parameters() if not p.requires_grad]
+    lines = [f"frozen: {_sizes(frozen)} of {sum(p.numel() for p in model.parameters()):,}"]
+    for pattern in patterns:
+        modules = [model.get_submodule(part) for part in find_parts(model, pattern)]
+        parameters = {p: None for module in modules for p in module.parameters()}  # an ordered set
+        norms = {m for module in modules for m in module.modules() if getattr(m, "running_mean", None) is not None}
+        kept = f"; {plural(len(norms), 'normalization layer keeps its', 'normalization layers keep their')} statistics"
+        lines.append(f"    {pattern}: {_sizes(parameters)}{kept if norms else ''}")
+    return "\n".join(lines)
+
+
+def _sizes(parameters: Collection[Tensor]) -> str:
+    return f"{sum(p.numel() for p in parameters):,} parameters in {plural(len(parameters), 'tensor')}"
 
 
 def innermost_parts(model: nn.Module, patterns: Iterable[str]) -> dict[str, str | None]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from detector.batch import Size, as_size
 from detector.files import atomic_write
+from detector.imaging.sixteen_bits import SampleRange, as_sample_range
 from detector.network.config import detector_config
 from detector.text import plural
 from detector.weights.infer import CLASS_TOWER_NORM, infer_variant
@@ -22,6 +24,7 @@ from detector.weights.info import TRAINING_CHECKPOINT, Weights, WeightsInfo, sav
 from detector.weights.missing import missing_weights
 from detector.weights.reference import is_reference_state_dict, is_state_dict, read_reference
 from detector.weights.safe_load import load_torch_file
+from detector.weights.wrappers import unwrap, without_wrappers
 
 FORMAT_VERSION = 2  # of the metadata in our safetensors files; in 1 the key "license" was "licence"
 
@@ -31,9 +34,12 @@ def read_weights(path: str | Path) -> Weights:
 
     The kinds are: a training checkpoint of this project, of which the averaged weights are read; a ``.safetensors`` of this
     project; a ``.pt`` of the public reference with a YOLO26 detection model; a ``.pt`` or ``.safetensors`` with a bare state
-    dict under our names or those of the reference, whose variant is inferred. Raises ValueError, with file and reason, for
-    all others.
+    dict under our names or those of the reference, whose variant is inferred. A state dict may be inside of other dicts, and
+    its names may have the prefixes of wrappers, see ``detector.weights.wrappers``; ``kind`` says what was removed. Raises
+    ValueError, with file and reason, for all others.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise ValueError(f"{path!r:.80} is a {type(path).__name__}; expected the path of a weights file")
     if not Path(path).is_file():
         raise ValueError(missing_weights(path))
     path = Path(path)
@@ -51,15 +57,15 @@ def read_weights(path: str | Path) -> Weights:
 def _from_torch_file(path: Path, content: Any) -> Weights:
     if isinstance(content, dict) and "pytorch-lightning_version" in content:
         return _from_lightning(path, content)
-    if is_state_dict(content) and not is_reference_state_dict(content):
-        return _from_state_dict(path, dict(content), "state dict")
-    return _from_reference(path, content)
+    return _from_foreign(path, content, "state dict") or _from_reference(path, content)
 
 
 def _from_lightning(path: Path, content: dict[str, Any]) -> Weights:
     settings = _as_type(content.get("hyper_parameters") or {}, dict, "hyper_parameters")
     facts = _as_type(content.get("weights_info") or {}, dict, "weights_info")
     if missing := [name for name in ("variant", "class_names") if name not in settings]:
+        if (weights := _from_foreign(path, {"state_dict": content.get("state_dict")}, "Lightning checkpoint")) is not None:
+            return weights
         keys = " and no ".join(missing)
         raise ValueError(f"is a Lightning checkpoint, but not of DetectorModule: its hyper_parameters have no {keys}")
     info = WeightsInfo(
@@ -68,6 +74,7 @@ def _from_lightning(path: Path, content: dict[str, Any]) -> Weights:
         class_names=settings["class_names"],
         category_ids=settings.get("category_ids"),
         image_size=_image_size(settings.get("image_size")),
+        sixteen_bit_range=_sample_range(settings.get("sixteen_bit_range")),
         license=saved_license(facts),
         provenance=facts.get("provenance") or "trained with lightning-dyn-detector",
         metrics=facts.get("metrics") or {},
@@ -79,7 +86,8 @@ def _from_lightning(path: Path, content: dict[str, Any]) -> Weights:
 
 def _without_prefix(state_dict: dict[str, Any]) -> dict[str, Any]:
     """Return the weights of ``DetectorModule.model`` under the names of the Detector."""
-    if others := [name for name in state_dict if not str(name).startswith("model.")]:
+    state_dict = {without_wrappers(str(name)): value for name, value in state_dict.items()}
+    if others := [name for name in state_dict if not name.startswith("model.")]:
         raise ValueError(f"its state_dict has the weight {others[0]!r}; those of a DetectorModule begin with 'model.'")
     return {name.removeprefix("model."): value for name, value in state_dict.items()}
 
@@ -93,9 +101,8 @@ def _from_safetensors(path: Path) -> Weights:
         raise ValueError(f"not a readable safetensors file ({error}); get it again") from None
     if "format_version" in entries:
         return Weights(state_dict, _from_metadata(entries), path, "safetensors")
-    if is_reference_state_dict(state_dict):
-        return _from_reference(path, state_dict)
-    return _from_state_dict(path, state_dict, "safetensors without our metadata")
+    kind = "safetensors without our metadata"
+    return _from_foreign(path, state_dict, kind) or _from_state_dict(path, state_dict, kind)
 
 
 def _from_metadata(entries: dict[str, str]) -> WeightsInfo:
@@ -108,6 +115,7 @@ def _from_metadata(entries: dict[str, str]) -> WeightsInfo:
     return WeightsInfo(
         variant=entries["variant"],
         image_size=_image_size(_from_json(entries, "image_size")),
+        sixteen_bit_range=_sample_range(json.loads(entries.get("sixteen_bit_range", "null"))),
         license=saved_license(entries),
         provenance=entries["provenance"],
         best_f1_thresholds=_from_json(entries, "best_f1_thresholds") if "best_f1_thresholds" in entries else {},
@@ -120,6 +128,22 @@ def _from_json(entries: dict[str, str], name: str) -> Any:
         return json.loads(entries[name])
     except ValueError as error:
         raise ValueError(f"has {entries[name]!r:.80} as {name}, which is not JSON ({error})") from None
+
+
+def _from_foreign(path: Path, content: Any, kind: str) -> Weights | None:
+    """Return the weights of a file that training tools write; None if it has no state dict of a detector."""
+    if is_state_dict(content) and not any(isinstance(name, str) for name in content):
+        return None
+    unwrapped = unwrap(content)
+    if unwrapped is None and is_state_dict(content):
+        return _from_state_dict(path, dict(content), kind)  # an error that names what is missing
+    if unwrapped is None:
+        return None
+    if is_reference_state_dict(unwrapped.state_dict):
+        weights = _from_reference(path, unwrapped.state_dict)
+    else:
+        weights = _from_state_dict(path, unwrapped.state_dict, kind)
+    return replace(weights, kind=f"{weights.kind}, {unwrapped.note}") if unwrapped.note else weights
 
 
 def _from_reference(path: Path, content: Any) -> Weights:
@@ -146,6 +170,10 @@ def _from_state_dict(path: Path, state_dict: dict[str, Tensor], kind: str) -> We
 
 def _image_size(value: Any) -> Size | None:
     return None if value is None else as_size(value)
+
+
+def _sample_range(value: Any) -> SampleRange | None:
+    return None if value is None else as_sample_range(value)
 
 
 def _checked(weights: Weights) -> Weights:
@@ -217,4 +245,6 @@ def metadata(info: WeightsInfo) -> dict[str, str]:
     entries |= {name: json.dumps(getattr(info, name)) for name in names} | {"provenance": info.provenance}
     if info.best_f1_thresholds:  # optional: files of earlier versions have none
         entries["best_f1_thresholds"] = json.dumps(info.best_f1_thresholds)
+    if info.sixteen_bit_range is not None:
+        entries["sixteen_bit_range"] = json.dumps(info.sixteen_bit_range)
     return entries if info.license is None else entries | {"license": info.license}

@@ -21,6 +21,7 @@ class WeightsInfo:
     class_names: list[str] | None = None
     category_ids: list[int] | None = None  # the id of each class in the annotations of the training
     image_size: tuple[int, int] | None = None  # height, width of the network input
+    sixteen_bit_range: tuple[int, int] | None = None  # values of 16-bit images that became 0..255; None: all 16 bits
     license: str | None = None  # of the weights; weights trained from others keep the license of those
     provenance: str = ""  # the origin of the weights, and of those that their training started from
     metrics: dict[str, float] = field(default_factory=dict)  # COCO metrics of the last validation, e.g. "val/AP"

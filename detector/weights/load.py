@@ -117,11 +117,15 @@ def _fit(detector: Detector, weights: Weights, class_names: Sequence[str] | None
     initial = detector.state_dict()
     candidates = _upcycled(detector, weights.state_dict)
     pairs = _class_pairs(weights.info.class_names, class_names, weights.num_classes)
-    if pairs and CLASS_TOWER_NORM in candidates and initial[CLASS_TOWER_NORM].shape != candidates[CLASS_TOWER_NORM].shape:
-        pairs = []  # the rows are useless without the layers before them
+    file_rows = weights.num_classes
+    if (
+        pairs is not None
+        and candidates.get(CLASS_TOWER_NORM, initial[CLASS_TOWER_NORM]).shape != initial[CLASS_TOWER_NORM].shape
+    ):
+        pairs, file_rows = [], None  # the rows are useless without the layers before them, which are of another width
     values = {}
     for name, value in initial.items():
-        names, values[name] = _choose(report, name, value, candidates.get(name), pairs)
+        names, values[name] = _choose(report, name, value, candidates.get(name), pairs, file_rows)
         is_upcycled = names is report.loaded and values[name] is not weights.state_dict.get(name)
         (report.upcycled if is_upcycled else names).append(name)
     report.unexpected = [name for name in candidates if name not in initial]
@@ -160,22 +164,27 @@ def _class_pairs(
 
 
 def _choose(
-    report: LoadReport, name: str, initial: Tensor, new: Tensor | None, pairs: ClassPairs | None
+    report: LoadReport, name: str, initial: Tensor, new: Tensor | None, pairs: ClassPairs | None, file_rows: int | None
 ) -> tuple[list[str], Tensor]:
-    """Return the list of ``report`` that the weight ``name`` belongs to, and its value: ``initial``, ``new`` or of both."""
+    """Return the list of ``report`` that the weight ``name`` belongs to, and its value: ``initial``, ``new`` or of both.
+
+    The last class layers of the file have ``file_rows``, or None if its class layers are of another width.
+    """
     if new is None:
         return report.missing, initial
     if pairs is None or not LAST_CLASS_LAYER.fullmatch(name):
         if new.shape == initial.shape:
             return report.loaded, new
-        is_other_width = pairs is not None and CLASS_TOWER.fullmatch(name)  # depends on the number of classes
+        is_other_width = file_rows is None and CLASS_TOWER.fullmatch(name)  # depends on the number of classes
         return report.rebuilt if is_other_width else report.mismatched, initial
-    if not pairs or initial.ndim == 2:  # 2: a dynamic last layer, whose rows are spread over the experts
+    if file_rows is None or initial.ndim == 2:  # 2: a dynamic last layer, whose rows are spread over the experts
         return report.rebuilt, initial
-    if new.shape[1:] != initial.shape[1:] or len(new) <= max(file_row for _, file_row in pairs):
+    if new.shape != (file_rows, *initial.shape[1:]):
         return report.mismatched, initial
-    rows, file_rows = (torch.tensor(side, device=initial.device) for side in zip(*pairs))
-    return report.copied_rows, initial.index_copy(0, rows, new.to(initial).index_select(0, file_rows))
+    if not pairs:
+        return report.rebuilt, initial
+    rows, rows_in_file = (torch.tensor(side, device=initial.device) for side in zip(*pairs))
+    return report.copied_rows, initial.index_copy(0, rows, new.to(initial).index_select(0, rows_in_file))
 
 
 def _first(names: Sequence[str], number: int = 5) -> str:

@@ -8,6 +8,11 @@ import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 LAYER_PREFIXES = ("ultralytics.", "torch.nn.modules.")  # of the class names that are read as Placeholder
+# Values beside the weights, as settings and scores, that are read as Placeholder, too
+VALUE_CLASSES = {
+    "argparse.Namespace", "pathlib.Path", "pathlib.PosixPath", "pathlib.WindowsPath", "numpy.dtype",
+    "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar",
+}  # fmt: skip
 
 
 class Placeholder:
@@ -38,7 +43,7 @@ def load_torch_file(path: Path) -> Any:
     incomplete, was not written by ``torch.save``, or holds anything but tensors, plain values and layers.
     """
     names = _unsafe_names(path)
-    if refused := [name for name in names if not name.startswith(LAYER_PREFIXES)]:
+    if refused := [name for name in names if not name.startswith(LAYER_PREFIXES) and name not in VALUE_CLASSES]:
         raise ValueError(
             f"{path}: refused, because it names {', '.join(refused)}, which is neither a tensor nor a layer and would be "
             "run by an ordinary loader; nothing of it was run. Do not use this file unless you trust its author"

@@ -1,15 +1,13 @@
 """Transforms of one's own, large JPEG images, and the command ``python -m data`` on the tiny set."""
 
-import random
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import albumentations as A
 import cv2
 import numpy as np
 import pytest
-import torch
 import yaml
 
 from data.__main__ import main
@@ -17,31 +15,11 @@ from data.coco import read_coco
 from data.reader import ImageReader
 from tests.conftest import write_coco
 
-# All generators that a transform of one's own may draw a number below 256 from.
-SOURCES: dict[str, Callable[[A.BasicTransform], Any]] = {
-    "self.py_random": lambda transform: transform.py_random.randrange(256),
-    "self.random_generator": lambda transform: transform.random_generator.integers(256),
-    "random": lambda _: random.randrange(256),
-    "np.random": lambda _: np.random.randint(256),  # noqa: NPY002
-    "torch": lambda _: torch.randint(256, ()),
-    "cv2": lambda _: cv2.randu(np.zeros(1, np.uint8), 0, 256)[0],
-}
-
-
-class Draws(A.ImageOnlyTransform):
-    """Writes a number of each generator into the first row of the image."""
-
-    def apply(self, image: np.ndarray, **_: Any) -> np.ndarray:
-        image = image.copy()
-        image[0, : len(SOURCES)] = np.array([[int(draw(self))] * 3 for draw in SOURCES.values()])
-        return image
-
 
 @pytest.fixture
-def own_transforms(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """The entries of a configuration that name ``Draws``, inside of containers."""
-    monkeypatch.setattr(A, "Draws", Draws, raising=False)
-    draws = {"OneOf": {"transforms": [{"Draws": {"p": 1}}], "p": 1}}
+def own_transforms() -> list[dict[str, Any]]:
+    """The entries of a configuration that name ``Draws``, a transform of one's own, inside of containers."""
+    draws = {"OneOf": {"transforms": [{"tests.data.own_transforms.Draws": {"p": 1}}], "p": 1}}
     return [{"SomeOf": {"transforms": [{"Sequential": {"transforms": [draws], "p": 1}}], "n": 1, "p": 1}}]
 
 
@@ -81,3 +59,36 @@ def check(config: list[str], capsys: pytest.CaptureFixture) -> Callable[..., tup
         return status, capsys.readouterr().out
 
     return run
+
+
+@pytest.fixture
+def tiny_yolo(tiny_coco: Path) -> Path:
+    """The data.yaml of a set with the labels of the tiny COCO set."""
+    for split in ("train", "val"):
+        content = json.loads((tiny_coco / f"annotations/{split}.json").read_text())
+        (tiny_coco / "labels" / split).mkdir(parents=True)
+        for image in content["images"]:
+            lines = []
+            for annotation in content["annotations"]:
+                if annotation["image_id"] == image["id"] and not annotation["iscrowd"]:
+                    x, y, w, h = annotation["bbox"]
+                    label = [7, 22, 90].index(annotation["category_id"])
+                    shares = ((x + w / 2) / image["width"], (y + h / 2) / image["height"])
+                    lines.append(" ".join(map(repr, (label, *shares, w / image["width"], h / image["height"]))))
+            if lines:  # images without objects have no file, as is common
+                name = Path(image["file_name"]).with_suffix(".txt")
+                (tiny_coco / "labels" / split / name).write_text("\n".join(lines) + "\n")
+    path = tiny_coco / "data.yaml"
+    names = {0: "red", 1: "green", 2: "blue"}
+    path.write_text(yaml.safe_dump({"path": ".", "train": "images/train", "val": "images/val", "names": names, "nc": 3}))
+    return path
+
+
+@pytest.fixture
+def edit_yaml(tiny_yolo: Path) -> Callable[..., Path]:
+    def edit(**changes: Any) -> Path:
+        content = yaml.safe_load(tiny_yolo.read_text()) | changes
+        tiny_yolo.write_text(yaml.safe_dump({k: v for k, v in content.items() if v is not None}))
+        return tiny_yolo
+
+    return edit

@@ -204,3 +204,24 @@ def test_an_image_that_vanishes_after_the_start_is_named(
     shutil.rmtree(tiny_coco / "images/val")
     with pytest.raises(BadImageError, match=r"image_0\.png: cannot be read"):
         list(data.val_dataloader())
+
+
+@pytest.mark.parametrize("sample_range", [None, (0, 4095)])
+def test_training_and_evaluation_scale_16_bits_alike(
+    tiny_arguments: dict[str, Any], tiny_coco: Path, sample_range: tuple[int, int] | None
+) -> None:
+    """A 64 x 64 image with 12 of 16 bits, as it is in memory for training, and in a batch of an evaluation."""
+    values = np.random.default_rng(0).integers(0, 4096, (64, 64, 3), np.uint16)
+    for split, number in (("train", 4), ("val", 0)):
+        cv2.imwrite(str(tiny_coco / f"images/{split}/image_{number}.png"), values[..., ::-1])
+    data = CocoDataModule(**tiny_arguments, sixteen_bit_range=sample_range)
+    expected = (values >> (8 if sample_range is None else 4)).astype(np.uint8)
+    np.testing.assert_array_equal(data.train_dataloader().dataset.dataset.reader.read(4), expected)
+    batch = next(iter(data.val_dataloader()))
+    np.testing.assert_array_equal(batch["images"][0].permute(1, 2, 0), expected)
+    assert data.ground_truth("val")["info"].get("sixteen_bit_range") == (sample_range and list(sample_range))
+
+
+def test_a_wrong_range_is_refused_at_the_start(tiny_arguments: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"^data\.sixteen_bit_range is \(4095, 0\); expected the darkest"):
+        CocoDataModule(**tiny_arguments, sixteen_bit_range=(4095, 0))

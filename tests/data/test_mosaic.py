@@ -254,6 +254,7 @@ def test_another_output_size_scales_everything() -> None:
     layouts = [mosaic_affine.draw_layout(shapes, np.random.default_rng(7), size) for size in ((64, 64), (96, 128))]
     small, large = (render(images, layout) for layout in layouts)
     assert large.shape == (96, 128, 3)
+    assert layouts[1].area_scale == pytest.approx(layouts[0].area_scale * 1.5 * 2)  # so the same boxes stay
     assert np.abs(cv2.resize(large, (64, 64), interpolation=cv2.INTER_AREA).astype(int) - small).mean() < 3
     a, b = (map_objects(objects, layout) for layout in layouts)
     np.testing.assert_allclose(a[:, :4] * [2, 1.5, 2, 1.5], b[:, :4], atol=1e-3)
@@ -306,3 +307,22 @@ def test_parameters_stay_in_their_ranges_and_fill_them() -> None:
     np.testing.assert_allclose(np.max(meetings, axis=0), (120, 90), atol=1)
     np.testing.assert_allclose(np.min(centers, axis=0), (0.4 * 80, 0.4 * 60), atol=0.9)  # whole pixels of the canvas
     np.testing.assert_allclose(np.max(centers, axis=0), (0.6 * 80, 0.6 * 60), atol=0.9)
+
+
+def test_angles_fill_their_ranges_either_way() -> None:
+    rng, turns, shears = np.random.default_rng(2), [], []
+    for _ in range(300):
+        linear = MosaicAffine((64, 64), degrees=30).draw_layout([(64, 64)], rng).matrix[:, :2]
+        turns.append(np.rad2deg(np.arctan2(linear[1, 0], linear[0, 0])))
+        linear = MosaicAffine((64, 64), shear=20).draw_layout([(64, 64)], rng).matrix[:, :2]
+        shears.append(np.rad2deg(np.arctan([linear[0, 1] / linear[1, 1], linear[1, 0] / linear[0, 0]])))
+    np.testing.assert_allclose([min(turns), max(turns)], [-30, 30], atol=1)
+    np.testing.assert_allclose(np.min(shears, axis=0), (-20, -20), atol=1)
+    np.testing.assert_allclose(np.max(shears, axis=0), (20, 20), atol=1)
+    assert abs(np.corrcoef(np.transpose(shears))[0, 1]) < 0.2  # each axis has its own
+
+
+def test_shear_moves_x_by_y_and_y_by_x() -> None:
+    linear = affine_matrix((2, 2), (0, 0), 1.0, 0.0, (45.0, 0.0))[:, :2]
+    np.testing.assert_allclose(linear @ (0, 1), (1, 1), atol=1e-12)
+    np.testing.assert_allclose(linear @ (1, 0), (1, 0), atol=1e-12)

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from data import Augmentation, CocoDataModule
+from data.check.files import check_files
 from data.check.findings import Splits
 from data.check.report import _sample_image
 from data.images import stored_size
@@ -120,6 +121,7 @@ def test_evaluation_and_prediction_see_the_same_upright_images(
     for image, target in zip(batch["images"], batch["targets"], strict=True):
         (box,) = target["boxes"].tolist()
         assert_upright(image.permute(1, 2, 0).numpy(), box, size)
+    assert data.ground_truth("val")["info"]["upright"] is True  # the report turns the images, too
     files = [path.parent / f"images/{orientation}.{suffix}" for orientation in range(1, NUM + 1)]
     assert {stored_size(file) for file in files} == {size}
     for images in (files, [Image.open(file) for file in files]):
@@ -143,6 +145,7 @@ def test_coco_annotations_of_stored_images_stay_with_the_stored_pixels(tmp_path:
     boxes = {n: stored_box(size, n) for n in range(1, NUM + 1)}
     data = coco_data(tmp_path, suffix, {n: stored_pixels(shown_pixels(*size), n).shape[:2] for n in boxes}, boxes)
     assert_boxes_are_red(data, boxes)
+    assert data.ground_truth("val")["info"]["upright"] is False
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
@@ -182,3 +185,30 @@ def assert_boxes_are_red(data: CocoDataModule, boxes: dict[int, list[int]]) -> N
             red = (image[0] > 130) & (image[1] < 100)
             assert red[y1 + 1 : y2 - 1, x1 + 1 : x2 - 1].all()
             assert red.sum() <= (x2 - x1 + 2) * (y2 - y1 + 2)
+
+
+UPRIGHT, STORED = (128, 256), (256, 128)
+SIZES: list[tuple[dict[int, Size], list[str]]] = [
+    ({1: UPRIGHT}, []),
+    ({n: STORED if n >= 5 else UPRIGHT for n in range(1, 9)}, ["7 images have an EXIF rotation, which is not applied"]),
+    (
+        dict.fromkeys(range(1, 9), UPRIGHT),
+        [
+            "4 images have an EXIF rotation, which is applied: the size on file is that of the turned image",
+            "3 images have an EXIF rotation, which is not applied",
+        ],
+    ),
+    ({6: UPRIGHT}, ["1 image has an EXIF rotation, which is applied"]),
+]
+
+
+@pytest.mark.parametrize(("sizes", "findings"), SIZES, ids=["upright", "stored", "turned, as far as it shows", "turned"])
+def test_the_data_check_tells_which_images_are_turned(tmp_path: Path, sizes: dict[int, Size], findings: list[str]) -> None:
+    """Where some images were annotated upright, the others probably were, too, but their size does not show it."""
+    write_images(tmp_path / "images", UPRIGHT, "png")
+    data = coco_data(tmp_path, "png", sizes, {n: [1, 1, 50, 50] for n in sizes})
+    texts = [finding.text for finding in check_files({"train": data.annotations["train"]}) if "EXIF" in finding.text]
+    assert [text[: len(start)] for text, start in zip(texts, findings, strict=True)] == findings
+    assert (
+        "4 other images here have boxes of the turned image" in texts[-1] if len(texts) == 2 else "other" not in str(texts)
+    )

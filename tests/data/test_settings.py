@@ -122,6 +122,14 @@ def outcome_with_bad_images(data: CocoDataModule) -> dict[str, Any]:
     return by_split(outcome)(data)
 
 
+def brightest_of_sixteen_bits(data: CocoDataModule) -> dict[str, int]:
+    """Return the brightest value of each split after all images were replaced by ones with 16-bit samples of 4000."""
+    for annotations in data.annotations.values():
+        for n in range(len(annotations)):
+            cv2.imwrite(str(annotations.image_path(n)), np.full(annotations.size(n), 4000, np.uint16))
+    return by_split(brightest)(data)
+
+
 def decoded(data: CocoDataModule, max_epochs: int = 3) -> list[int]:
     """Return the number of training images decoded before training, and in each of three epochs."""
     calls, original = [], ImageReader.read_scaled
@@ -165,6 +173,7 @@ CASES: list[tuple[str, Settings, Settings, Callable[[CocoDataModule], Any], Any,
      {"train": 215, "val": 220, "test": 220}),
     ("single_cls", {}, {"single_cls": True}, by_split(labels), each({0, 1, 2}), each({0})),
     ("on_bad_image", {}, {"on_bad_image": "skip"}, outcome_with_bad_images, each("error"), ALL),
+    ("sixteen_bit_range", {}, {"sixteen_bit_range": (0, 4000)}, brightest_of_sixteen_bits, each(114), each(255)),
     ("cache", MOSAIC, {**MOSAIC, "cache": "recent"}, decoded, [0, 32, 32, 32], [0, 8, 8, 8]),
     ("cache", MOSAIC, {**MOSAIC, "cache": "ram"}, decoded, [0, 32, 32, 32], [8, 0, 0, 0]),
     ("rect", LARGE, LARGE | {"rect": True, "val_batch_size": 1}, lambda data: shapes(data.val_dataloader()),
@@ -295,13 +304,14 @@ def test_the_cache_keeps_as_many_pools_as_a_worker_needs(
 
 def test_rectangles_are_shared_by_the_batches_of_all_processes(build: Build) -> None:
     """Two processes with batches of two: each group of four images, by aspect ratio, has one size."""
-    sizes = {}
+    ranks = []
     for rank in range(2):
         data = build(image_size=96, rect=True, val_batch_size=2)
         data.trainer = fake_trainer(world_size=2, global_rank=rank)
-        for step, batch in enumerate(data.val_dataloader()):
-            sizes.setdefault(step, set()).add(tuple(batch["images"].shape[2:]))
-    assert [len(different) for different in sizes.values()] == [1, 1]
+        loader = data.val_dataloader()
+        ranks.append([key.size for key in loader.sampler])
+        num_images(loader)  # the images of a batch fit together
+    assert ranks == [[(96, 96), (96, 96), (96, 64)], [(96, 96), (96, 96)]]
 
 
 def test_batches_of_evaluation_have_no_part_in_training(build: Build) -> None:

@@ -49,6 +49,32 @@ def test_hsv_shifts_fill_the_range_of_the_gains(monkeypatch: pytest.MonkeyPatch)
     np.testing.assert_allclose(np.min(drawn, axis=0), (-0.015, -0.7, -0.4), rtol=0.01)
 
 
+def test_colors_change_last(monkeypatch: pytest.MonkeyPatch, own_transforms: list[dict[str, Any]]) -> None:
+    """After mixup and the user's own transforms."""
+    monkeypatch.setattr(transforms, "shift_hsv", lambda image, shifts: np.full_like(image, 9))
+    pipeline = TrainPipeline(SIZE, Augmentation(**NO_AUGMENTATION | {"hsv": (0.1, 0.1, 0.1)}), own_transforms)
+    tile = MosaicTile(np.zeros((*SIZE, 3), np.uint8), np.zeros((0, 5), np.float32))
+    image, _ = pipeline([[tile], [tile]], np.random.default_rng(0))
+    assert (image == 9).all()
+
+
+def test_own_transforms_see_the_blended_image(own_transforms: list[dict[str, Any]]) -> None:
+    """Their numbers in the first row are those of one sample: blended with black, they would be half as large."""
+    pipeline = TrainPipeline(SIZE, Augmentation(**NO_AUGMENTATION), own_transforms)
+    tile = MosaicTile(np.zeros((*SIZE, 3), np.uint8), np.zeros((0, 5), np.float32))
+    rows = [pipeline([[tile], [tile]], np.random.default_rng(seed))[0][0, 0, 0] for seed in range(30)]
+    assert max(rows) > 200
+
+
+def test_mixup_at_another_input_size() -> None:
+    """Both images and their objects are scaled to it, as for multi-scale training."""
+    pipeline = TrainPipeline(SIZE, Augmentation(**NO_AUGMENTATION), None)
+    tiles = [MosaicTile(np.full((*SIZE, 3), 50 * n, np.uint8), np.array([[8, 8, 40, 24, n]], np.float32)) for n in (1, 2)]
+    image, objects = pipeline([[tile] for tile in tiles], np.random.default_rng(0), (128, 96))
+    assert image.shape == (128, 96, 3)
+    assert objects.tolist() == [[12, 16, 60, 48, n] for n in (1, 2)]
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [

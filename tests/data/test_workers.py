@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from multiprocessing.util import get_temp_dir
@@ -214,3 +215,22 @@ def is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def test_more_workers_than_cores_are_logged_in_one_line(
+    tiny_arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """torch would give a warning of four lines for each loader."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    with warnings.catch_warnings(record=True) as caught, caplog.at_level("INFO"):
+        warnings.simplefilter("always")
+        data = CocoDataModule(**tiny_arguments | {"num_workers": 4})
+        data.train_dataloader(), data.val_dataloader()
+    assert not [warning for warning in caught if "worker" in str(warning.message)]
+    assert [text for text in caplog.messages if "num_workers" in text] == [
+        "data.num_workers is 4 on 2 CPU cores; 2 need less memory"
+    ]
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        CocoDataModule(**tiny_arguments | {"num_workers": 2})
+    assert "num_workers" not in caplog.text

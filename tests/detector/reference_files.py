@@ -69,7 +69,7 @@ def _tree(weights: dict[str, Tensor], root: type, conv: type, names: Any, half: 
         if "running" in attribute or "tracked" in attribute:
             node._buffers[attribute] = value
         else:
-            node._parameters[attribute] = nn.Parameter(value)
+            node._parameters[attribute] = nn.Parameter(value, requires_grad=value.is_floating_point())
     return tree
 
 

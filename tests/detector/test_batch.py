@@ -26,7 +26,7 @@ def test_no_boxes(make: Any) -> None:
     assert xyxy_to_xywh(make((0, 4))).shape == xywh_to_xyxy(make((0, 4))).shape == (0, 4)
 
 
-@pytest.mark.parametrize("value", [64, (64, 64), [64, 64]])
+@pytest.mark.parametrize("value", [64, (64, 64), [64, 64], np.int64(64)])
 def test_size_is_one_side_or_two(value: Any) -> None:
     assert as_size(value) == (64, 64)
     assert as_size([96, 64]) == (96, 64)  # height first

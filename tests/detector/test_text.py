@@ -1,6 +1,15 @@
 import numpy as np
 
-from detector.text import flatten, nearest_names, package_version, plural, score_text, unknown_name
+from detector.text import (
+    flatten,
+    nearest_names,
+    package_version,
+    plural,
+    score_text,
+    short_duration,
+    short_number,
+    unknown_name,
+)
 
 
 def test_plural() -> None:
@@ -41,3 +50,16 @@ def test_unknown_name() -> None:
     many = [f"class {i}" for i in range(1000)]
     assert unknown_name("class", "class 77x", many).startswith("unknown class 'class 77x'; did you mean class 77?")
     assert len(unknown_name("class", "zebra", many)) < 1000
+
+
+def test_short_numbers() -> None:
+    values = [4.943, 0.1657, 12.34, 999.6, 1234.4, 123456.0, 1.234e9, 0.000123, -1.5, 0.0, float("inf"), 8.3e-5]
+    texts = [short_number(value, 5) for value in values]
+    assert texts == ["4.94", "0.166", "12.3", "1000", "1234", "1.2e5", "1.2e9", "1e-4", "-1.5", "0", "inf", "8e-5"]
+    assert [short_number(value, 7) for value in (0.0083249, 8.325e-5)] == ["0.00832", "8.33e-5"]
+
+
+def test_short_durations() -> None:
+    texts = {0: "0s", 99: "99s", 99.7: "2m", 150: "2m", 5940: "99m", 6000: "1.7h", 3600 * 50: "50h"}
+    texts |= {86400 * 4.5: "4.5d", 86400 * 400: "400d", 86400 * 4000: "11y"}
+    assert {seconds: short_duration(seconds) for seconds in texts} == texts

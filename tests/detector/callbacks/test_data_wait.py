@@ -67,5 +67,5 @@ def test_the_share_is_logged_and_a_large_one_gives_a_warning(
     messages = [str(w.message) for w in caught if "waiting for data" in str(w.message)]
     assert len(messages) == (1 if share > 0.2 else 0)
     header, *rows = [line.split() for line in (tmp_path / "train.log").read_text().splitlines()]
-    assert header[1] == "data_wait"
-    assert [float(row[1]) for row in rows][-1] == pytest.approx(share, rel=1e-3)
+    assert header[2] == "wait"
+    assert float(rows[-1][2].strip("%")) == pytest.approx(100 * share, abs=0.6)

@@ -121,10 +121,16 @@ def test_checkpoint_holds_average_and_raw_weights_and_loads_safely(tmp_path: Pat
     assert not torch.equal(raw["layer.0.weight"], average["layer.0.weight"])
 
 
-def test_interrupted_validation_restores_the_raw_weights(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stage", ["validation", "training after it"])
+def test_an_interrupted_run_has_the_raw_weights(tmp_path: Path, stage: str) -> None:
     class Interrupted(Tiny):
         def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
-            raise RuntimeError("interrupted")
+            if stage == "validation":
+                raise RuntimeError("interrupted")
+
+        def on_train_epoch_start(self) -> None:
+            if self.current_epoch == 1:
+                raise RuntimeError("interrupted")
 
     model = Interrupted()
     with pytest.raises(RuntimeError, match="interrupted"):

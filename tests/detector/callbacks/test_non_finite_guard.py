@@ -123,6 +123,17 @@ def test_training_stops_after_max_skips_in_a_row(tmp_path: Path) -> None:
     assert guard.skipped == 2
 
 
+@pytest.mark.parametrize("value", [torch.nan, 3.0])
+def test_a_validation_within_a_step_never_uses_statistics_that_are_not_numbers(value: float) -> None:
+    guard, bn = NonFiniteGuard(), torch.nn.BatchNorm1d(1)
+    for x in (value, 5.0):  # two batches of an unfinished step
+        guard.on_train_batch_start(Mock(), bn, {"targets": [{}]}, 0)
+        bn.latest_terms = {"total": bn(torch.tensor([[x], [x]])).sum()}
+        guard.on_after_backward(Mock(), bn)
+    guard.on_validation_start(Mock(), bn)
+    assert bn.running_mean.item() == pytest.approx(0.0 if value != value else 0.9 * 0.3 + 0.5)
+
+
 def test_all_processes_skip_a_step_that_is_bad_on_one_of_them() -> None:
     guard, bn = NonFiniteGuard(), torch.nn.BatchNorm1d(2)
     bn.latest_terms = {"total": torch.tensor(1.0)}  # finite here

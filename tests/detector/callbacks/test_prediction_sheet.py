@@ -81,7 +81,7 @@ def validate(root: Path, answers: dict[int, Any], *callbacks: L.Callback, test: 
 
 @pytest.mark.filterwarnings("ignore:the COCO metrics are of 2 of 5 images")
 def test_detections_are_drawn_at_the_threshold_of_the_best_f1(tmp_path: Path, drawn: list[Any]) -> None:
-    title = "one2one: scores above 0.0123, where F1 is best (1.000 on all images, at IoU 0.5)."
+    title = "one2one: scores above 0.0123, where F1 is best (1.000 on all images, at IoU 0.5)"
     for callbacks in ((CocoEvaluation(), PredictionSheet()), (PredictionSheet(), CocoEvaluation())):
         for test, name in ((False, "val_predictions.jpg"), (True, "test_predictions.jpg")):
             validate(tmp_path, SMALL, *callbacks, test=test)
@@ -98,8 +98,13 @@ def test_detections_are_drawn_at_the_threshold_of_the_best_f1(tmp_path: Path, dr
         (SMALL, (CocoEvaluation(), PredictionSheet(score_threshold=0.4)), 0.4, "one2one: scores above 0.4, as set"),
         (SMALL, (CocoEvaluation("one2many"), PredictionSheet()), 0.0123, "one2many: scores above 0.0123, where F1 is best"),
         (SMALL, (CocoEvaluation(), PredictionSheet(branch="one2many")), 0.0123, "one2many: scores above 0.0123, where F1"),
-        (SMALL, (CocoEvaluation("one2many"), PredictionSheet(branch="one2one")), 0.25, "one2one: .* because no COCO eval"),
-        (SMALL, (PredictionSheet(),), 0.25, "one2one: scores above 0.25, because no COCO evaluation"),
+        (
+            SMALL,
+            (CocoEvaluation("one2many"), PredictionSheet(branch="one2one")),
+            0.25,
+            ".* because this branch has no COCO",
+        ),
+        (SMALL, (PredictionSheet(),), 0.25, "one2one: scores above 0.25, because this branch has no COCO"),
         ({2: [(BOX, 0.9, 1)]}, (CocoEvaluation(), PredictionSheet()), 0.25, ".* because no detection is right"),
     ],
 )

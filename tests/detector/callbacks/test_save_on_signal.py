@@ -100,7 +100,7 @@ def test_the_checkpoint_of_a_signal_has_the_average_of_its_step(signum: int, bat
         run_with_average(tmp_path, SaveOnSignal(tmp_path / "last.ckpt"), KillInStep(signum, batch))
     assert (stop.value.signum, stop.value.checkpoint) == (signum, tmp_path / "last.ckpt")
     saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
-    assert saved["global_step"] == step
+    assert saved["global_step"] == saved["averaging_state"]["n_averaged"] == step
     assert torch.equal(saved["current_model_state"]["layer.weight"], straight.values[step - 1])
     torch.testing.assert_close(saved["state_dict"]["layer.weight"], average)
 

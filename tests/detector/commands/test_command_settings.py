@@ -2,8 +2,10 @@
 
 import argparse
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -13,12 +15,14 @@ import torch
 from detector.__main__ import build_parser, main
 from detector.commands import export as export_command
 from detector.commands import predict as predict_command
+from detector.commands import report as report_command
 from detector.export import ExportSettings
 from detector.network.model import Detector
 from detector.predict import Predictor
 from detector.weights.files import read_weights, save_weights
 from detector.weights.info import WeightsInfo
 from tests.detector.predict.crafted import INFO, blank_image, crafted_predictor
+from tests.detector.report.runs import CONFIG, make_run
 
 
 def options(command: str) -> set[str]:
@@ -124,6 +128,8 @@ PREDICT: list[tuple[str, list[str], list[str], Callable[..., Any], Any, Any]] = 
     ("out", [], ["--out", "new"], lambda *words: str(predict(*words)), "out", "new"),
     ("score_threshold", [], ["--score_threshold", "0.05"], scores, [0.9, 0.8, 0.5, 0.3], [0.9, 0.8, 0.5, 0.3, 0.1]),
     ("score_threshold", [], ["--score_threshold", "0.5"], scores, [0.9, 0.8, 0.5, 0.3], [0.9, 0.8]),
+    ("score_threshold", [], ["--score_threshold", "best"], scores, [0.9, 0.8, 0.5, 0.3], [0.9, 0.8]),
+    ("score_threshold", NMS, ["--score_threshold", "best"], scores, [0.9, 0.8, 0.5, 0.3], [0.9, 0.8, 0.5]),
     ("classes", [], ["--classes", "dog", "bird"], scores, [0.9, 0.8, 0.5, 0.3], [0.5, 0.3]),
     ("max_detections", [], ["--max_detections", "3"], scores, [0.9, 0.8, 0.5, 0.3], [0.9, 0.8, 0.5]),
     ("branch", ["--score_threshold", "0.05"], NMS, scores, [0.9, 0.8, 0.5, 0.3, 0.1], [0.9, 0.8, 0.5, 0.3]),
@@ -224,7 +230,62 @@ def test_every_option_of_weights_has_its_effect(
     assert weights("other.safetensors", "1.safetensors", *words) == ("d,e,f", torch.bfloat16, "MIT")
 
 
+class ReportCalls:
+    """What the command ``report`` passes on: paths of the run, ground truth and images, threshold, branch measured."""
+
+    def __init__(self) -> None:
+        self.measured: list[tuple[Path, str]] = []
+        self.analyzed: list[tuple[str, Path, Path, float | None]] = []
+        self.images: list[str | None] = []
+        self.plots: list[Path] = []
+
+
+def relative(path: Path) -> Path:
+    return path.resolve().relative_to(Path.cwd())
+
+
+@pytest.fixture
+def reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ReportCalls:
+    """The calls of the command, which writes a page without content. The folder ``run`` has only the branch one2many."""
+    calls = ReportCalls()
+    monkeypatch.chdir(tmp_path)
+    for name in ("run", "other"):
+        folder = make_run(tmp_path / name / "run")
+        shutil.move(folder / "predictions_one2many.json", folder / "predictions.json")
+        (folder / "config.yaml").write_text(CONFIG.replace("branch: both", "branch: one2many"))
+        (folder / "best.ckpt").touch()
+
+    def analyze(branch: str, predictions: Path, truth: Path, score_threshold: float | None) -> SimpleNamespace:
+        calls.analyzed.append((branch, relative(predictions), relative(truth), score_threshold))
+        return SimpleNamespace(branch=branch, best=None)
+
+    monkeypatch.setattr(report_command, "analyze", analyze)
+    monkeypatch.setattr(report_command, "learning_warnings", lambda run, analyses: [])
+    monkeypatch.setattr(report_command, "measure", lambda path, branch: calls.measured.append((relative(path), branch)))
+    monkeypatch.setattr(
+        report_command, "make_report", lambda run, _, images, *rest: (calls.images.append(images) or "", ["a"])
+    )
+    monkeypatch.setattr(report_command, "save_plot", lambda plot, folder: calls.plots.append(folder))
+    return calls
+
+
+def test_every_option_of_report_has_its_effect(reported: ReportCalls) -> None:
+    run, other = Path("run/run"), Path("other/run")
+    main(["report", str(run)])
+    plain = ("one2many", run / "predictions.json", run / "ground_truth.json", None)
+    assert reported.analyzed == [plain]
+    assert (reported.measured, reported.images) == ([(run / "best.ckpt", "one2many")], [None])
+    assert ((run / "report.html").is_file(), reported.plots) == (True, [run / "figures"])
+    main(["report", str(other), "--score_threshold", "0.4", "--no_speed", "--images", "other/pictures"])
+    assert reported.analyzed[1:] == [("one2many", other / "predictions.json", other / "ground_truth.json", 0.4)]
+    assert (len(reported.measured), reported.images) == (1, [None, "other/pictures"])
+    main(["report", str(run), "--out", "page.html", "--ground_truth", "other/run/ground_truth.json"])
+    assert reported.analyzed[2:] == [(*plain[:2], other / "ground_truth.json", None)]
+    assert (Path("page.html").is_file(), reported.plots[2:]) == (True, [Path("figures")])
+
+
 def test_every_option_has_a_case() -> None:
+    assert options("report") == {"folder", "out", "ground_truth", "images", "score_threshold", "no_speed"}
     assert options("predict") == {case[0] for case in PREDICT}
     assert options("export") == {case[0] for case in EXPORT} | {"checkpoint", "overwrite"}
     assert options("weights") == {"checkpoint", "out", "dtype", "license", "overwrite"}

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,10 +16,11 @@ from pycocotools.coco import COCO
 from detector import build_detector, load_detector
 from detector.__main__ import main
 from detector.imaging.read import read_upright
+from detector.predict.outputs import _folder_names
 from detector.text import round_down
 from detector.weights.files import read_weights, save_weights
 from detector.weights.info import WeightsInfo
-from tests.detector.predict.test_sources import write_video
+from tests.detector.predict.test_sources import UNEVEN, write_matroska, write_video
 
 SETTINGS = ["--score_threshold", "0", "--max_detections", "4"]
 
@@ -134,6 +137,62 @@ def test_unreadable_files_are_named_and_the_rest_is_done(
     assert len(json.loads((out / "predictions.json").read_text())["images"]) == 6
 
 
+def test_the_output_inside_of_the_input_is_no_input(
+    checkpoint: str, media: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the second run, also by relative paths and links, and in a folder that has an earlier output of another name."""
+    monkeypatch.chdir(media.parent)
+    (media / "a.avi").unlink()
+    Path("link").symlink_to(media)
+    for out in ("media/first", "link/first", "media"):
+        assert main(["predict", checkpoint, "media", *SETTINGS, "--crops", "--out", out, "--overwrite"]) == 0
+        assert len(json.loads(Path(out, "predictions.json").read_text())["images"]) == 3
+    printed = capsys.readouterr().out
+    assert "3 images and frames, 12 objects" in printed
+    assert "images and videos were left out, which predict has written: " in printed
+
+
+def test_an_uneven_video_keeps_its_times(checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    write_matroska(tmp_path / "a.mkv", UNEVEN)
+    assert main(["predict", checkpoint, str(tmp_path / "a.mkv"), *SETTINGS, "--out", str(tmp_path / "out")]) == 0
+    images = json.loads((tmp_path / "out/predictions.json").read_text())["images"]
+    assert [image["seconds"] for image in images] == pytest.approx(UNEVEN, abs=2e-3)
+    video = cv2.VideoCapture(str(tmp_path / "out/pictures/a.mp4"))
+    assert video.get(cv2.CAP_PROP_FPS) == pytest.approx(20)
+    frames = []
+    while (image := video.read()[1]) is not None:
+        frames.append(round(float(image[-12:, -12:].mean()) / 40))
+    assert frames == [0] * 2 + [1] * 2 + [2] * 16 + [3, 4]  # at 20 frames a second
+    printed = capsys.readouterr().out
+    assert "a.mkv: its frames are not evenly spaced. The annotated video has 20 frames per second" in printed
+    assert "it repeats 17 frames and leaves out 0" in printed
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names are Unicode there")
+def test_files_whose_names_are_not_utf8(checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    folder = tmp_path / os.fsdecode(b"f\xf6lder")
+    folder.mkdir()
+    write_video(tmp_path / "a.avi", frames=2).rename(folder / os.fsdecode(b"\xe4.avi"))
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((40, 60, 3), np.uint8))
+    (tmp_path / "a.png").rename(folder / os.fsdecode(b"\xff.png"))
+    (folder / os.fsdecode(b"\xfe.jpg")).write_text("no image")
+    (folder / os.fsdecode(b"\xfd.txt")).touch()
+    out = folder / os.fsdecode(b"\xfc")
+    assert main(["predict", checkpoint, str(folder), *SETTINGS, "--out", str(out), "--csv", "--crops"]) == 1
+    names = {os.fsencode(path.name) for path in (out / "pictures").iterdir()}
+    assert names == {b"\xff.png", b"\xe4.mp4"}
+    assert cv2.VideoCapture(str(shutil.copy(out / "pictures" / os.fsdecode(b"\xe4.mp4"), tmp_path / "b.mp4"))).read()[0]
+    images = json.loads((out / "predictions.json").read_text(encoding="utf-8"))["images"]
+    assert {Path(image["file_name"]) for image in images} <= set(folder.iterdir())  # names are exact
+    printed = capsys.readouterr()
+    assert "\\udcfd.txt" in printed.out
+    assert "\\udcfe.jpg: is not a whole image" in printed.err
+
+
+def test_crops_of_each_class_have_a_folder() -> None:
+    assert _folder_names(["a/b", "a_b", "A_B", "..", ""]) == ["a_b", "a_b-2", "A_B-3", "_", "_-2"]
+
+
 def test_mistakes_exit_before_anything_is_written(checkpoint: str, media: Path, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("mine")
@@ -144,7 +203,7 @@ def test_mistakes_exit_before_anything_is_written(checkpoint: str, media: Path, 
         ([*new, "--image_size", "100"], "multiples of 32"),
         ([*new, "--image_size", "64", "64", "3"], r"--image_size is \[64, 64, 3\]"),
         ([*new, "--score_threshold", "25"], "score_threshold is 25"),
-        ([*new, "--batch_size", "0"], "batch_size 0"),
+        ([*new, "--batch_size", "0"], "batch_size is 0"),
         ([*new, "--device", "abacus"], "abacus cannot be used"),
     ):
         with pytest.raises(SystemExit, match=message):

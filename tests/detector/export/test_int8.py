@@ -23,10 +23,11 @@ def test_int8(variant: str, tmp_path: Path) -> None:
         files.append(tmp_path / f"{number}.png")
         cv2.imwrite(str(files[-1]), (image.permute(1, 2, 0).numpy() * 255).astype(np.uint8))
     about = quantize(predictor, tmp_path / "a.xml", files, ExportSettings("raw"))
-    assert about["precision"] == "int8"
+    assert (about["precision"], about["best_f1_threshold"]) == ("int8", "0.01237")
     import openvino
 
     model = openvino.Core().read_model(tmp_path / "a.xml")
+    assert model.get_rt_info(["model_info", "best_f1_threshold"]).value == "0.01237"
     quantized = {
         op.get_friendly_name(): op.input_value(0).get_node().get_type_name() == "FakeQuantize"
         for op in model.get_ops()

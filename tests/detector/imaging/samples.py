@@ -22,7 +22,7 @@ def bars() -> Plot:
 
 def shares() -> Plot:
     values = {"train": np.array([0.0, 1, 1, 1, 9]), "val": np.empty(0)}
-    return histogram("shares", "Shares", values, np.arange(5.0), COLORS)
+    return histogram("shares", "Shares", values, np.arange(5.0), COLORS, "size", "share of objects")
 
 
 def confusions() -> Plot:

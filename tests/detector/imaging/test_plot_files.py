@@ -43,7 +43,7 @@ def test_names_of_classes_are_text_as_they_are() -> None:
         texts = [element.text for element in ElementTree.fromstring(inline_svg(plot)).iter("text")]
         for name in NAMES[:5]:
             assert name in texts
-        assert any(text.endswith("…") for text in texts if text)
+        assert any("…" in text for text in texts if text)
 
 
 def test_files_have_light_colors(tmp_path: Path) -> None:

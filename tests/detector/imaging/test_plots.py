@@ -31,8 +31,8 @@ def test_tooltips_name_every_bar_cell_and_curve() -> None:
 
     assert tooltips(curves()) == NAMES
     assert tooltips(bars())[0] == "train: <b>red & hot</b>: a"
-    assert "train: 20.0% from 3 to 4" in tooltips(shares())  # 9 counts in the last bin
-    assert "_hidden as 猫: 9 (18% of _hidden)" in tooltips(confusions())
+    assert "train: 20.0% from 3 to 9" in tooltips(shares())  # the last bin holds all beyond it
+    assert "_hidden as 猫: 9 (18% of the row _hidden)" in tooltips(confusions())
     assert len(tooltips(confusions())) == 35  # the cell with 0 is empty
 
 
@@ -46,7 +46,9 @@ def test_values_that_are_not_finite_leave_gaps_and_single_values_are_dots() -> N
 def test_heat_map(tmp_path: Path) -> None:
     with plot_style():
         figure = Figure(figsize=(3, 2))
-        heat_map(figure.add_subplot(), np.array([[0.0, 0.5], [1.0, np.nan]]), NAMES[:2], ["0", "1"], (0, 1), "viridis")
+        heat_map(
+            figure.add_subplot(), np.array([[0.0, 0.5], [1.0, np.nan]]), NAMES[:2], ["0", "1"], (0, 1), "viridis", "weight"
+        )
     assert [text.get_text() for text in figure.axes[0].texts] == ["0.00", "0.50", "1.00"]
     assert [text.get_color() for text in figure.axes[0].texts] == ["white", "white", "black"]
     save_png(figure, tmp_path / "map.png")

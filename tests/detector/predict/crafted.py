@@ -10,7 +10,10 @@ from detector.predict import Predictor
 from detector.weights.info import WeightsInfo
 from tests.detector.fakes import CATEGORY_IDS, CLASS_NAMES, IMAGE, Answer, raw_output
 
-INFO = WeightsInfo("yolo26_n", class_names=CLASS_NAMES, category_ids=CATEGORY_IDS, image_size=(64, 64))
+BEST = {"one2one": 0.6, "one2many": 0.4}
+INFO = WeightsInfo(
+    "yolo26_n", class_names=CLASS_NAMES, category_ids=CATEGORY_IDS, image_size=(64, 64), best_f1_thresholds=BEST
+)
 # Without NMS: two boxes of a cat with an IoU of 0.6, two dogs, and a bird that the other branch does not see.
 ONE2ONE: Answer = [
     ([10.0, 10, 50, 50], 0.9, 0),

@@ -61,6 +61,16 @@ def test_every_setting_of_a_call_has_its_effect(predictor: Predictor, case: tupl
             assert [round(score, 3) for score in other["scores"].tolist()] == expected
 
 
+def test_the_best_threshold_is_that_of_the_branch_that_predicts(predictor: Predictor) -> None:
+    """It is 0.6 for one2one and 0.4 for one2many."""
+    other = Predictor(predictor.model, INFO, "one2many")
+    for asked, expected in ((None, [0.9, 0.8]), ("one2one", [0.9, 0.8]), ("one2many", [0.9, 0.8, 0.5])):
+        assert scores(predictor(blank_image(), "best", branch=asked)[0]) == expected
+    for asked, expected in ((None, [0.9, 0.8, 0.5]), ("one2one", [0.9, 0.8])):
+        assert scores(other(blank_image(), "best", branch=asked)[0]) == expected
+    assert (predictor.best_f1_threshold, other.best_f1_threshold) == (0.6, 0.4)
+
+
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 8])
 def test_batches_have_the_size_asked_for(predictor: Predictor, monkeypatch: pytest.MonkeyPatch, batch_size: int) -> None:
     sizes, original = [], predictor.model.detect

@@ -99,6 +99,29 @@ def test_the_page_says_of_which_epoch_it_is(run: Path) -> None:
     assert "predictions of epoch" not in report(evaluation_of(run))
 
 
+def test_a_run_of_one_epoch(run: Path) -> None:
+    """A single value of each metric is a dot."""
+    (run / "metrics.csv").write_text("".join(METRICS_FILE.splitlines(keepends=True)[:4]))
+    page = report(run)
+    assert "1 epoch" in page
+    assert "finished 1 of 4 planned epochs" in page
+    plot = re.search(r"<figcaption>AP on the validation set</figcaption>(<svg.*?</svg>)", page, re.DOTALL)[1]
+    assert "AP: from 0.1 to 0.1, lowest 0.1, highest 0.1" in plot
+
+
+def test_validations_without_objects_have_no_ap(run: Path) -> None:
+    """pycocotools gives -1, which is no number of a curve."""
+    (run / "metrics.csv").write_text(
+        "epoch,step,train/total,val/AP,val/AP50,val/AP_class/cat\n0,1,2.0,-1,-1,-1\n1,3,1.0,0.5,-1,-1\n"
+    )
+    epochs = read_run(run).epochs
+    assert epochs == {
+        0: {"epoch": 0, "step": 1, "train/total": 2},
+        1: {"epoch": 1, "step": 3, "train/total": 1, "val/AP": 0.5},
+    }
+    assert "lowest -1" not in report(run)
+
+
 def test_half_a_checkpoint_does_not_cost_the_page(run: Path) -> None:
     (run / "last.ckpt").write_bytes(b"PK\x03\x04")
     assert "The network is not measured" in report(run)
@@ -226,18 +249,24 @@ def test_one_class(tmp_path: Path) -> None:
     assert "weakest class" not in page
 
 
-def test_small_scores_keep_the_digits_that_their_f1_needs(tmp_path: Path) -> None:
+def test_small_scores_keep_the_digits_that_their_f1_needs(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """As of a network that has learned little: all scores are about 0.0124."""
     content, detections = random_case(0)
     detections[:, 5] = (0.012 + 0.0005 * detections[:, 5]).round(7)
     page = report(write_run(tmp_path / "run", content, detections, None))
     match = re.search(r"scores from (\S+) on: (\d+%) of them are right, and (\d+%) of the objects .*\(F1 (\S+)\)", page)
     threshold, shown = float(match[1]), match.groups()[1:]
+    assert f"one2one: best F1 {match[4]} at the score {match[1]}\n" in capsys.readouterr().out
     for kept in (detections[:, 5] > threshold, detections[:, 5] >= threshold):
         curve = class_curve(evaluated(content, detections[kept])[2])
         assert shown == (f"{curve.precision[-1]:.0%}", f"{curve.recall[-1]:.0%}", f"{curve.f1[-1]:.3f}")
         assert curve.f1[-1] == class_curve(evaluated(content, detections)[2]).f1.max()
-    for text in ("<b>{}</b>score threshold", "At the score {} and", "other detections with scores from {} on"):
+    for text in (
+        "<b>{}</b>score threshold",
+        "At the score {} and",
+        "other detections with scores from {} on",
+        "detected as, scores from {} on",
+    ):
         assert text.format(match[1]) in page
     assert set(re.findall(r"(?:cat|dog) (0\.\d+): ", page)) == {"0.0122", "0.0124"}  # the wrong detections
     plot = page.split("<figcaption>All classes, by score threshold</figcaption>")[1]

@@ -300,3 +300,22 @@ def test_uint8_and_float_images_give_the_same() -> None:
     with torch.no_grad():
         a, b = model(images), model(images.float() / 255)
     assert torch.equal(a["one2one"]["scores"], b["one2one"]["scores"])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"class_names": "cat"},
+        {"class_names": []},
+        {"class_names": None},
+        {"class_names": ["cat", 3]},
+        {"class_names": ["cat", ""]},
+        {"class_names": ["cat", "cat"]},
+        {"class_names": ["cat", "dog"], "category_ids": [1]},
+        {"class_names": ["cat", "dog"], "category_ids": [1, 1]},
+    ],
+)
+def test_wrong_classes_are_refused(arguments: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"class_names (is|has) .*|\d class_names but|category_ids has an id twice"):
+        DetectorModule("yolo26_n", **arguments)
+    DetectorModule("yolo26_n", ["cat", "cat"], [1, 2])  # COCO files may repeat a name under another id

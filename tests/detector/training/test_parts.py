@@ -5,7 +5,7 @@ import torch
 
 from detector import build_detector
 from detector.training.optimizer import group_table, parameter_groups
-from detector.training.parts import find_parts, freeze_parts, innermost_parts
+from detector.training.parts import find_parts, freeze_parts, frozen_text, innermost_parts
 
 
 @pytest.fixture
@@ -62,3 +62,15 @@ def test_learning_rates_by_part(model: torch.nn.Module) -> None:
     assert [group["name"] for group in parameter_groups(model, 0.01, 0.0)] == [
         "kernels", "norms", "biases", "routers", "class kernels", "class norms", "class biases",
     ]  # fmt: skip
+
+
+def test_what_is_frozen_is_listed(model: torch.nn.Module) -> None:
+    patterns = ["backbone.stem", "head.one2one.box.0"]
+    freeze_parts(model, patterns)
+    total, stem, box = frozen_text(model, patterns).splitlines()
+    counts = {part: [p.numel() for p in model.get_submodule(part).parameters()] for part in patterns}
+    number, tensors = sum(map(sum, counts.values())), sum(map(len, counts.values()))
+    assert total == f"frozen: {number:,} parameters in {tensors} tensors of {sum(p.numel() for p in model.parameters()):,}"
+    # 16 x 3 x 3 x 3 weights of a convolution, and weight and bias of its normalization
+    assert stem == "    backbone.stem: 464 parameters in 3 tensors; 1 normalization layer keeps its statistics"
+    assert box.endswith(f"in {len(counts[patterns[1]])} tensors; 2 normalization layers keep their statistics")

@@ -50,9 +50,16 @@ SETTINGS: dict[str, tuple[Any, dict[str, Any]]] = {
     "l1_gain": (6.0, {"l1": 6.0}),
     "channels_last": (False, {"layout of kernels": False, "layout of images": False}),
     "compile": (True, {"compiled": True}),
+    "sixteen_bit_range": ([0, 4095], {"16-bit range": [0, 4095]}),
 }
-# Two settings that are only seen together: a default that depends on the optimizer, and a given value in its place.
-TOGETHER = [{"optimizer": "adamw", "lr": 0.02}, {"optimizer": "adamw", "warmup_bias_lr": 0.05}, {"optimizer": "sgd"}]
+# Defaults that depend on the optimizer, given values in their place, and 0, which is a value, too.
+OTHER_VALUES = [
+    {"optimizer": "sgd"},
+    {"optimizer": "adamw", "lr": 0.02, "momentum": 0.95},
+    {"optimizer": "adamw", "warmup_bias_lr": 0.05},
+    {"lr": 0.0},
+    {"warmup_bias_lr": 0.0},
+]
 
 
 def test_every_setting_is_tested() -> None:
@@ -60,12 +67,15 @@ def test_every_setting_is_tested() -> None:
     assert list(SETTINGS) == list(inspect.signature(DetectorModule).parameters)
 
 
-def module(settings: dict[str, Any]) -> DetectorModule:
+def module(settings: dict[str, Any], **trainer_settings: Any) -> DetectorModule:
     """Build a module in the state of a training of EPOCHS epochs with BATCHES batches of BATCH_SIZE images."""
     torch.manual_seed(0)
     model = DetectorModule(**BASE | settings)
     trainer = Mock(world_size=1, num_nodes=1, accumulate_grad_batches=1, max_epochs=EPOCHS, num_training_batches=BATCHES)
-    trainer.configure_mock(gradient_clip_val=None, gradient_clip_algorithm=None, precision_plugin=Precision())
+    trainer.configure_mock(
+        gradient_clip_val=None, gradient_clip_algorithm=None, precision_plugin=Precision(), current_epoch=0
+    )
+    trainer.configure_mock(**trainer_settings)
     trainer.train_dataloader.batch_size = BATCH_SIZE
     model._trainer = trainer
     trainer.optimizers = [model.configure_optimizers()]
@@ -121,15 +131,20 @@ def rates_by_hand(settings: dict[str, Any]) -> dict[str, list[float]]:
     return values
 
 
-def losses(model: DetectorModule) -> dict[str, float]:
-    """Return the terms of the one-to-one branch for fixed outputs, divided by their values without gains."""
+def outputs_and_batch(images: int = 1) -> tuple[RawOutput, Batch]:
     points, strides = anchor_points([(8, 8), (4, 4), (2, 2)], [8, 16, 32], like=torch.zeros(1))
-    branch = {"boxes": torch.full((1, 4, 84), 1.7), "scores": torch.linspace(-2, 2, 2 * 84).view(1, 2, 84)}
+    boxes, scores = torch.full((1, 4, 84), 1.7), torch.linspace(-2, 2, 2 * 84).view(1, 2, 84)
+    branch = {"boxes": boxes.repeat(images, 1, 1).requires_grad_(), "scores": scores.repeat(images, 1, 1).requires_grad_()}
     outputs: RawOutput = {"one2one": branch, "one2many": branch, "points": points, "strides": strides}
     target = {"boxes": torch.tensor([[9.0, 10.0, 40.0, 37.0]]), "labels": torch.tensor([1])}
-    batch: Batch = {"images": torch.zeros(1, 3, 64, 64), "targets": [target]}
+    return outputs, {"images": torch.zeros(images, 3, 64, 64), "targets": [target] * images}
+
+
+def losses(model: DetectorModule) -> dict[str, float]:
+    """Return the terms of the one-to-one branch for fixed outputs, divided by their values without gains."""
+    outputs, batch = outputs_and_batch()
     terms = model._losses(outputs, batch)
-    unscaled = type(model.loss)(1.0, 1.0, 1.0)(outputs, [target], (64, 64), 0.5)
+    unscaled = type(model.loss)(1.0, 1.0, 1.0)(outputs, batch["targets"], (64, 64), 0.5)
     return {name: (terms[f"one2one/{name}"] / unscaled[f"one2one/{name}"]).item() for name in ("box", "cls", "l1")}
 
 
@@ -155,6 +170,7 @@ def effects(model: DetectorModule) -> dict[str, Any]:
         "stem value": 7.0 if (stem == 7).all() else None,
         "license": model._license_and_source["license"],
         "image size": model.hparams.image_size,
+        "16-bit range": model.hparams.sixteen_bit_range,
         "without gradient": {name for name, part in parts.items() if not all(p.requires_grad for p in part.parameters())},
         "in evaluation mode": {name for name, part in parts.items() if not all(m.training for m in part.modules())},
         "optimizer": type(optimizer).__name__,
@@ -176,6 +192,7 @@ EXPECTED = {
     "stem value": None,
     "license": None,
     "image size": None,
+    "16-bit range": None,
     "without gradient": set(),
     "in evaluation mode": set(),
     "optimizer": "MuSGD",
@@ -200,7 +217,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("settings", [{}, *({name: value} for name, (value, _) in SETTINGS.items()), *TOGETHER], ids=str)
+@pytest.mark.parametrize("settings", [{}, *({name: value} for name, (value, _) in SETTINGS.items()), *OTHER_VALUES], ids=str)
 def test_a_setting_reaches_what_it_sets_and_nothing_else(settings: dict[str, Any], weights: Path) -> None:
     if "weights" in settings:
         settings = {"weights": weights}
@@ -214,3 +231,83 @@ def test_a_setting_reaches_what_it_sets_and_nothing_else(settings: dict[str, Any
     expected = EXPECTED | differences
     for name, value in effects(model).items():
         assert value == (pytest.approx(expected[name], rel=1e-4) if isinstance(value, float) else expected[name]), name
+
+
+def test_settings_of_the_trainer_count() -> None:
+    """Accumulation, processes and clipping of the Trainer, and a training without end."""
+    model = module({"weight_decay": 0.01}, accumulate_grad_batches=5)
+    assert effects(model)["batches of a step"] == 5
+    assert effects(model)["decay"] == pytest.approx(0.01 * 5 * BATCH_SIZE / BASE["nominal_batch"])
+    model = module({"nominal_batch": 9, "weight_decay": 0.01}, world_size=2)  # round(9 / (2 * 2)) batches on each
+    assert effects(model)["batches of a step"] == 2
+    assert effects(model)["decay"] == pytest.approx(0.01 * 8 / 9)
+
+    (optimizer,) = model.trainer.optimizers
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    model.configure_gradient_clipping(optimizer, 0.25, "value")
+    assert {p.grad.max().item() for p in model.parameters()} == {0.25}
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    module({"clip_norm": 0.0}).configure_gradient_clipping(optimizer)
+    assert {p.grad.max().item() for p in model.parameters()} == {1.0}
+
+    model = module({}, max_epochs=None, current_epoch=1000)
+    model.on_train_batch_start({}, 0)
+    assert model.trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.01)  # no decay
+
+
+def test_resuming_sets_the_groups_as_this_run_is_configured() -> None:
+    """A Trainer restores the groups of the checkpoint before the training starts."""
+    before, model = module({"lr": 0.5, "weight_decay": 0.3, "class_lr_ratio": 9.0}), module({})
+    expected = [{k: v for k, v in group.items() if k != "params"} for group in model.trainer.optimizers[0].param_groups]
+    model.trainer.optimizers[0].load_state_dict(before.trainer.optimizers[0].state_dict())
+    model.on_train_start()
+    for group, values in zip(model.trainer.optimizers[0].param_groups, expected, strict=True):
+        assert {key: group[key] for key in values} == values
+
+
+def test_fitting_again_chooses_the_accumulation_again() -> None:
+    """The number that this module chose before is not taken for the user's."""
+    model = module({})
+    model.trainer.train_dataloader.batch_size = 1
+    model.configure_optimizers()
+    assert model.trainer.accumulate_grad_batches == 4
+
+
+def test_what_a_step_returns_and_logs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With three images on each of two processes, four batches a step, in epoch 6: 0.1 + 0.7 * (1 - 6 / 9) of one2many."""
+    model = module({})
+    model.trainer.configure_mock(world_size=2, accumulate_grad_batches=4, current_epoch=6)
+    outputs, batch = outputs_and_batch(images=3)
+    monkeypatch.setattr(model, "forward", lambda images: outputs)
+    logged: dict[str, tuple[Tensor, dict[str, Any]]] = {}
+    monkeypatch.setattr(model, "log", lambda name, value, **kwargs: logged.update({name: (value, kwargs)}))
+    monkeypatch.setattr(model, "log_dict", lambda values, **kwargs: [model.log(k, v, **kwargs) for k, v in values.items()])
+    share = 0.1 + 0.7 / 3
+    batch["images"] = torch.zeros(3, 3, 64, 96)
+    expected = model.loss(outputs, batch["targets"], (64, 96), share)
+    sums_over_processes: list[bool] = []
+    loss = model.loss
+    model.loss = lambda *args, **kwargs: sums_over_processes.append(kwargs["all_processes"]) or loss(*args, **kwargs)
+    total = share * sum(v for k, v in expected.items() if k.startswith("one2many"))
+    total += (1 - share) * sum(v for k, v in expected.items() if k.startswith("one2one"))
+
+    torch.testing.assert_close(model.training_step(batch, 0), total * 3 * 2 * 2 * 4)
+    assert not any(term.requires_grad for term in model.latest_terms.values())
+    assert model.latest_terms.keys() == expected.keys()
+    bar, options = logged.pop("loss")
+    assert bar == logged["train/total"][0]
+    assert options == {"on_step": True, "on_epoch": False, "prog_bar": True, "logger": False}
+    assert logged.keys() == {f"train/{name}" for name in expected}
+    for name, (value, options) in logged.items():
+        torch.testing.assert_close(value, 2 * expected[name.removeprefix("train/")].detach(), msg=name)
+        assert options == {"on_step": False, "on_epoch": True, "batch_size": 3, "sync_dist": True}
+
+    logged.clear()
+    assert model.eval().validation_step(batch, 0) is outputs
+    assert sums_over_processes == [True, False]
+    assert logged.keys() == {f"val/{name}" for name in expected}
+    for name, (value, options) in logged.items():
+        torch.testing.assert_close(value, expected[name.removeprefix("val/")], msg=name)
+        assert options == {"batch_size": 3, "sync_dist": True}

@@ -1,5 +1,6 @@
 """Weights files of this project: written, read back, refused."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,8 +9,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from detector import build_detector
+from detector import DetectorModule, build_detector, load_detector
 from detector.weights import WeightsInfo, metadata, read_weights, save_weights
+from tests.detector.reference_files import some_weights, write_checkpoint
 
 INFO = WeightsInfo(
     variant="dyn_n",
@@ -17,6 +19,7 @@ INFO = WeightsInfo(
     class_names=["Zelle", "größer, \"kleiner\""],
     category_ids=[7, 9],
     image_size=(64, 96),
+    sixteen_bit_range=(0, 4095),
     license="CC-BY-4.0",
     provenance="random",
     metrics={"val/AP": 0.25},
@@ -143,6 +146,20 @@ def test_files_without_thresholds_are_read(tmp_path: Path) -> None:
     assert read_weights(tmp_path / "w.safetensors").info == replace(INFO, best_f1_thresholds={})
 
 
+def test_a_checkpoint_keeps_the_range_of_16_bit_images(tmp_path: Path) -> None:
+    settings = {"variant": "dyn_n", "class_names": ["a", "b"], "overrides": {"dynamic": {"num_experts": 2}}}
+    weights = {f"model.{name}": value for name, value in state_dict().items()}
+    for sample_range, expected in (([0, 4095], (0, 4095)), (None, None)):
+        settings["sixteen_bit_range"] = sample_range
+        content = {"pytorch-lightning_version": "2.6", "hyper_parameters": settings, "state_dict": weights}
+        torch.save(content, tmp_path / "a.ckpt")
+        assert read_weights(tmp_path / "a.ckpt").info.sixteen_bit_range == expected
+    settings["sixteen_bit_range"] = [5]
+    torch.save(content, tmp_path / "a.ckpt")
+    with pytest.raises(ValueError, match=r"a\.ckpt: sixteen_bit_range is \[5\]; expected"):
+        read_weights(tmp_path / "a.ckpt")
+
+
 def test_a_license_is_read_in_its_old_spelling(tmp_path: Path) -> None:
     """Older checkpoints, and safetensors of format version 1, have the key "licence"."""
     settings = {"variant": "dyn_n", "class_names": ["a", "b"], "overrides": {"dynamic": {"num_experts": 2}}}
@@ -155,6 +172,59 @@ def test_a_license_is_read_in_its_old_spelling(tmp_path: Path) -> None:
     save_file(contiguous, tmp_path / "w.safetensors", entries | {"format_version": "1", "licence": "CC-BY-4.0"})
     for name in ("a.ckpt", "w.safetensors"):
         assert read_weights(tmp_path / name).info.license == "CC-BY-4.0"
+
+
+TINY = {"width": 0.125, "depth": 0.33}
+NAMES = ["red", "green", "blue"]
+KINDS = ["training checkpoint", "safetensors", "bare state dict", "bare safetensors", "reference", "bare reference"]
+Change = Callable[[dict[str, torch.Tensor], str], object]
+CHANGES: dict[str, Change] = {
+    "one missing": lambda weights, name: weights.pop(name),
+    "one too many": lambda weights, name: weights.update({f"{name}s": weights[name].clone()}),
+    "another shape": lambda weights, name: weights.update({name: weights[name][1:]}),
+    "another dtype": lambda weights, name: weights.update({name: weights[name].to(torch.int32)}),
+}
+
+
+def write_changed(folder: Path, kind: str, change: Change) -> Path:
+    """Write complete weights for NAMES, except that ``change`` is made to one kernel of the neck."""
+    if "reference" in kind:
+        weights = {key: value.float() if value.is_floating_point() else value for key, value in some_weights().items()}
+        change(weights, "model.17.conv.weight")
+        if kind == "reference":
+            return write_checkpoint(folder / "w.pt", weights, NAMES, half=False)
+        torch.save(weights, folder / "w.pt")
+        return folder / "w.pt"
+    overrides = {} if "bare" in kind else TINY  # without overrides the variant is inferred
+    weights = {name: value.contiguous() for name, value in build_detector("yolo26_n", 3, **overrides).state_dict().items()}
+    change(weights, "neck.down.0.conv.weight")
+    if kind == "training checkpoint":
+        settings = {"variant": "yolo26_n", "class_names": NAMES, "overrides": TINY}
+        content = {"pytorch-lightning_version": "2.6", "hyper_parameters": settings}
+        torch.save(content | {"state_dict": {f"model.{name}": value for name, value in weights.items()}}, folder / "w.ckpt")
+        return folder / "w.ckpt"
+    if kind == "bare state dict":
+        torch.save(weights, folder / "w.pt")
+        return folder / "w.pt"
+    info = metadata(WeightsInfo("yolo26_n", TINY, NAMES))
+    save_file(weights, folder / "w.safetensors", info if kind == "safetensors" else None)
+    return folder / "w.safetensors"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_that_lacks_one_tensor_is_refused(tmp_path: Path, kind: str) -> None:
+    """By a Predictor, and as the start of a training for other classes."""
+    path = write_changed(tmp_path, kind, CHANGES["one missing"])
+    for load in (load_detector, lambda path: DetectorModule(class_names=["red", "cyan"], weights=path)):
+        with pytest.raises(ValueError, match=r"1 not in the file, as initialized: neck\.down\.0\.conv\.weight\n"):
+            load(path)
+
+
+@pytest.mark.parametrize("change", ["one too many", "another shape", "another dtype"])
+@pytest.mark.parametrize("kind", ["training checkpoint", "safetensors", "bare reference"])
+def test_a_file_with_one_tensor_that_does_not_fit_is_refused(tmp_path: Path, kind: str, change: str) -> None:
+    with pytest.raises(ValueError, match=r"w\.\w+(?s:.*)(neck\.down\.0|model\.17)\.conv\.weight"):
+        load_detector(write_changed(tmp_path, kind, CHANGES[change]))
 
 
 @pytest.mark.parametrize("content", [{1: torch.zeros(1)}, {"ema": torch.zeros(2), "model": None}], ids=["keys", "ema"])

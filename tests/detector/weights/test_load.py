@@ -1,7 +1,9 @@
 """Loading weights into detectors with other classes and other layers, and the report of it."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,15 +14,22 @@ from detector.weights.files import read_weights, save_weights
 from detector.weights.info import Weights, WeightsInfo
 from detector.weights.load import LoadReport, build_from, load_into
 
+TINY = {"width": 0.125, "depth": 0.33}
 LISTS = ("loaded", "upcycled", "copied_rows", "rebuilt", "mismatched", "missing")
 
 
-def trained(variant: str = "yolo26_n", names: tuple[str, ...] = ("cat", "dog", "bird"), known: bool = True) -> Weights:
+def trained(
+    variant: str = "yolo26_n",
+    names: tuple[str, ...] = ("cat", "dog", "bird"),
+    known: bool = True,
+    overrides: dict[str, Any] | None = None,
+) -> Weights:
     """Return weights that differ from all initial ones."""
     torch.manual_seed(1)
-    detector = build_detector(variant, len(names))
+    detector = build_detector(variant, len(names), **(overrides or {}))
     state_dict = {k: v + 0.01 * torch.rand_like(v) if v.is_floating_point() else v for k, v in detector.state_dict().items()}
-    return Weights(state_dict, WeightsInfo(variant, class_names=list(names) if known else None), Path("w.pt"), "random")
+    info = WeightsInfo(variant, overrides or {}, class_names=list(names) if known else None)
+    return Weights(state_dict, info, Path("w.pt"), "random")
 
 
 def outputs(model: nn.Module) -> dict[str, Tensor]:
@@ -143,6 +152,21 @@ def test_a_missing_and_an_unexpected_weight_are_errors() -> None:
         load_into(detector, weights)
     report = load_into(detector, weights, strict=False)
     assert (report.missing, report.unexpected) == (["backbone.stem.norm.bias"], ["backbone.stem.norm.biass"])
+
+
+@pytest.mark.parametrize("variant", ["yolo26_n", "dyn_n"])
+@pytest.mark.parametrize("names", [("cat", "dog", "bird"), ("dog", "fish")], ids=["same classes", "other classes"])
+def test_no_single_weight_may_be_missing_or_of_another_shape(variant: str, names: tuple[str, ...]) -> None:
+    """Some of every part; the rest of the file fits."""
+    weights, detector = trained(variant, overrides=TINY), build_detector(variant, len(names), **TINY)
+    for name in [*list(weights.state_dict)[::61], "head.one2one.cls.1.2.norm.bias", "head.one2many.cls.2.4.weight"]:
+        state_dict = {key: value for key, value in weights.state_dict.items() if key != name}
+        with pytest.raises(ValueError, match=rf"1 not in the file, as initialized: {re.escape(name)}\n"):
+            load_into(detector, replace(weights, state_dict=state_dict), names)
+        with pytest.raises(ValueError, match=rf"1 in the file, but not in this detector: {re.escape(name)}s\n"):
+            load_into(detector, replace(weights, state_dict=weights.state_dict | {f"{name}s": torch.ones(1)}), names)
+        with pytest.raises(ValueError, match=rf"of another shape in the file, as initialized: {re.escape(name)}"):
+            load_into(detector, replace(weights, state_dict=weights.state_dict | {name: torch.ones(5, 5, 5)}), names)
 
 
 def test_a_class_layer_of_another_shape_is_an_error() -> None:

@@ -1,0 +1,252 @@
+"""Images and label files of a YOLO set: which belong together, and what is left out."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from data.remarks import Remark
+from detector.files import is_hidden, real_files, walk_folder
+from detector.imaging.read import IMAGE_SUFFIXES
+from detector.text import plural
+
+MAX_EXAMPLES = 8
+LABEL_SUFFIXES = (".txt", ".text", ".xml", ".json", ".csv")  # only the first is read
+LABEL_FOLDERS = ("labels", "Labels", "label", "annotations", "Annotations", "txt", "xml")  # where people put labels
+NO_LABELS = (  # starts of names of files beside labels
+    "classes.", "labels.", "train.", "val.", "valid.", "test.", "requirements.", "license.", "readme", "notes.", "_darknet.",
+    "_annotations.", "_classes.", "obj.", "predefined_",
+)  # fmt: skip
+
+
+@dataclass
+class SplitImages:
+    """The images of a split in order, the folders that were searched, and what was noticed."""
+
+    images: list[Path] = field(default_factory=list)
+    folders: list[Path] = field(default_factory=list)
+    remarks: list[Remark] = field(default_factory=list)
+
+
+def label_path(image: Path) -> Path:
+    """Return the path of an image's label file."""
+    return _exchanged(image, "images", "labels").with_suffix(".txt")
+
+
+def find_images(value: Any, folder: Path, name: str) -> SplitImages:
+    """Return the images of the split's ``value``, one entry or a list of entries; ``name`` is for messages.
+
+    Raises ValueError for an entry that does not exist or has no images.
+    """
+    found = SplitImages()
+    listed: list[Path] = []
+    for entry in value if isinstance(value, list) else [value]:
+        listed += _images_of_entry(entry, folder, name, found)
+    found.images = real_files(listed)
+    if len(found.images) < len(listed):
+        repeated = plural(len(listed) - len(found.images), "image is", "images are")
+        found.remarks.append(Remark("warning", f"{repeated} listed more than once; each is taken once"))
+    return found
+
+
+def label_remarks(found: SplitImages, folder: Path) -> list[Remark]:
+    """Return warnings of labels and images that do not belong together as they should; ``folder`` is that of the set.
+
+    They count labels without an image, images whose labels have another name, suffix or place, and labeled files of other
+    formats.
+    """
+    files = _Files()
+    unlabeled = [image for image in found.images if not os.path.isfile(label_path(image))]
+    similar = _similar_files(unlabeled, found, folder, files)
+    other_formats = [
+        path
+        for parent in found.folders
+        for path in files.below(parent)
+        if path.suffix.lower() not in IMAGE_SUFFIXES + LABEL_SUFFIXES
+        and os.path.isfile(label_path(path))
+        and not files.have_image_of(label_path(path))  # else a file beside an image, such as a cache
+    ]
+    explained = {path for paths in similar.values() for path in paths} | {label_path(path) for path in other_formats}
+    labels = files.of_kind(_label_folders(found), LABEL_SUFFIXES[:1])
+    orphans = [path for path in labels if path not in explained and not files.have_image_of(path)]
+
+    def shown(paths: Iterable[Path]) -> tuple[str, ...]:
+        return tuple(_relative(path, folder) for _, path in zip(range(MAX_EXAMPLES), paths))
+
+    remarks = []
+    if similar:
+        pairs = zip(shown(similar), shown(map(label_path, similar)), shown(paths[0] for paths in similar.values()))
+        subject = plural(len(similar), "image has no label file", "images have no label files")
+        text = (
+            f"{subject} at the expected place, but there are files of another suffix, place or case; the images count as "
+            "images without objects: move, rename or convert these files"
+        )
+        examples = tuple(f"{image}: expected {expected}, there is {found}" for image, expected, found in pairs)
+        remarks.append(Remark("warning", text, examples))
+    if other_formats:
+        subject = plural(len(other_formats), "labeled file is", "labeled files are")
+        suffixes = ", ".join(sorted({path.suffix or "none" for path in other_formats}))
+        text = f"{subject} left out, being of a format that is not read (suffix {suffixes}); convert them to PNG or JPEG"
+        remarks.append(Remark("warning", text, shown(other_formats)))
+    if orphans:
+        text = (
+            f"{plural(len(orphans), 'label file has', 'label files have')} no image and cannot be used; restore the images"
+        )
+        remarks.append(Remark("warning", text, shown(orphans)))
+    return remarks
+
+
+class _Files:
+    """The files of folders, each folder read once."""
+
+    def __init__(self) -> None:
+        self._below: dict[Path, list[Path]] = {}
+        self._stems: dict[Path, set[str]] = {}
+
+    def below(self, folder: Path) -> list[Path]:
+        """Return the files in ``folder`` and its sub-folders, none if it does not exist."""
+        if folder not in self._below:
+            self._below[folder] = walk_folder(folder).files if folder.is_dir() else []
+        return self._below[folder]
+
+    def of_kind(self, folders: Iterable[Path], suffixes: tuple[str, ...]) -> list[Path]:
+        """Return the files below ``folders`` that have one of ``suffixes`` and may be labels."""
+        paths = {path for folder in folders for path in self.below(folder) if path.suffix.lower() in suffixes}
+        return sorted(path for path in paths if not path.name.lower().startswith(NO_LABELS))
+
+    def have_image_of(self, label: Path) -> bool:
+        """Return True if ``label`` is where the label file of an existing image is, of any split."""
+        folders = {_exchanged(label, "labels", "images").parent, label.parent}
+        return label.suffix == ".txt" and any(
+            label.stem in self._image_stems(folder) and label_path(folder / f"{label.stem}.jpg") == label
+            for folder in folders
+        )
+
+    def may_belong(self, label: Path, image: Path) -> bool:
+        """Return False if ``label`` is where labels of the images of another folder are."""
+        folder = _exchanged(label, "labels", "images").parent
+        return folder == image.parent or not self._image_stems(folder)
+
+    def _image_stems(self, folder: Path) -> set[str]:
+        if folder not in self._stems:
+            names = map(Path, os.listdir(folder) if folder.is_dir() else [])
+            self._stems[folder] = {p.stem for p in names if p.suffix.lower() in IMAGE_SUFFIXES and not is_hidden(p.name)}
+        return self._stems[folder]
+
+
+def _similar_files(unlabeled: list[Path], found: SplitImages, folder: Path, files: _Files) -> dict[Path, list[Path]]:
+    """Return the files whose names are those of the ``unlabeled`` images, but for case and suffix, by image."""
+    if not unlabeled:
+        return {}
+    folders = {*_label_folders(found), *(folder / name for name in LABEL_FOLDERS)}
+    for image in unlabeled:
+        folders |= {image.parent, image.parent / "labels", image.parent.parent / "labels"}
+        folders.add(_exchanged(image, "images", ".").parent / "labels")  # train/labels for images/train
+    by_stem: dict[str, list[Path]] = {}
+    for path in files.of_kind(folders, LABEL_SUFFIXES):
+        if not files.have_image_of(path):
+            by_stem.setdefault(_stem(path), []).append(path)
+    pairs = {image: by_stem.get(image.stem.lower(), []) for image in unlabeled}
+    pairs = {image: [path for path in paths if files.may_belong(path, image)] for image, paths in pairs.items()}
+    return {image: paths for image, paths in pairs.items() if paths}
+
+
+def _stem(label: Path) -> str:
+    """Return the name of the image that ``label`` may belong to: of ``a.txt`` and ``A.jpg.txt`` it is ``a``."""
+    name = label.stem.lower()
+    return Path(name).stem if name.endswith(IMAGE_SUFFIXES) else name
+
+
+def _label_folders(found: SplitImages) -> set[Path]:
+    """Return the folders with the labels of the images, and those where labels of the searched folders would be."""
+    return {
+        label_path(parent / "image.jpg").parent for parent in {image.parent for image in found.images} | set(found.folders)
+    }
+
+
+def _exchanged(path: Path, old: str, new: str) -> Path:
+    """Return ``path`` with the last folder named ``old`` renamed to ``new``."""
+    parts = list(path.parts)
+    for n in range(len(parts) - 2, -1, -1):
+        if parts[n] == old:
+            parts[n] = new
+            break
+    return Path(*parts)
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
+
+
+def _images_of_entry(entry: Any, folder: Path, name: str, found: SplitImages) -> list[Path]:
+    path = _existing(str(entry), folder)
+    if path is None:
+        raise ValueError(f"{name} is {entry!r}, but there is no {folder / str(entry)}; {_advice(str(entry))}")
+    if os.path.isdir(path):
+        images = _list_folder(path, found)
+    elif path.suffix.lower() in IMAGE_SUFFIXES:
+        images = [path]
+    else:
+        images = _read_list(path, folder, name)
+    if not images:
+        raise ValueError(f"{name} is {entry!r}, but {path} has no images ({', '.join(IMAGE_SUFFIXES)})")
+    return images
+
+
+def _existing(entry: str, folder: Path) -> Path | None:
+    """Return the path of a split's entry, with the habits of exporters: ``../`` for the file's own folder, backslashes."""
+    for text in (entry, entry.replace("\\", "/")):
+        for path in (folder / text, folder / text.removeprefix("../") if text.startswith("../") else None):
+            if path is not None and os.path.exists(path):
+                return path
+    return None
+
+
+def _advice(entry: str) -> str:
+    if entry.startswith("/") or entry[1:2] == ":":
+        return "the path is of another place or computer: write it relative to the folder of the data set"
+    return "correct it, or get the data set first"
+
+
+def _list_folder(folder: Path, found: SplitImages) -> list[Path]:
+    """Return the images in ``folder`` and its sub-folders, sorted, each real file once. Links are followed."""
+    walked = walk_folder(folder)
+    found.folders.append(folder)
+    hidden = [path for path in walked.hidden if path.suffix.lower() in IMAGE_SUFFIXES]
+    for left_out, one, many in (
+        (hidden, "hidden image file is left out", "hidden image files are left out"),
+        (walked.repeated, "link is left out, its file being there", "links are left out, their files being there"),
+    ):
+        if left_out:
+            examples = tuple(_relative(path, folder) for path in left_out[:MAX_EXAMPLES])
+            found.remarks.append(Remark("note", f"{folder}: {plural(len(left_out), one, many)}", examples))
+    return [path for path in walked.files if path.suffix.lower() in IMAGE_SUFFIXES]
+
+
+def _read_list(file: Path, folder: Path, name: str) -> list[Path]:
+    """Return the images in a text file: paths relative to the file, to ``folder``, to the folder above it, or to here.
+
+    Raises ValueError if images are missing.
+    """
+    lines = [line.strip().replace("\\", "/") for line in read_lines(file)]  # backslashes are from Windows
+    images, missing = [], []
+    for line in filter(None, lines):
+        candidates = [file.parent / line, folder / line, folder.parent / line, Path(line)]
+        path = next((path for path in candidates if os.path.isfile(path)), None)
+        (missing if path is None else images).append(path or line)
+    if missing:
+        total = plural(len(images) + len(missing), "image")
+        raise ValueError(
+            f"{name}: {len(missing)} of {total} in the list {file} cannot be found, e.g. {missing[0][:200]}; "
+            f"{_advice(missing[0])}"
+        )
+    return images
+
+
+def read_lines(file: Path) -> list[str]:
+    """Return the lines of a text file. Raises ValueError if it is not one in UTF-8."""
+    try:
+        return file.read_text(encoding="utf-8-sig").splitlines()  # sig: editors on Windows write a byte order mark
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: is not a text file in UTF-8 ({error})") from None

@@ -7,14 +7,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-<<<<<<< HEAD
+from detector.arguments import as_whole_number
 from detector.dynamic import DynamicConfig, make_dynamic
 from detector.network.backbone import build_backbone
-=======
-from detector.arguments import as_whole_number
-from detector.dynamic import make_dynamic
-from detector.network.backbone import Backbone
->>>>>>> origin/main
 from detector.network.blocks import ConvNormAct
 from detector.network.boxes import anchor_points
 from detector.network.config import CONVOLUTION_PATTERNS, DetectorConfig, detector_config
@@ -82,7 +77,6 @@ class Detector(nn.Module):
         return model.requires_grad_(False)
 
 
-<<<<<<< HEAD
 def restore_activations(module: nn.Module) -> None:
     """Give BatchNorms of timm their activation back, in place; it is lost when torch or Lightning change their class.
 
@@ -95,7 +89,8 @@ def restore_activations(module: nn.Module) -> None:
 
             if not isinstance(norm, BatchNormAct2d | SyncBatchNormAct):
                 norm.__class__ = SyncBatchNormAct if isinstance(norm, nn.SyncBatchNorm) else BatchNormAct2d
-=======
+
+
 def _check_images(images: Any) -> None:
     is_batch = isinstance(images, Tensor) and images.ndim == 4 and images.shape[1] == 3 and images.is_floating_point()
     if not is_batch:
@@ -106,7 +101,6 @@ def _check_images(images: Any) -> None:
             f"images is {kind}; expected a floating-point tensor (B, 3, height, width), RGB in 0..1 (a Predictor takes "
             "images of every form)"
         )
->>>>>>> origin/main
 
 
 def build_detector(variant: str, num_classes: int, **overrides: Any) -> Detector:

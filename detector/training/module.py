@@ -118,28 +118,20 @@ class DetectorModule(L.LightningModule):
         sixteen_bit_range: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
-<<<<<<< HEAD
-        _check_arguments(class_names, category_ids, optimizer, lr_ratios, backbone_lr_ratio)
-=======
         hide_hints()
-        _check_arguments(class_names, category_ids, optimizer, lr_ratios)
->>>>>>> origin/main
+        _check_arguments(class_names, category_ids, optimizer, lr_ratios, backbone_lr_ratio)
         self.class_names = list(class_names)
         self.category_ids = list(range(len(class_names))) if category_ids is None else list(category_ids)
         initial_weights = None if weights is None else read_weights(weights)
         variant, overrides = _variant_and_overrides(variant, overrides, initial_weights, len(self.class_names), backbone)
         image_size = None if image_size is None else list(as_size(image_size))
-<<<<<<< HEAD
+        sixteen_bit_range = None if sixteen_bit_range is None else list(as_sample_range(sixteen_bit_range))
         if backbone_weights in (None, NONE):
             backbone_weights = None
         elif backbone_lr_ratio is None:
             backbone_lr_ratio = PRETRAINED_LR_RATIO
         # The backbone is in the overrides.
         self.save_hyperparameters(ignore=["weights", "backbone", "backbone_weights", "accept_license"])
-=======
-        sixteen_bit_range = None if sixteen_bit_range is None else list(as_sample_range(sixteen_bit_range))
-        self.save_hyperparameters(ignore=["weights"])
->>>>>>> origin/main
         self.model = build_detector(variant, len(self.class_names), **(overrides or {}))
         largest = self.model.strides[-1]
         if image_size and any(side % largest for side in image_size):
@@ -165,7 +157,6 @@ class DetectorModule(L.LightningModule):
 
     def _load_initial(self, weights: Weights, backbone_weights: str | Path | None) -> None:
         """Load initial weights into the network, log how they fit, and remember their license and provenance."""
-<<<<<<< HEAD
         report = load_into(self.model, weights, self.class_names)
         if backbone_weights is not None and not report.other_backbone:
             raise ValueError(
@@ -173,11 +164,7 @@ class DetectorModule(L.LightningModule):
                 "backbone_weights, or weights"
             )
         rank_zero_info(report)
-        info, image_size = weights.info, self.hparams.image_size
-=======
-        rank_zero_info(load_into(self.model, weights, self.class_names))
         info, image_size, sample_range = weights.info, self.hparams.image_size, self.hparams.sixteen_bit_range
->>>>>>> origin/main
         if image_size and info.image_size and image_size != list(info.image_size):
             rank_zero_info(f"these weights were trained at {list(info.image_size)} px (height, width), not {image_size}")
         if (trained_range := list(info.sixteen_bit_range or FULL_RANGE)) != (sample_range or list(FULL_RANGE)):

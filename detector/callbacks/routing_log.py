@@ -21,16 +21,13 @@ from detector.imaging.plots import BAR_GAP, heat_map, shortened
 from detector.network.head import RawOutput
 from detector.runs.folder import ROUTING_PLOT
 
-<<<<<<< HEAD
 MOST_WARNINGS = 4  # layers whose experts are alike that are named one by one: a backbone of timm may have a hundred
-=======
 LEAST_LIMIT = 0.01  # of the color scale of differences: smaller ones stay nearly white
 ROW, COLUMN, EXPERT = 20, 46, 13  # pixels: a layer; an expert beside its number, and within a class
 EXPLANATION = (
     "Entropy: 1 if all experts have the same mean routing weight, 0 if one has all.\n"
     "Variation: standard deviation of the routing weights between images; at 0 the layer is a plain convolution."
 )
->>>>>>> origin/main
 
 
 @plot_style()

@@ -52,16 +52,18 @@ def test_later_configurations_and_options_win(config: list[str]) -> None:
     assert {(data.batch_size, data.num_workers, data.seed) for data in built} == {(4, 0, 3)}
 
 
-def test_the_base_configuration_is_read_first(config: list[str]) -> None:
-    base = yaml.safe_load((Path(__file__).parents[2] / "configs/base.yaml").read_text())["data"]
+def test_the_base_configuration_is_read_first(config: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it has and tiny.yaml does not have counts; what both have is that of tiny.yaml."""
     tiny = yaml.safe_load(Path("tiny.yaml").read_text())
-    del tiny["data"]["batch_size"], tiny["data"]["num_workers"]
+    del tiny["data"]["batch_size"], tiny["seed_everything"]
     Path("tiny.yaml").write_text(yaml.safe_dump(tiny))
+    base = {"seed_everything": 8, "data": {"batch_size": 7, "image_size": 32}, "trainer": {"max_epochs": 1}}
+    Path("base.yaml").write_text(yaml.safe_dump(base))
     built = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("data.__main__.write_sheets", lambda data, *rest: built.append(data) or [])
-        main(["show", *config])
-    assert (built[0].batch_size, built[0].num_workers) == (base["batch_size"], base["num_workers"])
+    monkeypatch.setattr("data.__main__.BASE_CONFIG", Path("base.yaml"))
+    monkeypatch.setattr("data.__main__.write_sheets", lambda data, *rest: built.append(data) or [])
+    assert main(["show", *config]) == 0
+    assert (built[0].batch_size, built[0].seed, built[0].size) == (7, 8, (64, 64))
 
 
 @pytest.fixture(autouse=True)

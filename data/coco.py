@@ -56,8 +56,8 @@ def check_root(root: Path, is_coco: bool) -> None:
         return
     if root.is_file():
         raise ValueError(
-            f"data.root: {root} is a file; expected the folder of a COCO-format data set, or a data.yaml. Give annotation files "
-            "as data.train_annotations and data.val_annotations, relative to data.root"
+            f"data.root: {root} is a file; expected the folder of a COCO-format data set, or a data.yaml. Give annotation "
+            "files as data.train_annotations and data.val_annotations, relative to data.root"
         )
     remedy = "set data.root to the folder of a COCO-format data set, or to a data.yaml"
     if is_coco:

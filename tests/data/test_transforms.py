@@ -62,8 +62,10 @@ def test_colors_change_last(monkeypatch: pytest.MonkeyPatch, own_transforms: lis
 def test_own_transforms_see_the_blended_image_once(
     own_transforms: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pipeline, seen = TrainPipeline(SIZE, Augmentation(**NO_AUGMENTATION), own_transforms), []
+    seen: list[int] = []
     monkeypatch.setattr(Draws, "apply", lambda self, image, **_: seen.append(int(image[0, 0, 0])) or image)
+    pipeline = TrainPipeline(SIZE, Augmentation(**NO_AUGMENTATION), own_transforms)
+    seen.clear()  # of the trials
     layers = [[MosaicTile(np.full((*SIZE, 3), value, np.uint8), np.zeros((0, 5), np.float32))] for value in (100, 200)]
     image, _ = pipeline(layers, np.random.default_rng(0))
     assert seen == [image[0, 0, 0]]

@@ -14,6 +14,7 @@ from data.coco_json import load_coco_json
 from data.faults import Faults
 from data.remarks import Remark
 from data.rotated_boxes import upright_boxes
+from data.segmentations import segmentation_remarks
 from detector.files import SYSTEM_NAMES
 from detector.text import plural
 
@@ -55,8 +56,8 @@ def check_root(root: Path, is_coco: bool) -> None:
         return
     if root.is_file():
         raise ValueError(
-            f"data.root: {root} is a file; expected the folder of a COCO-format data set, or a data.yaml. Give annotation files "
-            "as data.train_annotations and data.val_annotations, relative to data.root"
+            f"data.root: {root} is a file; expected the folder of a COCO-format data set, or a data.yaml. Give annotation "
+            "files as data.train_annotations and data.val_annotations, relative to data.root"
         )
     remedy = "set data.root to the folder of a COCO-format data set, or to a data.yaml"
     if is_coco:
@@ -153,6 +154,7 @@ def _remark_on_boxes(annotations: Entries, bboxes: np.ndarray, sizes: np.ndarray
 
     given = [area if area is not None and is_number(area) else np.nan for area in annotations.values("area")]
     found = box_format_remarks(bboxes, sizes, XYWH, describe) or area_remarks(bboxes, np.array(given, float), describe)
+    found = found or segmentation_remarks(annotations.values("segmentation"), bboxes, sizes, describe)
     for one in found:
         if one.level == "error":
             annotations.faults.add(one.line())

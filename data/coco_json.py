@@ -20,7 +20,7 @@ class ImageEntry(msgspec.Struct, gc=False):
 
 
 class AnnotationEntry(msgspec.Struct, gc=False):
-    """An entry of 'annotations'. Fields that are not listed, polygons above all, are never turned into Python objects."""
+    """An entry of 'annotations'. Polygons, and fields that are not listed, are never turned into Python objects."""
 
     id: Any = None
     image_id: Any = None
@@ -31,6 +31,7 @@ class AnnotationEntry(msgspec.Struct, gc=False):
     attributes: Any = None  # of CVAT, with the rotation of the box
     rotation: Any = None
     angle: Any = None
+    segmentation: msgspec.Raw = msgspec.Raw()  # not decoded
 
 
 class CategoryEntry(msgspec.Struct):
@@ -87,4 +88,6 @@ def _load_slowly(text: bytes, path: Path) -> CocoFile:
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             state = "misses the key" if entries is None else "has no list of objects under the key"
             raise ValueError(f"{path}: is not a COCO annotation file: it {state} {key!r}")
+    for annotation in content["annotations"]:
+        annotation.pop("segmentation", None)
     return msgspec.convert(content, CocoFile)

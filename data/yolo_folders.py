@@ -8,7 +8,7 @@ from typing import Any
 
 from data.remarks import Remark
 from detector.files import is_hidden, real_files, walk_folder
-from detector.imaging.read import IMAGE_SUFFIXES
+from detector.imaging.read import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES
 from detector.text import plural
 
 MAX_EXAMPLES = 8
@@ -59,14 +59,11 @@ def label_remarks(found: SplitImages, folder: Path) -> list[Remark]:
     files = _Files()
     unlabeled = [image for image in found.images if not os.path.isfile(label_path(image))]
     similar = _similar_files(unlabeled, found, folder, files)
-    other_formats = [
-        path
-        for parent in found.folders
-        for path in files.below(parent)
-        if path.suffix.lower() not in IMAGE_SUFFIXES + LABEL_SUFFIXES
-        and os.path.isfile(label_path(path))
-        and not files.have_image_of(label_path(path))  # else a file beside an image, such as a cache
-    ]
+    others = [path for parent in found.folders for path in files.below(parent) if _is_other(path)]
+    # Not a cache or the like beside an image of the same name.
+    others = [path for path in others if not files.have_image_of(label_path(path))]
+    other_formats = [path for path in others if os.path.isfile(label_path(path))]
+    unlabeled_others = [path for path in {*others} - {*other_formats} if path.suffix.lower() in OTHER_IMAGE_SUFFIXES]
     explained = {path for paths in similar.values() for path in paths} | {label_path(path) for path in other_formats}
     labels = files.of_kind(_label_folders(found), LABEL_SUFFIXES[:1])
     orphans = [path for path in labels if path not in explained and not files.have_image_of(path)]
@@ -86,15 +83,26 @@ def label_remarks(found: SplitImages, folder: Path) -> list[Remark]:
         remarks.append(Remark("warning", text, examples))
     if other_formats:
         subject = plural(len(other_formats), "labeled file is", "labeled files are")
-        suffixes = ", ".join(sorted({path.suffix or "none" for path in other_formats}))
-        text = f"{subject} left out, being of a format that is not read (suffix {suffixes}); convert them to PNG or JPEG"
+        text = f"{subject} left out, being of a format that is not read ({_suffixes(other_formats)}); convert to PNG or JPEG"
         remarks.append(Remark("warning", text, shown(other_formats)))
+    if unlabeled_others:
+        subject = plural(len(unlabeled_others), "file without labels is", "files without labels are")
+        text = f"{subject} left out, being of a format that is not read ({_suffixes(unlabeled_others)})"
+        remarks.append(Remark("note", text, shown(sorted(unlabeled_others))))
     if orphans:
         text = (
             f"{plural(len(orphans), 'label file has', 'label files have')} no image and cannot be used; restore the images"
         )
         remarks.append(Remark("warning", text, shown(orphans)))
     return remarks
+
+
+def _is_other(path: Path) -> bool:
+    return path.suffix.lower() not in IMAGE_SUFFIXES + LABEL_SUFFIXES
+
+
+def _suffixes(paths: Iterable[Path]) -> str:
+    return "suffix " + ", ".join(sorted({path.suffix or "none" for path in paths}))
 
 
 class _Files:
@@ -190,7 +198,11 @@ def _images_of_entry(entry: Any, folder: Path, name: str, found: SplitImages) ->
     else:
         images = _read_list(path, folder, name)
     if not images:
-        raise ValueError(f"{name} is {entry!r}, but {path} has no images ({', '.join(IMAGE_SUFFIXES)})")
+        others = [file for file in walk_folder(path).files if file.suffix.lower() in OTHER_IMAGE_SUFFIXES]
+        hint = (
+            f"; of formats that are not read, it has {plural(len(others), 'file')} ({_suffixes(others)})" if others else ""
+        )
+        raise ValueError(f"{name} is {entry!r}, but {path} has no images ({', '.join(IMAGE_SUFFIXES)}){hint}")
     return images
 
 

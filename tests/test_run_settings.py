@@ -28,13 +28,14 @@ TINY = {"width": 0.125, "depth": 0.33}
 MODEL = ["--model.variant=yolo26_n", f"--model.overrides={TINY}"]
 
 
-@pytest.fixture
-def weights(arguments: list[str], tmp_path: Path) -> str:
-    """A weights file of a small network, beside tiny.yaml in the working directory."""
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A weights file of a small network."""
+    path = tmp_path_factory.mktemp("weights") / "w.safetensors"
     names = {"class_names": list(CATEGORIES.values()), "category_ids": list(CATEGORIES)}
     info = WeightsInfo("yolo26_n", **names, image_size=(64, 64), overrides=TINY)
-    save_weights(tmp_path / "w.safetensors", build_detector("yolo26_n", 3, **TINY).state_dict(), info)
-    return "w.safetensors"
+    save_weights(path, build_detector("yolo26_n", 3, **TINY).state_dict(), info)
+    return str(path)
 
 
 def first_batch(data: CocoDataModule) -> list[tuple]:

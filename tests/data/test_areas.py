@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from data import CocoDataModule
@@ -51,6 +52,7 @@ def test_areas_of_outlines_reach_the_metrics(
     assert {name: metrics[name] for name in expected} == pytest.approx(expected)
     suffix = "" if split == "val" else "_test"
     truth, detections = tmp_path / f"ground_truth{suffix}.json", read_predictions(tmp_path / f"predictions{suffix}.json")
+    assert json.loads(truth.read_text())["info"] == data.ground_truth(split)["info"]  # the folder of the images
     written = json.loads(truth.read_text())["annotations"]
     assert sorted(entry["area"] for entry in written) == sorted(AREAS * (len(written) // 3))
     assert evaluate(load_ground_truth(truth), detections).metrics == metrics
@@ -83,3 +85,14 @@ def test_crowds_are_neither_objects_nor_misses(tiny_arguments: dict[str, Any], t
     edit_json("val", lambda content: [entry.update(iscrowd=0) for entry in content["annotations"]])
     content = json.loads((tmp_path / "tiny/annotations/val.json").read_text())
     assert evaluate(content, read_predictions(tmp_path / "predictions.json")).metrics["AP"] < 0.9
+
+
+def test_false_detections_count_by_the_area_of_their_box() -> None:
+    """A false detection of 50 x 50 pixels is medium: among the small objects it does not count."""
+    rows = [{"image_id": 1, "category_id": 1, "bbox": [10, 10, 20, 20], "area": 150, "iscrowd": 0}]
+    rows += [{"image_id": 1, "category_id": 1, "bbox": [100, 10, 60, 60], "area": 2000, "iscrowd": 0}]
+    truth = {"images": [{"id": 1}], "annotations": rows, "categories": [{"id": 1, "name": "a"}]}
+    false_one, small, medium = [40, 40, 50, 50, 0.9], [10, 10, 20, 20, 0.5], [100, 10, 60, 60, 0.4]
+    metrics = evaluate(truth, np.array([[1, *row, 1] for row in (false_one, small, medium)])).metrics
+    assert metrics["AP_small"] == pytest.approx(1)
+    assert metrics["AP_medium"] == pytest.approx(1 / 2)

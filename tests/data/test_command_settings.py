@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+from torch.utils.data import DataLoader
 
 from data import CocoDataModule
 from data.__main__ import _command_parser, main
@@ -52,16 +53,18 @@ def test_later_configurations_and_options_win(config: list[str]) -> None:
     assert {(data.batch_size, data.num_workers, data.seed) for data in built} == {(4, 0, 3)}
 
 
-def test_the_base_configuration_is_read_first(config: list[str]) -> None:
-    base = yaml.safe_load((Path(__file__).parents[2] / "configs/base.yaml").read_text())["data"]
+def test_the_base_configuration_is_read_first(config: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it has and tiny.yaml does not have counts; what both have is that of tiny.yaml."""
     tiny = yaml.safe_load(Path("tiny.yaml").read_text())
-    del tiny["data"]["batch_size"], tiny["data"]["num_workers"]
+    del tiny["data"]["batch_size"], tiny["seed_everything"]
     Path("tiny.yaml").write_text(yaml.safe_dump(tiny))
+    base = {"seed_everything": 8, "data": {"batch_size": 7, "image_size": 32}, "trainer": {"max_epochs": 1}}
+    Path("base.yaml").write_text(yaml.safe_dump(base))
     built = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("data.__main__.write_sheets", lambda data, *rest: built.append(data) or [])
-        main(["show", *config])
-    assert (built[0].batch_size, built[0].num_workers) == (base["batch_size"], base["num_workers"])
+    monkeypatch.setattr("data.__main__.BASE_CONFIG", Path("base.yaml"))
+    monkeypatch.setattr("data.__main__.write_sheets", lambda data, *rest: built.append(data) or [])
+    assert main(["show", *config]) == 0
+    assert (built[0].batch_size, built[0].seed, built[0].size) == (7, 8, (64, 64))
 
 
 @pytest.fixture(autouse=True)
@@ -133,6 +136,27 @@ def test_sheets_show_each_split_with_its_own_boxes(tiny_arguments: dict[str, Any
         sides = [(boxes[:, 2:] - boxes[:, :2]) * scale for (boxes, _), scale in zip(expected, ratio)]
         for (boxes, _), side in zip(drawn, sides, strict=True):
             np.testing.assert_allclose(boxes[:, 2:] - boxes[:, :2], side, atol=6)
+
+
+def test_every_sheet_is_of_its_split(
+    tiny_arguments: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training with the augmentation, the others without."""
+    shown = []
+
+    def draw_sheet(loader: DataLoader, class_names: list[str], num_images: int) -> np.ndarray:
+        shown.append((type(loader.dataset.dataset).__name__, loader.dataset.dataset.reader.annotations.name, num_images))
+        return np.zeros((8, 8, 3), np.uint8)
+
+    monkeypatch.setattr(sheets, "draw_sheet", draw_sheet)
+    copy = Path(tiny_arguments["root"]) / "annotations/test.json"
+    copy.write_bytes(copy.with_name("val.json").read_bytes())
+    test = {"test_annotations": "annotations/test.json", "test_images": "images/val"}
+    paths = sheets.write_sheets(CocoDataModule(**tiny_arguments | test), tmp_path / "out", 3)
+    assert [path.name for path in paths] == ["train.jpg", "val.jpg", "test.jpg"]
+    assert [kind for kind, _, _ in shown] == ["TrainDataset", "EvalDataset", "EvalDataset"]
+    assert [Path(name).stem for _, name, _ in shown] == ["train", "val", "test"]
+    assert {number for _, _, number in shown} == {3}
 
 
 def drawn_set(capsys: pytest.CaptureFixture, *words: str) -> tuple[str, dict[str, int], bytes]:

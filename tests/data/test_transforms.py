@@ -9,6 +9,7 @@ import pytest
 from data import transforms
 from data.mosaic import MosaicTile
 from data.transforms import Augmentation, TrainPipeline, shift_hsv
+from tests.data.own_transforms import Draws
 
 SIZE = (64, 64)
 NO_AUGMENTATION = {"mosaic": 0, "scale": 0, "translate": 0, "fliplr": 0, "hsv": (0, 0, 0)}
@@ -58,12 +59,17 @@ def test_colors_change_last(monkeypatch: pytest.MonkeyPatch, own_transforms: lis
     assert (image == 9).all()
 
 
-def test_own_transforms_see_the_blended_image(own_transforms: list[dict[str, Any]]) -> None:
-    """Their numbers in the first row are those of one sample: blended with black, they would be half as large."""
+def test_own_transforms_see_the_blended_image_once(
+    own_transforms: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr(Draws, "apply", lambda self, image, **_: seen.append(int(image[0, 0, 0])) or image)
     pipeline = TrainPipeline(SIZE, Augmentation(**NO_AUGMENTATION), own_transforms)
-    tile = MosaicTile(np.zeros((*SIZE, 3), np.uint8), np.zeros((0, 5), np.float32))
-    rows = [pipeline([[tile], [tile]], np.random.default_rng(seed))[0][0, 0, 0] for seed in range(30)]
-    assert max(rows) > 200
+    seen.clear()  # of the trials
+    layers = [[MosaicTile(np.full((*SIZE, 3), value, np.uint8), np.zeros((0, 5), np.float32))] for value in (100, 200)]
+    image, _ = pipeline(layers, np.random.default_rng(0))
+    assert seen == [image[0, 0, 0]]
+    assert 110 < seen[0] < 190
 
 
 def test_mixup_at_another_input_size() -> None:

@@ -95,9 +95,18 @@ def test_labeled_files_of_other_formats_are_named(tiny_yolo: Path) -> None:
     with pytest.warns(UserWarning, match="3 labeled files are left out"):
         train = read(tiny_yolo)
     (line,) = lines(train)
-    assert "(suffix .gif, .heic, none); convert them to PNG or JPEG" in line
+    assert "(suffix .gif, .heic, none); convert to PNG or JPEG" in line
     assert line.endswith("(images/train/image_0.gif; images/train/image_2.heic; images/train/image_4)")
     assert len(train) == 5
+    (note,) = lines(train, "note")
+    assert note.startswith("2 files without labels are left out, being of a format that is not read (suffix .gif, .psd)")
+
+
+def test_a_folder_of_other_formats_is_named(tiny_yolo: Path, edit_yaml: Callable[..., Path]) -> None:
+    (tiny_yolo.parent / "photos").mkdir()
+    (tiny_yolo.parent / "photos/a.heic").touch()
+    with pytest.raises(ValueError, match=r"has no images .*; of formats that are not read, it has 1 file \(suffix \.heic\)"):
+        read(edit_yaml(train="photos"))
 
 
 def test_hidden_files_are_left_out_and_counted(tiny_yolo: Path, caplog: pytest.LogCaptureFixture) -> None:

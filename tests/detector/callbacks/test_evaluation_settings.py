@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch.utils.data import DataLoader
 
 from detector.callbacks import coco_evaluation
 from detector.callbacks.coco_evaluation import CocoEvaluation
 from tests.detector.callbacks.test_coco_evaluation import quiet_trainer
 from tests.detector.evaluation.cases import CAT, DOG, annotation
-from tests.detector.fakes import Answer, RoteData, RoteDetector, coco_dict
+from tests.detector.fakes import Answer, RoteData, RoteDetector, coco_dict, collate, samples
 
 TRUTH = coco_dict([1, 2], [annotation(1, CAT, [10, 10, 40, 40]), annotation(2, DOG, [20, 20, 30, 30])])
 OTHER_TRUTH = coco_dict([1, 2], [annotation(1, CAT, [10, 10, 40, 40]), annotation(2, CAT, [20, 20, 30, 30])])
@@ -105,3 +106,27 @@ def test_every_setting_of_the_evaluation_has_its_effect(tmp_path: Path, case: tu
 
 def test_every_setting_of_the_evaluation_has_a_case() -> None:
     assert {case[0] for case in CASES} == set(inspect.signature(CocoEvaluation).parameters)
+
+
+def test_the_progress_bar_has_two_metrics_of_the_first_branch(tmp_path: Path) -> None:
+    trainer = quiet_trainer(tmp_path, CocoEvaluation())
+    trainer.validate(RoteDetector(ANSWERS, ONE2MANY), RoteData([1, 2], {"val": TRUTH}), verbose=False)
+    assert set(trainer.progress_bar_metrics) == {"val/AP", "val/AP50"}
+
+
+class GrowingData(RoteData):
+    """One image in the first epoch, two in the second."""
+
+    def val_dataloader(self) -> DataLoader:
+        images = self.images if self.trainer.current_epoch else self.images[:1]
+        return DataLoader(samples(images), collate_fn=collate)
+
+
+@pytest.mark.filterwarnings("ignore:the COCO metrics are of")
+def test_the_ground_truth_file_has_the_images_of_the_last_evaluation(tmp_path: Path) -> None:
+    evaluation = CocoEvaluation()
+    options = {"max_epochs": 2, "reload_dataloaders_every_n_epochs": 1, "num_sanity_val_steps": 0}
+    trainer = quiet_trainer(tmp_path, evaluation, **options)
+    trainer.fit(RoteDetector(ANSWERS), GrowingData([1, 2], {"val": TRUTH}))
+    assert evaluation.results["one2one"].num_images == 2
+    assert [image["id"] for image in json.loads((tmp_path / "ground_truth.json").read_text())["images"]] == [1, 2]

@@ -5,6 +5,7 @@ import os
 import signal
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import lightning as L
 import pytest
@@ -13,7 +14,7 @@ from lightning.pytorch.demos.boring_classes import BoringModel
 from torch import Tensor
 
 from detector.callbacks.ema import RampedEMA
-from detector.callbacks.save_on_signal import SaveOnSignal, StoppedBySignal, _validation_follows
+from detector.callbacks.save_on_signal import REQUEUE, SaveOnSignal, StoppedBySignal, _validation_follows
 from tests.detector.training.test_module import trainer
 
 
@@ -109,6 +110,72 @@ def test_the_average_must_be_updated_before_it_is_saved(tmp_path: Path) -> None:
     callbacks = [SaveOnSignal(tmp_path / "last.ckpt"), RampedEMA()]
     with pytest.raises(ValueError, match="SaveOnSignal comes before RampedEMA"):
         run_with_average(tmp_path, callbacks=callbacks)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("batch", "validation", "steps"), [(3, None, 4), (1, 2, 3)])
+def test_nothing_is_saved_before_the_end_of_an_epoch_or_a_validation(
+    batch: int, validation: int | None, steps: int, tmp_path: Path
+) -> None:
+    """After the last of four steps of an epoch, the run stops with the epoch; after the second, with the third step."""
+    settings = {"accumulate_grad_batches": 1, "limit_train_batches": 4, "max_epochs": 2}
+    settings |= {"limit_val_batches": 1, "val_check_interval": validation} if validation else {}
+    callbacks = [RawWeights(), SaveOnSignal(tmp_path / "last.ckpt"), KillInStep(signal.SIGTERM, batch)]
+    with pytest.raises(StoppedBySignal):
+        run_with_average(tmp_path, callbacks=callbacks, **settings)
+    assert len(callbacks[0].values) == steps
+    assert (tmp_path / "last.ckpt").is_file() == bool(validation)  # of an epoch, ModelCheckpoint writes it
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_second_interrupt_stops_at_once_and_a_later_run_is_not_stopped(tmp_path: Path) -> None:
+    class KillTwice(KillInStep):
+        def on_after_backward(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+            if trainer.fit_loop.total_batch_idx == self.index:
+                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
+
+    callback = SaveOnSignal(tmp_path / "last.ckpt")
+    with pytest.raises((SystemExit, KeyboardInterrupt)):
+        run_with_average(tmp_path, callback, KillTwice(signal.SIGINT, 0))
+    assert not callback.path.exists()
+    run_with_average(tmp_path, callback)
+    assert not callback.path.exists()
+
+
+@pytest.mark.parametrize(
+    ("here", "elsewhere", "expected"),
+    [
+        (0, [False, False], 0),
+        (0, [True, False], signal.SIGTERM),
+        (0, [True, True], REQUEUE),
+        (signal.SIGINT, [True, False], signal.SIGINT),
+        (signal.SIGTERM, [True, True], REQUEUE),
+    ],
+)
+def test_a_signal_to_any_process_counts(here: int, elsewhere: list[bool], expected: int) -> None:
+    """``elsewhere``: another process has a signal, and has the one that continues the job."""
+    callback, trainer, answers = SaveOnSignal(None), Mock(world_size=2), iter(elsewhere)
+    trainer.strategy.reduce_boolean_decision = lambda decision, all: decision and next(answers) if all else next(answers)
+    callback._received = here
+    assert callback._signal_of_any_process(trainer) == expected
+
+
+def test_handlers_count_from_the_sanity_check_on_and_not_in_other_processes() -> None:
+    before = [signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)]
+    callback = SaveOnSignal(None)
+    try:
+        callback.on_sanity_check_start(Mock(), Mock())
+        assert [signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)] == [callback._set_flag] * 2
+        callback._process += 1  # as in a process that has inherited the handlers
+        signal.raise_signal(signal.SIGTERM)
+        assert callback._received == 0
+        callback._process -= 1
+        signal.raise_signal(signal.SIGTERM)
+        assert callback._received == signal.SIGTERM
+    finally:
+        for signum, handler in zip((signal.SIGTERM, signal.SIGINT), before):
+            signal.signal(signum, handler)
 
 
 class KillAtStart(L.Callback):

@@ -118,8 +118,8 @@ def test_what_load_detector_is_given_reaches_the_predictor(predictor: Predictor,
     assert plain.source.startswith(str(tmp_path / "w.safetensors"))
     other = load_detector(tmp_path / "w.safetensors", "one2many", (32, 96))
     assert (other.branch, other.image_size, other.class_names) == ("one2many", (32, 96), INFO.class_names)
-    for name, value in predictor.model.state_dict().items():
-        assert torch.equal(other.model.state_dict()[name], value)
+    weights, loaded = predictor.model.state_dict(), other.model.state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in weights.items())
     parameters = set(inspect.signature(load_detector).parameters)
     assert parameters == {"path", "branch", "image_size"}, "a new argument needs a line above"
 

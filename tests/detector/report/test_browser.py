@@ -61,7 +61,7 @@ def wordy_run(tmp_path: Path) -> Path:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
-@pytest.mark.parametrize("width", [500, 800, 1300])
+@pytest.mark.parametrize("width", [390, 800, 1300])
 def test_the_page_in_a_dark_browser(wordy_run: Path, tmp_path: Path, width: int) -> None:
     main(["report", str(wordy_run)])
     probed = tmp_path / "probed.html"

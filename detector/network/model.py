@@ -24,10 +24,12 @@ class Detector(nn.Module):
     ``strides`` are the pixels per cell of the levels, finest first.
     """
 
+    convolution_patterns = CONVOLUTION_PATTERNS  # names that make_dynamic takes for ``where``
+
     def __init__(self, backbone: nn.Module, neck: Neck, head: Head) -> None:
         super().__init__()
-        # Names that make_dynamic takes for ``where``
-        self.convolution_patterns = getattr(backbone, "convolution_patterns", CONVOLUTION_PATTERNS)
+        if backbone.name != "yolo26":
+            self.convolution_patterns = backbone.convolution_patterns
         self.backbone, self.neck, self.head = backbone, neck, head
         self.strides = backbone.strides
 

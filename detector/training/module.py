@@ -48,11 +48,6 @@ class DetectorModule(L.LightningModule):
         class_names: names of the classes 0..C-1, saved in checkpoints.
         category_ids: the id of each class in the annotation file; by default 0..C-1.
         overrides: fields of ``DetectorConfig`` that differ from the variant, e.g. ``{"dynamic": {"num_experts": 8}}``.
-        backbone: ``yolo26``, the default; ``timm/NAME`` or ``timm/NAME.TAG``, any network of timm with maps of stride 8, 16
-            and 32; ``parameternet_300m`` or ``parameternet_600m``. It is saved with the ``overrides``.
-        backbone_weights: ``pretrained``, those that timm has on the Hub; or the path of a file with the weights of the
-            backbone's classifier; or ``none``, the default. Read at construction only, like ``weights``.
-        accept_license: license of ``backbone_weights`` that restricts their use, e.g. ``cc-by-nc-4.0``: you may use them.
         weights: file to start from, see ``detector.weights.files.read_weights``. It is read at construction only: a
             checkpoint is loaded or resumed without it.
         image_size: (height, width) of the network input in pixels, or one side; multiples of the largest stride. Saved in
@@ -65,8 +60,6 @@ class DetectorModule(L.LightningModule):
         final_lr_ratio: learning rate at the end, as a fraction of ``lr``.
         lr_decay: ``linear`` or ``cosine``, per epoch.
         class_lr_ratio: learning rate of the class branches as a multiple of ``lr``.
-        backbone_lr_ratio: factor for the learning rate of the backbone, without its projections to the neck; by default 0.2
-            with ``backbone_weights``, else 1.
         lr_ratios: factors for the learning rates of parts, named as in ``freeze``.
         momentum: of the optimizer, the first beta of adamw.
         weight_decay: for steps of ``nominal_batch`` images.
@@ -82,6 +75,13 @@ class DetectorModule(L.LightningModule):
         channels_last: memory layout of images and network; faster on CPUs and on GPUs with tensor cores.
         compile: compile the network (not the loss) with ``torch.compile``.
         sixteen_bit_range: values of 16-bit images that became 0..255 in the data. Saved in checkpoints, for prediction.
+        backbone: ``yolo26``, the default; ``timm/NAME`` or ``timm/NAME.TAG``, any network of timm with maps of stride 8, 16
+            and 32; ``parameternet_300m`` or ``parameternet_600m``. It is saved with the ``overrides``.
+        backbone_weights: ``pretrained``, those that timm has on the Hub; or the path of a file with the weights of the
+            backbone's classifier; or ``none``, the default. Read at construction only, like ``weights``.
+        backbone_lr_ratio: factor for the learning rate of the backbone, without its projections to the neck; by default 0.2
+            with ``backbone_weights``, else 1.
+        accept_license: license of ``backbone_weights`` that restricts their use, e.g. ``cc-by-nc-4.0``: you may use them.
     """
 
     def __init__(
@@ -91,9 +91,6 @@ class DetectorModule(L.LightningModule):
         category_ids: list[int] | None = None,
         overrides: dict[str, Any] | None = None,
         weights: str | Path | None = None,
-        backbone: str | None = None,
-        backbone_weights: str | Path | None = None,
-        accept_license: str | None = None,
         image_size: int | tuple[int, int] | None = None,
         freeze: list[str] | None = None,
         optimizer: OptimizerName = "musgd",
@@ -101,7 +98,6 @@ class DetectorModule(L.LightningModule):
         final_lr_ratio: float = 0.01,
         lr_decay: Literal["linear", "cosine"] = "linear",
         class_lr_ratio: float = 3.0,
-        backbone_lr_ratio: float | None = None,
         lr_ratios: dict[str, float] | None = None,
         momentum: float = 0.9,
         weight_decay: float = 5e-4,
@@ -116,6 +112,10 @@ class DetectorModule(L.LightningModule):
         channels_last: bool = True,
         compile: bool = False,
         sixteen_bit_range: tuple[int, int] | None = None,
+        backbone: str | None = None,
+        backbone_weights: str | Path | None = None,
+        backbone_lr_ratio: float | None = None,
+        accept_license: str | None = None,
     ) -> None:
         super().__init__()
         hide_hints()
@@ -142,6 +142,8 @@ class DetectorModule(L.LightningModule):
             self._load_initial(initial_weights, backbone_weights)
         if backbone_weights is not None:
             self._load_backbone(str(backbone_weights), accept_license)
+        elif accept_license is not None:
+            rank_zero_info(f"accept_license {accept_license} is not needed: no backbone_weights are loaded")
         self._frozen = freeze_parts(self.model, freeze or [])
         self.train()  # frozen parts stay in evaluation mode
         innermost_parts(self.model, self._lr_ratios())  # raises for an unknown part now, not when training starts
@@ -384,6 +386,8 @@ def _variant_and_overrides(
     if variant is None:
         variant = "dyn_n" if weights is None else weights.info.variant
     overrides = {key: asdict(value) if is_dataclass(value) else value for key, value in (overrides or {}).items()}
+    if backbone not in (None, other := overrides.get("backbone", backbone)):
+        raise ValueError(f"backbone is {backbone!r}, and overrides has the backbone {other!r}; give one of them")
     if weights is not None:
         overrides = weights.overrides_for(variant, num_classes) | overrides
     if backbone is not None:

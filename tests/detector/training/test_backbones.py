@@ -129,5 +129,10 @@ def test_the_license_is_logged_before_training(weights: Path, caplog: pytest.Log
         module(backbone=BACKBONE, backbone_weights=str(weights), variant="yolo26_n")
     assert "loaded, all of the backbone's" in caplog.text
     assert "license: MIT" in caplog.text
+    with caplog.at_level("INFO"):
+        module(backbone=BACKBONE, accept_license="mit", variant="yolo26_n")
+    assert "accept_license mit is not needed" in caplog.text
+    with pytest.raises(ValueError, match=r"backbone is 'yolo26', and overrides has the backbone 'timm/test_efficientnet'"):
+        module(backbone="yolo26", overrides={"backbone": BACKBONE})
     with pytest.raises(ValueError, match=r"convnextv2_atto is cc-by-nc-4\.0"):
         module(backbone="timm/convnextv2_atto", backbone_weights="pretrained", variant="yolo26_n")

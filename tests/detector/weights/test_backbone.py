@@ -181,9 +181,9 @@ def test_neck_and_head_of_a_detector_with_another_backbone_load(tmp_path: Path) 
 def test_a_weights_file_names_its_backbone_and_loads_without_pretrained_weights(tmp_path: Path) -> None:
     from detector import load_detector
 
-    detector = build_detector("dyn_n", 2, backbone=NAME)
+    detector = build_detector("yolo26_n", 2, backbone=NAME)
     path = tmp_path / "detector.safetensors"
-    save_weights(path, detector.state_dict(), WeightsInfo("dyn_n", {"backbone": NAME}, ["a", "b"]))
+    save_weights(path, detector.state_dict(), WeightsInfo("yolo26_n", {"backbone": NAME}, ["a", "b"]))
     loaded = load_detector(path)
     assert loaded.info.overrides == {"backbone": NAME}
     assert all(torch.equal(value, detector.state_dict()[name]) for name, value in loaded.model.state_dict().items())

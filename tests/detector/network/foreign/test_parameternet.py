@@ -23,7 +23,7 @@ NAMES = {
 }
 
 
-COUNTED = [("parameternet_300m", "8 softmax"), ("parameternet_600m", "4 sigmoid"), ("ghost_width_050", "4 sigmoid")]
+COUNTED = [("parameternet_300m", "8 softmax"), ("parameternet_600m", "4 sigmoid")]
 
 
 @pytest.mark.parametrize(("name", "experts"), COUNTED)

@@ -102,6 +102,23 @@ def test_confident_detections_that_are_all_wrong_point_to_the_data(tmp_path: Pat
     assert "though scores reach 0.9: check that classes, boxes and input size" in sentence
 
 
+def test_another_input_size_may_be_the_reason(tmp_path: Path) -> None:
+    run = write(tmp_path, same(0.01, [30, 30, 40, 40]))
+    (run / "evaluation.yaml").write_text(f"eval: {run}/best.ckpt\ndata: {{image_size: 320}}\n")
+    first, second, *others = sentences(run)
+    assert first.startswith("These detections show nothing: it finds nearly the same boxes")
+    assert second.startswith("Evaluated with an input of 320 px, trained with 64 px")
+    assert not [sentence for sentence in others if "Evaluated with" in sentence or "Train longer" in sentence]
+
+
+def test_what_an_earlier_epoch_had_learned_is_not_forgotten(tmp_path: Path) -> None:
+    run = write(tmp_path, same(0.01, [30, 30, 40, 40]))
+    (run / "metrics.csv").write_text("epoch,val/AP\n0,0.4\n1,0.001\n")
+    first, second = sentences(run)[:2]
+    assert first.startswith("The network has lost what it had learned: it finds nearly the same boxes")
+    assert "epoch 0 was better (AP 0.400)" in second
+
+
 def test_no_detection_above_a_high_score_threshold(tmp_path: Path) -> None:
     run = write(tmp_path, [])
     config = run / "config.yaml"

@@ -40,7 +40,7 @@ REMEDIES = {
 def advice(run: RunFolder, analyses: list[Analysis]) -> list[str]:
     """Return sentences, the most useful first; ``analyses`` has the main branch first and may be empty."""
     if not analyses:
-        return _training(run)
+        return _other_input(run) + _training(run)
     main, others = analyses[0], analyses[1:]
     if sentences := _nothing_learned(run, main, others):
         return sentences + _training(run)

@@ -131,7 +131,8 @@ def test_a_predictor_evaluates_in_any_mode(predictor: Predictor) -> None:
         assert [m.training for m in predictor.model.modules()] == modes
     assert all(torch.equal(value, before[name]) for name, value in predictor.model.state_dict().items())
     assert not detections.boxes.requires_grad
-    detections.boxes.mul_(2)  # ordinary tensors, not those of inference mode
+    for tensor in (detections.boxes, detections.scores, detections.labels):
+        tensor.add_(1)  # ordinary tensors, not those of inference mode
 
 
 def test_a_generator_is_read_batch_by_batch(predictor: Predictor) -> None:
@@ -154,7 +155,8 @@ def test_sixteen_bits_are_read_as_in_training(predictor: Predictor, tmp_path: Pa
     settings = {"score_threshold": 0.0, "max_detections": 5}
     (expected,) = predictor.deploy()((values >> 4).astype(np.uint8), **settings)
     for detections in twelve_bits([tmp_path / "deep.png", values], **settings):
-        assert torch.equal(detections.boxes, expected.boxes)
+        assert torch.equal(detections.scores, expected.scores)
+    assert not torch.equal(predictor.deploy()(values, **settings)[0].scores, expected.scores)
 
 
 def test_batches_give_the_same_as_one_by_one(predictor: Predictor) -> None:

@@ -39,7 +39,8 @@ def read_coco(path: Path, folder: Path) -> Annotations:
     faults.raise_if_any()
     annotations = Entries("annotation", "annotations", content.annotations, faults)
     objects = _read_objects(annotations, image_ids, sizes, category_ids, remarks)
-    if debris := _debris_without_objects(names, objects):
+    debris = _debris_without_objects(names, objects)
+    if 0 < len(debris) < len(names):
         text = f"{plural(len(debris), 'image')} left out: hidden files of a system or viewer, without objects"
         remarks.append(Remark("warning", text, tuple(names[n] for n in debris)))
         keep = np.setdiff1d(np.arange(len(names)), debris)

@@ -26,4 +26,8 @@ class Remark:
 def log_remarks(name: str, remarks: Sequence[Remark]) -> None:
     """Log the warnings and notes on the file ``name``."""
     for one in remarks:
-        (rank_zero_warn if one.level == "warning" else rank_zero_info)(f"{name}: {one.line()}")
+        text = f"{name}: {one.line()}"
+        if one.level == "warning":
+            rank_zero_warn(text)
+        else:
+            rank_zero_info(text)

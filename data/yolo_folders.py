@@ -228,7 +228,7 @@ def _list_folder(folder: Path, found: SplitImages) -> list[Path]:
     hidden = [path for path in walked.hidden if path.suffix.lower() in IMAGE_SUFFIXES]
     for left_out, one, many in (
         (hidden, "hidden image file is left out", "hidden image files are left out"),
-        (walked.repeated, "link is left out, its file being there", "links are left out, their files being there"),
+        (walked.repeated, "link to what is there already is left out", "links to what is there already are left out"),
     ):
         if left_out:
             examples = tuple(_relative(path, folder) for path in left_out[:MAX_EXAMPLES])

@@ -57,8 +57,15 @@ def run_report(options: argparse.Namespace) -> None:
     out.write_text(page, encoding="utf-8", errors="backslashreplace")  # names of files need not be UTF-8
     for plot in plots:
         save_plot(plot, out.parent / FIGURES)
+    notes += _other_plots(out.parent / FIGURES, {plot.name for plot in plots})
     best = [f"{a.branch}: best F1 {a.best.f1:.3f} at the score {a.best.threshold}" for a in analyses if a.best]
     print(*notes, *best, f"open {out}", sep="\n")
+
+
+def _other_plots(folder: Path, names: set[str]) -> list[str]:
+    """Return a note on plots in ``folder`` that this report does not have: those of an earlier one mislead."""
+    others = sorted({path.stem for path in folder.glob("*.svg")} - names)
+    return [f"{folder} also has files of an earlier report, not of this one: {', '.join(others)}."] if others else []
 
 
 def analyze_branches(run: RunFolder, score_threshold: float | None = None) -> tuple[list[Analysis], list[str]]:

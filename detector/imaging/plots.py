@@ -203,16 +203,8 @@ def matrix(name: str, title: str, counts: np.ndarray, labels: Sequence[str], row
     """
     number = len(labels)
     cell = next((side for most, side in CELL_SIDES.items() if number <= most), SMALL_CELL)  # pixels
-    axes = _axes((number * cell, number * cell))
-    shares, most = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), max(int(counts.max(initial=0)), 1)
-    for i, j in np.argwhere(counts).tolist():
-        text = str(counts[i, j])
-        gid = f"{TOOLTIP}{labels[i]} as {labels[j]}: {text} ({shares[i, j]:.0%} of the row {labels[i]})"
-        side = 1 - 1 / cell
-        axes.add_patch(Rectangle((j, i), side, side, color=COLORS[0], alpha=_strength(counts[i, j], most), lw=0, gid=gid))
-        if cell > SMALL_CELL:
-            size = min(11, cell / 3.4, 1.5 * (cell - 4) / len(text))  # a digit is 0.64 of its size wide
-            axes.text(j + 0.5, i + 0.5, text, color=INK, fontsize=size, ha="center", va="center_baseline")
+    axes, most = _axes((number * cell, number * cell)), max(int(counts.max(initial=0)), 1)
+    _draw_counts(axes, counts, labels, most, cell)
     axes.set(xlim=(0, number), ylim=(number, 0), xlabel=columns, ylabel=rows)
     ticks, names = np.arange(number) + 0.5, [shortened(label) for label in labels]
     axes.xaxis.tick_top()
@@ -224,6 +216,18 @@ def matrix(name: str, title: str, counts: np.ndarray, labels: Sequence[str], row
     _color_key(axes, most, cell)
     right = int(counts.trace())
     return finish(name, title, [f"{right} on the diagonal, {int(counts.sum()) - right} beside it"], axes)
+
+
+def _draw_counts(axes: Axes, counts: np.ndarray, labels: Sequence[str], most: int, cell: int) -> None:
+    """Draw the cells of a matrix, each with a tooltip, and with its number if a cell of ``cell`` pixels has room for it."""
+    shares, side = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), 1 - 1 / cell
+    for i, j in np.argwhere(counts).tolist():
+        text = str(counts[i, j])
+        gid = f"{TOOLTIP}{labels[i]} as {labels[j]}: {text} ({shares[i, j]:.0%} of the row {labels[i]})"
+        axes.add_patch(Rectangle((j, i), side, side, color=COLORS[0], alpha=_strength(counts[i, j], most), lw=0, gid=gid))
+        if cell > SMALL_CELL:
+            size = min(11, cell / 3.4, 1.5 * (cell - 4) / len(text))  # a digit is 0.64 of its size wide
+            axes.text(j + 0.5, i + 0.5, text, color=INK, fontsize=size, ha="center", va="center_baseline")
 
 
 def _strength(count: float, most: int) -> float:

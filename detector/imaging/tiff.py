@@ -11,6 +11,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from detector.imaging.formats import RAW, RESCALE, OtherKind
 
 UNCOMPRESSED, JPEG, DEFLATE = 1, 7, (8, 32946)  # values of the tag for compression
+MAX_INFLATED = 1 << 20  # bytes at once: a small file may hold gigabytes
 
 
 class DamagedError(ValueError):
@@ -56,15 +57,24 @@ def check_compressed_parts(content: bytes, tags: dict[int, Any]) -> None:
     parts = [content[offset : offset + count] for offset, count in zip(offsets, counts)]
     if compression in DEFLATE:
         for part in parts:
-            try:
-                zlib.decompress(part)  # compares a checksum
-            except zlib.error as error:
-                raise DamagedError(str(error)) from None
+            _check_deflated_part(part)
     elif compression == JPEG:
         for part in parts:
             _check_jpeg_part(tags.get(347, b"")[:-2] + part[2:] if 347 in tags else part)
     elif compression != UNCOMPRESSED:
         _check_with_pillow(content)
+
+
+def _check_deflated_part(part: bytes) -> None:
+    inflater = zlib.decompressobj()
+    try:
+        while part and not inflater.eof:
+            inflater.decompress(part, MAX_INFLATED)  # compares a checksum at the end
+            part = inflater.unconsumed_tail
+    except zlib.error as error:
+        raise DamagedError(str(error)) from None
+    if not inflater.eof:
+        raise DamagedError("compressed data end too early")
 
 
 def _check_jpeg_part(part: bytes) -> None:

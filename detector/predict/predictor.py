@@ -127,9 +127,8 @@ class Predictor:
             with evaluating(self.model), torch.inference_mode():
                 outputs = self.model.detect(inputs, branch, score_threshold, max_detections, iou_threshold, labels)
             for output, placement in zip(outputs, placements, strict=True):
-                # clone: outside of inference mode it makes ordinary tensors, which may be changed
-                ordinary: DetectionDict = {name: value.cpu().clone() for name, value in output.items()}
-                detections.append(self.detections(ordinary, placement))
+                # Outside of inference mode, this makes ordinary tensors, which users may change.
+                detections.append(self.detections(output, placement))
         return detections
 
     def prepare(self, images: Sequence[np.ndarray]) -> tuple[Tensor, list[Letterbox]]:

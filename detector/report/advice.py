@@ -24,6 +24,7 @@ from detector.text import plural, score_text
 FEW_OBJECTS = 20  # the AP of a class with fewer is a matter of luck
 FEW_DETECTIONS = 5  # that may all be of one class by chance
 MOSTLY_ONE_CLASS = 0.95  # of the objects
+CLEARLY = 0.05  # of AP above a constant box
 MANY_DUPLICATES = 0.03  # of the shown detections, and 5 at least
 MANY_TINY = 0.3  # of the objects, below one cell of the finest feature map
 REMEDIES = {
@@ -39,10 +40,10 @@ REMEDIES = {
 def advice(run: RunFolder, analyses: list[Analysis]) -> list[str]:
     """Return sentences, the most useful first; ``analyses`` has the main branch first and may be empty."""
     if not analyses:
-        return _training(run)
+        return _other_input(run) + _training(run)
     main, others = analyses[0], analyses[1:]
     if sentences := _nothing_learned(run, main, others):
-        return sentences + _other_input(run) + _training(run)
+        return sentences + _training(run)
     sentences = [*_threshold(main), *_constant_box(main)]
     sentences += _only_one_class(main) or _most_frequent_errors(main)
     sentences += [*_duplicates(main, others), *_weakest_class(main)]
@@ -62,12 +63,22 @@ def _nothing_learned(run: RunFolder, main: Analysis, others: list[Analysis]) -> 
             f"No detection has a score of {least_score} or more (evaluation.score_threshold), so nothing is known about the "
             f"network: evaluate it with --evaluation.score_threshold 0.001."
         ]
+    if other_input := _other_input(run):
+        return [f"These detections show nothing: {evidence}. The size of the input may be the reason.", *other_input]
+    if _has_learned_before(run, main):
+        return [f"The network has lost what it had learned: {evidence}. A lower learning rate may help: --model.lr."]
     if learned := [other for other in others if nothing_learned(other) is None]:
         other, ap = learned[0].branch, learned[0].result.metrics["AP"]
         start = f"The branch {main.branch} has learned nothing yet: {evidence}. {other} has, with AP {ap:.3f}: predict with "
         return [start + f"--branch {other}, or train longer.", *how_to_learn(run)]
     start = f"The network has learned nothing yet: {evidence}. "
     return [start + "Its errors say nothing about the annotations.", *how_to_learn(run)]
+
+
+def _has_learned_before(run: RunFolder, main: Analysis) -> bool:
+    """Return True if an earlier epoch of the run was clearly better than a constant box."""
+    floor = 0.0 if main.floor is None else main.floor.metrics["AP"]
+    return _best_was_earlier(run) and max(series(run.epochs, "val/AP")[1]) > floor + CLEARLY
 
 
 def learning_warnings(run: RunFolder, analyses: list[Analysis]) -> list[str]:

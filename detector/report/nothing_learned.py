@@ -8,7 +8,7 @@ import numpy as np
 from pycocotools.coco import COCO
 
 from detector.report.analysis import Analysis
-from detector.report.matching import Matching, box_ious
+from detector.report.matching import box_ious
 from detector.report.run_folder import RunFolder, series
 from detector.text import plural, score_text
 
@@ -16,7 +16,8 @@ SAME_BOXES = 0.8  # overlap of one image's best detection with those of another 
 TOP = 10  # detections of an image that are compared
 LOW_SCORE = 0.05  # an untrained network has scores of 0.0001 to 0.01
 HIGH_SCORE = 0.3  # a network with such scores has learned something, right or wrong
-GOOD_AP50 = 0.5  # where all objects lie at one place, the same boxes on every image can be right
+GOOD_AP50 = 0.5  # boxes that are the same on every image, and this good, are right for their data
+MANY_STEPS = 5000  # of the optimizer: a network that has learned nothing by then will hardly do so with more
 MARGIN = 0.01  # of AP above the constant box, or a tenth of its AP: less may be chance
 
 
@@ -31,8 +32,8 @@ def nothing_learned(analysis: Analysis) -> str | None:
     if not len(matching.scores):
         return "it gives no detection at all"
     best_score, above = float(matching.scores.max()), above_constant_box(analysis)
-    same = same_on_every_image(analysis.coco, matching) >= SAME_BOXES
-    blind = same and (ap50 < GOOD_AP50 or best_score < LOW_SCORE)
+    same = likeness(analysis.coco, matching.det_images, matching.det_boxes, matching.scores) >= SAME_BOXES
+    blind = same and (best_score < LOW_SCORE or (ap50 < GOOD_AP50 and not _same_objects(analysis)))
     if not blind and (above or best_score >= HIGH_SCORE):
         return None
     clauses = ["it finds nearly the same boxes on every image"] if same else []
@@ -58,29 +59,36 @@ def compare_with_constant_box(analysis: Analysis) -> str:
     return f"AP50 of {ap50:.3f} is not above that of a constant box, {analysis.floor.metrics['AP50']:.3f}"
 
 
-def same_on_every_image(coco: COCO, matching: Matching) -> float:
-    """Return how alike the detections of different images are, in 0..1; 0 for fewer than two images with detections.
+def likeness(coco: COCO, images: np.ndarray, boxes: np.ndarray, scores: np.ndarray) -> float:
+    """Return how alike the boxes of different images are, in 0..1; 0 for fewer than two images with boxes.
 
-    An image's best detection is compared with the TOP best detections of the next image: the highest IoU counts. This is the
-    median over the images, once with boxes as shares of the image and once as places in a square network input; the higher
-    of the two counts.
+    An image's best box is compared with the TOP best boxes of the next image: the highest IoU counts. Returned is the median
+    over the images, with boxes as shares of the image or as places in a square network input, whichever is higher.
+
+    Args:
+        images: (N,) image ids.
+        boxes: (N, 4) x1 y1 x2 y2 in pixels of the image.
+        scores: (N,).
     """
-    images = [(image, rows) for image, rows in _best_rows(matching) if _size(coco, image)]
-    if len(images) < 2:
+    order = np.lexsort((-scores, images))
+    ids, starts = np.unique(images[order], return_index=True)
+    rows_by_image = dict(zip(ids.tolist(), np.split(order, starts[1:])))
+    known = [(rows[:TOP], size) for image, rows in rows_by_image.items() if (size := _size(coco, image))]
+    if len(known) < 2:
         return 0.0
     numbers = []
     for square in (False, True):
-        boxes = [_relative(matching.det_boxes[rows], _size(coco, image), square) for image, rows in images]
-        overlaps = [box_ious(one[:1], other).max() for one, other in zip(boxes, boxes[1:] + boxes[:1])]
+        relative = [_relative(boxes[rows], size, square) for rows, size in known]
+        overlaps = [box_ious(one[:1], other).max() for one, other in zip(relative, relative[1:] + relative[:1])]
         numbers.append(float(np.median(overlaps)))
     return max(numbers)
 
 
-def _best_rows(matching: Matching) -> list[tuple[int, np.ndarray]]:
-    """Return each image that has detections and the rows of its TOP best ones, the best first."""
-    order = np.lexsort((-matching.scores, matching.det_images))
-    images, starts = np.unique(matching.det_images[order], return_index=True)
-    return [(int(image), rows[:TOP]) for image, rows in zip(images, np.split(order, starts[1:]))]
+def _same_objects(analysis: Analysis) -> bool:
+    """Return True if the objects lie at the same places on every image, as before a camera that does not move."""
+    matching, real = analysis.matching, ~analysis.matching.crowds
+    images, boxes = matching.obj_images[real], matching.obj_boxes[real]
+    return likeness(analysis.coco, images, boxes, matching.areas[real]) >= SAME_BOXES
 
 
 def _size(coco: COCO, image: int) -> tuple[int, int] | None:
@@ -96,30 +104,30 @@ def _relative(boxes: np.ndarray, size: tuple[int, int], square: bool) -> np.ndar
 
 
 def how_to_learn(run: RunFolder) -> list[str]:
-    """Return what to do so that the network learns, with the settings of the run."""
-    model, trainer = run.config.get("model") or {}, run.config.get("trainer") or {}
-    sentences = [f"Train longer{_so_far(run)}: a higher --trainer.max_epochs{_planned(trainer)}."]
+    """Return what to do so that the network learns, with the settings of the run, the most promising first."""
+    model = run.config.get("model") or {}
+    steps = int(max(series(run.epochs, "step")[1], default=-1)) + 1
+    longer = [f"Train longer{_so_far(run, steps)}: a higher --trainer.max_epochs{_planned(run)}."]
     nominal_batch = model.get("nominal_batch", 64)
     if isinstance(nominal_batch, int) and nominal_batch > 16:
-        sentences.append(
-            f"Make more optimizer steps per epoch: --model.nominal_batch 16 (now {nominal_batch} images a step); small sets "
-            f"need it."
-        )
+        now = f"now {nominal_batch} images a step"
+        longer += [f"Make more optimizer steps per epoch: --model.nominal_batch 16 ({now}); small sets need it."]
     if not model.get("weights"):
-        sentences.append("Start from trained weights, which need far fewer steps: --model.weights (docs/finetune.md).")
+        longer += ["Start from trained weights, which need far fewer steps: --model.weights (docs/finetune.md)."]
     lr = f" (now {model['lr']:g})" if isinstance(model.get("lr"), float) else ""
-    sentences.append(f"If the training loss does not fall, change the learning rate: --model.lr{lr}.")
-    sentences.append("If all this is done already, look at what the network sees: python -m data show.")
-    return sentences
+    settings = [f"If the training loss does not fall, change the learning rate: --model.lr{lr}."]
+    if steps >= MANY_STEPS:
+        done = f"{steps} optimizer steps are enough to learn something"
+        return [f"{done}: look at what the network sees, with python -m data show.", *settings, *longer]
+    return [*longer, *settings, "If all this is done already, look at what the network sees: python -m data show."]
 
 
-def _so_far(run: RunFolder) -> str:
+def _so_far(run: RunFolder, steps: int) -> str:
     """Return how long the run has trained, in brackets."""
-    _, steps = series(run.epochs, "step")
-    if not steps:
-        return ""
-    return f" (so far {plural(int(max(steps)) + 1, 'optimizer step')} in {plural(len(run.epochs), 'epoch')})"
+    epochs = plural(len(run.epochs), "epoch")
+    return f" (so far {plural(steps, 'optimizer step')} in {epochs})" if steps else ""
 
 
-def _planned(trainer: dict) -> str:
-    return f" than {trainer['max_epochs']}" if isinstance(trainer.get("max_epochs"), int) else ""
+def _planned(run: RunFolder) -> str:
+    epochs = (run.config.get("trainer") or {}).get("max_epochs")
+    return f" than {epochs}" if isinstance(epochs, int) else ""

@@ -140,7 +140,7 @@ def test_each_real_file_comes_once(tiny_yolo: Path, edit_yaml: Callable[..., Pat
     train = read(tiny_yolo)
     assert len(train) == 8
     (line,) = lines(train, "note")
-    assert line == f"{folder}: 3 links are left out, their files being there (again; image_0_link.png; loop)"
+    assert line == f"{folder}: 3 links to what is there already are left out (again; image_0_link.png; loop)"
     (tiny_yolo.parent / "copy").symlink_to("images/train")
     with pytest.warns(UserWarning, match="8 images are listed more than once"):
         assert len(read(edit_yaml(train=["images/train", "copy"]))) == 8

@@ -18,6 +18,8 @@ PLACES = np.random.default_rng(0).uniform(0, 60, (20, 2)).round().tolist()  # of
 OBJECTS = [(image, 1 if image % 2 else 5, [*place, 40, 40]) for image, place in zip(IMAGES, PLACES)]
 LARGE = [(image, 1, [5 + image % 4, 5 + image % 3, 85, 85]) for image in IMAGES]  # a constant box has AP50 1
 MOSTLY_LEFT = [(image, 1, [60 * (image > 16), 60 * (image > 16), 40, 40]) for image in IMAGES]  # the mean box fits none
+CORNERS = [[0, 0, 30, 30], [60, 60, 30, 30]]
+FIXED_CAMERA = [(image, 1, corner) for image in IMAGES for corner in CORNERS]
 GRID = [[x, y, 38.0, 38.0] for x in (0, 30, 60) for y in (0, 30, 60)]
 
 
@@ -79,6 +81,7 @@ def test_networks_that_have_learned_nothing(tmp_path: Path, detections: list, ob
         (found(0.0124), OBJECTS),  # low scores alone mean little
         (found(0.9, LARGE), LARGE),  # all objects lie at one place
         (same(0.9, [6, 6, 85, 85], classes=(1,)), LARGE),  # and one box is an answer
+        (same(0.9, [30, 0, 25, 25], CORNERS[0], classes=(1,)), FIXED_CAMERA),  # AP50 is below 0.5
         (found(0.01), []),  # nothing is known
         (found(0.9, LARGE), []),
     ],
@@ -102,6 +105,23 @@ def test_confident_detections_that_are_all_wrong_point_to_the_data(tmp_path: Pat
     assert "though scores reach 0.9: check that classes, boxes and input size" in sentence
 
 
+def test_another_input_size_may_be_the_reason(tmp_path: Path) -> None:
+    run = write(tmp_path, same(0.01, [30, 30, 40, 40]))
+    (run / "evaluation.yaml").write_text(f"eval: {run}/best.ckpt\ndata: {{image_size: 320}}\n")
+    first, second, *others = sentences(run)
+    assert first.startswith("These detections show nothing: it finds nearly the same boxes")
+    assert second.startswith("Evaluated with an input of 320 px, trained with 64 px")
+    assert not [sentence for sentence in others if "Evaluated with" in sentence or "Train longer" in sentence]
+
+
+def test_what_an_earlier_epoch_had_learned_is_not_forgotten(tmp_path: Path) -> None:
+    run = write(tmp_path, same(0.01, [30, 30, 40, 40]))
+    (run / "metrics.csv").write_text("epoch,val/AP\n0,0.4\n1,0.001\n")
+    first, second = sentences(run)[:2]
+    assert first.startswith("The network has lost what it had learned: it finds nearly the same boxes")
+    assert "epoch 0 was better (AP 0.400)" in second
+
+
 def test_no_detection_above_a_high_score_threshold(tmp_path: Path) -> None:
     run = write(tmp_path, [])
     config = run / "config.yaml"
@@ -113,6 +133,15 @@ def test_detections_of_one_class_only(tmp_path: Path) -> None:
     (sentence,) = [s for s in sentences(write(tmp_path, found(0.9, [(o[0], 1, o[2]) for o in OBJECTS]))) if "are cat" in s]
     assert sentence.startswith("All 20 shown detections are cat, but 10 of 20 objects are of other classes")
     assert "check the labels" not in " ".join(sentences(tmp_path / "run"))
+
+
+def test_many_steps_without_learning_point_to_the_data_and_the_learning_rate(tmp_path: Path) -> None:
+    run = write(tmp_path, same(0.01, [30, 30, 40, 40]))
+    (run / "metrics.csv").write_text("epoch,step,val/AP\n0,2999,0.0\n1,5999,0.0\n")
+    _, first, second, third = sentences(run)[:4]
+    assert first.startswith("6000 optimizer steps are enough to learn something: look at what the network sees")
+    assert "--model.lr" in second
+    assert third.startswith("Train longer (so far 6000 optimizer steps in 2 epochs)")
 
 
 def test_the_page_and_the_command_say_it_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -67,6 +67,14 @@ def test_the_plots_of_the_page_are_files_too(run: Path, saved_plots: list[tuple[
     assert {folder for _, folder in saved_plots} == {run / "figures"}
 
 
+def test_plots_of_an_earlier_report_are_named(run: Path, capsys: pytest.CaptureFixture) -> None:
+    (run / "figures").mkdir()
+    for name in ("old_plot", "ap"):
+        (run / "figures" / f"{name}.svg").touch()
+    report(run)
+    assert "also has files of an earlier report, not of this one: old_plot." in capsys.readouterr().out
+
+
 def test_two_reports_are_equal(run: Path) -> None:
     assert report(run) == report(run)
 

@@ -6,13 +6,14 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.request import getproxies
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from detector.weights.safe_load import load_torch_file
+from detector.weights.wrappers import without_wrappers
 
 if TYPE_CHECKING:
     from timm.models import PretrainedCfg
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 PRETRAINED, NONE = "pretrained", "none"  # values of ``backbone_weights`` that are not a path
 UNKNOWN = "unknown"  # the license of weights that name none
 PERMISSIVE = ("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "isc", "cc0-1.0", "cc-by-4.0", "unlicense", "0bsd")
-WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")  # of the state dict in a training checkpoint
+CONTAINERS = ("state_dict_ema", "model_ema", "state_dict", "model")  # of the state dict in a training checkpoint
 
 
 @dataclass(frozen=True)
@@ -81,18 +82,13 @@ def _from_torch_file(path: Path) -> dict[str, Tensor]:
     content = load_torch_file(path)
     if isinstance(content, dict) and "pytorch-lightning_version" in content:
         raise ValueError(f"{path}: is a checkpoint of Lightning; start from a detector with --model.weights")
-    for wrapper in WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
+    for container in CONTAINERS:
+        if isinstance(content, Mapping) and isinstance(content.get(container), Mapping):
+            content = content[container]
             break
     if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
         raise ValueError(f"{path}: has no state dict; expected names and tensors, as timm's networks save them")
-    return {_without_wrapper(name): value for name, value in content.items()}
-
-
-def _without_wrapper(name: Any) -> str:
-    """Return the name of a weight without the prefixes of DistributedDataParallel and torch.compile."""
-    return str(name).removeprefix("_orig_mod.").removeprefix("module.").removeprefix("_orig_mod.")
+    return {without_wrappers(str(name)): value for name, value in content.items()}
 
 
 def downloaded_file(name: str, cfg: "PretrainedCfg") -> BackboneFile:

@@ -60,10 +60,9 @@ def with_neck_and_head(places: Mapping[str, str], own: Mapping[str, str]) -> dic
 
     ``backbone-bottlenecks``, the group of the variants dyn_*, is ``backbone``.
     """
+    outside = rf"(?!backbone\.trunk\.)({own['all']})"
+    if "backbone" not in places:  # as where all convolutions standardize their weights
+        return {"neck-bottlenecks": own["neck-bottlenecks"], "all": outside}
     backbone = places["backbone"]
-    return {
-        **places,
-        "backbone-bottlenecks": backbone,
-        "neck-bottlenecks": own["neck-bottlenecks"],
-        "all": rf"{backbone}|(?!backbone\.trunk\.)({own['all']})",
-    }
+    groups = {"backbone-bottlenecks": backbone, "neck-bottlenecks": own["neck-bottlenecks"], "all": f"{backbone}|{outside}"}
+    return {**places, **groups}

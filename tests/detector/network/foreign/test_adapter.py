@@ -74,6 +74,14 @@ def test_places_leave_out_stem_and_squeeze_excitation() -> None:
     assert "backbone.trunk.stem.conv" not in everything
 
 
+def test_a_backbone_without_convolutions_that_can_be_dynamic() -> None:
+    with torch.device("meta"):
+        detector = build_detector("yolo26_n", 2, backbone="timm/nf_resnet26")  # its convolutions standardize their weights
+        assert list(detector.convolution_patterns) == ["neck-bottlenecks", "all"]
+        with pytest.raises(ValueError, match=r"'backbone-bottlenecks' names no convolution of Detector"):
+            build_detector("dyn_n", 2, backbone="timm/nf_resnet26")
+
+
 @pytest.mark.parametrize("backbone", ["timm/test_resnet", "timm/tf_mobilenetv3_small_minimal_100"])  # tf_: Conv2dSame
 def test_dynamic_and_collapsed_backbones_compute_the_same(backbone: str) -> None:
     detector, images = trained(backbone).double(), torch.rand(2, 3, 64, 96, dtype=torch.float64)

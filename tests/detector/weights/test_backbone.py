@@ -1,5 +1,6 @@
 """Pretrained weights of a backbone: every tensor arrives, other networks and licenses are refused."""
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -190,3 +191,27 @@ def test_a_weights_file_names_its_backbone_and_loads_without_pretrained_weights(
     save_file(detector.state_dict(), path)
     with pytest.raises(ValueError, match="has a backbone that is not ours, but does not name it"):
         read_weights(path)
+
+
+def test_names_of_the_networks_own_code(tmp_path: Path) -> None:
+    """timm converts the names of ConvNeXt's own code; linear layers become 1x1 convolutions."""
+    state = classifier("test_convnext", 1000).state_dict()
+    theirs = {}
+    for name, value in state.items():
+        name = re.sub(
+            r"^stages\.(\d)\.downsample\.", r"downsample_layers.\1.", name.replace("stem.", "downsample_layers.0.")
+        )
+        name = name.replace(".blocks.", ".").replace("conv_dw", "dwconv").replace("mlp.fc", "pwconv")
+        name = name.replace("head.fc.", "head.").replace("head.norm.", "norm.")
+        theirs[name] = value.flatten(1) if "pwconv" in name and value.ndim == 4 else value
+    assert set(theirs) - set(state)
+    path = tmp_path / "theirs.pt"
+    torch.save({"model": theirs}, path)
+    detector = build_detector("yolo26_n", 2, backbone="timm/test_convnext")
+    report = load_backbone(detector, str(path), accept_license="apache-2.0")
+    assert all(torch.equal(value, state[name]) for name, value in detector.backbone.trunk.state_dict().items())
+    assert f"{len(report.loaded)} loaded, all of the backbone's" in str(report)
+    theirs.pop("stages.0.0.dwconv.bias")
+    torch.save({"model": theirs}, path)
+    with pytest.raises(ValueError, match=r"1 missing: stages\.0\.blocks\.0\.conv_dw\.bias"):
+        load_backbone(detector, str(path), accept_license="apache-2.0")

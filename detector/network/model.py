@@ -15,6 +15,7 @@ from detector.network.config import CONVOLUTION_PATTERNS, detector_config
 from detector.network.decode import DetectionDict, decode
 from detector.network.head import BRANCHES, BranchName, Head, RawOutput
 from detector.network.neck import Neck
+from detector.text import unknown_name
 
 
 class Detector(nn.Module):
@@ -62,6 +63,8 @@ class Detector(nn.Module):
 
         Raises ValueError if the detector has no such branch.
         """
+        if branch not in BRANCHES:
+            raise ValueError(unknown_name("branch", branch, BRANCHES))
         model = deepcopy(self).eval().requires_grad_(False)
         if getattr(model.head, branch) is None:
             raise ValueError(f"this detector has no branch {branch!r}: it was deployed with the other one")

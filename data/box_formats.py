@@ -31,11 +31,13 @@ def box_format_remarks(values: np.ndarray, sizes: np.ndarray, read_as: str, desc
     ``values`` (N, 4) are the numbers of the file, in pixels of the images, ``sizes`` (N, 2) height and width of each box's
     image. ``describe`` returns the name of a box for messages. A few odd boxes give no remark.
     """
-    if not len(values):
+    usable = np.flatnonzero((values[:, 2:] > 0).all(axis=1))  # boxes without area have their own warning
+    if not len(usable):
         return []
-    shares = _shares(values, sizes, describe) if read_as == XYWH else None  # YOLO labels are shares
-    found = shares or _subpixel(values, describe) or _outside(values, sizes, read_as, describe)
-    found = found or _unused_side(FORMATS[read_as](values), sizes, describe)
+    values, sizes, name = values[usable], sizes[usable], lambda n: describe(int(usable[n]))
+    shares = _shares(values, sizes, name) if read_as == XYWH else None  # YOLO labels are shares
+    found = shares or _subpixel(values, name) or _outside(values, sizes, read_as, name)
+    found = found or _unused_side(FORMATS[read_as](values), sizes, name)
     return [found] if found else []
 
 
@@ -67,11 +69,11 @@ def area_remarks(bboxes: np.ndarray, areas: np.ndarray, describe: Callable[[int]
 def _shares(values: np.ndarray, sizes: np.ndarray, describe: Callable[[int], str]) -> Remark | None:
     """Return an error if most boxes lie within 0..1, in both directions or in one."""
     within = ((values >= -0.01) & (values <= 1.01)).reshape(-1, 2, 2).all(axis=1)  # (N, 2): x and width, y and height
-    fractions = (values % 1 > 0).any()
-    if not fractions or (sizes < 8).all():
+    broken = (values % 1 > 0).reshape(-1, 2, 2).any(axis=1)  # numbers with a fraction
+    if (sizes < 8).all():
         return None
     both = within.all(axis=1)
-    if both.mean() >= 0.5:
+    if both.mean() >= 0.5 and broken[both].any():
         subject = "all boxes lie" if both.all() else f"{both.sum()} of {plural(len(both), 'box', 'boxes')} lie"
         text = (
             f"{subject} within 0..1, e.g. {describe(int(np.flatnonzero(both)[0]))}: they look like shares of the image; "
@@ -79,19 +81,18 @@ def _shares(values: np.ndarray, sizes: np.ndarray, describe: Callable[[int], str
         )
         return Remark("error", text)
     for axis, names in enumerate((("x", "width"), ("y", "height"))):
-        if len(values) >= 3 and within[:, axis].all():
+        if len(values) >= 3 and within[:, axis].all() and broken[:, axis].any():
             text = f"{names[0]} and {names[1]} of all boxes lie within 0..1, e.g. {describe(0)}; expected pixels"
             return Remark("error", text)
     return None
 
 
 def _subpixel(values: np.ndarray, describe: Callable[[int], str]) -> Remark | None:
-    """Return an error if every box is smaller than a pixel. Boxes without any area have their own warning."""
-    sides = values[:, 2:]
-    if ((sides < 1) & (sides > 0)).all():
-        text = f"every box is smaller than a pixel, e.g. {describe(0)}; look whether sides were divided by the image's size"
-        return Remark("error", text)
-    return None
+    """Return an error if every box is smaller than a pixel."""
+    if (values[:, 2:] >= 1).any():
+        return None
+    text = f"every box is smaller than a pixel, e.g. {describe(0)}; look whether sides were divided by the image's size"
+    return Remark("error", text)
 
 
 def _outside(values: np.ndarray, sizes: np.ndarray, read_as: str, describe: Callable[[int], str]) -> Remark | None:

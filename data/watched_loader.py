@@ -66,7 +66,7 @@ class WatchedLoader(DataLoader):
 
     def __iter__(self) -> Iterator[Any]:
         # Not when workers go on with the next epoch: the main process waits for them, and must stay open to Ctrl-C.
-        starts_workers = self.num_workers and not (self.persistent_workers and self._iterator)
+        starts_workers = self.num_workers and (self._iterator is None or not self.persistent_workers)
         hold = starts_workers and self.worker_init_fn is init_worker  # no other function would stop holding them back
         with held_signals(self._start_method()) if hold else nullcontext():
             batches = super().__iter__()

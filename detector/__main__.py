@@ -26,13 +26,13 @@ def build_parser() -> argparse.ArgumentParser:
 def main(args: list[str] | None = None) -> int:
     """Run the command in ``args`` (default: the command line) and return the exit status.
 
-    A ValueError ends the program with its message.
+    A ValueError, or an OSError as without permission, ends the program with its message.
     """
     print_any_name()
     options = build_parser().parse_args(args)
     try:
         return options.run(options) or 0  # most commands return None
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 
 

@@ -106,3 +106,11 @@ def test_the_range_of_16_bit_images_is_that_of_the_training() -> None:
         cli = SimpleNamespace(config={"data": {"sixteen_bit_range": given}}, checkpoint="a.ckpt")
         with pytest.raises(ValueError, match=r"data\.sixteen_bit_range is \[0, 4095\], but a\.ckpt was trained with"):
             EvaluateCLI._resolve_sixteen_bit_range(cli, trained)
+
+
+def test_without_data_the_configuration_of_the_training_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("best.ckpt", "config.yaml"):
+        Path(name).touch()
+    with pytest.raises(SystemExit, match=r"data to evaluate on are not given; .* in --config config\.yaml"):
+        evaluate.main(["best.ckpt"])

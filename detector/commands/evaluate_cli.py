@@ -11,7 +11,7 @@ from detector.callbacks import NonFiniteGuard, RampedEMA
 from detector.commands.run_cli import RunCLI
 from detector.imaging.sixteen_bits import FULL_RANGE
 from detector.runs.checks import check_classes
-from detector.runs.folder import evaluation_file, evaluation_folder
+from detector.runs.folder import CONFIG, evaluation_file, evaluation_folder
 from detector.runs.launch import inherited_run_dir
 from detector.runs.old_report import set_aside_message, set_aside_report
 from detector.training.module import DetectorModule
@@ -37,8 +37,15 @@ class EvaluateCLI(RunCLI):
     def before_instantiate_classes(self) -> None:
         """Fill in the settings of the model, and choose the folder of the evaluation."""
         self.checkpoint, self.split = self.config["checkpoint"], self.config["split"]
+        self._check_that_data_are_given()
         self._resolve_model_settings()
         self.run_dir = inherited_run_dir() or evaluation_folder(Path(self.checkpoint), self.split, self.config["run_dir"])
+
+    def _check_that_data_are_given(self) -> None:
+        """Raise ValueError if the data are the default and not there, and the folder of CKPT has the configuration."""
+        root, config = Path(self.config["data"]["root"]), Path(self.checkpoint).parent / CONFIG
+        if not self.config["config"] and root == Path("datasets/coco") and not root.exists() and config.is_file():
+            raise ValueError(f"the data to evaluate on are not given; those of the training are in --config {config}")
 
     def _resolve_model_settings(self) -> None:
         """Fill in the section ``model`` from CKPT, and set ``trained_size``.

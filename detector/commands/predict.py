@@ -24,6 +24,7 @@ from detector.predict.predictor import ScoreThreshold
 from detector.predict.sources import Sources, find_sources
 from detector.text import plural
 
+WEIGHTS_SUFFIXES = (".ckpt", ".safetensors", ".pt")
 USAGE = "python -m detector predict CKPT SOURCE ... [--OPTION VALUE ...]"
 
 
@@ -52,6 +53,9 @@ def add_predict_command(commands: argparse._SubParsersAction) -> None:
 
 def run_predict(options: argparse.Namespace) -> int:
     """Detect objects in the sources and write the files. Returns 1 if part of the input could not be read, else 0."""
+    weights = [source for source in options.sources if Path(source).suffix in WEIGHTS_SUFFIXES]
+    if weights and options.checkpoint.suffix not in WEIGHTS_SUFFIXES:
+        raise ValueError(f"CKPT and SOURCE are swapped: give {weights[0]} first, then {options.checkpoint}")
     check_output_folder(options.out, options.overwrite)
     predictor = load_detector(options.checkpoint, options.branch, parse_image_size(options.image_size)).deploy()
     names = ("score_threshold", "max_detections", "classes", "iou_threshold", "batch_size")

@@ -60,7 +60,7 @@ class RunCLI(LightningCLI):
                 auto_configure_optimizers=False,
                 load_from_checkpoint_support=False,  # saved hyperparameters include linked values, as class_names
             )
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OSError) as error:  # OSError: no permission
             sys.exit(f"error: {error}")
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:

@@ -50,11 +50,11 @@ def line_plot(
     x_label: str,
     y_label: str = "",
     x_limits: tuple[float, float] | None = None,
-    y_limits: tuple[float, float] | None = None,
+    y_limits: tuple[float, float | None] | None = None,
     mark: tuple[float, str] | None = None,
     size: tuple[int, int] = (330, 200),
 ) -> Plot:
-    """Return curves with axes of ``size`` (width, height); without limits they fit the values.
+    """Return curves with axes of ``size`` (width, height); without limits, or with None for one, they fit the values.
 
     ``mark`` is a vertical line at x, and its text.
     """

@@ -124,6 +124,8 @@ def read_file(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise BadImageError(f"{path}: cannot be read ({error.strerror}); restore the file") from None
+    except ValueError as error:  # a null character in the name
+        raise BadImageError(f"{str(path)!r}: is no path of a file ({error})") from None
 
 
 def sixteen_bit_limits(content: bytes) -> SampleRange | None:

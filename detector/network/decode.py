@@ -1,12 +1,13 @@
 """Decoding: raw outputs of the head -> detections."""
 
+from collections.abc import Iterable
 from typing import TypedDict
 
 import torch
 from torch import Tensor
 from torchvision.ops import batched_nms
 
-from detector.arguments import as_number, as_whole_number
+from detector.arguments import as_number, as_whole_number, shown
 from detector.network.boxes import distances_to_boxes
 from detector.network.head import BRANCHES, BranchName, RawOutput
 
@@ -49,6 +50,8 @@ def decode(
     check_settings(score_threshold, max_detections, iou_threshold)
     boxes, scores = boxes_and_scores(outputs, branch)
     if classes is not None:
+        if isinstance(classes, str) or not isinstance(classes, Iterable):
+            raise ValueError(f"classes is {shown(classes)}; expected a list of labels, e.g. [0]")
         classes = [as_whole_number(label, "a label of classes", 0) for label in classes]
         if unknown := [label for label in classes if not 0 <= label < scores.shape[2]]:
             raise ValueError(f"classes has the labels {unknown}; this detector's are 0 to {scores.shape[2] - 1}")

@@ -16,6 +16,7 @@ from detector.network.config import CONVOLUTION_PATTERNS, DetectorConfig, detect
 from detector.network.decode import DetectionDict, decode
 from detector.network.head import BRANCHES, BranchName, Head, RawOutput
 from detector.network.neck import Neck
+from detector.text import unknown_name
 
 
 class Detector(nn.Module):
@@ -65,6 +66,8 @@ class Detector(nn.Module):
 
         Raises ValueError if the detector has no such branch.
         """
+        if branch not in BRANCHES:
+            raise ValueError(unknown_name("branch", branch, BRANCHES))
         model = deepcopy(self).eval().requires_grad_(False)
         restore_activations(model)
         if getattr(model.head, branch) is None:

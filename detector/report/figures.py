@@ -110,7 +110,12 @@ def training_plots(epochs: Epochs) -> list[Plot]:
         contents.append((f"{branch}_{term}_loss", f"{branch} {term} loss", "loss", _losses(epochs, f"{branch}/{term}")))
     limits = (min(epochs), max(max(epochs), min(epochs) + 1)) if epochs else None
     size = (290, 160)
-    return [line_plot(name, title, lines, "epoch", y, limits, size=size) for name, title, y, lines in contents if lines]
+    from_zero = {"AP": (0.0, None)}  # or a change of AP by 0.01 looks as large as one by 0.5
+    return [
+        line_plot(name, title, lines, "epoch", y_label, limits, from_zero.get(y_label), size=size)
+        for name, title, y_label, lines in contents
+        if lines
+    ]
 
 
 def _metric(epochs: Epochs, metric: str, name: str, color: str, dashed: bool = False) -> list[Line]:

@@ -44,6 +44,8 @@ def read_run(folder: Path, ground_truth: Path | None = None) -> RunFolder:
 
     ``ground_truth`` replaces the recorded file. Raises ValueError if the folder is not that of a run.
     """
+    if folder.is_file():
+        raise ValueError(f"{folder}: is a file; give its folder, {folder.parent}")
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder; give the folder of a run, as runs/dyn_n")
     folder = folder.resolve()

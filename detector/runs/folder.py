@@ -15,6 +15,7 @@ The files of a run, and who writes them:
 Evaluations of the test split write eval_test/, predictions_test.json, test_predictions.jpg and so on.
 """
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -95,10 +96,20 @@ def training_folder(config: Any) -> Path:
     """Return the folder of a training: the requested one, or if another run has used it, the next free <name>-2, -3, ..."""
     resumed = Path(config["ckpt_path"]).parent.resolve() if config["ckpt_path"] else None
     requested = folder = requested_folder(config)
+    check_writable(requested)
     number = 2
     while folder.exists() and any(folder.iterdir()) and folder.resolve() != resumed:
         folder, number = requested.with_name(f"{requested.name}-{number}"), number + 1
     return folder
+
+
+def check_writable(folder: Path) -> None:
+    """Raise ValueError if ``folder`` is a file, or if it could not be made and written to."""
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise ValueError(f"--run_dir {folder}: {existing} is a file; give a folder to write into")
+    if not os.access(existing, os.W_OK):
+        raise ValueError(f"--run_dir {folder}: no permission to write into {existing}; give another folder")
 
 
 def evaluation_folder(checkpoint: Path, split: str, run_dir: str | None) -> Path:
@@ -108,6 +119,7 @@ def evaluation_folder(checkpoint: Path, split: str, run_dir: str | None) -> Path
     to eval_<split>.
     """
     folder = Path(run_dir or checkpoint.parent)
+    check_writable(folder)
     if folder.resolve() == checkpoint.parent.resolve() or numbered_files(folder, RECORD):
         suffix = "" if checkpoint.suffix == ".ckpt" else f"_{checkpoint.stem}"  # several weights files may lie in one folder
         return checkpoint.parent / f"{EVALUATION_PREFIX}{split}{suffix}"

@@ -21,12 +21,12 @@ class WeightsInfo:
     class_names: list[str] | None = None
     category_ids: list[int] | None = None  # the id of each class in the annotations of the training
     image_size: tuple[int, int] | None = None  # height, width of the network input
-    sixteen_bit_range: tuple[int, int] | None = None  # values of 16-bit images that became 0..255; None: all 16 bits
     license: str | None = None  # of the weights; weights trained from others keep the license of those
     provenance: str = ""  # the origin of the weights, and of those that their training started from
     metrics: dict[str, float] = field(default_factory=dict)  # COCO metrics of the last validation, e.g. "val/AP"
     # The score threshold of the best F1 in the last validation, at IoU 0.5, by branch; None if no detection was right.
     best_f1_thresholds: dict[str, float | None] = field(default_factory=dict)
+    sixteen_bit_range: tuple[int, int] | None = None  # values of 16-bit images that became 0..255; None: all 16 bits
 
     def describe_best_f1(self, branch: str) -> str:
         """Return the threshold of the best F1 of ``branch`` as text, or the reason why there is none."""

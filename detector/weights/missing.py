@@ -48,7 +48,7 @@ def _from_hub(repository: str) -> str:
 
 def _folder(folder: Path) -> str:
     files = [path for pattern in ("*", "*/*") for path in sorted(folder.glob(pattern)) if path.suffix in SUFFIXES]
-    best_first = sorted(files, key=lambda path: (path.name != "best.ckpt", path.name != "last.ckpt", len(path.parts)))
+    best_first = sorted(files, key=lambda path: (path.stem != "best", path.stem != "last", len(path.parts)))
     if not files:
         return f"{folder} is a folder without weights files; {EXPECTED}"
     more = f" ({len(files) - 3} more)" if len(files) > 3 else ""

@@ -65,6 +65,8 @@ def _unsafe_names(path: Path) -> list[str]:
     except zipfile.BadZipFile:
         is_whole = False
     if not is_whole:
+        if not start:
+            raise ValueError(f"{path}: is an empty file; get it again")
         reason = "it is cut off or damaged" if start == b"PK\x03\x04" else f"it begins with {start!r}, not as a zip file"
         raise ValueError(f"{path}: not a whole file of torch.save: {reason}; get it again, or save it with torch.save")
     try:

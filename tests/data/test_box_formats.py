@@ -65,6 +65,8 @@ def test_sound_boxes_give_no_remark(number: int, largest: float) -> None:
         [[0, 0, 640, 480]] * 30,  # the whole image
         [[0, 0, 1, 1]],  # a single pixel
         [[3, 5, 8.5, 6]],
+        [[0, 0, 0, 0]] * 6 + [[30.5, 50.5, 80.5, 60.5]] * 4,  # boxes without area
+        [[0, 0, 0, 0]] * 6,
         [[600, 400, 100, 100], [10, 10, 0, 5], [5, 5, 50, 50]],  # single faults have their own warnings
         [],
     ],

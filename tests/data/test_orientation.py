@@ -199,10 +199,13 @@ SIZES: list[tuple[dict[int, Size], list[str]]] = [
         ],
     ),
     ({6: UPRIGHT}, ["1 image has an EXIF rotation, which is applied"]),
+    ({3: (100, 256)}, []),  # of another size, and so an error
 ]
 
 
-@pytest.mark.parametrize(("sizes", "findings"), SIZES, ids=["upright", "stored", "turned, as far as it shows", "turned"])
+@pytest.mark.parametrize(
+    ("sizes", "findings"), SIZES, ids=["upright", "stored", "turned, as far as it shows", "turned", "error"]
+)
 def test_the_data_check_tells_which_images_are_turned(tmp_path: Path, sizes: dict[int, Size], findings: list[str]) -> None:
     """Where some images were annotated upright, the others probably were, too, but their size does not show it."""
     write_images(tmp_path / "images", UPRIGHT, "png")
@@ -212,3 +215,10 @@ def test_the_data_check_tells_which_images_are_turned(tmp_path: Path, sizes: dic
     assert (
         "4 other images here have boxes of the turned image" in texts[-1] if len(texts) == 2 else "other" not in str(texts)
     )
+
+
+def test_the_data_check_knows_that_square_images_are_not_turned(tmp_path: Path) -> None:
+    write_images(tmp_path / "images", (64, 64), "png")
+    data = coco_data(tmp_path, "png", dict.fromkeys(range(1, 9), (64, 64)), {n: [1, 1, 50, 50] for n in range(1, 9)})
+    (text,) = (finding.text for finding in check_files({"train": data.annotations["train"]}) if "EXIF" in finding.text)
+    assert text.startswith("7 images have an EXIF rotation, which is not applied")

@@ -388,3 +388,15 @@ def test_tiny_objects_are_judged_at_the_size_of_the_input(build: Build) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=r"(?s).*smaller than 8 x 8")
         build()
+
+
+def test_caches_fit_an_oblong_input(build: Build) -> None:
+    """The memory cache scales its images when it is filled, the others when an image is read."""
+    epochs = [targets(build(image_size=(32, 96), cache=cache)) for cache in ("none", "recent", "ram")]
+    assert epochs[0] == epochs[1] == epochs[2]
+
+
+def targets(data: CocoDataModule) -> list[tuple[int, int, list[list[float]]]]:
+    """Return image id, sum of the pixels, and boxes of each sample of an epoch."""
+    rows = [row for batch in data.train_dataloader() for row in zip(batch["images"], batch["targets"])]
+    return [(target["image_id"], int(image.sum()), target["boxes"].tolist()) for image, target in rows]

@@ -263,7 +263,9 @@ def reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ReportCalls:
     monkeypatch.setattr(report_command, "learning_warnings", lambda run, analyses: [])
     monkeypatch.setattr(report_command, "measure", lambda path, branch: calls.measured.append((relative(path), branch)))
     monkeypatch.setattr(
-        report_command, "make_report", lambda run, _, images, *rest: (calls.images.append(images) or "", ["a"])
+        report_command,
+        "make_report",
+        lambda run, _, images, *rest: (calls.images.append(images) or "", [SimpleNamespace(name="a")]),
     )
     monkeypatch.setattr(report_command, "save_plot", lambda plot, folder: calls.plots.append(folder))
     return calls

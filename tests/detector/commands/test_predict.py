@@ -208,6 +208,8 @@ def test_mistakes_exit_before_anything_is_written(checkpoint: str, media: Path, 
     ):
         with pytest.raises(SystemExit, match=message):
             main(["predict", checkpoint, str(media), *arguments])
+    with pytest.raises(SystemExit, match=r"CKPT and SOURCE are swapped: give .*w\.safetensors first"):
+        main(["predict", str(media), checkpoint, *new])
     assert not (tmp_path / "new").exists()
     assert main(["predict", checkpoint, str(media / "b.jpg"), "--out", str(tmp_path / "full"), "--overwrite"]) == 0
     assert (tmp_path / "full" / "mine.txt").read_text() == "mine"

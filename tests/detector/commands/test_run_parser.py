@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from pathlib import Path
 
 import pytest
 
@@ -86,3 +87,32 @@ def test_wrong_keys_at_any_depth(
     error = capsys.readouterr().err
     assert message in error
     assert len(error.splitlines()) <= 3
+
+
+def test_wrong_configuration_files(
+    parser: argparse.ArgumentParser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """No such file, a folder, an empty file, a list, a checkpoint, an unknown key: which file it is, and what to give."""
+    monkeypatch.chdir(tmp_path)
+    for name, text in {
+        "mine.yaml": "model: {lr: 1}",
+        "empty.yaml": "",
+        "list.yaml": "- a",
+        "key.yaml": "model: {lrr: 1}",
+    }.items():
+        Path(name).write_text(text)
+    Path("best.ckpt").write_bytes(b"PK\x80")
+    Path("folder").mkdir()
+    for words, message in (
+        (["--config", "mine.yml"], "--config mine.yml: no such file (looked from "),
+        (["--config", "mine.yml"], "did you mean mine.yaml?"),
+        (["--config=folder"], "--config folder: is a folder"),
+        (["-c", "empty.yaml"], "--config empty.yaml is empty; expected settings"),
+        (["--config", "mine.yaml", "--config", "list.yaml"], "--config list.yaml holds a list; expected settings"),
+        (["--config", "best.ckpt"], "--config best.ckpt is a weights file and not a configuration"),
+        (["--config", "mine.yaml", "--config", "key.yaml"], "the key is in key.yaml\n"),
+    ):
+        with pytest.raises(SystemExit):
+            parser.parse_args(words)
+        assert message in capsys.readouterr().err
+    assert parser.parse_args(["--config", "mine.yaml", "--config", "{model: {lr: 2.0}}"]).model.lr == 2.0

@@ -112,3 +112,4 @@ def test_boxes_grow_with_the_image() -> None:
     assert image.shape == (60, 120, 3)
     assert boxes.tolist() == [[20.0, 20.0, 40.0, 40.0]]
     assert fit_longer_side(gray(3, 900), np.zeros((0, 4)), 90)[1].shape == (0, 4)
+    assert fit_longer_side(gray(3, 900), np.array([[0, 0, 900, 3]]), 90)[1].tolist() == [[0, 0, 90, 1]]

@@ -100,6 +100,11 @@ def test_a_detector_names_the_images_that_it_takes(predictor: Predictor, images:
 
 
 def test_wrong_arguments_of_the_builders(predictor: Predictor) -> None:
+    for classes in (0, "cat", ["cat"]):
+        with pytest.raises(ValueError, match=r"classes is .*; expected a (list of labels|whole number)"):
+            predictor.model.detect(torch.zeros(1, 3, 64, 64), classes=classes)
+    with pytest.raises(ValueError, match="unknown branch 'both'"):
+        predictor.model.deploy("both")
     for number in (3.0, "3", 0, True, None):
         with pytest.raises(ValueError, match=r"^num_classes is .*; expected a whole number, 1 or more"):
             build_detector("yolo26_n", number)

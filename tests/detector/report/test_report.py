@@ -13,6 +13,7 @@ from detector.__main__ import main
 from detector.evaluation.coco_eval import METRICS, evaluate
 from detector.evaluation.coco_files import load_ground_truth, read_predictions
 from detector.report.curves import class_curve
+from detector.report.figures import training_plots
 from detector.report.run_folder import read_run
 from tests.detector.report.cases import evaluated, random_case, rows, truth
 from tests.detector.report.runs import METRICS as METRICS_FILE
@@ -105,6 +106,12 @@ def test_a_resumed_run_shows_its_newest_configuration(run: Path) -> None:
 def test_the_page_says_of_which_epoch_it_is(run: Path) -> None:
     assert "predictions of epoch 1, the last that was validated" in report(run)
     assert "predictions of epoch" not in report(evaluation_of(run))
+
+
+def test_the_axis_of_ap_begins_at_0(run: Path) -> None:
+    plots = {plot.name: plot for plot in training_plots(read_run(run).epochs)}
+    assert plots["ap"].figure.axes[0].get_ylim()[0] == 0
+    assert plots["total_loss"].figure.axes[0].get_ylim()[0] > 3
 
 
 def test_a_run_of_one_epoch(run: Path) -> None:

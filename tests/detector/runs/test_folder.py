@@ -105,3 +105,15 @@ def test_an_evaluation_never_gets_the_folder_of_a_training(tmp_path: Path) -> No
     assert evaluation_folder(best, "val", str(other)) == run / "eval_val"
     assert evaluation_folder(best, "val", str(tmp_path / "new")) == tmp_path / "new"
     assert evaluation_folder(run / "official.pt", "val", None) == run / "eval_val_official"
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    for run_dir in ("file", "file/run"):
+        with pytest.raises(ValueError, match=r"--run_dir .*file is a file; give a folder"):
+            training_folder(settings(run_dir=str(tmp_path / run_dir)))
+    with pytest.raises(ValueError, match="file is a file"):
+        evaluation_folder(tmp_path / "best.ckpt", "val", str(tmp_path / "file"))
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)  # tests may run as root, who may write anywhere
+    with pytest.raises(ValueError, match=r"no permission to write into .*; give another folder"):
+        training_folder(settings(run_dir=str(tmp_path / "new/run")))

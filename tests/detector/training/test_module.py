@@ -14,6 +14,7 @@ from detector.callbacks.ema import RampedEMA
 from tests.detector.training.by_hand import branch_share, learning_rate, warmed_up
 
 NAMES = ["red", "green"]
+TINY = {"width": 0.125, "depth": 0.33}
 
 
 class Rectangles(Dataset):
@@ -47,7 +48,7 @@ def loader(num_images: int, batch_size: int, **kwargs: Any) -> DataLoader:
 
 def module(**kwargs: Any) -> DetectorModule:
     torch.manual_seed(0)
-    return DetectorModule(**{"variant": "dyn_n", "class_names": NAMES, "warmup_epochs": 0.0, **kwargs})
+    return DetectorModule(**{"variant": "dyn_n", "overrides": TINY, "class_names": NAMES, "warmup_epochs": 0.0, **kwargs})
 
 
 def trainer(tmp_path: Path, **kwargs: Any) -> L.Trainer:
@@ -138,7 +139,6 @@ def test_every_batch_of_an_accumulating_run_has_the_schedule_worked_out_by_hand(
     """Three epochs of five batches, two to a step, with a warm-up of 1.5 epochs."""
     decay = {"lr": 0.02, "final_lr_ratio": 0.2, "lr_decay": "cosine", "warmup_epochs": 1.5}
     model = module(
-        overrides={"width": 0.125, "depth": 0.33},
         nominal_batch=4,
         class_lr_ratio=2.0,
         lr_ratios={"neck": 0.5},

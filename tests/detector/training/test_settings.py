@@ -240,9 +240,9 @@ def test_settings_of_the_trainer_count() -> None:
     model = module({"weight_decay": 0.01}, accumulate_grad_batches=5)
     assert effects(model)["batches of a step"] == 5
     assert effects(model)["decay"] == pytest.approx(0.01 * 5 * BATCH_SIZE / BASE["nominal_batch"])
-    model = module({"nominal_batch": 9, "weight_decay": 0.01}, world_size=2)  # round(9 / (2 * 2)) batches on each
-    assert effects(model)["batches of a step"] == 2
-    assert effects(model)["decay"] == pytest.approx(0.01 * 8 / 9)
+    model = module({"nominal_batch": 11, "weight_decay": 0.01}, world_size=2)  # round(11 / (2 * 2)) batches on each
+    assert effects(model)["batches of a step"] == 3
+    assert effects(model)["decay"] == pytest.approx(0.01 * 12 / 11)
 
     (optimizer,) = model.trainer.optimizers
     for p in model.parameters():

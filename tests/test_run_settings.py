@@ -18,6 +18,7 @@ from detector import build_detector
 from detector.callbacks import CocoEvaluation, NonFiniteGuard, RampedEMA, SaveOnSignal
 from detector.commands.evaluate_cli import EvaluateCLI
 from detector.commands.train_cli import TrainCLI
+from detector.runs.checkpoint_io import AtomicCheckpointIO
 from detector.weights.files import save_weights
 from detector.weights.info import WeightsInfo
 from tests.conftest import CATEGORIES
@@ -82,6 +83,7 @@ def test_every_setting_of_a_training_reaches_model_average_and_guard(arguments: 
     callbacks = {type(callback): callback for callback in cli.trainer.callbacks}
     assert (callbacks[RampedEMA].decay, callbacks[RampedEMA].tau, callbacks[NonFiniteGuard].max_skips) == (0.5, 7, 3)
     assert callbacks[SaveOnSignal].path == cli.run_dir / "last.ckpt"
+    assert isinstance(cli.trainer.strategy.checkpoint_io, AtomicCheckpointIO)
 
 
 @pytest.mark.parametrize(

@@ -65,3 +65,29 @@ def test_mistakes_are_named(config: list[str], extra: list[str], message: str, c
     Path("twice.yaml").write_text("data: {root: a, root: b}")
     assert main(["show", *config, *extra]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["check", "--confg", "a.yaml"], "unknown option --confg; did you mean --config?\n"),
+        (
+            ["check", "--data.image_sise", "64"],
+            "unknown option --data.image_sise; did you mean --data.image_size?\ndata has root, ",
+        ),
+        (["check", "--imgsz", "64"], "unknown option --imgsz; did you mean --data.image_size?\n"),
+        (["check", "set.yaml"], "unknown argument 'set.yaml'; a configuration file is given as --config set.yaml"),
+        (["chek"], "unknown command 'chek'; did you mean check?"),
+        (["shapes"], "unknown command 'shapes'; did you mean python -m data.shapes?"),
+    ],
+)
+def test_misspelled_options_and_commands(args: list[str], message: str, capsys: pytest.CaptureFixture) -> None:
+    try:
+        status = main(args)
+    except SystemExit as stop:
+        status = stop.code
+    error = capsys.readouterr().err
+    assert status == 2
+    assert error.startswith("error: ")
+    assert message in error
+    assert "usage" not in error

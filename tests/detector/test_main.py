@@ -33,3 +33,35 @@ def test_every_command_says_what_to_run() -> None:
     assert {name: callable(command.get_default("run")) for name, command in commands.choices.items()} == dict.fromkeys(
         ("predict", "export", "report", "weights"), True
     )
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (
+            ["train"],
+            "unknown command 'train'; did you mean python train.py --config configs/dyn_n.yaml? Commands: predict, ",
+        ),
+        (["val"], "unknown command 'val'; did you mean python evaluate.py CKPT"),
+        (["detect"], "unknown command 'detect'; did you mean python -m detector predict CKPT SOURCE?"),
+        (
+            ["predct", "a", "b"],
+            "unknown command 'predct'; did you mean predict? Choose one of predict, export, report, weights",
+        ),
+        (
+            ["predict", "a", "b", "--conf", "0.3"],
+            "unknown option --conf; did you mean --score_threshold?\nthere are CKPT, SOURCE",
+        ),
+        (["predict", "--weights", "a"], "unknown option --weights; did you mean CKPT (without --)?"),
+        (["predict", "a", "b", "--score", "0.3"], "unknown option --score; did you mean --score_threshold?"),
+        (["export", "a", "--format", "onx"], "unknown value of --format: 'onx'; did you mean onnx? Choose one of onnx, "),
+        (["export", "a", "--branch", "one2mny"], "unknown value of --branch: 'one2mny'; did you mean one2many"),
+    ],
+)
+def test_misspelled_commands_options_and_values(args: list[str], message: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(args)
+    error = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert error.startswith(f"error: {message}")
+    assert "usage" not in error

@@ -34,6 +34,24 @@ def test_three_steps_equal_the_golden_ones() -> None:
         torch.testing.assert_close(p.detach().flatten(), torch.tensor(GOLDEN["after"][name]), rtol=0, atol=1e-5)
 
 
+def test_two_steps_equal_the_formula() -> None:
+    """The SGD step follows the Muon step, so it decays the weights that the Muon step has left."""
+    torch.manual_seed(0)
+    b, lr, decay = 0.5, 0.1, 2.0
+    p = nn.Parameter(torch.randn(3, 5))
+    expected, m, s = p.detach().clone(), torch.zeros(3, 5), torch.zeros(3, 5)
+    optimizer = MuSGD([{"params": [p], "muon": True}], lr=lr, momentum=b, weight_decay=decay)
+    for _ in range(2):
+        p.grad = g = torch.randn(3, 5)
+        optimizer.step()
+        m = b * m + (1 - b) * g
+        expected = expected - 0.2 * lr * orthogonalize((b * m + (1 - b) * g)[None])[0]
+        decayed = g + decay * expected
+        s = b * s + decayed
+        expected = expected - lr * (decayed + b * s)
+    torch.testing.assert_close(p.detach(), expected)
+
+
 def test_float32_orthogonalization_is_close() -> None:
     for name, p in golden_run(torch.float32).items():
         torch.testing.assert_close(p.detach().flatten(), torch.tensor(GOLDEN["after"][name]), rtol=0, atol=2e-4)

@@ -52,6 +52,16 @@ def test_whatever_is_in_a_router_takes_no_muon_step() -> None:
     assert groups["routers"]["weight_decay"] == 5e-4
 
 
+def test_the_momentum_reaches_every_optimizer() -> None:
+    first = {}
+    for name in ("musgd", "sgd", "adamw"):
+        groups = parameter_groups(nn.Conv2d(2, 2, 1), 0.1, 0.0, name == "musgd")
+        first[name] = build_optimizer(name, groups, 0.7).param_groups[0]
+    assert first["musgd"]["momentum"] == first["sgd"]["momentum"] == 0.7
+    assert first["sgd"]["nesterov"]
+    assert first["adamw"]["betas"] == (0.7, 0.999)
+
+
 def test_everything_frozen_is_an_error() -> None:
     with pytest.raises(ValueError, match="no trainable parameter"):
         parameter_groups(nn.Linear(2, 2).requires_grad_(False), 0.1, 0.0)

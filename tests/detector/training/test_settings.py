@@ -313,3 +313,20 @@ def test_what_a_step_returns_and_logs(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, (value, options) in logged.items():
         torch.testing.assert_close(value, expected[name.removeprefix("val/")], msg=name)
         assert options == {"batch_size": 3, "sync_dist": True}
+
+
+def test_the_logged_rate_is_that_of_the_first_group_and_prediction_is_without_nms(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = module({})
+    model.on_train_batch_start({}, 2)  # in the warm-up, where biases have another rate
+    log = Mock()
+    monkeypatch.setattr(model, "log", log)
+    model.on_train_epoch_end()
+    log.assert_called_once_with("train/lr", model.trainer.optimizers[0].param_groups[0]["lr"], batch_size=1, sync_dist=True)
+
+    detect = Mock(return_value=[])
+    monkeypatch.setattr(model.model, "detect", detect)
+    model.to(torch.float64).predict_step({"images": torch.full((1, 3, 64, 64), 255, dtype=torch.uint8)}, 0)
+    (images,) = detect.call_args.args
+    assert detect.call_args.kwargs == {}  # by default the NMS-free branch
+    assert images.dtype == torch.float64  # the precision of the network
+    assert (images == 1).all()

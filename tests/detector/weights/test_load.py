@@ -52,7 +52,9 @@ def test_the_same_classes_load_whole() -> None:
     assert len(report.loaded) == len(detector.state_dict())
     assert report.complete
     assert all(torch.equal(value, weights.state_dict[name]) for name, value in detector.state_dict().items())
-    expected = outputs(build_from(weights))
+    built = build_from(weights)
+    assert not built.training
+    expected = outputs(built)
     assert all(torch.equal(value, expected[name]) for name, value in outputs(detector).items())
 
 

@@ -17,14 +17,14 @@ def load(name: str):
     return json.loads((GOLDEN / f"{name}.json").read_text())
 
 
-def hashed(name: str, shape: tuple[int, ...] | list[int]) -> Tensor:
-    """Return float32 values in -0.5..0.5 that depend only on ``name`` and the row-major index."""
+def hashed(name: str, shape: tuple[int, ...] | list[int], dtype: type = np.float32) -> Tensor:
+    """Return values in -0.5..0.5 that depend only on ``name`` and the row-major index; they need float64 to be exact."""
     h = np.arange(int(np.prod(shape, dtype=np.int64)), dtype=np.uint32)
     h = h * np.uint32(2654435761) + np.uint32(zlib.crc32(name.encode()))
     h = (h ^ (h >> np.uint32(16))) * np.uint32(0x85EBCA6B)
     h = (h ^ (h >> np.uint32(13))) * np.uint32(0xC2B2AE35)
     h = h ^ (h >> np.uint32(16))
-    return torch.from_numpy((h / 2.0**32 - 0.5).astype(np.float32)).view(list(shape))
+    return torch.from_numpy((h / 2.0**32 - 0.5).astype(dtype)).view(list(shape))
 
 
 def reference_weights(keys_and_shapes: list, num_classes: int) -> dict[str, Tensor]:

@@ -34,6 +34,19 @@ def test_dynamic_convolution_needs_torch_alone() -> None:
         assert imported(path) <= {"torch", "detector", *sys.stdlib_module_names}, path
 
 
+def test_timm_is_imported_by_its_backbones_alone_and_they_when_needed() -> None:
+    for path in [
+        ROOT / "train.py",
+        ROOT / "evaluate.py",
+        *(ROOT / "detector").rglob("*.py"),
+        *(ROOT / "data").rglob("*.py"),
+    ]:
+        if path.parent.name != "foreign":
+            at_start = ast.Module([node for node in ast.parse(path.read_text()).body if not isinstance(node, ast.If)], [])
+            at_start.body = [node for node in at_start.body if isinstance(node, ast.Import | ast.ImportFrom)]
+            assert not re.search(r"\b(timm|foreign)\b", ast.unparse(at_start)), path
+
+
 def test_nothing_imports_agpl_packages() -> None:
     for path in [*SOURCES, *ROOT.glob("*.py")]:
         assert not imported(path) & {"ultralytics", "albumentationsx"}, path

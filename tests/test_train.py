@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 import yaml
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from safetensors.torch import save_file
 
 import evaluate
 import train
@@ -29,6 +31,7 @@ from detector.evaluation import evaluate as evaluate_detections
 from detector.evaluation import load_ground_truth, read_predictions
 from detector.network.head import BRANCHES
 from detector.training import batch_size
+from detector.training.module import PRETRAINED_LR_RATIO
 from tests.detector.reference_files import some_weights, write_checkpoint
 from tests.docs_commands import ParsedEvaluation, ParsedTraining
 
@@ -352,8 +355,10 @@ def test_missing_coco_exits_with_the_download_commands(tmp_path: Path, monkeypat
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: str(path.relative_to(CONFIGS)))
 def test_every_configuration_parses_and_builds(path: Path) -> None:
     config = ParsedTraining(["--config", str(path)]).config
+    model = config["model"]
+    backbone = {"backbone": model["backbone"]} if model["backbone"] else {}
     with torch.device("meta"):
-        build_detector(config["model"]["variant"] or "dyn_n", 80, **(config["model"]["overrides"] or {}))
+        build_detector(model["variant"] or "dyn_n", 80, **(model["overrides"] or {}) | backbone)
     assert config["trainer"]["precision"] == ("bf16-mixed" if path.stem == "bf16" else "32-true")
     if path.parent == CONFIGS and path.stem.startswith(("dyn_", "yolo26_")):
         assert path.stem.removesuffix("_10epochs") == config["model"]["variant"]
@@ -399,3 +404,39 @@ def test_a_run_from_reference_weights(arguments: list[str], tmp_path: Path, caps
     assert set(predictor.info.metrics) >= {"val/AP", "val/one2many/AP", "val/AR100"}
     expected = load_detector(run / "last.ckpt").model.state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in predictor.model.state_dict().items())
+
+
+def test_a_pretrained_backbone(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The file is needed once: the run is resumed without a word about its backbone, evaluated and converted without it."""
+    weights = tmp_path / "imagenet.safetensors"
+    save_file(timm.create_model("test_resnet").state_dict(), weights)
+    backbone = ["--model.backbone", "timm/test_resnet.r160_in1k", "--model.backbone_weights", str(weights)]
+    quick = ["--model.variant", "yolo26_n", "--model.optimizer", "adamw", "--trainer.max_epochs"]
+    train.main([*arguments, *quick, "1", *backbone])
+    weights.unlink()
+    run = Path("runs/yolo26_n")
+    assert yaml.safe_load((run / "config.yaml").read_text())["model"]["backbone_lr_ratio"] == PRETRAINED_LR_RATIO
+    first = torch.load(run / "last.ckpt", weights_only=True)
+    assert first["weights_info"]["license"] == "apache-2.0"
+    assert torch.equal(first["state_dict"]["model.backbone.mean"].flatten(), torch.full((3,), 0.5))
+
+    train.main([*arguments, *quick, "2", "--ckpt_path", str(run / "last.ckpt")])
+    last = torch.load(run / "last.ckpt", weights_only=True)
+    assert last["epoch"] == 1
+    settings = ("overrides", "backbone_lr_ratio")
+    assert {name: last["hyper_parameters"][name] for name in settings} == {
+        "overrides": {"backbone": "timm/test_resnet.r160_in1k"}, "backbone_lr_ratio": PRETRAINED_LR_RATIO,
+    }  # fmt: skip
+    with caplog.at_level("INFO"):
+        evaluate.main([str(run / "last.ckpt"), *arguments, "--model.backbone", "timm/hgnetv2_b0"])
+    assert "has the backbone timm/test_resnet.r160_in1k: model.backbone timm/hgnetv2_b0 is not used" in caplog.text
+    capsys.readouterr()
+    detector_command(["weights", str(run / "last.ckpt"), "out.safetensors"])
+    out = capsys.readouterr().out
+    assert "out.safetensors: yolo26_n, backbone timm/test_resnet.r160_in1k, 3 classes" in out
+    assert "license: apache-2.0" in out
+    evaluate.main(["out.safetensors", *arguments])
+    expected = load_detector(run / "last.ckpt").model.state_dict()
+    assert all(torch.equal(value, expected[n]) for n, value in load_detector("out.safetensors").model.state_dict().items())

@@ -21,6 +21,7 @@ from detector.imaging.plots import BAR_GAP, heat_map, shortened
 from detector.network.head import RawOutput
 from detector.runs.folder import ROUTING_PLOT
 
+MOST_WARNINGS = 4  # layers whose experts are alike that are named one by one: a backbone of timm may have a hundred
 LEAST_LIMIT = 0.01  # of the color scale of differences: smaller ones stay nearly white
 ROW, COLUMN, EXPERT = 20, 46, 13  # pixels: a layer; an expert beside its number, and within a class
 EXPLANATION = (
@@ -159,10 +160,18 @@ class RoutingLog(L.Callback):
     on_test_epoch_end = on_validation_epoch_end
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Warn of layers whose experts stayed alike."""
-        for name, layer in dynamic_layers(pl_module).items():
-            if (distance := expert_distance(layer.weight)) < ALIKE:
-                rank_zero_warn(f"{name}: its experts are alike (distance {distance:.3f} of their size): one would do")
+        """Warn of layers whose experts stayed alike; in one message if there are many."""
+        distances = {name: expert_distance(layer.weight) for name, layer in dynamic_layers(pl_module).items()}
+        alike = {name: distance for name, distance in distances.items() if distance < ALIKE}
+        if len(alike) > MOST_WARNINGS:
+            name, least = min(alike.items(), key=lambda item: item[1])
+            rank_zero_warn(
+                f"the experts of {len(alike)} of {len(distances)} layers are alike (distance below {ALIKE} of their size; "
+                f"{least:.3f} in {name}): one would do"
+            )
+            return
+        for name, distance in alike.items():
+            rank_zero_warn(f"{name}: its experts are alike (distance {distance:.3f} of their size): one would do")
 
     def _log(self, trainer: L.Trainer) -> None:
         values: dict[str, float] = {}

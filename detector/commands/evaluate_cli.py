@@ -55,6 +55,10 @@ class EvaluateCLI(RunCLI):
         be read.
         """
         model, weights = self.config["model"], read_weights(self.checkpoint)
+        backbone = weights.info.overrides.get("backbone", "yolo26")
+        if model["backbone"] not in (None, backbone):
+            rank_zero_info(f"{self.checkpoint} has the backbone {backbone}: model.backbone {model['backbone']} is not used")
+        model["backbone"] = model["backbone_weights"] = model["accept_license"] = None
         self.trained_size, variant = weights.info.image_size, weights.info.variant
         self._resolve_sixteen_bit_range(weights.info.sixteen_bit_range)
         if not weights.is_checkpoint:

@@ -19,13 +19,14 @@ from detector.callbacks.non_finite_guard import NonFiniteGuard, NonFiniteLoss
 from detector.callbacks.save_on_signal import SaveOnSignal, StoppedBySignal
 from detector.commands.run_cli import RunCLI
 from detector.runs import folder
-from detector.runs.checks import EVALUATION_SETTINGS, check_resumable, log_changed_settings
+from detector.runs.checks import EVALUATION_SETTINGS, check_resumable, log_changed_settings, saved_settings
 from detector.runs.launch import inherited_run_dir
 from detector.runs.old_report import set_aside_message, set_aside_report
 from detector.runs.record import run_record
 from detector.runs.slurm import resume_slurm_job
 from detector.training.batch_size import automatic_batch_size
-from detector.weights import read_weights
+from detector.training.module import PRETRAINED_LR_RATIO
+from detector.weights import NONE, read_weights
 
 
 class TrainCLI(RunCLI):
@@ -63,9 +64,9 @@ class TrainCLI(RunCLI):
     def _resolve_model_settings(self) -> None:
         """Fill in the section ``model`` from the checkpoint or weights file.
 
-        When resuming, variant and overrides come from the checkpoint where the configuration has none, and weights are
-        emptied. Otherwise only a missing variant is filled in: that of the weights file, or dyn_n. Raises ValueError for a
-        ``ckpt_path`` that cannot be resumed.
+        When resuming, variant, backbone and overrides come from the checkpoint where the configuration has none, and the
+        files to start from are emptied. Otherwise only a missing variant is filled in: that of the weights file, or dyn_n.
+        Raises ValueError for a ``ckpt_path`` that cannot be resumed.
         """
         model, path = self.config["model"], self.config["ckpt_path"]
         if path:
@@ -74,12 +75,20 @@ class TrainCLI(RunCLI):
                 raise ValueError(
                     f"{path} is a {checkpoint.kind}, which cannot be resumed; start from it with --model.weights"
                 )
-            model["weights"] = None  # the run goes on with the weights of the checkpoint
+            # The run goes on with the weights of the checkpoint.
+            model["weights"] = model["backbone_weights"] = model["accept_license"] = None
+            if model["backbone"] is None and "backbone" not in (model["overrides"] or {}):
+                model["backbone"] = checkpoint.info.overrides.get("backbone")
+            if model["backbone_lr_ratio"] is None:
+                model["backbone_lr_ratio"] = saved_settings(path).get("backbone_lr_ratio")
             model["variant"] = model["variant"] or checkpoint.info.variant
             if "class_channels" in checkpoint.info.overrides:  # came with the weights file of the run's start
                 class_channels = {"class_channels": checkpoint.info.overrides["class_channels"]}
                 model["overrides"] = class_channels | (model["overrides"] or {})
-        elif model["variant"] is None:
+            return
+        if model["backbone_weights"] not in (None, NONE) and model["backbone_lr_ratio"] is None:
+            model["backbone_lr_ratio"] = PRETRAINED_LR_RATIO  # written to config.yaml, for resuming
+        if model["variant"] is None:
             model["variant"] = "dyn_n" if model["weights"] is None else read_weights(model["weights"]).info.variant
 
     def loggers(self) -> list[Logger]:

@@ -41,7 +41,8 @@ def run_weights(options: argparse.Namespace) -> None:
     save_weights(options.out, weights.state_dict, info, DTYPES[options.dtype])
     classes = plural(weights.num_classes, "class", "classes")
     print(f"{options.checkpoint}: {weights.kind}")
-    print(f"{options.out}: {info.variant}, {classes}, {options.dtype}, {info.provenance}")
+    backbone = f", backbone {info.overrides['backbone']}" if "backbone" in info.overrides else ""
+    print(f"{options.out}: {info.variant}{backbone}, {classes}, {options.dtype}, {info.provenance}")
     thresholds = ", ".join(f"{branch} {info.describe_best_f1(branch)}" for branch in info.best_f1_thresholds)
     print(f"score threshold of the best F1: {thresholds or info.describe_best_f1('one2one')}")
     if weights.info.license is None:

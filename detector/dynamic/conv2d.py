@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Routing = Literal["sigmoid", "softmax"]
+Padding = tuple[int, int] | Literal["same"]
 # Standard deviation of the biases of an upcycled router. Equal experts must get unequal routing weights to become different.
 UPCYCLE_SPREAD = 0.5
 
@@ -24,6 +25,8 @@ class DynamicConv2d(nn.Module):
     channels, k the kernel size.
 
     Args:
+        padding: zeros on each side; ``"same"``: as many that the output has ceil(H / stride) rows, and columns alike. An odd
+            number has one more at the bottom and on the right, as in TensorFlow and in timm's ``Conv2dSame``.
         routing: ``"sigmoid"``, as in the published code of the layer: sigmoid(Linear(pool(x))), each routing weight in 0..1;
             ``"softmax"``, as in the paper, equation 5: softmax(MLP(pool(x))), the routing weights of an image sum to 1.
     """
@@ -34,7 +37,7 @@ class DynamicConv2d(nn.Module):
         out_channels: int,
         kernel_size: int | tuple[int, int],
         stride: int | tuple[int, int] = 1,
-        padding: int | tuple[int, int] = 0,
+        padding: int | Padding = 0,
         dilation: int | tuple[int, int] = 1,
         groups: int = 1,
         bias: bool = True,
@@ -48,7 +51,8 @@ class DynamicConv2d(nn.Module):
             raise ValueError(f"num_experts is {num_experts}; it must be at least 1")
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         self.kernel_size, self.stride = _pair(kernel_size), _pair(stride)
-        self.padding, self.dilation = _pair(padding), _pair(dilation)
+        self.padding: Padding = "same" if padding == "same" else _pair(padding)
+        self.dilation = _pair(dilation)
         self.num_experts, self.routing = num_experts, routing
         self.kernel_shape = (out_channels, in_channels // groups, *self.kernel_size)
         # Flat, (E, O * I / groups * k * k): a 5-D parameter would make `to(memory_format=channels_last)` fail.
@@ -62,15 +66,15 @@ class DynamicConv2d(nn.Module):
     def like(cls, conv: nn.Conv2d, num_experts: int = 4, routing: Routing = "sigmoid") -> Self:
         """Return a new dynamic layer that can replace ``conv``: same shapes, device, precision and mode, new weights.
 
-        Raises ValueError for a subclass of ``nn.Conv2d``, because its forward may differ, and for padding that is not with
-        zeros or not the same on both sides.
+        Raises ValueError for a subclass of ``nn.Conv2d`` other than timm's ``Conv2dSame``, because its forward may differ,
+        and for padding that is not with zeros.
         """
-        padding = _symmetric_padding(conv)
-        if type(conv) is not nn.Conv2d or padding is None:
+        if not can_be_dynamic(conv):
             raise ValueError(
-                f"{conv} cannot be made dynamic: expected a plain nn.Conv2d that pads with zeros, equally on both sides; "
+                f"{conv} cannot be made dynamic: expected a plain nn.Conv2d that pads with zeros, or timm's Conv2dSame; "
                 f"this is a {type(conv).__name__} with padding={conv.padding!r}, padding_mode={conv.padding_mode!r}"
             )
+        padding = _padding(conv)
         shape = (conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, padding, conv.dilation, conv.groups)
         layer = cls(*shape, bias=conv.bias is not None, num_experts=num_experts, routing=routing).to(conv.weight)
         return layer.requires_grad_(conv.weight.requires_grad).train(conv.training)
@@ -114,19 +118,26 @@ class DynamicConv2d(nn.Module):
 
     def _convolve(self, x: Tensor, kernels: Tensor, biases: Tensor | None) -> Tensor:
         """Convolve image b with ``kernels[b]``: there are three equal ways, and the shape decides which is fastest."""
+        x, padding = self.pad(x)
         batch, _, height, width = x.shape
         if batch == 1:
             bias = None if biases is None else biases.view(-1)  # not [0]: exported graphs would copy it
             kernel = kernels.view(self.kernel_shape)
-            return F.conv2d(x, kernel, bias, self.stride, self.padding, self.dilation, self.groups)
-        if (self.kernel_size, self.stride, self.padding, self.groups) == ((1, 1), (1, 1), (0, 0), 1):
+            return F.conv2d(x, kernel, bias, self.stride, padding, self.dilation, self.groups)
+        if (self.kernel_size, self.stride, padding, self.groups) == ((1, 1), (1, 1), (0, 0), 1):
             return _matrix_products(x, kernels.flatten(2), biases)
         # All B kernels in one call: the images become channel groups of a single image.
         layout = torch.channels_last if _by_pixel(x) else torch.contiguous_format
         x = x.reshape(1, batch * self.in_channels, height, width)
         bias = None if biases is None else biases.flatten()
-        y = F.conv2d(x, kernels.flatten(0, 1), bias, self.stride, self.padding, self.dilation, batch * self.groups)
+        y = F.conv2d(x, kernels.flatten(0, 1), bias, self.stride, padding, self.dilation, batch * self.groups)
         return y.view(batch, self.out_channels, *y.shape[2:]).contiguous(memory_format=layout)
+
+    def pad(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Return ``x``, with zeros around it if the padding is "same", and the padding that the convolution must add."""
+        if self.padding != "same":
+            return x, self.padding
+        return pad_same(x, self.kernel_size, self.stride, self.dilation), (0, 0)
 
     @torch.no_grad()
     def fold(self, scale: Tensor, shift: Tensor) -> None:
@@ -207,16 +218,47 @@ def _by_pixel(x: Tensor) -> bool:
     return x.stride(1) == 1
 
 
-def _symmetric_padding(conv: nn.Conv2d) -> tuple[int, int] | None:
-    """Return how many zeros ``conv`` pads on each side, (vertical, horizontal), or None if it pads in another way."""
-    if conv.padding_mode != "zeros":
-        return None
+class SameConv2d(nn.Conv2d):
+    """A convolution with "same" padding at any stride, which ``nn.Conv2d`` has for stride 1 only; see ``DynamicConv2d``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = pad_same(x, self.kernel_size, self.stride, self.dilation)
+        return F.conv2d(x, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+
+
+def pad_same(x: Tensor, kernel_size: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int]) -> Tensor:
+    """Return ``x`` (B, C, H, W) with as many zeros around it that a convolution has ceil(H / stride) rows."""
+    zeros: list[int] = []  # left, right, top, bottom
+    for axis in (1, 0):
+        covered = dilation[axis] * (kernel_size[axis] - 1) + 1
+        # Sides are multiples of the stride, except in other networks: a constant keeps exported graphs simple.
+        rest = x.shape[2 + axis] % stride[axis]
+        total = max(covered - (rest if rest else stride[axis]), 0)
+        zeros += [total // 2, total - total // 2]
+    return F.pad(x, zeros) if any(zeros) else x
+
+
+def can_be_dynamic(conv: nn.Module) -> bool:
+    """Return True for a convolution that ``DynamicConv2d.like`` can replace."""
+    return (type(conv) is nn.Conv2d or _is_same(conv)) and conv.padding_mode == "zeros"
+
+
+def _is_same(conv: nn.Module) -> bool:
+    """Return True for SameConv2d, and for timm's ``Conv2dSame``, by name: timm must not be imported here."""
+    of_timm = type(conv).__name__ == "Conv2dSame" and type(conv).__module__.startswith("timm.")
+    return of_timm or type(conv) is SameConv2d
+
+
+def _padding(conv: nn.Conv2d) -> Padding:
+    """Return the padding of a convolution that can be dynamic."""
+    if _is_same(conv):
+        return "same"
     if conv.padding == "valid":
         return (0, 0)
-    if conv.padding == "same":
-        total = [d * (k - 1) for d, k in zip(conv.dilation, conv.kernel_size)]
-        return None if any(t % 2 for t in total) else (total[0] // 2, total[1] // 2)
-    return tuple(conv.padding)
+    if conv.padding != "same":
+        return tuple(conv.padding)
+    total = [d * (k - 1) for d, k in zip(conv.dilation, conv.kernel_size)]
+    return "same" if any(t % 2 for t in total) else (total[0] // 2, total[1] // 2)
 
 
 def _without_autocast(device_type: str) -> AbstractContextManager:

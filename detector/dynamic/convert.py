@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from detector.batch import Batch, network_input
-from detector.dynamic.conv2d import DynamicConv2d, Routing, dynamic_layers
+from detector.dynamic.conv2d import DynamicConv2d, Routing, SameConv2d, dynamic_layers
 from detector.dynamic.routing import record_routing
 
 Init = Literal["fresh", "upcycle"]
@@ -103,8 +103,9 @@ def plain_convolution(layer: DynamicConv2d, routing_weights: Tensor) -> nn.Conv2
     """Return the convolution that ``layer`` is for an image with these ``routing_weights`` (E,)."""
     routing_weights = routing_weights[None].to(layer.weight)
     kernels, biases = layer.mix_kernels(routing_weights), layer.mix_biases(routing_weights)
-    shape = (layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding, layer.dilation)
-    conv = nn.Conv2d(*shape, layer.groups, bias=biases is not None).to(layer.weight)
+    conv_class, padding = (SameConv2d, 0) if layer.padding == "same" else (nn.Conv2d, layer.padding)
+    shape = (layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, padding, layer.dilation)
+    conv = conv_class(*shape, layer.groups, bias=biases is not None).to(layer.weight)
     conv.weight.copy_(kernels[0])
     if biases is not None:
         conv.bias.copy_(biases[0])

@@ -26,7 +26,8 @@ class ExpertsConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         layer = self.layer
         routing_weights = layer.routing_weights(x)  # (B, E)
-        y = F.conv2d(x, self.weight, None, layer.stride, layer.padding, layer.dilation, layer.groups)
+        x, padding = layer.pad(x)
+        y = F.conv2d(x, self.weight, None, layer.stride, padding, layer.dilation, layer.groups)
         height, width = y.shape[2:]
         y = y.reshape(-1, layer.groups, layer.num_experts, layer.out_channels // layer.groups * height * width)
         y = (routing_weights[:, None, None] @ y).reshape(-1, layer.out_channels, height, width)

@@ -92,6 +92,7 @@ def export_metadata(predictor: Predictor, format: Format, settings: ExportSettin
         "precision": "float16" if settings.half else "float32",
         "dynamic_convolution": settings.form if dynamic_layers(predictor.model) else "none",
         "variant": info.variant,
+        "backbone": predictor.model.backbone.name,
         "license": info.license or "not stated",
         "provenance": info.provenance,
         **best_f1,

@@ -1,5 +1,7 @@
 """The backbone: images -> one feature map per level."""
 
+from typing import NamedTuple
+
 from torch import Tensor, nn
 
 from detector.network.blocks import SPPF, AttentionStage, ConvNormAct, CSPStage
@@ -13,13 +15,15 @@ class Backbone(nn.Module):
     ``config.min_level`` to ``config.max_level``. H and W must be multiples of the largest stride.
     """
 
+    name = "yolo26"
+
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__()
         self.levels = range(config.min_level, config.max_level + 1)
         self.max_level = config.max_level
         channels = {1: config.channels(64)}  # by level
         self.stem = ConvNormAct(3, channels[1], 3, stride=2)
-        for level, (down, out, inner, expansion) in _level_table(config).items():
+        for level, (down, out, inner, expansion) in level_table(config).items():
             down, channels[level] = config.channels(down), config.channels(out)
             self.add_module(f"down_p{level}", ConvNormAct(channels[level - 1], down, 3, stride=2))
             self.add_module(f"stage_p{level}", CSPStage(down, channels[level], config.repeats(2), inner, expansion))
@@ -41,15 +45,33 @@ class Backbone(nn.Module):
         return features
 
 
-def _level_table(config: DetectorConfig) -> dict[int, tuple[int, int, str, float]]:
-    """Return, by level: nominal channels of the strided convolution and of the stage, kind of inner blocks, expansion."""
+class LevelRow(NamedTuple):
+    """Nominal channels of the strided convolution and of the stage of a level, kind of inner blocks, expansion."""
+
+    down: int
+    out: int
+    inner: str
+    expansion: float
+
+
+def level_table(config: DetectorConfig) -> dict[int, LevelRow]:
+    """Return the rows of the levels 2 to ``config.max_level``."""
     early = "c3k" if config.deep_early_stages else "bottleneck"
     p5 = 1024 if config.max_level == 5 else 768
     table = {
-        2: (128, 256, early, 0.25),
-        3: (256, 512, early, 0.25),
-        4: (512, 512, "c3k", 0.5),
-        5: (p5, p5, "c3k", 0.5),
-        6: (1024, 1024, "c3k", 0.5),
+        2: LevelRow(128, 256, early, 0.25),
+        3: LevelRow(256, 512, early, 0.25),
+        4: LevelRow(512, 512, "c3k", 0.5),
+        5: LevelRow(p5, p5, "c3k", 0.5),
+        6: LevelRow(1024, 1024, "c3k", 0.5),
     }
     return {level: row for level, row in table.items() if level <= config.max_level}
+
+
+def build_backbone(config: DetectorConfig) -> nn.Module:
+    """Build the backbone that ``config`` names. timm is imported only for a foreign one."""
+    if config.backbone == "yolo26":
+        return Backbone(config)
+    from detector.network.foreign.adapter import ForeignBackbone
+
+    return ForeignBackbone(config)

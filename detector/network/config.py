@@ -1,6 +1,7 @@
 """The table of variants: every number in which one detector differs from another."""
 
 import math
+import re
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -18,6 +19,9 @@ CONVOLUTION_PATTERNS = {
     "all": r"(?!backbone\.stem\.).*\.conv",
 }
 
+# ParameterNets (arXiv:2306.14525): the two of the paper, and two smaller ones. "_plain" after a name: without experts.
+PARAMETERNETS = ("parameternet_300m", "parameternet_600m", "parameternet_w100", "parameternet_w050")
+
 
 @dataclass(frozen=True)
 class DetectorConfig:
@@ -31,6 +35,7 @@ class DetectorConfig:
     max_level: int = 5  # coarsest level, the last of the backbone: 5 or 6
     class_channels: int | None = None  # channels of the class towers; None: see ``default_class_channels`` in head.py
     dynamic: DynamicConfig | None = None  # None: all convolutions are plain
+    backbone: str = "yolo26"  # or "timm/NAME[.TAG]", a network of timm, or one of PARAMETERNETS
 
     def __post_init__(self) -> None:
         if self.min_level not in (2, 3) or self.max_level not in (5, 6):
@@ -48,6 +53,7 @@ class DetectorConfig:
                 raise ValueError(f"{name} is {channels!r}; expected a whole number above 0")
         if self.dynamic is not None and not isinstance(self.dynamic, DynamicConfig):
             raise ValueError(f"dynamic is {self.dynamic!r}; expected the fields of DynamicConfig, e.g. {{'num_experts': 8}}")
+        _check_backbone_name(self.backbone)
 
     def channels(self, nominal: int) -> int:
         """Return the number of channels of a layer of ``nominal`` channels: limited, scaled, a multiple of 8."""
@@ -56,6 +62,18 @@ class DetectorConfig:
     def repeats(self, nominal: int) -> int:
         """Return the number of inner blocks of a stage of ``nominal`` blocks: scaled if above 1, and at least 1."""
         return max(round(nominal * self.depth), 1) if nominal > 1 else nominal
+
+
+def _check_backbone_name(name: str) -> None:
+    """Raise ValueError if ``name`` cannot be a backbone. Whether timm has the network is checked when it is built."""
+    own = ("yolo26", *PARAMETERNETS)
+    if isinstance(name, str) and (name.removesuffix("_plain") in own[1:] or name == own[0]):
+        return
+    if not isinstance(name, str) or not re.fullmatch(r"timm/\w+(\.[\w.-]+)?", name):
+        raise ValueError(
+            f"backbone is {name!r}; expected {', '.join(own)}, or a network of timm, as in timm/hgnetv2_b0 or "
+            "timm/hgnetv2_b0.ssld_stage1_in22k_in1k"
+        )
 
 
 _SCALES = {

@@ -1,17 +1,18 @@
 """The whole network. Its parts are put together here and nowhere else."""
 
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from detector.arguments import as_whole_number
-from detector.dynamic import make_dynamic
-from detector.network.backbone import Backbone
+from detector.dynamic import DynamicConfig, make_dynamic
+from detector.network.backbone import build_backbone
 from detector.network.blocks import ConvNormAct
 from detector.network.boxes import anchor_points
-from detector.network.config import CONVOLUTION_PATTERNS, detector_config
+from detector.network.config import CONVOLUTION_PATTERNS, DetectorConfig, detector_config
 from detector.network.decode import DetectionDict, decode
 from detector.network.head import BRANCHES, BranchName, Head, RawOutput
 from detector.network.neck import Neck
@@ -26,8 +27,10 @@ class Detector(nn.Module):
 
     convolution_patterns = CONVOLUTION_PATTERNS  # names that make_dynamic takes for ``where``
 
-    def __init__(self, backbone: Backbone, neck: Neck, head: Head) -> None:
+    def __init__(self, backbone: nn.Module, neck: Neck, head: Head) -> None:
         super().__init__()
+        if backbone.name != "yolo26":
+            self.convolution_patterns = backbone.convolution_patterns
         self.backbone, self.neck, self.head = backbone, neck, head
         self.strides = backbone.strides
 
@@ -66,6 +69,7 @@ class Detector(nn.Module):
         if branch not in BRANCHES:
             raise ValueError(unknown_name("branch", branch, BRANCHES))
         model = deepcopy(self).eval().requires_grad_(False)
+        restore_activations(model)
         if getattr(model.head, branch) is None:
             raise ValueError(f"this detector has no branch {branch!r}: it was deployed with the other one")
         for other in set(BRANCHES) - {branch}:
@@ -73,7 +77,23 @@ class Detector(nn.Module):
         for module in model.modules():
             if isinstance(module, ConvNormAct):
                 module.fuse()
+        if model.backbone.name != "yolo26":
+            model.backbone.fold_norms()
         return model.requires_grad_(False)
+
+
+def restore_activations(module: nn.Module) -> None:
+    """Give BatchNorms of timm their activation back, in place; it is lost when torch or Lightning change their class.
+
+    Both turn any BatchNorm into a SyncBatchNorm and back, but do not know that timm's ``BatchNormAct2d`` has an activation.
+    """
+    for norm in module.modules():
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm) and hasattr(norm, "act"):
+            from timm.layers import BatchNormAct2d
+            from timm.layers.norm_act import SyncBatchNormAct
+
+            if not isinstance(norm, BatchNormAct2d | SyncBatchNormAct):
+                norm.__class__ = SyncBatchNormAct if isinstance(norm, nn.SyncBatchNorm) else BatchNormAct2d
 
 
 def _check_images(images: Any) -> None:
@@ -96,9 +116,18 @@ def build_detector(variant: str, num_classes: int, **overrides: Any) -> Detector
     """
     num_classes = as_whole_number(num_classes, "num_classes")
     config = detector_config(variant, **overrides)
-    backbone = Backbone(config)
+    backbone = build_backbone(config)
     neck = Neck(backbone.channels, config)
     detector = Detector(backbone, neck, Head(neck.channels, backbone.strides, num_classes, config.class_channels))
-    if config.dynamic is not None:
-        make_dynamic(detector, config.dynamic.where, config.dynamic.num_experts, config.dynamic.routing)
+    if (dynamic := dynamic_config(config)) is not None:
+        make_dynamic(detector, dynamic.where, dynamic.num_experts, dynamic.routing)
     return detector
+
+
+def dynamic_config(config: DetectorConfig) -> DynamicConfig | None:
+    """Return the dynamic layers of a detector. A ParameterNet has some of its own, besides those that are asked for."""
+    if not config.backbone.startswith("parameternet") or config.backbone.endswith("_plain"):
+        return config.dynamic
+    dynamic = config.dynamic or DynamicConfig("backbone")
+    where = (dynamic.where,) if isinstance(dynamic.where, str) else dynamic.where
+    return replace(dynamic, where=("backbone", *where))

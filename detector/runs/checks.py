@@ -13,11 +13,22 @@ from detector.weights import read_weights
 
 # Settings of the model that a resumed run must keep. With other values, the saved weights would not fit, or other weights
 # would be trained.
-FIXED_BY_CHECKPOINT = ("variant", "overrides", "class_names", "category_ids", "optimizer", "freeze", "lr_ratios")
+FIXED_BY_CHECKPOINT = (
+    *("variant", "overrides", "class_names", "category_ids"),
+    *("optimizer", "freeze", "lr_ratios", "backbone_lr_ratio"),
+)
 # Settings of evaluations. Old config.yaml of train.py have them, from before evaluate.py existed.
 EVALUATION_SETTINGS = ("eval", "split")
 # Differences in these settings are not logged: the paths that a run starts from and writes to, and settings of evaluations.
-NOT_LOGGED = ("run_dir", "ckpt_path", "config", "model.weights", *EVALUATION_SETTINGS)
+NOT_LOGGED = (
+    *("run_dir", "ckpt_path", "config", "model.weights", "model.backbone_weights", "model.accept_license"),
+    *EVALUATION_SETTINGS,
+)
+
+
+def saved_settings(path: str) -> dict[str, Any]:
+    """Return the settings of the model that a checkpoint was trained with."""
+    return torch.load(path, map_location="cpu", weights_only=True).get("hyper_parameters", {})
 
 
 def check_resumable(path: str, hparams: dict[str, Any], max_epochs: int) -> None:

@@ -16,17 +16,19 @@ from detector.batch import Batch, as_size, network_input
 from detector.imaging.sixteen_bits import FULL_RANGE, as_sample_range
 from detector.network.decode import DetectionDict
 from detector.network.head import RawOutput
-from detector.network.model import build_detector
+from detector.network.model import build_detector, restore_activations
 from detector.text import plural, unknown_name
 from detector.training.lightning_hints import hide_hints
 from detector.training.loss import DetectionLoss, one2many_weight_at
 from detector.training.optimizer import OptimizerName, build_optimizer, group_table, parameter_groups
 from detector.training.parts import freeze_parts, frozen_text, innermost_parts
 from detector.training.schedule import Schedule
-from detector.weights import Weights, load_into, read_weights, saved_license
+from detector.weights import NONE, Weights, load_backbone, load_into, read_weights, saved_license
 
 # Default learning rate, and default learning rate of biases at the first step of the warm-up
 DEFAULT_RATES = {"musgd": (0.01, 0.1), "sgd": (0.01, 0.1), "adamw": (0.001, 0.0)}
+# Factor of the learning rate of a pretrained backbone, if ``backbone_lr_ratio`` is not given
+PRETRAINED_LR_RATIO = 0.2
 FEW_STEPS = 1000  # a run with fewer optimizer steps logs how to get more
 
 
@@ -51,7 +53,8 @@ class DetectorModule(L.LightningModule):
         image_size: (height, width) of the network input in pixels, or one side; multiples of the largest stride. Saved in
             checkpoints.
         freeze: parts that are not trained, normalization statistics included: names of modules, or patterns for them, e.g.
-            ``["backbone"]`` or ``["backbone.stage_p[23]"]``.
+            ``["backbone"]`` or ``["backbone.stage_p[23]"]``. ``backbone.stem`` is the stem of every backbone, ``norms`` and
+            ``backbone.norms`` are all BatchNorms.
         optimizer: ``musgd``, ``sgd`` or ``adamw``.
         lr: learning rate; by default 0.01, with adamw 0.001.
         final_lr_ratio: learning rate at the end, as a fraction of ``lr``.
@@ -72,6 +75,13 @@ class DetectorModule(L.LightningModule):
         channels_last: memory layout of images and network; faster on CPUs and on GPUs with tensor cores.
         compile: compile the network (not the loss) with ``torch.compile``.
         sixteen_bit_range: values of 16-bit images that became 0..255 in the data. Saved in checkpoints, for prediction.
+        backbone: ``yolo26``, the default; ``timm/NAME`` or ``timm/NAME.TAG``, any network of timm with maps of stride 8, 16
+            and 32; ``parameternet_300m`` or ``parameternet_600m``. It is saved with the ``overrides``.
+        backbone_weights: ``pretrained``, those that timm has on the Hub; or the path of a file with the weights of the
+            backbone's classifier; or ``none``, the default. Read at construction only, like ``weights``.
+        backbone_lr_ratio: factor for the learning rate of the backbone, without its projections to the neck; by default 0.2
+            with ``backbone_weights``, else 1.
+        accept_license: license of ``backbone_weights`` that restricts their use, e.g. ``cc-by-nc-4.0``: you may use them.
     """
 
     def __init__(
@@ -102,17 +112,26 @@ class DetectorModule(L.LightningModule):
         channels_last: bool = True,
         compile: bool = False,
         sixteen_bit_range: tuple[int, int] | None = None,
+        backbone: str | None = None,
+        backbone_weights: str | Path | None = None,
+        backbone_lr_ratio: float | None = None,
+        accept_license: str | None = None,
     ) -> None:
         super().__init__()
         hide_hints()
-        _check_arguments(class_names, category_ids, optimizer, lr_ratios)
+        _check_arguments(class_names, category_ids, optimizer, lr_ratios, backbone_lr_ratio)
         self.class_names = list(class_names)
         self.category_ids = list(range(len(class_names))) if category_ids is None else list(category_ids)
         initial_weights = None if weights is None else read_weights(weights)
-        variant, overrides = _variant_and_overrides(variant, overrides, initial_weights, len(self.class_names))
+        variant, overrides = _variant_and_overrides(variant, overrides, initial_weights, len(self.class_names), backbone)
         image_size = None if image_size is None else list(as_size(image_size))
         sixteen_bit_range = None if sixteen_bit_range is None else list(as_sample_range(sixteen_bit_range))
-        self.save_hyperparameters(ignore=["weights"])
+        if backbone_weights in (None, NONE):
+            backbone_weights = None
+        elif backbone_lr_ratio is None:
+            backbone_lr_ratio = PRETRAINED_LR_RATIO
+        # The backbone is in the overrides.
+        self.save_hyperparameters(ignore=["weights", "backbone", "backbone_weights", "accept_license"])
         self.model = build_detector(variant, len(self.class_names), **(overrides or {}))
         largest = self.model.strides[-1]
         if image_size and any(side % largest for side in image_size):
@@ -120,10 +139,14 @@ class DetectorModule(L.LightningModule):
         # license and source of the weights, saved in checkpoints
         self._license_and_source = {"license": None, "started_from": None}
         if initial_weights is not None:
-            self._load_initial(initial_weights)
+            self._load_initial(initial_weights, backbone_weights)
+        if backbone_weights is not None:
+            self._load_backbone(str(backbone_weights), accept_license)
+        elif accept_license is not None:
+            rank_zero_info(f"accept_license {accept_license} is not needed: no backbone_weights are loaded")
         self._frozen = freeze_parts(self.model, freeze or [])
         self.train()  # frozen parts stay in evaluation mode
-        innermost_parts(self.model, lr_ratios or {})  # raises for an unknown part now, not when training starts
+        innermost_parts(self.model, self._lr_ratios())  # raises for an unknown part now, not when training starts
         if channels_last:
             self.model.to(memory_format=torch.channels_last)
         self.loss = DetectionLoss(box_gain, class_gain, l1_gain)
@@ -134,9 +157,15 @@ class DetectorModule(L.LightningModule):
         self.step_skipped = False  # NonFiniteGuard skipped the last optimizer step; read by RampedEMA
         self._chosen_accumulation = 1  # set by this module; any other number above 1 is the choice of the Trainer's user
 
-    def _load_initial(self, weights: Weights) -> None:
+    def _load_initial(self, weights: Weights, backbone_weights: str | Path | None) -> None:
         """Load initial weights into the network, log how they fit, and remember their license and provenance."""
-        rank_zero_info(load_into(self.model, weights, self.class_names))
+        report = load_into(self.model, weights, self.class_names)
+        if backbone_weights is not None and not report.other_backbone:
+            raise ValueError(
+                f"{weights.path} has a trained {self.model.backbone.name}, which backbone_weights would replace; leave out "
+                "backbone_weights, or weights"
+            )
+        rank_zero_info(report)
         info, image_size, sample_range = weights.info, self.hparams.image_size, self.hparams.sixteen_bit_range
         if image_size and info.image_size and image_size != list(info.image_size):
             rank_zero_info(f"these weights were trained at {list(info.image_size)} px (height, width), not {image_size}")
@@ -145,6 +174,21 @@ class DetectorModule(L.LightningModule):
         if info.license:
             rank_zero_info(f"license of these weights: {info.license}; it is saved in the checkpoints of this run, too")
         self._license_and_source = {"license": info.license, "started_from": info.provenance}
+
+    def _load_backbone(self, source: str, accept_license: str | None) -> None:
+        """Load pretrained weights into the backbone, log what was loaded and its license, and remember both."""
+        report = load_backbone(self.model, source, accept_license)
+        rank_zero_info(report)
+        saved = {"license": report.license, "started_from": report.provenance}
+        for name, separator in (("license", " AND "), ("started_from", "; ")):
+            parts = (self._license_and_source[name], saved[name])
+            self._license_and_source[name] = separator.join(dict.fromkeys(part for part in parts if part))
+
+    def _lr_ratios(self) -> dict[str, float]:
+        """Return the factors of learning rates by part: that of the backbone, then those of the user, which win."""
+        ratio = self.hparams.backbone_lr_ratio
+        part = "backbone" if self.model.backbone.name == "yolo26" else "backbone.trunk"
+        return ({} if ratio is None else {part: ratio}) | (self.hparams.lr_ratios or {})
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode, except that frozen parts stay in evaluation mode."""
@@ -208,7 +252,7 @@ class DetectorModule(L.LightningModule):
         # Kernels take Muon steps, if the optimizer has them. Kernels and routers decay, norms and biases do not. Class
         # branches have class_lr_ratio times the learning rate, parts of the network have their lr_ratios.
         muon = hp.optimizer == "musgd"
-        groups = parameter_groups(self.model, lr, weight_decay, muon, hp.class_lr_ratio, hp.lr_ratios)
+        groups = parameter_groups(self.model, lr, weight_decay, muon, hp.class_lr_ratio, self._lr_ratios())
         # Resuming restores the groups of the checkpoint; on_train_start sets these values again.
         self._group_settings = [{name: value for name, value in group.items() if name != "params"} for group in groups]
         # The learning rate warms up step by step, then decays epoch by epoch. Training may be endless.
@@ -262,8 +306,15 @@ class DetectorModule(L.LightningModule):
 
     def on_fit_start(self) -> None:
         """Compile the network in place if ``compile`` is set, so the names in its state_dict stay."""
+        restore_activations(self.model)  # Lightning may have made SyncBatchNorms
         if self.hparams.compile:
             self.model.compile()
+
+    def on_validation_start(self) -> None:
+        """Undo what Lightning does to the BatchNorms of some backbones after training in several processes."""
+        restore_activations(self.model)
+
+    on_test_start = on_predict_start = on_validation_start
 
     def on_train_start(self) -> None:
         """Set the groups of the optimizer as this run is configured: resuming restored those of the checkpoint."""
@@ -300,7 +351,11 @@ class DetectorModule(L.LightningModule):
 
 
 def _check_arguments(
-    class_names: list[str] | None, category_ids: list[int] | None, optimizer: str, lr_ratios: dict[str, float] | None
+    class_names: list[str] | None,
+    category_ids: list[int] | None,
+    optimizer: str,
+    lr_ratios: dict[str, float] | None,
+    backbone_lr_ratio: float | None,
 ) -> None:
     if not class_names:
         raise ValueError("class_names is empty; give the names of the classes 0..C-1, e.g. data.class_names")
@@ -314,19 +369,31 @@ def _check_arguments(
         raise ValueError(f"category_ids has an id twice: {category_ids}; give every class its own")
     if optimizer not in DEFAULT_RATES:
         raise ValueError(unknown_name("optimizer", optimizer, DEFAULT_RATES))
+    if backbone_lr_ratio is not None and not backbone_lr_ratio > 0:
+        raise ValueError(f"backbone_lr_ratio is {backbone_lr_ratio}; expected a factor above 0; to keep it fixed, freeze it")
     if wrong := {part: ratio for part, ratio in (lr_ratios or {}).items() if not ratio > 0}:
         raise ValueError(f"lr_ratios has {wrong}; a ratio must be above 0; list parts that must not learn in freeze")
 
 
 def _variant_and_overrides(
-    variant: str | None, overrides: dict[str, Any] | None, weights: Weights | None, num_classes: int
+    variant: str | None,
+    overrides: dict[str, Any] | None,
+    weights: Weights | None,
+    num_classes: int,
+    backbone: str | None = None,
 ) -> tuple[str, dict[str, Any] | None]:
     """Return variant and overrides as plain values. The defaults are those of the initial weights, if there are any."""
     if variant is None:
         variant = "dyn_n" if weights is None else weights.info.variant
     overrides = {key: asdict(value) if is_dataclass(value) else value for key, value in (overrides or {}).items()}
+    if backbone not in (None, other := overrides.get("backbone", backbone)):
+        raise ValueError(f"backbone is {backbone!r}, and overrides has the backbone {other!r}; give one of them")
     if weights is not None:
         overrides = weights.overrides_for(variant, num_classes) | overrides
+    if backbone is not None:
+        overrides["backbone"] = backbone
+    if overrides.get("backbone") == "yolo26":  # the default
+        del overrides["backbone"]
     return variant, overrides or None
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from detector.dynamic import DynamicConv2d
 from detector.text import unknown_name
@@ -31,10 +31,10 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Sort the trainable parameters of ``model`` into groups; each parameter is in one group, and no group is empty.
 
-    Kernels of convolutions have weight decay and, with ``muon``, Muon steps; every expert of a dynamic convolution is a
-    matrix. Weights of routers have weight decay only, norms and biases neither. Class branches (``.cls.`` in the name)
-    have ``class_lr_ratio`` times the learning rate. ``lr_ratios`` has further factors for parts of the model (see
-    ``parts.py``); their groups come last.
+    Kernels of convolutions and linear layers have weight decay and, with ``muon``, Muon steps; every expert of a dynamic
+    convolution is a matrix. Weights of routers have weight decay only; norms, biases and all other parameters neither. Class
+    branches (``.cls.`` in the name) have ``class_lr_ratio`` times the learning rate. ``lr_ratios`` has further factors for
+    parts of the model (see ``parts.py``); their groups come last.
 
     A group has the keys of the optimizer, and ``name``, ``base_lr`` and ``bias`` for ``Schedule``. Raises ValueError if
     nothing is trainable, or for a part that does not exist.
@@ -45,8 +45,9 @@ def parameter_groups(
     for name, p in model.named_parameters():
         if not p.requires_grad:
             continue
-        module_name = name.rpartition(".")[0]
-        key = _GroupKey(innermost[module_name], ".cls." in f".{name}", _kind(name, p))
+        module_name, _, attribute = name.rpartition(".")
+        kind = _kind(model.get_submodule(module_name), module_name, attribute)
+        key = _GroupKey(innermost[module_name], ".cls." in f".{name}", kind)
         if key not in groups:
             rate = lr * (class_lr_ratio if key.is_class else 1.0) * (lr_ratios[key.part] if key.part else 1.0)
             groups[key] = _empty_group(key, rate, weight_decay, muon)
@@ -60,13 +61,14 @@ def parameter_groups(
     return [groups[key] for key in sorted(groups, key=lambda key: key.part is not None)]
 
 
-def _kind(name: str, p: Tensor) -> Kind:
-    *modules, attribute = name.split(".")
+def _kind(module: nn.Module, module_name: str, attribute: str) -> Kind:
+    """Return the kind of a parameter by its module: a scale or a table of positions has many shapes, and never decays."""
     if attribute == "bias":
         return "biases"
-    if "router" in modules:
+    if "router" in module_name.split("."):
         return "routers"
-    return "kernels" if p.ndim > 1 else "norms"
+    has_kernel = isinstance(module, nn.modules.conv._ConvNd | nn.Linear | DynamicConv2d)
+    return "kernels" if has_kernel and attribute == "weight" else "norms"
 
 
 def _empty_group(key: _GroupKey, lr: float, weight_decay: float, muon: bool) -> dict[str, Any]:

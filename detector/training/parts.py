@@ -11,9 +11,12 @@ from detector.text import nearest_names, plural
 def find_parts(model: nn.Module, pattern: str) -> list[str]:
     """Return the names of the modules of ``model`` that match ``pattern``, with ``*``, ``?`` and ``[...]`` as in a shell.
 
-    Examples: ``"backbone"``, ``"backbone.stage_p3"``, ``"backbone.stage_p[23]"``, ``"*.norm"``. Raises ValueError if
-    nothing matches.
+    Examples: ``"backbone"``, ``"backbone.stage_p3"``, ``"backbone.stage_p[23]"``, ``"*.norm"``. Three names work with every
+    backbone: ``"norms"`` and ``"backbone.norms"``, all BatchNorms, and ``"backbone.stem"``. Raises ValueError if nothing
+    matches.
     """
+    if group := _part_group(model, pattern):
+        return group
     names = [name for name, _ in model.named_modules() if name]
     if matches := [name for name in names if fnmatchcase(name, pattern)]:
         return matches
@@ -21,6 +24,17 @@ def find_parts(model: nn.Module, pattern: str) -> list[str]:
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     examples = ", ".join([name for name in names if name.count(".") < 2][:12])
     raise ValueError(f"{pattern!r} names no part of {type(model).__name__}; {hint}some of its parts are {examples}")
+
+
+def _part_group(model: nn.Module, name: str) -> list[str]:
+    """Return the names of the modules of a group of parts, or nothing if ``name`` is not that of a group."""
+    if name in ("norms", "backbone.norms"):
+        prefix = name.removesuffix("norms")
+        modules = model.named_modules()
+        return [part for part, m in modules if isinstance(m, nn.modules.batchnorm._BatchNorm) and part.startswith(prefix)]
+    if name == "backbone.stem":  # our own backbone has a module of this name
+        return [f"backbone.{part}" for part in getattr(model.get_submodule("backbone"), "stem_parts", [])]
+    return []
 
 
 def freeze_parts(model: nn.Module, patterns: Iterable[str]) -> list[str]:

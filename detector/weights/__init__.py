@@ -1,10 +1,12 @@
 """Read, write and load weights. ``read_weights`` reads a file, ``build_from`` and ``load_into`` make a detector of it."""
 
+from detector.weights.backbone import BackboneReport, load_backbone
+from detector.weights.backbone_files import NONE
 from detector.weights.files import metadata, read_weights, save_weights
 from detector.weights.info import Weights, WeightsInfo, saved_license
 from detector.weights.load import LoadReport, build_from, load_into
 
 __all__ = [
-    "LoadReport", "Weights", "WeightsInfo", "build_from", "load_into", "metadata", "read_weights", "save_weights",
-    "saved_license",
+    "NONE", "BackboneReport", "LoadReport", "Weights", "WeightsInfo", "build_from", "load_backbone", "load_into", "metadata",
+    "read_weights", "save_weights", "saved_license",
 ]  # fmt: skip

@@ -18,6 +18,11 @@ def infer_variant(state_dict: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]
 
     Raises ValueError if no variant has such weights.
     """
+    if any(name.startswith("backbone.trunk.") for name in state_dict):
+        raise ValueError(
+            "has a backbone that is not ours, but does not name it; convert the checkpoint with python -m detector weights, "
+            "which writes the name into the file"
+        )
     stem_channels = len(_tensor(state_dict, "backbone.stem.norm.weight"))  # the conv's first axis may be its experts
     repeats = _count(state_dict, r"backbone\.stage_p4\.blocks\.(\d+)\.")
     max_level = 6 if _count(state_dict, r"backbone\.stage_p(6)\.") else 5

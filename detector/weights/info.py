@@ -61,9 +61,12 @@ class Weights:
     def overrides_for(self, variant: str, num_classes: int) -> dict[str, Any]:
         """Return the overrides of a detector of ``variant`` for ``num_classes`` that can load these weights.
 
-        Its class towers are as wide as those of the weights; by default the width depends on the number of classes.
+        Its class towers are as wide as those of the weights; by default the width depends on the number of classes. The
+        backbone is that of the weights, too, also in a detector of another variant.
         """
-        overrides = self.info.overrides if variant == self.info.variant else {}
+        overrides = self.info.overrides
+        if variant != self.info.variant:
+            overrides = {key: value for key, value in overrides.items() if key == "backbone"}
         others = {key: value for key, value in overrides.items() if key != "class_channels"}
         return others | class_channels_override(self.state_dict, num_classes)
 

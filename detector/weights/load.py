@@ -23,7 +23,8 @@ class LoadReport:
     """The names of all weights, sorted by what happened to them.
 
     Each weight of the detector is in exactly one list from ``loaded`` to ``missing``; ``unexpected`` has those of the file
-    that the detector lacks. A weight that is not loaded keeps its initial value.
+    that the detector lacks. A weight that is not loaded keeps its initial value. With two different backbones, the weights
+    that only one of them has, on either side, are in ``other_backbone`` instead.
     """
 
     source: str
@@ -34,6 +35,7 @@ class LoadReport:
     mismatched: list[str] = field(default_factory=list)  # not loaded: of another shape in the file
     missing: list[str] = field(default_factory=list)  # not loaded: not in the file
     unexpected: list[str] = field(default_factory=list)  # in the file, but not in the detector
+    other_backbone: list[str] = field(default_factory=list)  # not loaded: the file or the detector has another backbone
     known_classes: list[str] = field(default_factory=list)  # classes whose rows were copied
     new_classes: list[str] = field(default_factory=list)
 
@@ -51,6 +53,7 @@ class LoadReport:
             (self.mismatched, f"of another shape in the file, as initialized: {_first(self.mismatched)}"),
             (self.missing, f"not in the file, as initialized: {_first(self.missing)}"),
             (self.unexpected, f"in the file, but not in this detector: {_first(self.unexpected)}"),
+            (self.other_backbone, f"of two different backbones, not loaded: {_first(self.other_backbone)}"),
         )
         lines = [f"{len(names):>6} {meaning}" for names, meaning in rows if names]
         if self.new_classes:
@@ -65,7 +68,8 @@ def load_into(
 
     ``class_names`` are the classes of the detector (default: those of the weights). If they differ from those of the
     weights, the last class layers get the rows of the classes with the same name; their other rows keep their initial
-    values. Plain kernels become experts where the layer of the detector is dynamic.
+    values. Plain kernels become experts where the layer of the detector is dynamic. If the weights are of a detector with
+    another backbone, only the layers after it are loaded.
 
     Raises ValueError if anything else does not fit, and changes nothing then. With ``strict=False`` weights that do not fit
     keep their initial values instead.
@@ -125,6 +129,10 @@ def _fit(detector: Detector, weights: Weights, class_names: Sequence[str] | None
         is_upcycled = names is report.loaded and values[name] is not weights.state_dict.get(name)
         (report.upcycled if is_upcycled else names).append(name)
     report.unexpected = [name for name in candidates if name not in initial]
+    if detector.backbone.name != weights.info.overrides.get("backbone", "yolo26"):
+        for names in (report.mismatched, report.missing, report.unexpected):
+            report.other_backbone += [name for name in names if name.startswith("backbone.")]
+            names[:] = [name for name in names if not name.startswith("backbone.")]
     if pairs is not None:
         report.known_classes = [class_names[row] for row, _ in pairs] if report.copied_rows else []
         report.new_classes = [name for name in class_names if name not in report.known_classes]

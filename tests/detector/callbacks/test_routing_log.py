@@ -103,6 +103,16 @@ def test_collapsed_and_identical_experts_are_warned_of(tmp_path: Path) -> None:
     assert "conv2.conv: its experts are alike (distance 0.000" in said[1]
 
 
+def test_many_layers_with_identical_experts_are_one_warning(tmp_path: Path) -> None:
+    net = module()
+    for layer in dynamic_layers(net).values():
+        layer.weight.data.copy_(layer.weight[:1].expand_as(layer.weight))
+    count = len(dynamic_layers(net))
+    with pytest.warns(UserWarning, match=rf"experts of {count} of {count} layers are alike .*0\.000 in model\.") as caught:
+        RoutingLog().on_fit_end(trainer(tmp_path), net)
+    assert len(caught) == 1
+
+
 def texts(axes: Axes) -> list[str]:
     return [text.get_text() for text in axes.texts]
 

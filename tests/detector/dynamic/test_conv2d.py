@@ -10,6 +10,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from detector.dynamic.conv2d import DynamicConv2d
+from detector.dynamic.convert import plain_convolution
+from detector.dynamic.experts import ExpertsConv2d
 from detector.network.blocks import ConvNormAct
 
 CASES = [
@@ -213,11 +215,31 @@ def test_device_precision_mode_and_freezing_are_those_of_the_convolution() -> No
     assert DynamicConv2d.like(nn.Conv2d(8, 12, 3, padding="valid", device="meta")).weight.is_meta
 
 
+class OtherConv(nn.Conv2d):
+    """A subclass, whose forward may differ."""
+
+
 @pytest.mark.parametrize(
-    "conv",
-    [nn.Conv2d(3, 8, 3, padding=1, padding_mode="reflect"), nn.Conv2d(3, 8, 2, padding="same"), Conv2dSame(3, 8, 3, 2)],
-    ids=["reflect", "uneven", "subclass"],
+    "conv", [nn.Conv2d(3, 8, 3, padding=1, padding_mode="reflect"), OtherConv(3, 8, 3)], ids=["reflect", "subclass"]
 )
 def test_other_convolutions_are_refused(conv: nn.Conv2d) -> None:
     with pytest.raises(ValueError, match=r"cannot be made dynamic: expected a plain nn\.Conv2d"):
         DynamicConv2d.like(conv)
+
+
+@pytest.mark.parametrize("size", [(8, 12), (7, 9), (5, 4)])
+@pytest.mark.parametrize(
+    "conv",
+    [Conv2dSame(4, 8, 3, 2), Conv2dSame(4, 8, 5, 2, groups=4), Conv2dSame(4, 8, 1, 2), nn.Conv2d(4, 8, 2, padding="same")],
+    ids=["3x3", "5x5 groups", "1x1", "even kernel"],
+)
+def test_same_padding(conv: nn.Conv2d, size: tuple[int, int]) -> None:
+    """Upcycled, exported and collapsed layers pad as timm's Conv2dSame does."""
+    layer, x = DynamicConv2d.like(conv, num_experts=3), torch.randn(2, 4, *size)
+    layer.upcycle(conv.weight, conv.bias)
+    expected = conv(x)
+    for other in (layer, ExpertsConv2d(layer), plain_convolution(layer, torch.full((3,), 0.5))):
+        torch.testing.assert_close(other(x), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(layer(x[:1]), expected[:1], rtol=0, atol=1e-6)
+    again = plain_convolution(layer, torch.full((3,), 0.5))
+    assert DynamicConv2d.like(again).padding == "same"

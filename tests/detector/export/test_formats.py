@@ -32,10 +32,10 @@ def predictor() -> Predictor:
     return lively("dyn_n")
 
 
-def lively(variant: str) -> Predictor:
+def lively(variant: str, **overrides: Any) -> Predictor:
     """An untrained detector whose outputs depend on the image, so that no two scores are equal."""
     torch.manual_seed(0)
-    detector = build_detector(variant, 3)
+    detector = build_detector(variant, 3, **overrides)
     for norm in (m for m in detector.modules() if isinstance(m, torch.nn.BatchNorm2d)):
         norm.momentum = None  # the statistics of the pass below
     with torch.no_grad():
@@ -47,7 +47,7 @@ def lively(variant: str) -> Predictor:
         for layer in (m for m in detector.modules() if isinstance(m, DynamicConv2d)):
             layer.router.weight.mul_(3)
         detector(random_images(8, contrast=1))
-    return Predictor(detector.eval(), WeightsInfo(variant, **INFO))
+    return Predictor(detector.eval(), WeightsInfo(variant, overrides, **INFO))
 
 
 def random_images(number: int, size: tuple[int, int] = SIZE, contrast: float = 0.4) -> Tensor:
@@ -142,6 +142,16 @@ def test_any_batch_and_size(predictor: Predictor, output: str, tmp_path: Path) -
             assert_same(predictor, images, run(tmp_path / "a.onnx", images), output)
     with pytest.raises(Exception, match=r"dimensions must match|Concat|incompatible"):
         run_onnx(tmp_path / "a.onnx", random_images(1, (80, 96)))  # 80 is no multiple of 32
+
+
+def test_any_batch_with_a_backbone_of_timm(tmp_path: Path) -> None:
+    predictor = lively("dyn_n", backbone="timm/test_efficientnet")
+    about = export(predictor, tmp_path / "a.onnx", "onnx", ExportSettings("raw", batch_size=None))
+    assert (about["backbone"], about["license"]) == ("timm/test_efficientnet", "MIT")
+    for batch in (1, 3):
+        images = random_images(batch)
+        for run in (run_onnx, run_openvino):
+            assert_same(predictor, images, run(tmp_path / "a.onnx", images), "raw")
 
 
 def test_openvino_files(predictor: Predictor, tmp_path: Path) -> None:

@@ -124,6 +124,16 @@ def test_parts_of_every_backbone() -> None:
         assert find_parts(model, "backbone.norms") == [name for name in norms if name.startswith("backbone.")]
 
 
+def test_a_restrictive_license_is_accepted_by_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "vendor.safetensors"
+    save_file(timm.create_model("test_efficientnet").state_dict(), path, {"license": "cc-by-nc-4.0"})
+    settings = {"variant": "yolo26_n", "backbone": BACKBONE, "backbone_weights": str(path)}
+    with pytest.raises(ValueError, match=r"accept_license cc-by-nc-4\.0"):
+        module(**settings)
+    accepted = module(**settings, accept_license="cc-by-nc-4.0")
+    assert accepted._license_and_source["license"] == "cc-by-nc-4.0"
+
+
 def test_the_license_is_logged_before_training(weights: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
         module(backbone=BACKBONE, backbone_weights=str(weights), variant="yolo26_n")

@@ -52,6 +52,13 @@ SETTINGS: dict[str, tuple[Any, dict[str, Any]]] = {
     "compile": (True, {"compiled": True}),
     "sixteen_bit_range": ([0, 4095], {"16-bit range": [0, 4095]}),
 }
+# Settings of the backbone, and the test in test_backbones.py that shows their effect.
+BACKBONE_TESTS = {
+    "backbone": "test_a_run_starts_from_a_file_and_its_checkpoint_needs_no_file",
+    "backbone_weights": "test_a_run_starts_from_a_file_and_its_checkpoint_needs_no_file",
+    "backbone_lr_ratio": "test_learning_rates_of_backbones",
+    "accept_license": "test_a_restrictive_license_is_accepted_by_its_name",
+}
 # Defaults that depend on the optimizer, given values in their place, and 0, which is a value, too.
 OTHER_VALUES = [
     {"optimizer": "sgd"},
@@ -64,7 +71,9 @@ OTHER_VALUES = [
 
 def test_every_setting_is_tested() -> None:
     """A new setting needs a line in SETTINGS, which shows that it reaches what it sets."""
-    assert list(SETTINGS) == list(inspect.signature(DetectorModule).parameters)
+    assert [*SETTINGS, *BACKBONE_TESTS] == list(inspect.signature(DetectorModule).parameters)
+    tests = (Path(__file__).parent / "test_backbones.py").read_text()
+    assert all(f"def {test}(" in tests for test in BACKBONE_TESTS.values())
 
 
 def module(settings: dict[str, Any], **trainer_settings: Any) -> DetectorModule:

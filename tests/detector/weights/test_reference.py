@@ -149,7 +149,7 @@ def not_a_module(path: Path) -> None:
         (not_a_module, "keys model, epoch"),
         (lambda path: torch.save(None, path), "holds a NoneType"),
         (lambda path: path.write_text("<html>404 not found</html>"), "begins with b'<htm'"),
-        (lambda path: path.write_bytes(b""), "begins with b''"),
+        (lambda path: path.write_bytes(b""), "is an empty file; get it again"),
         (lambda path: None, "no such file"),
     ],
 )

@@ -77,8 +77,9 @@ def send_from_another_process(signals: set[int], pids: list[int]) -> None:
 
 @pytest.mark.parametrize("persistent", [True, False])
 def test_signals_before_a_worker_is_ready_do_not_end_it(gate: Any, persistent: bool) -> None:
+    others = set(multiprocessing.active_children())  # workers of other tests may still be there
     batches = iter(data := loader(persistent_workers=persistent))
-    send_from_another_process(SIGNALS, [process.pid for process in multiprocessing.active_children()])
+    send_from_another_process(SIGNALS, [process.pid for process in set(multiprocessing.active_children()) - others])
     gate.set()
     assert torch.cat(list(batches)).tolist() == [0, 1, 2, 3]
     assert torch.cat(list(data)).tolist() == [0, 1, 2, 3]  # signals are not held back where running workers go on

@@ -154,11 +154,11 @@ def step_ms(arm: str, args: argparse.Namespace) -> float:
     return median([milliseconds(step) for _ in range(20)])
 
 
-def network_costs(arm: str, args: argparse.Namespace) -> dict[str, float]:
+def network_costs(arm: str, args: argparse.Namespace) -> dict[str, Any]:
     """Return parameters and multiply-adds of the detector of an arm, both branches, and its training step if asked for."""
     parameters, multiply_adds = costs(build_detector("yolo26_n", 80, **overrides(arm, args)).eval(), args.size)
-    numbers: dict[str, float] = {"parameters": parameters, "multiply_adds": multiply_adds}
-    return numbers | ({"step_ms": step_ms(arm, args)} if args.time else {})
+    numbers: dict[str, Any] = {"parameters": parameters, "multiply_adds": multiply_adds}
+    return numbers | ({"step_ms": step_ms(arm, args), "step_device": args.device} if args.time else {})
 
 
 def summary(curves: list[dict[str, list[Any]]], target: float | None) -> dict[str, Any]:
@@ -178,7 +178,7 @@ def spread(values: Sequence[float]) -> str:
     return f"{mean(values):.3f}" + (f" +- {stdev(values):.3f}" if len(values) > 1 else "")
 
 
-def print_results(data: str, summaries: dict[str, dict[str, Any]], networks: dict[str, dict[str, float]]) -> None:
+def print_results(data: str, summaries: dict[str, dict[str, Any]], networks: dict[str, dict[str, Any]]) -> None:
     """Print the table of a set."""
     columns = ("NMS-free", "with NMS", "best NMS-free", "best epoch", "epochs to scratch", "M params", "G MACs", "step ms")
     rows = []
@@ -225,7 +225,7 @@ def main() -> None:
         target = mean(c["one2one"][-1] for c in scratch) if scratch else None
         content["sets"][data] = {arm: summary(curves, target) for arm, curves in arms.items()}
         print_results(data, content["sets"][data], networks)
-    shown = ("backbone", "epochs", "size", "seeds", "device", "settings", "label")
+    shown = ("backbone", "epochs", "size", "seeds", "settings", "label")
     write(f"backbones{'_' + args.label if args.label else ''}", {name: getattr(args, name) for name in shown} | content)
 
 

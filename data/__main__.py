@@ -10,6 +10,7 @@ import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader
@@ -24,7 +25,8 @@ from data.join import check_same_classes
 from data.shapes.write import SHAPES
 from data.splits import Files, needs_data_yaml, read_split, read_splits
 from detector.batch import as_size
-from detector.files import read_yaml, unique_key_loader
+from detector.config_files import read_config, read_configs
+from detector.files import unique_key_loader
 from detector.imaging.sixteen_bits import FULL_RANGE, as_sample_range
 from detector.option_errors import OptionParser, option_error, option_names
 from detector.text import print_any_name
@@ -47,7 +49,8 @@ def parse(args: list[str]) -> tuple[argparse.Namespace, ArgumentParser, Namespac
     parser.add_argument("--config", action="config")
     parser.add_argument("--seed_everything", type=int, default=0)
     parser.add_class_arguments(CocoDataModule, "data")
-    sections = [_section(Path(path)) for path in (BASE_CONFIG, *options.config)]
+    read_configs(args)  # names mistakes
+    sections = [_section(read_config(Path(path))) for path in (BASE_CONFIG, *options.config)]
     try:
         config = parser.parse_args([word for section in sections for word in ("--config", section)] + data_args)
     except argparse.ArgumentError as error:
@@ -70,12 +73,8 @@ def _command_parser() -> OptionParser:
     return parser
 
 
-def _section(path: Path) -> str:
-    """Return the part of a configuration file that is about the data, as YAML."""
-    if not path.is_file():
-        raise ValueError(f"--config {path} is not a file (looked from {Path.cwd()})")
-    content = read_yaml(path, "give a configuration file as --config")
-    content = content if isinstance(content, dict) else {}
+def _section(content: dict[str, Any]) -> str:
+    """Return the part of a configuration that is about the data, as YAML."""
     return yaml.safe_dump({key: value for key, value in content.items() if key in ("data", "seed_everything")})
 
 

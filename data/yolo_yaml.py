@@ -143,7 +143,7 @@ def _root(content: dict[str, Any], path: Path, train: Any) -> Path:
     for candidate in candidates:
         if os.path.isdir(candidate):
             return candidate
-    tried = " or ".join(str(candidate.resolve()) for candidate in candidates)
+    tried = " or ".join(dict.fromkeys(str(candidate.resolve()) for candidate in candidates))
     remedy = "correct path, or get the data set first"
     if isinstance(train, str) and os.path.exists(path.parent / train):
         remedy = f"{train} is beside the file: remove the line with path"

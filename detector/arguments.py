@@ -10,7 +10,8 @@ def as_number(value: Any, name: str, low: float = 0.0, high: float = 1.0) -> flo
     """Return ``value`` as a float from ``low`` to ``high``. Raises ValueError for anything but such a number."""
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not is_number or not low <= value <= high:  # a comparison with nan is False
-        raise ValueError(f"{name} is {shown(value)}; expected a number from {low:g} to {high:g}")
+        limits = f" from {low:g} to {high:g}" if math.isfinite(high) else f", {low:g} or more"
+        raise ValueError(f"{name} is {shown(value)}; expected a number{limits}")
     return float(value)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 from detector.text import letters, nearest_names, unknown_name
+from detector.value_errors import value_error
 
 # What other tools call a setting, and the last part of our names for it. The first name that the command has is proposed.
 OTHER_SPELLINGS: dict[str, tuple[str, ...]] = (
@@ -27,8 +28,14 @@ OTHER_SPELLINGS: dict[str, tuple[str, ...]] = (
     | dict.fromkeys(("device", "devices", "gpu", "gpus", "cuda"), ("devices", "accelerator", "device"))
     | dict.fromkeys(("project", "name", "output", "outputdir", "savedir", "outdir", "logdir"), ("run_dir", "out"))
     | dict.fromkeys(("source", "input", "images", "imagedir"), ("SOURCE", "images"))
-    | dict.fromkeys(("amp", "fp16", "bf16", "half"), ("precision", "half"))
-    | {"seed": ("seed_everything",), "existok": ("overwrite",), "patience": ("callbacks",), "nosave": ("no_images",)}
+    | dict.fromkeys(("amp", "fp16", "bf16", "half"), ("precision", "half", "dtype"))
+    | {
+        "seed": ("seed_everything",),
+        "existok": ("overwrite", "run_dir"),
+        "overwrite": ("run_dir",),
+        "patience": ("callbacks",),
+        "nosave": ("no_images",),
+    }
     | {"savecrop": ("crops",), "savetxt": ("csv",)}
 )
 
@@ -104,7 +111,8 @@ def option_error(message: str, known: Sequence[str]) -> str:
     """Return the ``message`` of a parser of options with the nearest option, command or value, and those that exist.
 
     ``known`` are the options of the command, ``--data.root``, and the names of its arguments, ``CKPT``. Messages of
-    argparse and jsonargparse about unknown options, keys and choices are replaced; others are returned as they are.
+    argparse and jsonargparse about unknown options, keys and choices, and about values of a wrong type, are replaced; others
+    are returned as they are.
     """
     if match := re.fullmatch(r"unrecognized arguments: (.*)", message, re.S):
         return _unknown_arguments(match[1].split(), known)
@@ -114,7 +122,7 @@ def option_error(message: str, known: Sequence[str]) -> str:
         return unknown_name(match[1], match[3], re.findall(r"'([^']*)'", match[2]))
     if match := re.search(r"(?:Group '(.+)' does not accept option|Option) '([^']+)'", message.splitlines()[0]):
         return unknown_options([f"{match[1]}.{match[2]}" if match[1] else match[2]], known)
-    return message
+    return value_error(message) or message
 
 
 def unknown_options(names: Sequence[str], known: Sequence[str]) -> str:

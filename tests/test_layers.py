@@ -6,8 +6,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (  # bottom first; packages of one layer do not import each other
-    {"arguments", "batch", "files", "text"},
-    {"option_errors"},
+    {"arguments", "batch", "files", "text", "value_errors"},
+    {"config_files", "option_errors"},
     {"dynamic", "imaging", "evaluation"},
     {"network"},
     {"weights"},
@@ -18,6 +18,7 @@ LAYERS = (  # bottom first; packages of one layer do not import each other
 EXCEPT = {"callbacks": {"training", "predict"}, "dynamic": {"files", "text"}}  # lower, and still not allowed
 FOR_DATA = {
     "batch",
+    "config_files",
     "files",
     "option_errors",
     "text",

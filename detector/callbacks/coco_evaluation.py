@@ -16,7 +16,7 @@ from detector.evaluation import Backend, CocoResult, check_backend, coco_files, 
 from detector.evaluation.coco_files import GroundTruth
 from detector.evaluation.ids import Id
 from detector.imaging.letterbox import to_original
-from detector.network.decode import DetectionDict, decode
+from detector.network.decode import DetectionDict, check_settings, decode
 from detector.network.head import BRANCHES, BranchName, RawOutput
 from detector.runs.folder import ground_truth_file, predictions_file
 from detector.text import plural, unknown_name
@@ -65,6 +65,7 @@ class CocoEvaluation(L.Callback):
         check_backend(backend)
         if branch not in (*BRANCHES, "both"):
             raise ValueError(unknown_name("branch", branch, (*BRANCHES, "both")))
+        check_settings(score_threshold, max_detections, iou_threshold)
         self.branches = BRANCHES if branch == "both" else (branch,)
         self.ground_truth = ground_truth
         self.decode_settings = {"score_threshold": score_threshold, "max_detections": max_detections}

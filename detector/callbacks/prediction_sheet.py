@@ -10,6 +10,7 @@ import lightning as L
 import numpy as np
 from torch import Tensor
 
+from detector.arguments import as_whole_number
 from detector.batch import Batch, Target
 from detector.callbacks.coco_evaluation import CocoEvaluation
 from detector.imaging.draw import draw_boxes, draw_title, fit_longer_side, sheet
@@ -45,6 +46,7 @@ class PredictionSheet(L.Callback):
     ) -> None:
         if score_threshold != "best" and not (isinstance(score_threshold, int | float) and 0 <= score_threshold <= 1):
             raise ValueError(f"score_threshold of the sheet is {score_threshold!r}; expected a number in 0..1, or best")
+        as_whole_number(num_images, "num_images of the sheet", least=0)
         self.num_images, self.score_threshold, self.branch = num_images, score_threshold, branch
         self._images: list[tuple[Tensor, Target, DetectionDict]] = []
 

@@ -51,7 +51,9 @@ def test_the_help_shows_no_old_spellings(capsys: pytest.CaptureFixture) -> None:
     ("extra", "message"),
     [
         (["--data.rot", "x"], "rot"),
-        (["--config", "lost.yaml"], "lost.yaml is not a file"),
+        (["--config", "lost.yaml"], "--config lost.yaml: no such file (looked from "),
+        (["--data", "lost"], "data is a group of settings and takes no 'lost'; did you mean --data.root?"),
+        (["--data.batch_size", "8.5"], "data.batch_size is '8.5'; expected a whole number"),
         (["--data.root", "lost"], "lost"),
         (["--config", "broken.yaml"], "broken.yaml: is not YAML"),
         (["--config", "twice.yaml"], "twice.yaml: the key 'root' is given twice, in line 1; keep one"),

@@ -108,6 +108,12 @@ def test_every_setting_of_the_evaluation_has_a_case() -> None:
     assert {case[0] for case in CASES} == set(inspect.signature(CocoEvaluation).parameters)
 
 
+@pytest.mark.parametrize(("name", "value"), [("score_threshold", 5), ("max_detections", 0), ("iou_threshold", 7)])
+def test_a_wrong_setting_is_refused_before_the_training(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"{name} is {value}; expected "):
+        CocoEvaluation(**{name: value})
+
+
 def test_the_progress_bar_has_two_metrics_of_the_first_branch(tmp_path: Path) -> None:
     trainer = quiet_trainer(tmp_path, CocoEvaluation())
     trainer.validate(RoteDetector(ANSWERS, ONE2MANY), RoteData([1, 2], {"val": TRUTH}), verbose=False)

@@ -36,6 +36,11 @@ def test_the_sanity_check_draws_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "val_predictions.jpg").exists()
 
 
+def test_a_wrong_number_of_images_is_refused() -> None:
+    with pytest.raises(ValueError, match="num_images of the sheet is -1; expected a whole number, 0 or more"):
+        PredictionSheet(num_images=-1)
+
+
 @pytest.mark.parametrize("image", [torch.zeros(3, 64, 96, dtype=torch.uint8), torch.zeros(3, 64, 96).bfloat16()])
 def test_uint8_and_float_images_are_drawn_alike(image: torch.Tensor) -> None:
     truth = {"boxes": torch.tensor([[10.0, 10.0, 40.0, 40.0]]), "labels": torch.tensor([2]), "image_id": 7}

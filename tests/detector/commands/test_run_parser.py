@@ -30,7 +30,15 @@ CALLBACKS = {
         (["--model.optimizer", "sdg"], "unknown model.optimizer 'sdg'; did you mean sgd? Choose one of musgd, sgd, adamw"),
         (["--model.lr_decay", "cosin"], "unknown model.lr_decay 'cosin'; did you mean cosine? Choose one of linear, cosine"),
         (["--data.cache", "rem"], "unknown data.cache 'rem'; did you mean ram"),
-        (["--model.lr", "fast"], "model.lr is 'fast'; expected float or null"),
+        (["--model.lr", "fast"], "model.lr is 'fast'; expected a number or null"),
+        (["--data.batch_size", "8.5"], "data.batch_size is '8.5'; expected a whole number\n"),
+        (["--data.rect", "maybe"], "data.rect is 'maybe'; expected true or false\n"),
+        (["--data.image_size", "x"], "data.image_size is 'x'; expected a whole number or a list of 2 whole numbers\n"),
+        (["--model.freeze", "3"], "model.freeze is '3'; expected a list or null\n"),
+        (["--sheet.score_threshold", "bst"], "sheet.score_threshold is 'bst'; expected a number or 'best'\n"),
+        (["--data", "coco"], "data is a group of settings and takes no 'coco'; did you mean --data.root?\n"),
+        (["--model", "n.pt"], "model is a group of settings and takes no 'n.pt'; did you mean --model.variant or "),
+        (["--overwrite", "true"], "unknown option --overwrite; did you mean --run_dir?\n"),
         (
             ["--trainer.callbacks", "EarlyStoping"],
             "trainer.callbacks: unknown class 'EarlyStoping'; did you mean " + STOPPING,
@@ -99,6 +107,7 @@ def test_wrong_configuration_files(
         "empty.yaml": "",
         "list.yaml": "- a",
         "key.yaml": "model: {lrr: 1}",
+        "data.yaml": "train: images\nval: images\nnames: [red]\n",
     }.items():
         Path(name).write_text(text)
     Path("best.ckpt").write_bytes(b"PK\x80")
@@ -109,6 +118,8 @@ def test_wrong_configuration_files(
         (["--config=folder"], "--config folder: is a folder"),
         (["-c", "empty.yaml"], "--config empty.yaml is empty; expected settings"),
         (["--config", "mine.yaml", "--config", "list.yaml"], "--config list.yaml holds a list; expected settings"),
+        (["--config", "data.yaml"], "data.yaml describes a data set with YOLO labels; give it as --data.root data.yaml"),
+        (["--data=data.yaml"], "data.yaml describes a data set with YOLO labels; give it as --data.root data.yaml"),
         (["--config", "best.ckpt"], "--config best.ckpt is a weights file and not a configuration"),
         (["--config", "mine.yaml", "--config", "key.yaml"], "the key is in key.yaml\n"),
     ):

@@ -14,6 +14,7 @@ from detector import DetectorModule, build_detector
 from detector.batch import Batch
 from detector.network.boxes import anchor_points
 from detector.network.head import RawOutput
+from detector.training.limits import UPPER_LIMITS
 from detector.weights import WeightsInfo, save_weights
 from detector.weights.infer import num_classes
 from tests.detector.training.by_hand import learning_rate, warmed_up
@@ -339,3 +340,19 @@ def test_the_logged_rate_is_that_of_the_first_group_and_prediction_is_without_nm
     assert detect.call_args.kwargs == {}  # by default the NMS-free branch
     assert images.dtype == torch.float64  # the precision of the network
     assert (images == 1).all()
+
+
+@pytest.mark.parametrize("name", [*UPPER_LIMITS, "nominal_batch"])
+@pytest.mark.parametrize("value", [-1, float("nan"), "1"])
+def test_a_number_outside_of_its_limits_is_refused_before_the_training(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"^{name} is {value!r}; expected a (whole )?number"):
+        DetectorModule(**BASE | {name: value})
+
+
+def test_every_number_has_limits() -> None:
+    numbers = {
+        name
+        for name, parameter in inspect.signature(DetectorModule).parameters.items()
+        if parameter.annotation in ("int", "float", "float | None", int, float, float | None)
+    }
+    assert numbers == {*UPPER_LIMITS, "nominal_batch"}

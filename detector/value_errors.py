@@ -1,0 +1,40 @@
+"""Messages for values of a wrong type: what the setting is, and what it takes."""
+
+import re
+
+GROUP_HINTS = {"data": "data.root", "model": "model.variant or model.weights"}  # what a path or a name is meant for
+TYPES = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text",
+    "list": "a list",
+    "tuple": "a list",
+    "dict": "a mapping {name: value}",
+    "NoneType": "null",
+}
+
+
+def value_error(message: str) -> str | None:
+    """Return a short message for jsonargparse's one about a value of a wrong type, or None for another message."""
+    if match := re.match(r'Parser key "(\w+)":\s+Unable to load config [\'"](.*?)[\'"]\n', message):
+        hint = f"; did you mean --{GROUP_HINTS[match[1]]}?" if match[1] in GROUP_HINTS else ""
+        return f"{match[1]} is a group of settings and takes no {match[2]!r}{hint}"
+    if match := re.match(r'Parser key "(.+?)":.*?Subtypes: \[(.*?)\]\n.*Given value: (.*)', message, re.S):
+        types = re.split(r", (?![^\[]*\])", match[2])
+    elif match := re.match(r'Parser key "(.+?)":\s+Expected a (<class .*?>)\. Got value: (.*)', message, re.S):
+        types = [match[2]]
+    else:
+        return None
+    return f"{match[1]} is {match[3].strip()!r}; expected {' or '.join(dict.fromkeys(map(_in_words, types)))}"
+
+
+def _in_words(name: str) -> str:
+    """Return a type in words: ``tuple[int, int]`` is "a list of 2 whole numbers"."""
+    kind, _, inner = re.sub(r"<class '([\w.]+)'>|typing\.", r"\1", name).partition("[")
+    if kind == "Literal":
+        return inner.removesuffix("]")
+    if kind == "tuple" and inner:
+        parts = inner.removesuffix("]").split(", ")
+        return f"a list of {len(parts)} {TYPES.get(parts[0], parts[0]).removeprefix('a ')}s"
+    return TYPES.get(kind, kind)

@@ -10,7 +10,6 @@ UPPER_LIMITS = {  # of numbers that are 0 or more
     "lr": math.inf,
     "final_lr_ratio": math.inf,
     "class_lr_ratio": math.inf,
-    "backbone_lr_ratio": math.inf,
     "momentum": 1.0,
     "weight_decay": math.inf,
     "warmup_epochs": math.inf,

@@ -46,7 +46,9 @@ def read_splits(root: Path, files: Files) -> dict[str, Annotations]:
 
 
 def needs_data_yaml(root: Path, files: Files) -> bool:
-    """Return True for a folder that has none of the COCO annotation files, and has YOLO labels."""
+    """Return True for a folder that has YOLO labels, if COCO's own annotation files are to be read and it has none."""
+    if files["train"][0] != COCO_TRAIN:
+        return False
     names = [name for given, _ in files.values() for name in ([given] if isinstance(given, str) else given or [])]
     return root.is_dir() and not any((root / name).exists() for name in names) and is_yolo_folder(root)
 

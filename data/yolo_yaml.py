@@ -16,6 +16,7 @@ SPLIT_KEYS = {  # the keys that a split may have; the first one is ours
 }
 NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels", "labels.txt", "class.names", "predefined_classes.txt")
 YAML_FILES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
+LABELS = ("labels/*.txt", "labels/*/*.txt", "*/labels/*.txt")
 IMAGE_FOLDERS = ("images/{}", "{}/images", "{}")  # of a split, as exporters name them
 
 
@@ -48,16 +49,17 @@ def load_data_yaml(path: Path) -> YoloFile:
 
 
 def is_yolo_folder(folder: Path) -> bool:
-    """Return True if ``folder`` has a data.yaml, or a file with the names of classes."""
-    return any(True for name in (*YAML_FILES, *NAME_FILES) for _ in _find(folder, name))
+    """Return True if ``folder`` has a data.yaml, a file with the names of classes, or label files."""
+    has_file = any(True for name in (*YAML_FILES, *NAME_FILES) for _ in _find(folder, name))
+    return has_file or any(True for pattern in LABELS for _ in folder.glob(pattern))
 
 
 def propose_data_yaml(folder: Path) -> str:
     """Return what to do with a folder for which ``is_yolo_folder`` is True: the data.yaml to give, or its text."""
     if yamls := [path for name in YAML_FILES for path in _find(folder, name)]:
         return f"data.root: {folder} has YOLO labels, described by {yamls[0].name}; give that file: --data.root {yamls[0]}"
-    names_file = next(path for name in NAME_FILES for path in _find(folder, name))
-    names = [line.strip() for line in names_file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    names_file = next((path for name in NAME_FILES for path in _find(folder, name)), None)
+    names = ["NAME OF CLASS 0", "NAME OF CLASS 1"] if names_file is None else read_names(names_file)
     found = {split: _proposed_folder(folder, split) for split in SPLIT_KEYS}
     found["train"] = found["train"] or ("images" if (folder / "images").is_dir() else "FOLDER OF IMAGES")
     lines = [f"{split}: {value}" for split, value in found.items() if value]
@@ -65,15 +67,19 @@ def propose_data_yaml(folder: Path) -> str:
         lines.insert(1, "val: FOLDER OF OTHER IMAGES  # or a text file with a path a line; images that train does not have")
     lines.append("names: " + yaml.safe_dump(names, default_flow_style=True, width=10_000, allow_unicode=True).strip())
     text = "\n".join(f"    {line}" for line in lines)
-    return (
-        f"data.root: {folder} has {names_file.relative_to(folder)} but no data.yaml, which YOLO labels need; write "
-        f"{folder / 'data.yaml'} with\n{text}\n  and give it: --data.root {folder / 'data.yaml'}"
-    )
+    has = names_file.relative_to(folder) if names_file else "label files (.txt)"
+    return f"data.root: {folder} has {has} but no data.yaml, which YOLO labels need; write {folder / 'data.yaml'} with\n{text}\n  and give it: --data.root {folder / 'data.yaml'}"
+
+
+def read_names(path: Path) -> list[str]:
+    """Return the names of the classes from a file with one a line."""
+    return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
 
 
 def _find(folder: Path, name: str) -> list[Path]:
-    """Return the files of this name in the folder, or one level below it."""
-    return [path for path in (folder / name, *sorted(folder.glob(f"*/{name}"))) if path.is_file()]
+    """Return the files of this name in the folder, one level below it, or beside the labels."""
+    patterns = (name, f"*/{name}", f"labels/*/{name}")
+    return [path for pattern in patterns for path in sorted(folder.glob(pattern)) if path.is_file()]
 
 
 def _proposed_folder(folder: Path, split: str) -> str | None:
@@ -101,7 +107,7 @@ def _read_names(content: dict[str, Any], path: Path) -> list[str]:
     if names is None and isinstance(count, int) and count > 0:
         names = [f"class_{n}" for n in range(count)]
     if isinstance(names, str) and os.path.isfile(path.parent / names):  # as in darknet's files
-        names = [line.strip() for line in (path.parent / names).read_text("utf-8-sig").splitlines() if line.strip()]
+        names = read_names(path.parent / names)
     if isinstance(names, dict):
         names = _names_by_number(names, path)
     if not isinstance(names, list) or not names:

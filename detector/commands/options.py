@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from detector.batch import Size, as_size
 
 
@@ -22,6 +24,15 @@ def parse_score_threshold(text: str) -> float | Literal["best"]:
         return float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is neither a number in 0..1 nor best") from None
+
+
+def parse_device(text: str) -> torch.device:
+    """Return the value of ``--device``. Raises ValueError for a name that no device has."""
+    try:
+        return torch.device(text)
+    except RuntimeError:
+        known = "cpu, cuda (the first NVIDIA or AMD GPU), cuda:1 (the second one) or mps (Apple)"
+        raise ValueError(f"--device {text} cannot be used: there is no device of this name; expected {known}") from None
 
 
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:

@@ -14,6 +14,7 @@ from detector.commands.options import (
     add_checkpoint,
     add_image_size,
     add_option,
+    parse_device,
     parse_image_size,
     parse_score_threshold,
 )
@@ -57,6 +58,7 @@ def run_predict(options: argparse.Namespace) -> int:
     if weights and options.checkpoint.suffix not in WEIGHTS_SUFFIXES:
         raise ValueError(f"CKPT and SOURCE are swapped: give {weights[0]} first, then {options.checkpoint}")
     check_output_folder(options.out, options.overwrite)
+    device = parse_device(options.device)
     predictor = load_detector(options.checkpoint, options.branch, parse_image_size(options.image_size)).deploy()
     names = ("score_threshold", "max_detections", "classes", "iou_threshold", "batch_size")
     settings = {name: getattr(options, name) for name in names}
@@ -64,7 +66,7 @@ def run_predict(options: argparse.Namespace) -> int:
     predictor([], **settings)  # wrong settings are a ValueError, before the work starts
     sources = find_sources(options.sources, options.out)
     try:
-        predictor.model.to(options.device)
+        predictor.model.to(device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device {options.device} cannot be used: {error}") from None
     outputs = not options.no_images, options.csv, options.crops

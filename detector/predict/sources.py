@@ -128,10 +128,18 @@ def _expand(inputs: Sequence[str], sources: Sources) -> Iterator[tuple[Path, Pat
         elif Path(text).exists():
             yield Path(text), None
         elif not (matches := sorted(glob.glob(text, recursive=True))):
-            sources.unreadable.append(f"{text}: there is no such file, folder or pattern")
+            sources.unreadable.append(_missing(text))
         else:
             for match in map(Path, matches):
                 yield from _files_of(match, sources) if match.is_dir() else ((match, _fixed_part(text)),)
+
+
+def _missing(text: str) -> str:
+    if "://" in text:
+        return f"{text}: is an address; download the image or video, and give its path"
+    if text.isdecimal():
+        return f"{text}: there is no such file; cameras are not read: save a video, and give its path"
+    return f"{text}: there is no such file, folder or pattern"
 
 
 def _files_of(folder: Path, sources: Sources) -> Iterator[tuple[Path, Path]]:

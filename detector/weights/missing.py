@@ -16,7 +16,7 @@ def missing_weights(path: str | Path) -> str:
     """Return why ``path``, which is no file, has no weights, and what to give instead."""
     name = str(path)
     if match := ADDRESS.match(name):
-        return _address(name, match[1].lower(), match[2])
+        return _address(match[1].lower(), match[2])
     folder = Path(path)
     if folder.is_dir():
         return _folder(folder)
@@ -35,7 +35,8 @@ def missing_weights(path: str | Path) -> str:
     return message
 
 
-def _address(name: str, scheme: str, rest: str) -> str:
+def _address(scheme: str, rest: str) -> str:
+    name = f"{scheme}://{rest}"
     if scheme == "hf" or rest.startswith("huggingface.co/"):
         repository = "/".join(rest.removeprefix("huggingface.co/").split("/")[:2])
         return f"{name} is an address and not a file; download it first, or use {_from_hub(repository)}"

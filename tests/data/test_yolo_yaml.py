@@ -67,7 +67,7 @@ def test_a_folder_with_a_data_yaml_names_it(tiny_yolo: Path) -> None:
         CocoDataModule(str(tiny_yolo.parent))
 
 
-@pytest.mark.parametrize("name", ["classes.txt", "obj.names", "labels/classes.txt", "_darknet.labels"])
+@pytest.mark.parametrize("name", ["classes.txt", "obj.names", "labels/classes.txt", "labels/train/classes.txt"])
 def test_a_folder_with_names_of_classes_gets_a_data_yaml_proposed(
     tiny_yolo: Path, name: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -85,6 +85,13 @@ def test_a_folder_with_names_of_classes_gets_a_data_yaml_proposed(
     tiny_yolo.unlink()
     assert main(["check", "--data.root", str(root)]) == 1
     assert "no data.yaml, which YOLO labels need" in capsys.readouterr().out
+
+
+def test_a_folder_with_labels_alone_gets_a_data_yaml_proposed(tiny_yolo: Path) -> None:
+    tiny_yolo.unlink()
+    with pytest.raises(ValueError, match=r"has label files \(\.txt\) but no data\.yaml, which YOLO labels need") as caught:
+        CocoDataModule(str(tiny_yolo.parent))
+    assert "    names: [NAME OF CLASS 0, NAME OF CLASS 1]\n" in str(caught.value)
 
 
 def test_coco_files_beside_names_of_classes_are_read(tiny_arguments: dict[str, Any], tiny_coco: Path) -> None:

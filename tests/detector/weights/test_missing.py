@@ -22,7 +22,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("yolo26_n", r"is a variant and not a file: build_detector\('yolo26_n', num_classes\)"),
         ("YOLO26n", r"is a variant and not a file: build_detector\('yolo26_n', num_classes\)"),
         ("https://example.org/a.pt", "https://example.org/a.pt is an address and not a file; download it first"),
-        (Path("http://example.org/a.pt"), "is an address and not a file; download it first"),
+        (Path("http://example.org/a.pt"), "http://example.org/a.pt is an address and not a file; download it first"),
         ("s3://bucket/a.ckpt", "is an address and not a file; download it first"),
         ("hf://me/cells", r"HubPredictor\.from_pretrained\('me/cells'\)"),
         ("https://huggingface.co/me/cells/resolve/main/model.safetensors", r"HubPredictor\.from_pretrained\('me/cells'\)"),

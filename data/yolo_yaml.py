@@ -68,7 +68,11 @@ def propose_data_yaml(folder: Path) -> str:
     lines.append("names: " + yaml.safe_dump(names, default_flow_style=True, width=10_000, allow_unicode=True).strip())
     text = "\n".join(f"    {line}" for line in lines)
     has = names_file.relative_to(folder) if names_file else "label files (.txt)"
-    return f"data.root: {folder} has {has} but no data.yaml, which YOLO labels need; write {folder / 'data.yaml'} with\n{text}\n  and give it: --data.root {folder / 'data.yaml'}"
+    path = folder / "data.yaml"
+    return (
+        f"data.root: {folder} has {has} but no data.yaml, which YOLO labels need; write {path} with\n{text}\n"
+        f"  and give it: --data.root {path}"
+    )
 
 
 def read_names(path: Path) -> list[str]:

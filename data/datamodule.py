@@ -18,9 +18,10 @@ from data.dataset import EvalDataset, TrainDataset, collate
 from data.reader import BadImages, ImageReader
 from data.sampler import NUM_ROTATING_POOLS, EpochOrder, EpochSampler, ShardSampler, order_by_aspect_ratio, training_sizes
 from data.splits import COCO_TRAIN, COCO_VAL, Files, Paths, Split, read_splits
-from data.transforms import Augmentation, TrainPipeline
+from data.transforms import Augmentation, TrainPipeline, as_augmentation
 from data.watched_loader import WORKER_DEATH, WatchedDataset, WatchedLoader
 from data.workers import check_temporary_folder, init_worker, log_many_workers
+from detector.arguments import as_whole_number
 from detector.batch import Size, as_size
 from detector.imaging.sixteen_bits import FULL_RANGE, as_sample_range
 from detector.text import plural
@@ -77,7 +78,8 @@ class CocoDataModule(LightningDataModule):
         super().__init__()
         self.size = as_size(image_size, "data.image_size")
         self.batch_size, self.val_batch_size = batch_size, val_batch_size or batch_size
-        self.num_workers, self.seed, self.augment, self.rect = num_workers, seed, augment, rect
+        self.augment = augment = as_augmentation(augment)
+        self.num_workers, self.seed, self.rect = num_workers, seed, rect
         self._check_numbers()
         if sixteen_bit_range is not None:
             sixteen_bit_range = as_sample_range(sixteen_bit_range, "data.sixteen_bit_range")
@@ -112,8 +114,7 @@ class CocoDataModule(LightningDataModule):
 
     def _check_numbers(self) -> None:
         for name, least in (("batch_size", 1), ("val_batch_size", 1), ("num_workers", 0), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"data.{name} is {getattr(self, name)}; expected {least} or more")
+            as_whole_number(getattr(self, name), f"data.{name}", least)
 
     def check_split(self, split: Split) -> None:
         """Raise ValueError if the data have no ``split``."""

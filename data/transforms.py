@@ -1,7 +1,7 @@
 """The training pipeline: mosaic, affine map and flip, mixup, the user's own albumentations, colors."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import cv2
@@ -10,6 +10,7 @@ import numpy as np
 from data.mosaic import MosaicAffine, MosaicTile, map_objects, render
 from data.user_transforms import build_transforms, check_output, compose, seeded_globals
 from detector.batch import Size
+from detector.text import unknown_name
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,18 @@ class Augmentation:
             raise ValueError(f"augment.pool is {self.pool}; expected at least the 4 images of a mosaic, or 0 for all")
         if len(self.hsv) != 3 or not all(0 <= gain <= 1 for gain in self.hsv):
             raise ValueError(f"augment.hsv is {self.hsv}; expected three gains (hue, saturation, value) in 0..1")
+
+
+def as_augmentation(value: Any) -> Augmentation:
+    """Return ``value``, an Augmentation or a mapping of its fields. Raises ValueError for anything else."""
+    if isinstance(value, Augmentation):
+        return value
+    if not isinstance(value, dict):
+        raise ValueError(f"data.augment is {value!r}; expected an Augmentation, or a mapping of its fields")
+    names = [field.name for field in fields(Augmentation)]
+    if unknown := [name for name in value if name not in names]:
+        raise ValueError(unknown_name("field of data.augment:", unknown[0], names))
+    return Augmentation(**value)
 
 
 class TrainPipeline:

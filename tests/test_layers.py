@@ -17,6 +17,7 @@ LAYERS = (  # bottom first; packages of one layer do not import each other
 )
 EXCEPT = {"callbacks": {"training", "predict"}, "dynamic": {"files", "text"}}  # lower, and still not allowed
 FOR_DATA = {
+    "arguments",
     "batch",
     "config_files",
     "files",

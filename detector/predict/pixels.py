@@ -91,7 +91,7 @@ def _tensor_as_array(image: Tensor) -> np.ndarray:
     image = image.detach().cpu()
     if image.is_floating_point():
         low, high = (image.min().item(), image.max().item()) if image.numel() else (0.0, 0.0)
-        if not (low >= -ROUNDING and high <= 2):  # resizing may overshoot 1 a little; nan is neither
+        if not (low >= -ROUNDING and high <= 1.5):  # resizing may overshoot 1 a little; nan is neither
             raise ValueError(
                 f"the tensor has values from {low:g} to {high:g}; floating-point images are in 0..1: undo a normalization, "
                 "or use clamp(0, 1) if resizing has left these limits"

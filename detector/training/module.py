@@ -19,7 +19,7 @@ from detector.network.head import RawOutput
 from detector.network.model import build_detector, restore_activations
 from detector.text import plural, unknown_name
 from detector.training.lightning_hints import hide_hints
-from detector.training.limits import check_numbers
+from detector.training.limits import check_limits
 from detector.training.loss import DetectionLoss, one2many_weight_at
 from detector.training.optimizer import OptimizerName, build_optimizer, group_table, parameter_groups
 from detector.training.parts import freeze_parts, frozen_text, innermost_parts
@@ -133,7 +133,7 @@ class DetectorModule(L.LightningModule):
             backbone_lr_ratio = PRETRAINED_LR_RATIO
         # The backbone is in the overrides.
         self.save_hyperparameters(ignore=["weights", "backbone", "backbone_weights", "accept_license"])
-        check_numbers(self.hparams)
+        check_limits(self.hparams)
         self.model = build_detector(variant, len(self.class_names), **(overrides or {}))
         largest = self.model.strides[-1]
         if image_size and any(side % largest for side in image_size):

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from detector.arguments import shown
 from detector.batch import Size, as_size
 from detector.files import atomic_write
 from detector.imaging.sixteen_bits import SampleRange, as_sample_range
@@ -39,7 +40,9 @@ def read_weights(path: str | Path) -> Weights:
     ValueError, with file and reason, for all others.
     """
     if not isinstance(path, str | os.PathLike):
-        raise ValueError(f"{path!r:.80} is a {type(path).__name__}; expected the path of a weights file")
+        raise ValueError(
+            f"the weights are {shown(path)}, of type {type(path).__name__}; expected the path of a weights file"
+        )
     if not Path(path).is_file():
         raise ValueError(missing_weights(path))
     path = Path(path)

@@ -371,6 +371,24 @@ def test_perfect_detections_have_ap_1(tiny_arguments: Arguments, edit_json: Any,
     assert evaluation.stats[0] == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"batch_size": 2.0}, "data.batch_size is 2.0; expected a whole number, 1 or more"),
+        ({"num_workers": -1}, "data.num_workers is -1; expected a whole number, 0 or more"),
+        ({"augment": {"mosaik": 1}}, "unknown field of data.augment: 'mosaik'; did you mean mosaic"),
+        ({"augment": 0.5}, "data.augment is 0.5; expected an Augmentation"),
+    ],
+)
+def test_wrong_settings_are_refused(tiny_arguments: Arguments, setting: Arguments, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        CocoDataModule(**tiny_arguments | setting)
+
+
+def test_augmentation_may_be_a_mapping(tiny_arguments: Arguments) -> None:
+    assert CocoDataModule(**tiny_arguments | {"augment": {"mosaic": 0.5}}).augment == Augmentation(mosaic=0.5)
+
+
 def test_single_cls(tiny_arguments: Arguments) -> None:
     data = CocoDataModule(**tiny_arguments, single_cls=True)
     assert (data.class_names, data.category_ids) == (["object"], [7])

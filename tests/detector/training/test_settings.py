@@ -349,6 +349,11 @@ def test_a_number_outside_of_its_limits_is_refused_before_the_training(name: str
         DetectorModule(**BASE | {name: value})
 
 
+def test_an_unknown_decay_is_refused() -> None:
+    with pytest.raises(ValueError, match="unknown lr_decay 'cosin'; did you mean cosine"):
+        DetectorModule(**BASE, lr_decay="cosin")
+
+
 def test_every_number_has_limits() -> None:
     numbers = {
         name

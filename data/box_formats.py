@@ -46,7 +46,13 @@ def area_remarks(bboxes: np.ndarray, areas: np.ndarray, describe: Callable[[int]
 
     ``areas`` of objects without one are NaN. The area of an object is at most that of its box.
     """
-    known = np.isfinite(areas) & (areas > 0) & (bboxes[:, 2:] > 0).all(axis=1)
+    usable = (bboxes[:, 2:] > 0).all(axis=1)
+    zero, known = usable & (areas == 0), usable & np.isfinite(areas) & (areas > 0)
+    if zero.sum() > MIN_SHARE * usable.sum():
+        subject = plural(int(zero.sum()), "annotation has", "annotations have")
+        example = describe(int(np.flatnonzero(zero)[0]))
+        text = f"{subject} the area 0, e.g. {example}; they all count as small in AP_small: remove 'area', or correct it"
+        return [Remark("warning", text)]
     if not known.any():
         return []
     boxes, areas = bboxes[known], areas[known]

@@ -67,34 +67,46 @@ def label_remarks(found: SplitImages, folder: Path) -> list[Remark]:
     explained = {path for paths in similar.values() for path in paths} | {label_path(path) for path in other_formats}
     labels = files.of_kind(_label_folders(found), LABEL_SUFFIXES[:1])
     orphans = [path for path in labels if path not in explained and not files.have_image_of(path)]
-
-    def shown(paths: Iterable[Path]) -> tuple[str, ...]:
-        return tuple(_relative(path, folder) for _, path in zip(range(MAX_EXAMPLES), paths))
-
-    remarks = []
-    if similar:
-        pairs = zip(shown(similar), shown(map(label_path, similar)), shown(paths[0] for paths in similar.values()))
-        subject = plural(len(similar), "image has no label file", "images have no label files")
-        text = (
-            f"{subject} at the expected place, but there are files of another suffix, place or case; the images count as "
-            "images without objects: move, rename or convert these files"
-        )
-        examples = tuple(f"{image}: expected {expected}, there is {found}" for image, expected, found in pairs)
-        remarks.append(Remark("warning", text, examples))
-    if other_formats:
-        subject = plural(len(other_formats), "labeled file is", "labeled files are")
-        text = f"{subject} left out, being of a format that is not read ({_suffixes(other_formats)}); convert to PNG or JPEG"
-        remarks.append(Remark("warning", text, shown(other_formats)))
-    if unlabeled_others:
-        subject = plural(len(unlabeled_others), "file without labels is", "files without labels are")
-        text = f"{subject} left out, being of a format that is not read ({_suffixes(unlabeled_others)})"
-        remarks.append(Remark("note", text, shown(sorted(unlabeled_others))))
+    remarks = _similar_remarks(similar, folder) + _other_format_remarks(other_formats, unlabeled_others, folder)
     if orphans:
-        text = (
-            f"{plural(len(orphans), 'label file has', 'label files have')} no image and cannot be used; restore the images"
-        )
-        remarks.append(Remark("warning", text, shown(orphans)))
+        subject = plural(len(orphans), "label file has", "label files have")
+        text = f"{subject} no image and cannot be used; restore the images"
+        remarks.append(Remark("warning", text, _shown(orphans, folder)))
     return remarks
+
+
+def _similar_remarks(similar: dict[Path, list[Path]], folder: Path) -> list[Remark]:
+    """Return a warning of images without a label file, but with a ``similar`` file."""
+    if not similar:
+        return []
+    expected, found = map(label_path, similar), (paths[0] for paths in similar.values())
+    examples = zip(_shown(similar, folder), _shown(expected, folder), _shown(found, folder))
+    text = (
+        f"{plural(len(similar), 'image has no label file', 'images have no label files')} at the expected place, but there "
+        "are files of another suffix, place or case; the images count as images without objects: move, rename or convert "
+        "these files"
+    )
+    shown = tuple(f"{image}: expected {expected}, there is {found}" for image, expected, found in examples)
+    return [Remark("warning", text, shown)]
+
+
+def _other_format_remarks(labeled: list[Path], unlabeled: list[Path], folder: Path) -> list[Remark]:
+    """Return remarks of files of formats that are not read: a warning of the ``labeled`` ones, a note of the others."""
+    remarks = []
+    if labeled:
+        subject = plural(len(labeled), "labeled file is", "labeled files are")
+        text = f"{subject} left out, being of a format that is not read ({_suffixes(labeled)}); convert to PNG or JPEG"
+        remarks.append(Remark("warning", text, _shown(labeled, folder)))
+    if unlabeled:
+        subject = plural(len(unlabeled), "file without labels is", "files without labels are")
+        text = f"{subject} left out, being of a format that is not read ({_suffixes(unlabeled)})"
+        remarks.append(Remark("note", text, _shown(sorted(unlabeled), folder)))
+    return remarks
+
+
+def _shown(paths: Iterable[Path], folder: Path) -> tuple[str, ...]:
+    """Return the first of ``paths`` for a message, relative to ``folder``."""
+    return tuple(_relative(path, folder) for _, path in zip(range(MAX_EXAMPLES), paths))
 
 
 def _is_other(path: Path) -> bool:

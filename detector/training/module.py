@@ -17,13 +17,13 @@ from detector.imaging.sixteen_bits import FULL_RANGE, as_sample_range
 from detector.network.decode import DetectionDict
 from detector.network.head import RawOutput
 from detector.network.model import build_detector, restore_activations
-from detector.text import plural, unknown_name
+from detector.text import plural
 from detector.training.lightning_hints import hide_hints
-from detector.training.limits import check_limits
 from detector.training.loss import DetectionLoss, one2many_weight_at
 from detector.training.optimizer import OptimizerName, build_optimizer, group_table, parameter_groups
 from detector.training.parts import freeze_parts, frozen_text, innermost_parts
 from detector.training.schedule import Schedule
+from detector.training.setting_checks import check_classes, check_optimization
 from detector.weights import NONE, Weights, load_backbone, load_into, read_weights, saved_license
 
 # Default learning rate, and default learning rate of biases at the first step of the warm-up
@@ -120,7 +120,7 @@ class DetectorModule(L.LightningModule):
     ) -> None:
         super().__init__()
         hide_hints()
-        _check_arguments(class_names, category_ids, optimizer, lr_ratios, backbone_lr_ratio)
+        check_classes(class_names, category_ids)
         self.class_names = list(class_names)
         self.category_ids = list(range(len(class_names))) if category_ids is None else list(category_ids)
         initial_weights = None if weights is None else read_weights(weights)
@@ -133,7 +133,7 @@ class DetectorModule(L.LightningModule):
             backbone_lr_ratio = PRETRAINED_LR_RATIO
         # The backbone is in the overrides.
         self.save_hyperparameters(ignore=["weights", "backbone", "backbone_weights", "accept_license"])
-        check_limits(self.hparams)
+        check_optimization(self.hparams)
         self.model = build_detector(variant, len(self.class_names), **(overrides or {}))
         largest = self.model.strides[-1]
         if image_size and any(side % largest for side in image_size):
@@ -350,31 +350,6 @@ class DetectorModule(L.LightningModule):
         """Log the learning rate of the first group at the end of the epoch."""
         lr = self.optimizers(use_pl_optimizer=False).param_groups[0]["lr"]
         self.log("train/lr", lr, batch_size=1, sync_dist=True)
-
-
-def _check_arguments(
-    class_names: list[str] | None,
-    category_ids: list[int] | None,
-    optimizer: str,
-    lr_ratios: dict[str, float] | None,
-    backbone_lr_ratio: float | None,
-) -> None:
-    if not class_names:
-        raise ValueError("class_names is empty; give the names of the classes 0..C-1, e.g. data.class_names")
-    if not isinstance(class_names, list | tuple) or not all(isinstance(name, str) and name for name in class_names):
-        raise ValueError(f"class_names is {class_names!r}; expected a list of names, e.g. ['cat', 'dog']")
-    if category_ids is None and len(set(class_names)) < len(class_names):  # with ids, COCO files may repeat a name
-        raise ValueError(f"class_names has a name twice: {class_names}; rename or merge the classes")
-    if category_ids is not None and len(category_ids) != len(class_names):
-        raise ValueError(f"{len(class_names)} class_names but {len(category_ids)} category_ids; give as many")
-    if category_ids is not None and len(set(category_ids)) < len(category_ids):
-        raise ValueError(f"category_ids has an id twice: {category_ids}; give every class its own")
-    if optimizer not in DEFAULT_RATES:
-        raise ValueError(unknown_name("optimizer", optimizer, DEFAULT_RATES))
-    if backbone_lr_ratio is not None and not backbone_lr_ratio > 0:
-        raise ValueError(f"backbone_lr_ratio is {backbone_lr_ratio}; expected a factor above 0; to keep it fixed, freeze it")
-    if wrong := {part: ratio for part, ratio in (lr_ratios or {}).items() if not ratio > 0}:
-        raise ValueError(f"lr_ratios has {wrong}; a ratio must be above 0; list parts that must not learn in freeze")
 
 
 def _variant_and_overrides(

@@ -90,6 +90,9 @@ def test_areas_tell_corners_and_other_sizes_of_a_few_boxes() -> None:
     assert area_remarks(boxes, areas, str) == []
     assert area_remarks(boxes, areas * 0.6, str) == []  # of a segmentation
     assert area_remarks(boxes, areas * np.nan, str) == []  # the file has none
+    (remark,) = area_remarks(boxes, areas * 0, str)
+    assert remark.level == "warning"
+    assert remark.text.startswith(f"{len(boxes)} annotations have the area 0, e.g. 0; they all count as small")
     (remark,) = area_remarks(xywh_to_xyxy(boxes), areas, str)
     assert (remark.level, remark.text[:44]) == ("error", "the areas are those of boxes x1 y1 x2 y2, e.")
     (remark,) = area_remarks(boxes / 2, areas, str)

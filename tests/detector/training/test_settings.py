@@ -14,7 +14,7 @@ from detector import DetectorModule, build_detector
 from detector.batch import Batch
 from detector.network.boxes import anchor_points
 from detector.network.head import RawOutput
-from detector.training.limits import UPPER_LIMITS
+from detector.training.setting_checks import UPPER_LIMITS
 from detector.weights import WeightsInfo, save_weights
 from detector.weights.infer import num_classes
 from tests.detector.training.by_hand import learning_rate, warmed_up

@@ -1,0 +1,55 @@
+"""Checks of the settings that DetectorModule takes."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, get_args
+
+from detector.arguments import as_number, as_whole_number
+from detector.text import unknown_name
+from detector.training.optimizer import OptimizerName
+
+CHOICES = {"optimizer": get_args(OptimizerName), "lr_decay": ("linear", "cosine")}
+UPPER_LIMITS = {  # of numbers that are 0 or more
+    "lr": math.inf,
+    "final_lr_ratio": math.inf,
+    "class_lr_ratio": math.inf,
+    "momentum": 1.0,
+    "weight_decay": math.inf,
+    "warmup_epochs": math.inf,
+    "warmup_momentum": 1.0,
+    "warmup_bias_lr": math.inf,
+    "clip_norm": math.inf,
+    "box_gain": math.inf,
+    "class_gain": math.inf,
+    "l1_gain": math.inf,
+}
+
+
+def check_classes(class_names: list[str] | None, category_ids: list[int] | None) -> None:
+    """Raise ValueError if the names of the classes, and their ids in annotation files, do not fit together."""
+    if not class_names:
+        raise ValueError("class_names is empty; give the names of the classes 0..C-1, e.g. data.class_names")
+    if not isinstance(class_names, list | tuple) or not all(isinstance(name, str) and name for name in class_names):
+        raise ValueError(f"class_names is {class_names!r}; expected a list of names, e.g. ['cat', 'dog']")
+    if category_ids is None and len(set(class_names)) < len(class_names):  # with ids, COCO files may repeat a name
+        raise ValueError(f"class_names has a name twice: {class_names}; rename or merge the classes")
+    if category_ids is not None and len(category_ids) != len(class_names):
+        raise ValueError(f"{len(class_names)} class_names but {len(category_ids)} category_ids; give as many")
+    if category_ids is not None and len(set(category_ids)) < len(category_ids):
+        raise ValueError(f"category_ids has an id twice: {category_ids}; give every class its own")
+
+
+def check_optimization(settings: Mapping[str, Any]) -> None:
+    """Raise ValueError, with name and value, for a wrong setting of loss, optimizer or schedule. None is a default."""
+    for name, choices in CHOICES.items():
+        if settings[name] not in choices:
+            raise ValueError(unknown_name(name, settings[name], choices))
+    for name, high in UPPER_LIMITS.items():
+        if settings[name] is not None:
+            as_number(settings[name], name, high=high)
+    as_whole_number(settings["nominal_batch"], "nominal_batch")
+    ratio, ratios = settings["backbone_lr_ratio"], settings["lr_ratios"] or {}
+    if ratio is not None and not ratio > 0:
+        raise ValueError(f"backbone_lr_ratio is {ratio}; expected a factor above 0; to keep it fixed, freeze it")
+    if wrong := {part: ratio for part, ratio in ratios.items() if not ratio > 0}:
+        raise ValueError(f"lr_ratios has {wrong}; a ratio must be above 0; list parts that must not learn in freeze")

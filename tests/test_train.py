@@ -320,6 +320,8 @@ def test_wrong_keys_and_types_are_refused_by_name(
         (["--model.variant", "yolo27_n"], "unknown variant 'yolo27_n'"),
         (["--model.overrides", '{"widht": 1}'], "widht"),
         (["--data.image_size", "60"], "multiples of 32"),
+        (["--trainer.devices", "0"], "devices='0'"),
+        (["--model.lr", "-1"], "lr is -1.0; expected a number, 0 or more"),
     ],
 )
 def test_bad_input_exits_with_one_clear_line(arguments: list[str], extra: list[str], message: str) -> None:

@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from detector.callbacks import CocoEvaluation, PredictionSheet, RoutingLog, RunProgressBar
 from detector.commands.run_parser import RunParser
@@ -60,7 +61,7 @@ class RunCLI(LightningCLI):
                 auto_configure_optimizers=False,
                 load_from_checkpoint_support=False,  # saved hyperparameters include linked values, as class_names
             )
-        except (ValueError, TypeError, OSError) as error:  # OSError: no permission
+        except (ValueError, TypeError, OSError, MisconfigurationException) as error:  # OSError: no permission
             sys.exit(f"error: {error}")
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:

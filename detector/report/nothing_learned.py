@@ -39,7 +39,7 @@ def nothing_learned(analysis: Analysis) -> str | None:
     clauses = ["it finds nearly the same boxes on every image"] if same else []
     clauses += [f"its best score is {score_text(best_score)}"] if best_score < HIGH_SCORE else []
     clauses += [] if above else [f"its {compare_with_constant_box(analysis)}"]
-    return ", and ".join(clauses)
+    return " and ".join(filter(None, [", ".join(clauses[:-1]), *clauses[-1:]]))
 
 
 def above_constant_box(analysis: Analysis) -> bool:

@@ -16,17 +16,22 @@ TYPES = {
 
 
 def value_error(message: str) -> str | None:
-    """Return a short message for jsonargparse's one about a value of a wrong type, or None for another message."""
+    """Return a short message for one of argparse or jsonargparse about a value of a wrong type, or None for others."""
     if match := re.match(r'Parser key "(\w+)":\s+Unable to load config [\'"](.*?)[\'"]\n', message):
         hint = f"; did you mean --{GROUP_HINTS[match[1]]}?" if match[1] in GROUP_HINTS else ""
         return f"{match[1]} is a group of settings and takes no {match[2]!r}{hint}"
+    if match := re.fullmatch(r"argument (\S+): invalid (\w+) value: '(.*)'", message, re.S):  # of argparse
+        return f"{match[1]} is {match[3]!r}; expected {TYPES.get(match[2], match[2])}"
     if match := re.match(r'Parser key "(.+?)":.*?Subtypes: \[(.*?)\]\n.*Given value: (.*)', message, re.S):
         types = re.split(r", (?![^\[]*\])", match[2])
     elif match := re.match(r'Parser key "(.+?)":\s+Expected a (<class .*?>)\. Got value: (.*)', message, re.S):
         types = [match[2]]
     else:
         return None
-    return f"{match[1]} is {match[3].strip()!r}; expected {' or '.join(dict.fromkeys(map(_in_words, types)))}"
+    value, expected = match[3].strip(), list(dict.fromkeys(map(_in_words, types)))
+    takes_list = any(name.removeprefix("<class '").startswith("list") for name in types)
+    hint = f"; a list of one is [{value}]" if takes_list and re.fullmatch(r"[\w.]+", value) else ""
+    return f"{match[1]} is {value!r}; expected {' or '.join(expected)}{hint}"
 
 
 def _in_words(name: str) -> str:

@@ -39,6 +39,8 @@ def run_report(options: argparse.Namespace) -> None:
         raise ValueError(f"--score_threshold is {score_threshold}; a score is in 0..1")
     if options.images is not None and not options.images.is_dir():
         raise ValueError(f"--images {options.images}: no such folder; give the one with the evaluated images")
+    if options.ground_truth is not None and not options.ground_truth.is_file():
+        raise ValueError(f"--ground_truth {options.ground_truth}: no such file; give the COCO annotations of the images")
     out = options.out or options.folder / REPORT
     run = read_run(options.folder, options.ground_truth)
     check_output(out, overwrite=True)

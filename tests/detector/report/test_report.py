@@ -307,6 +307,7 @@ def test_files_that_do_not_belong_together(run: Path, tmp_path: Path) -> None:
         ([tmp_path / "nowhere"], "no such folder"),
         ([tmp_path / "empty"], r"neither predictions\.json nor metrics\.csv"),
         ([run, "--ground_truth", other], r"images are not in .*, e\.g\. ids \[1, 2, 3\]"),
+        ([run, "--ground_truth", tmp_path / "lost.json"], r"--ground_truth .*lost\.json: no such file"),
         ([run, "--images", tmp_path / "nowhere"], "no such folder"),
         ([run, "--score_threshold", "2"], r"in 0\.\.1"),
         ([run, "--out", tmp_path / "nowhere" / "page.html"], "no such folder"),

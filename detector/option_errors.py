@@ -103,7 +103,7 @@ def _visible_names(parser: argparse.ArgumentParser) -> Iterator[str]:
             yield from (
                 name for name in action.option_strings if name.startswith("--") and not name.endswith(("+", ".help"))
             )
-        elif not isinstance(action, argparse._SubParsersAction):
+        elif action.choices is None:  # not the command itself
             yield action.metavar if isinstance(action.metavar, str) else action.dest
 
 

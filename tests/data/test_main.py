@@ -51,6 +51,7 @@ def test_the_help_shows_no_old_spellings(capsys: pytest.CaptureFixture) -> None:
     ("extra", "message"),
     [
         (["--data.rot", "x"], "rot"),
+        (["--quck"], "unknown option --quck; did you mean --quick?\nthere are --config, --out, "),
         (["--config", "lost.yaml"], "--config lost.yaml: no such file (looked from "),
         (["--data", "lost"], "data is a group of settings and takes no 'lost'; did you mean --data.root?"),
         (["--data.batch_size", "8.5"], "data.batch_size is '8.5'; expected a whole number"),

@@ -9,7 +9,6 @@ import signal
 import socket
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -287,16 +286,6 @@ def test_batch_statistics_are_shared_on_cuda_alone(monkeypatch: pytest.MonkeyPat
     assert not run_cli.uses_cuda("auto")
     config = ParsedTraining(["--config", str(CONFIGS / "dyn_n.yaml")]).config
     assert config["trainer"]["sync_batchnorm"] is True  # the device is not known yet
-
-
-@pytest.mark.parametrize(("val_batches", "names"), [(1.0, ["best", "last"]), (0, ["last"])])
-def test_best_ckpt_is_of_the_highest_ap_and_is_written_before_last_ckpt(val_batches: float, names: list[str]) -> None:
-    """last.ckpt holds the best AP so far, so best.ckpt comes first."""
-    settings = {"trainer": {"enable_checkpointing": None, "limit_val_batches": val_batches}}
-    callbacks = TrainCLI._checkpoint_callbacks(SimpleNamespace(config_init=settings, run_dir=Path("run")))
-    assert [callback.filename for callback in callbacks] == names
-    watched = [(callback.monitor, callback.mode) for callback in callbacks if callback.filename == "best"]
-    assert watched == [("val/AP", "max")] * len(watched)
 
 
 @pytest.mark.parametrize(

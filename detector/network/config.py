@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from detector.dynamic import DynamicConfig
-from detector.text import unknown_name
+from detector.text import nearest_names, unknown_name
 
 # Groups of convolutions that can be made dynamic (the field ``where`` of DynamicConfig), as regular expressions over the
 # names of the modules of a Detector. They are in this package because the names are those of its parts.
@@ -72,8 +72,16 @@ def _check_backbone_name(name: str) -> None:
     if not isinstance(name, str) or not re.fullmatch(r"timm/\w+(\.[\w.-]+)?", name):
         raise ValueError(
             f"backbone is {name!r}; expected {', '.join(own)}, or a network of timm, as in timm/hgnetv2_b0 or "
-            "timm/hgnetv2_b0.ssld_stage1_in22k_in1k"
+            f"timm/hgnetv2_b0.ssld_stage1_in22k_in1k{_backbone_hint(name, own)}"
         )
+
+
+def _backbone_hint(name: str, own: tuple[str, ...]) -> str:
+    """Return a question with the backbone that was meant: one of ``own`` with a similar name, else a network of timm."""
+    if not isinstance(name, str) or not (match := re.fullmatch(r"(?:timm[/.:])?(\w+(\.[\w.-]+)?)", name, re.IGNORECASE)):
+        return ""
+    near = nearest_names(name, own)
+    return f"; did you mean {' or '.join(near) if near else f'timm/{match[1]}'}?"
 
 
 _SCALES = {

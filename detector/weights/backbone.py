@@ -95,6 +95,11 @@ def _file_and_license(backbone: str, source: str, accepted: str | None) -> tuple
         return downloaded_file(name, cfg), license
     file = read_backbone_file(source)
     possible = {tag: pretrained_cfg(tag).license for tag in tags(architecture(name))}
+    if (tag := file.path.stem) in possible and tag not in (name, f"{architecture(name)}.{cfg.tag}"):
+        raise ValueError(
+            f"{file.path}: named after timm/{tag}, but the backbone is {backbone}, whose license and input statistics may "
+            f"differ; give --model.backbone timm/{tag}, or rename the file if its name is wrong"
+        )
     license = file.license or (cfg.license if "." in name else None)
     return file, resolve_license(backbone, license, possible, accepted, is_local=True)
 

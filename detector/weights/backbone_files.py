@@ -87,7 +87,10 @@ def _from_torch_file(path: Path) -> dict[str, Tensor]:
             content = content[container]
             break
     if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise ValueError(f"{path}: has no state dict; expected names and tensors, as timm's networks save them")
+        raise ValueError(
+            f"{path}: has no state dict; expected names and tensors, as timm's networks save them. A trained detector "
+            "belongs to --model.weights"
+        )
     return {without_wrappers(str(name)): value for name, value in content.items()}
 
 

@@ -44,7 +44,7 @@ def timm_trunk(name: str, strides: Sequence[int], **weights: Any) -> Trunk:
     if missing := [stride for stride in strides if stride not in levels]:
         raise ValueError(
             f"timm/{name} has no feature map of stride {', '.join(map(str, missing))}; it has those of "
-            f"{', '.join(map(str, levels))}. A detector needs 8, 16 and 32, and 4 for a variant with -p2"
+            f"{', '.join(map(str, levels)) or 'none'}. A detector needs 8, 16 and 32, and 4 for a variant with -p2"
         )
     with quiet_timm():
         if _is_ghost_name(architecture(name)):

@@ -13,7 +13,7 @@ from torch import nn
 from detector import build_detector
 from detector.dynamic import DynamicConfig, dynamic_layers
 from detector.network.foreign.parameternet import parameternet
-from detector.weights import WeightsInfo, load_backbone, load_into, read_weights, save_weights
+from detector.weights import WeightsInfo, backbone, load_backbone, load_into, read_weights, save_weights
 from detector.weights import backbone_files as files
 
 NAME = "timm/test_efficientnet"
@@ -71,13 +71,14 @@ def test_checkpoints_of_other_programs(tmp_path: Path) -> None:
     assert report.license == "apache-2.0"  # all that timm has of this network
 
 
-def test_another_network_is_refused_by_its_name(tmp_path: Path, weights: Path) -> None:
+def test_another_network_is_refused_by_its_name(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     detector = build_detector("yolo26_n", 2, backbone="timm/test_resnet")
     before = {name: value.clone() for name, value in detector.state_dict().items()}
     save_file(classifier().state_dict(), tmp_path / "test_efficientnet.safetensors")
     with pytest.raises(ValueError, match=r"not the weights of timm/test_resnet \(.*those of timm/test_efficientnet$"):
         load_backbone(detector, str(tmp_path / "test_efficientnet.safetensors"))
     assert all(torch.equal(value, before[name]) for name, value in detector.state_dict().items())
+    monkeypatch.setattr(backbone, "SEARCH_SECONDS", 0)
     larger = classifier("test_resnet").state_dict() | {"layer1.1.conv1.weight": torch.zeros(8, 8, 3, 3)}
     save_file(larger, tmp_path / "larger.safetensors")
     with pytest.raises(ValueError, match=r"1 too many: layer1\.1\.conv1\.weight"):
@@ -89,8 +90,21 @@ def test_another_network_is_refused_by_its_name(tmp_path: Path, weights: Path) -
         load_backbone(build_detector("yolo26_n", 2), str(weights))
 
 
+def test_the_tag_in_the_name_of_a_file_must_be_that_of_the_backbone(tmp_path: Path) -> None:
+    """Each tag has its own license and input statistics."""
+    path = tmp_path / "mobilenetv3_large_100.miil_in21k.safetensors"
+    save_file({"conv_stem.weight": torch.zeros(1)}, path)
+    for name in ("timm/mobilenetv3_large_100", "timm/mobilenetv3_large_100.ra_in1k"):
+        detector = SimpleNamespace(backbone=SimpleNamespace(name=name))
+        with pytest.raises(ValueError, match=r"give --model\.backbone timm/mobilenetv3_large_100\.miil_in21k, or rename"):
+            load_backbone(detector, str(path))
+
+
 @pytest.mark.parametrize("experts", [None, 4])
-def test_parameternet_takes_official_names_and_plain_kernels(tmp_path: Path, experts: int | None) -> None:
+def test_parameternet_takes_official_names_and_plain_kernels(
+    tmp_path: Path, experts: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backbone, "SEARCH_SECONDS", 0)
     torch.manual_seed(2)
     name = "parameternet_w050" + ("" if experts else "_plain")
     source = parameternet(name, 9, experts and DynamicConfig(num_experts=experts)).eval()
@@ -193,8 +207,9 @@ def test_a_weights_file_names_its_backbone_and_loads_without_pretrained_weights(
         read_weights(path)
 
 
-def test_names_of_the_networks_own_code(tmp_path: Path) -> None:
+def test_names_of_the_networks_own_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """timm converts the names of ConvNeXt's own code; linear layers become 1x1 convolutions."""
+    monkeypatch.setattr(backbone, "SEARCH_SECONDS", 0)
     state = classifier("test_convnext", 1000).state_dict()
     theirs = {}
     for name, value in state.items():

@@ -6,6 +6,7 @@ from torch import nn
 
 from detector import build_detector
 from detector.dynamic import dynamic_layers
+from detector.network.foreign import timm_trunk as timm_trunk_file
 from detector.network.foreign.timm_trunk import timm_trunk
 from tests.golden_values import load
 
@@ -85,9 +86,18 @@ def test_a_map_of_stride_64_is_used_if_the_network_has_one() -> None:
             r"cannot be a backbone: in timm .*128 x 192 pixels.*Input height \(128\) doesn't match",
         ),
         ("hgnetv2_b0", r"backbone is 'hgnetv2_b0'; expected yolo26, parameternet_300m, .*timm/hgnetv2_b0"),
-        ("parameternet_900m", r"backbone is 'parameternet_900m'"),
+        ("efficientnet_lite0", r"did you mean timm/efficientnet_lite0\?$"),
+        ("TIMM/resnet18.a1_in1k", r"did you mean timm/resnet18\.a1_in1k\?$"),
+        ("parameternet_900m", r"backbone is 'parameternet_900m'.*did you mean parameternet_[36]00m or"),
     ],
 )
 def test_other_backbones_are_refused(backbone: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build_detector("yolo26_n", 2, backbone=backbone)
+
+
+def test_a_network_without_any_map_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The maps of timm/inception_v3 are all smaller than image size / stride."""
+    monkeypatch.setattr(timm_trunk_file, "timm_levels", lambda _name: {})
+    with pytest.raises(ValueError, match=r"no feature map of stride 8, 16; it has those of none\."):
+        timm_trunk("inception_v3", [8, 16])

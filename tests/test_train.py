@@ -439,6 +439,6 @@ def test_a_pretrained_backbone(
     out = capsys.readouterr().out
     assert "out.safetensors: yolo26_n, backbone timm/test_resnet.r160_in1k, 3 classes" in out
     assert "license: apache-2.0" in out
-    evaluate.main(["out.safetensors", *arguments])
+    evaluate.main(["out.safetensors", *arguments, "--trainer.limit_val_batches", "1", "--evaluation.predictions", "false"])
     expected = load_detector(run / "last.ckpt").model.state_dict()
     assert all(torch.equal(value, expected[n]) for n, value in load_detector("out.safetensors").model.state_dict().items())

@@ -25,8 +25,8 @@ class DynamicConv2d(nn.Module):
     channels, k the kernel size.
 
     Args:
-        padding: zeros on each side; ``"same"``: as many that the output has ceil(H / stride) rows, and columns alike. An odd
-            number has one more at the bottom and on the right, as in TensorFlow and in timm's ``Conv2dSame``.
+        padding: number of zeros on each side. ``"same"`` takes the number that gives ceil(H / stride) rows and
+            ceil(W / stride) columns; an odd zero goes to the bottom and the right, as in timm's ``Conv2dSame``.
         routing: ``"sigmoid"``, as in the published code of the layer: sigmoid(Linear(pool(x))), each routing weight in 0..1;
             ``"softmax"``, as in the paper, equation 5: softmax(MLP(pool(x))), the routing weights of an image sum to 1.
     """
@@ -227,7 +227,7 @@ class SameConv2d(nn.Conv2d):
 
 
 def pad_same(x: Tensor, kernel_size: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int]) -> Tensor:
-    """Return ``x`` (B, C, H, W) with as many zeros around it that a convolution has ceil(H / stride) rows."""
+    """Return ``x`` (B, C, H, W) with zeros around it, so that a convolution without padding gives ceil(H / stride) rows."""
     zeros: list[int] = []  # left, right, top, bottom
     for axis in (1, 0):
         covered = dilation[axis] * (kernel_size[axis] - 1) + 1

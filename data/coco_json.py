@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from detector.files import DuplicateKeyError, load_json
+from detector.files import DuplicateKeyError, load_json, refuse_lfs_pointer
 
 LARGE_FILE = 2**26  # bytes; in larger files, repeated keys of single entries are not looked for: it would take seconds
 
@@ -77,6 +77,7 @@ def _may_repeat_keys(content: bytes, file: CocoFile) -> bool:
 
 
 def _load_slowly(text: bytes, path: Path) -> CocoFile:
+    refuse_lfs_pointer(path)
     try:
         content = load_json(text)
     except DuplicateKeyError as error:

@@ -46,6 +46,15 @@ def bboxes_around(bboxes: np.ndarray, angles: np.ndarray) -> np.ndarray:
     return np.concatenate([centers - sides / 2, centers + sides / 2], axis=1)
 
 
+def _as_number(value: Any) -> float:
+    """Return a number, which may be written as text; 0 for anything else."""
+    try:
+        number = float(value) if isinstance(value, str) else value
+    except ValueError:
+        return 0.0
+    return number if is_number(number) else 0.0
+
+
 def _angles(entries: Sequence[Any]) -> tuple[np.ndarray, str]:
     """Return each entry's angle in radians, (N,), 0 for none, and the names of the keys that have angles."""
     values = np.zeros(len(entries))
@@ -56,7 +65,8 @@ def _angles(entries: Sequence[Any]) -> tuple[np.ndarray, str]:
         named = {"attributes.rotation": attributes.get("rotation"), "rotation": entry.rotation}
         named |= {"attributes.angle": attributes.get("angle"), "angle": entry.angle}
         for key, value in named.items():
-            if is_number(value) and value:
+            value = _as_number(value)
+            if value:
                 values[n], in_radians[n] = value, key.endswith("angle")
                 keys.add(key)
                 break

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 # Written by systems, viewers and archives beside the user's files; names that start with a dot are hidden as well.
+LFS_POINTER = b"version https://git-lfs.github.com/"
 SYSTEM_NAMES = {
     "__macosx", "@eadir", "#recycle", "#snapshot", "@recycle", "$recycle.bin", "system volume information", "lost+found",
     "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r",
@@ -53,6 +54,13 @@ def read_json(path: Path, kind: type, expected: str) -> Any:
     if not isinstance(content, kind):
         raise ValueError(f"{path}: the JSON holds a {type(content).__name__}, not a {kind.__name__}; give {expected}")
     return content
+
+
+def refuse_lfs_pointer(path: Path) -> None:
+    """Raise ValueError for a file that Git LFS has not downloaded: it holds a few lines of text instead."""
+    with path.open("rb") as file:
+        if file.read(len(LFS_POINTER)) == LFS_POINTER:
+            raise ValueError(f"{path}: is a Git LFS pointer instead of the file; run git lfs pull")
 
 
 def load_json(text: str | bytes) -> Any:

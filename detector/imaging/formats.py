@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from detector.files import LFS_POINTER
+
 # Formats that are decoded to pixels, and that Pillow opens for size and EXIF orientation. The one list for all readers.
 IMAGE_SUFFIXES = (
     ".apng", ".avif", ".bmp", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpf", ".jpg", ".jpx", ".mpo", ".pbm", ".pgm",
@@ -49,7 +51,7 @@ _SIGNATURES = (  # offset, bytes there, and the format
 RAW = OtherKind("a camera raw file", EXPORTRAW)
 _HEIC = OtherKind("a HEIC photo", f"{CONVERT}; phones can be set to save JPEG")
 _OTHERS = (
-    (0, b"version https://git-lfs.github.com/", OtherKind("a Git LFS pointer instead of the image", "run git lfs pull")),
+    (0, LFS_POINTER, OtherKind("a Git LFS pointer instead of the image", "run git lfs pull")),
     (0, b"%PDF", OtherKind("a PDF document", "turn its pages into images, for instance: pdftoppm -png FILE page")),
     *((4, b"ftyp" + brand, _HEIC) for brand in (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")),
     (4, b"ftypcrx", RAW),

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from detector.arguments import shown
 from detector.batch import Size, as_size
-from detector.files import atomic_write
+from detector.files import atomic_write, refuse_lfs_pointer
 from detector.imaging.sixteen_bits import SampleRange, as_sample_range
 from detector.network.config import detector_config
 from detector.text import plural
@@ -45,6 +45,7 @@ def read_weights(path: str | Path) -> Weights:
         )
     if not Path(path).is_file():
         raise ValueError(missing_weights(path))
+    refuse_lfs_pointer(Path(path))
     path = Path(path)
     is_safetensors = path.suffix == ".safetensors"
     content = None if is_safetensors else load_torch_file(path)

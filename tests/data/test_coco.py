@@ -306,6 +306,7 @@ def test_numbers_of_more_than_64_bits_are_numbers(tiny_coco: Path, edit_json: Ed
     ("text", "message"),
     [
         ("{not json", "is not JSON"),
+        ("version https://git-lfs.github.com/spec/v1\n", r"is a Git LFS pointer instead of the file; run git lfs pull"),
         ("[1, 2]", "misses the key 'images'"),
         ("[" * 100_000, "is not JSON"),
         ('{"images": ' + "9" * 5000 + "}", "is not JSON"),

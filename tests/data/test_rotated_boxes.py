@@ -32,6 +32,7 @@ def test_boxes_around_rotated_rectangles_worked_out_by_hand() -> None:
     [
         ({"attributes": {"rotation": 90.0, "occluded": False}}, r"attributes\.rotation"),
         ({"rotation": -270}, "rotation"),
+        ({"attributes": {"rotation": "90.0"}}, r"attributes\.rotation"),
         ({"angle": 90}, "angle"),  # more than a turn of radians
         ({"angle": math.pi / 2}, "angle"),
         ({"attributes": {"angle": math.pi / 2}}, r"attributes\.angle"),
@@ -58,7 +59,13 @@ def test_a_rotated_box_is_clipped_to_the_image(tiny_coco: Path, edit_json: Edit)
 
 @pytest.mark.parametrize(
     "fields",
-    [{"attributes": {"rotation": 0.0}}, {"rotation": 180}, {"attributes": {"rotation": "left"}}, {"attributes": []}],
+    [
+        {"attributes": {"rotation": 0.0}},
+        {"rotation": 180},
+        {"attributes": {"rotation": "left"}},
+        {"rotation": "nan"},
+        {"attributes": []},
+    ],
 )
 def test_no_rotation_is_no_warning(tiny_coco: Path, edit_json: Edit, fields: dict[str, Any]) -> None:
     edit_json("train", lambda content: content["annotations"][0].update(fields))

@@ -247,6 +247,13 @@ def test_files_of_other_types_are_refused_by_name(tmp_path: Path, content: dict)
         read_weights(tmp_path / "a.pt")
 
 
+@pytest.mark.parametrize("name", ["w.pt", "w.ckpt", "w.safetensors"])
+def test_a_pointer_of_git_lfs_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(ValueError, match="is a Git LFS pointer instead of the file; run git lfs pull"):
+        read_weights(tmp_path / name)
+
+
 def test_deployed_weights_are_not_saved(tmp_path: Path) -> None:
     deployed = build_detector("yolo26_n", 2).deploy()
     with pytest.raises(ValueError, match=r"w\.safetensors: .* deployed detector"):

@@ -41,7 +41,7 @@ OTHER_SPELLINGS: dict[str, tuple[str, ...]] = (
 
 # What other tools call a command, and the command here.
 OTHER_COMMANDS: dict[str, str] = (
-    dict.fromkeys(("train", "fit", "finetune", "resume"), "python train.py --config configs/dyn_n.yaml")
+    dict.fromkeys(("train", "fit", "finetune", "resume"), "python train.py --config configs/finetune_backbone.yaml")
     | dict.fromkeys(("val", "validate", "evaluate", "eval", "test"), "python evaluate.py CKPT --config FILE")
     | dict.fromkeys(("detect", "infer", "inference", "predict"), "python -m detector predict CKPT SOURCE")
     | dict.fromkeys(("convert", "safetensors"), "python -m detector weights CKPT OUT")
@@ -145,6 +145,8 @@ def _unknown_arguments(words: list[str], known: Sequence[str]) -> str:
         return unknown_options([f"--{first.partition('=')[0]}"], known)
     if command := OTHER_COMMANDS.get(first):
         return f"unknown argument {first!r}; did you mean {command}?"
+    if first.endswith("data.yaml") and "--data.root" in known:
+        return f"unknown argument {first!r}; the data.yaml of YOLO labels is given as --data.root {first}"
     if first.endswith((".yaml", ".yml")) and "--config" in known:
         return f"unknown argument {first!r}; a configuration file is given as --config {first}"
     return f"unknown argument {first!r}; {_siblings('--', known)}"

@@ -89,6 +89,7 @@ def test_train_evaluate_and_resume(
     ):
         assert (run / name).is_file(), name
     assert list((run / "tensorboard").glob("events*"))
+    assert f"folder of this run: {run}" in caplog.messages
     done, image = capsys.readouterr().out.strip().splitlines()[-2:]
     assert "best AP" in done
     assert all(f" at the score {threshold})" in done for threshold in best_f1_thresholds(run).values() if threshold)
@@ -137,6 +138,11 @@ def test_train_evaluate_and_resume(
     torch.save(best, "other_order.ckpt")
     with pytest.raises(SystemExit, match=r"knows the classes .*'blue'.* but the data have"):
         evaluate.main(["other_order.ckpt", *arguments])
+
+    best["hyper_parameters"] |= {"class_names": best["hyper_parameters"]["class_names"][::-1], "category_ids": [0, 1, 2]}
+    torch.save(best, "other_ids.ckpt")
+    with pytest.raises(SystemExit, match=r"only the ids differ; evaluate on annotations with the ids of the training"):
+        evaluate.main(["other_ids.ckpt", *arguments])
 
     record = json.loads((run / "run.json").read_text())
     assert record["packages"]["torch"].partition("+")[0] == torch.__version__.partition("+")[0]

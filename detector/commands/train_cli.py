@@ -170,13 +170,14 @@ class TrainCLI(RunCLI):
 
     @rank_zero_only
     def _write_config_and_record(self) -> None:
-        """Write the resolved configuration and the record of this start, and rename a report of before a resume."""
+        """Write the configuration and the record of this start, and name the folder; rename a report of before a resume."""
         self.run_dir.mkdir(parents=True, exist_ok=True)
         if renamed := set_aside_report(self.run_dir):
             rank_zero_info(set_aside_message(renamed))
         self.parser.save(self.config, self.run_dir / folder.numbered(folder.CONFIG, self.start_number))
         record = self.run_dir / folder.numbered(folder.RECORD, self.start_number)
         record.write_text(json.dumps(run_record(), indent=1) + "\n")
+        rank_zero_info(f"folder of this run: {self.run_dir}")
 
     @rank_zero_only
     def _log_resume_command(self, stop: StoppedBySignal) -> None:

@@ -68,7 +68,7 @@ def _facts(run: RunFolder, analyses: list[Analysis]) -> list[str]:
     facts += [f"input {data['image_size']} px" if "image_size" in data else ""]
     validated, _ = series(run.epochs, "val/AP")
     if analyses and validated and not run.is_evaluation:
-        facts.append(f"predictions of epoch {validated[-1]}, the last that was validated")
+        facts.append(f"predictions of epoch {validated[-1] + 1}, counted from 1, the last that was validated")
     if analyses:
         result, num_objects = analyses[0].result, analyses[0].matching.num_objects
         images, objects = plural(result.num_images, "image"), plural(num_objects, "object")

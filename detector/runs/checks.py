@@ -80,6 +80,9 @@ def check_classes(path: str, class_names: list[str], category_ids: list[int]) ->
     if not weights.is_checkpoint:
         classes, data_classes = sorted(classes), sorted(data_classes)
     if classes != data_classes:
-        raise ValueError(
-            f"{path} knows the classes {classes}, but the data have {data_classes}; evaluate on data with the same classes"
+        hint = (
+            "only the ids differ; evaluate on annotations with the ids of the training (--config RUN/config.yaml)"
+            if list(names) == list(class_names)
+            else "evaluate on data with the same classes"
         )
+        raise ValueError(f"{path} knows the classes {classes}, but the data have {data_classes}; {hint}")

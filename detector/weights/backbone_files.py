@@ -81,7 +81,7 @@ def _three_numbers(path: Path, name: str, text: str) -> list[float]:
 def _from_torch_file(path: Path) -> dict[str, Tensor]:
     content = load_torch_file(path)
     if isinstance(content, dict) and "pytorch-lightning_version" in content:
-        raise ValueError(f"{path}: is a checkpoint of Lightning; start from a detector with --model.weights")
+        raise ValueError(f"{path}: is a checkpoint of a training; start from a detector with --model.weights")
     for container in CONTAINERS:
         if isinstance(content, Mapping) and isinstance(content.get(container), Mapping):
             content = content[container]

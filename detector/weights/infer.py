@@ -71,7 +71,8 @@ def class_channels_override(state_dict: Mapping[str, Tensor], num_classes: int) 
 def _tensor(state_dict: Mapping[str, Tensor], name: str) -> Tensor:
     if name not in state_dict:
         raise ValueError(
-            f"has no weight {name!r}, only {', '.join(list(state_dict)[:3])} ...: not a detector of this project"
+            f"has no weight {name!r}, only {', '.join(list(state_dict)[:3])} ...: not a detector of this project. "
+            "The weights of a classifier are given to a training, as --model.backbone_weights"
         )
     value = state_dict[name]
     if not isinstance(value, Tensor) or value.ndim == 0:

@@ -56,6 +56,15 @@ def load_torch_file(path: Path) -> Any:
         raise ValueError(f"{path}: cannot be read as a file of torch.save ({_first_line(error)}); get it again") from None
 
 
+def _what_to_give(path: Path) -> str:
+    """Return what to do instead of giving ``path``, which is no file of torch.save."""
+    if path.suffix in (".onnx", ".xml"):
+        return "exported files are run by their own runtime (docs/export.md); give the checkpoint it was exported from"
+    if path.suffix in (".ckpt", ".pt", ".pth", ".bin", ""):
+        return "get it again, or save it with torch.save"
+    return "give a checkpoint (.ckpt), .safetensors or .pt"
+
+
 def _unsafe_names(path: Path) -> list[str]:
     """Return the dotted names in the file that ``weights_only`` would refuse. Only the names are read."""
     with path.open("rb") as file:
@@ -68,7 +77,7 @@ def _unsafe_names(path: Path) -> list[str]:
         if not start:
             raise ValueError(f"{path}: is an empty file; get it again")
         reason = "it is cut off or damaged" if start == b"PK\x03\x04" else f"it begins with {start!r}, not as a zip file"
-        raise ValueError(f"{path}: not a whole file of torch.save: {reason}; get it again, or save it with torch.save")
+        raise ValueError(f"{path}: not a whole file of torch.save: {reason}; {_what_to_give(path)}")
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())

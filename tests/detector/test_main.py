@@ -40,7 +40,7 @@ def test_every_command_says_what_to_run() -> None:
     [
         (
             ["train"],
-            "unknown command 'train'; did you mean python train.py --config configs/dyn_n.yaml? Commands: predict, ",
+            "unknown command 'train'; did you mean python train.py --config configs/finetune_backbone.yaml? Commands: ",
         ),
         (["val"], "unknown command 'val'; did you mean python evaluate.py CKPT"),
         (["detect"], "unknown command 'detect'; did you mean python -m detector predict CKPT SOURCE?"),

@@ -72,6 +72,10 @@ def test_the_options_of_the_group_are_listed() -> None:
         ("Option 'lr' is not accepted", "unknown key lr; did you mean model.lr?"),
         ("unrecognized arguments: val", "unknown argument 'val'; did you mean python evaluate.py"),
         ("unrecognized arguments: a.yaml", "unknown argument 'a.yaml'; a configuration file is given as --config a.yaml"),
+        (
+            "unrecognized arguments: a/data.yaml",
+            "unknown argument 'a/data.yaml'; the data.yaml of YOLO labels is given as --d",
+        ),
         ("argument --lr: invalid float value: 'x'", "--lr is 'x'; expected a number"),
         # Python 3.12 and later leave out the quotes of choices.
         ("argument --format: invalid choice: 'onx' (choose from onnx, openvino)", "unknown value of --format: 'onx'; did"),

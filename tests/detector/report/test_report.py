@@ -104,7 +104,7 @@ def test_a_resumed_run_shows_its_newest_configuration(run: Path) -> None:
 
 
 def test_the_page_says_of_which_epoch_it_is(run: Path) -> None:
-    assert "predictions of epoch 1, the last that was validated" in report(run)
+    assert "predictions of epoch 2, counted from 1, the last that was validated" in report(run)
     assert "predictions of epoch" not in report(evaluation_of(run))
 
 

@@ -86,6 +86,11 @@ def test_another_network_is_refused_by_its_name(tmp_path: Path, weights: Path, m
     save_weights(tmp_path / "detector.safetensors", detector.state_dict(), WeightsInfo("yolo26_n"))
     with pytest.raises(ValueError, match=r"weights of a detector; start from it with --model\.weights"):
         load_backbone(detector, str(tmp_path / "detector.safetensors"))
+    torch.save({"pytorch-lightning_version": "2"}, tmp_path / "best.ckpt")
+    with pytest.raises(
+        ValueError, match=r"best\.ckpt: is a checkpoint of a training; start from a detector with --model\.weights"
+    ):
+        load_backbone(detector, str(tmp_path / "best.ckpt"))
     with pytest.raises(ValueError, match="backbone is yolo26, which has none"):
         load_backbone(build_detector("yolo26_n", 2), str(weights))
 

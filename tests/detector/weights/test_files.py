@@ -71,7 +71,7 @@ def test_safetensors_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"format version 3; this version reads 2"):
         read_weights(path)
     save_file({"a": torch.zeros(1)}, path, metadata(INFO))
-    with pytest.raises(ValueError, match="not a detector of this project"):
+    with pytest.raises(ValueError, match=r"not a detector of this project\. .* as --model\.backbone_weights"):
         read_weights(path)
     save_file({"backbone.stem.norm.weight": torch.tensor(1.0)}, path)
     with pytest.raises(ValueError, match=r"w\.safetensors: .*backbone\.stem\.norm\.weight.*a tensor with dimensions"):

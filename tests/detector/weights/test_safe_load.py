@@ -35,6 +35,20 @@ def test_nothing_in_a_file_is_run(tmp_path: Path) -> None:
     assert marker.exists()  # the trap works
 
 
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("a.onnx", "exported files are run by their own runtime .*; give the checkpoint it was exported from"),
+        ("config.yaml", r"give a checkpoint \(\.ckpt\), \.safetensors or \.pt"),
+        ("a.ckpt", "get it again, or save it with torch.save"),
+    ],
+)
+def test_files_of_another_kind_are_answered_with_what_to_give(tmp_path: Path, name: str, hint: str) -> None:
+    (tmp_path / name).write_bytes(b"# a file of another kind")
+    with pytest.raises(ValueError, match=f"not a whole file of torch.save: .*; {hint}$"):
+        read_weights(tmp_path / name)
+
+
 def test_a_function_with_the_name_of_a_layer_is_not_run(tmp_path: Path) -> None:
     path = tmp_path / "evil.pt"
 

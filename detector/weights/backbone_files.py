@@ -73,8 +73,10 @@ def _three_numbers(path: Path, name: str, text: str) -> list[float]:
         numbers = [float(word) for word in text.strip("[]() ").replace(",", " ").split()]
     except ValueError:
         numbers = []
-    if len(numbers) not in (1, 3):
-        raise ValueError(f"{path}: its metadata have {text!r} as {name}; expected one number, or three, in 0..1")
+    in_range = all(0 <= number <= 1 for number in numbers) and (name == "mean" or all(numbers))
+    if len(numbers) not in (1, 3) or not in_range:
+        least = "in 0..1" if name == "mean" else "above 0, up to 1"
+        raise ValueError(f"{path}: its metadata have {text!r} as {name}; expected one number, or three, {least}")
     return numbers * 3 if len(numbers) == 1 else numbers
 
 

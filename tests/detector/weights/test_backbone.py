@@ -95,6 +95,24 @@ def test_another_network_is_refused_by_its_name(tmp_path: Path, weights: Path, m
         load_backbone(build_detector("yolo26_n", 2), str(weights))
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("mean", "[123.7, 116.3, 103.5]", "in 0..1"),
+        ("mean", "0.5, 0.5", "in 0..1"),
+        ("std", "0", "above 0"),
+        ("std", "58", "above 0"),
+        ("std", "nan", "above 0"),
+    ],
+)
+def test_input_statistics_of_a_file_must_be_those_of_images_in_0_to_1(
+    tmp_path: Path, name: str, text: str, expected: str
+) -> None:
+    save_file({"conv_stem.weight": torch.zeros(1)}, tmp_path / "a.safetensors", {name: text})
+    with pytest.raises(ValueError, match=rf"{re.escape(text)}' as {name}; expected one number, or three, {expected}"):
+        files.read_backbone_file(tmp_path / "a.safetensors")
+
+
 def test_the_tag_in_the_name_of_a_file_must_be_that_of_the_backbone(tmp_path: Path) -> None:
     """Each tag has its own license and input statistics."""
     path = tmp_path / "mobilenetv3_large_100.miil_in21k.safetensors"

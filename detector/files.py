@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
+LFS_POINTER = b"version https://git-lfs.github.com/"  # the start of a file that Git LFS has not downloaded
 # Written by systems, viewers and archives beside the user's files; names that start with a dot are hidden as well.
-LFS_POINTER = b"version https://git-lfs.github.com/"
 SYSTEM_NAMES = {
     "__macosx", "@eadir", "#recycle", "#snapshot", "@recycle", "$recycle.bin", "system volume information", "lost+found",
     "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r",

@@ -36,6 +36,8 @@ def detect(session: onnxruntime.InferenceSession, image: np.ndarray, threshold: 
 if __name__ == "__main__":
     from PIL import Image, ImageOps  # any other reader of upright RGB arrays will do
 
+    if len(sys.argv) != 3:
+        sys.exit("usage: python onnx_example.py best.onnx image.jpg")
     session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
     # The threshold of the best F1 in the last validation; files of weights without a validation have none.
     threshold = float(session.get_modelmeta().custom_metadata_map.get("best_f1_threshold", 0.25))

@@ -43,3 +43,9 @@ def test_detections(tmp_path: Path) -> None:
         same = (expected.boxes - np.float32(box)).abs().amax(dim=1) < 0.01
         assert (same & ((expected.scores - score).abs() < 1e-3)).any()
         assert name in {expected.names[i] for i in same.nonzero().flatten()}
+
+
+def test_without_arguments_it_says_how_it_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["onnx_example.py"])
+    with pytest.raises(SystemExit, match=r"usage: python onnx_example\.py best\.onnx image\.jpg"):
+        runpy.run_path(str(Path(__file__).parents[1] / "docs" / "onnx_example.py"), run_name="__main__")

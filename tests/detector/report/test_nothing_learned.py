@@ -1,6 +1,7 @@
 """A report on a network that has learned nothing says so first, and one that has learned something does not."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from detector.__main__ import main
 from detector.commands.report import analyze_branches
 from detector.evaluation.coco_files import write_predictions
 from detector.report.advice import advice, next_commands
+from detector.report.nothing_learned import how_to_learn
 from detector.report.run_folder import read_run
 from tests.detector.report.cases import Row, rows, truth
 from tests.detector.report.runs import write_run
@@ -142,6 +144,15 @@ def test_many_steps_without_learning_point_to_the_data_and_the_learning_rate(tmp
     assert first.startswith("6000 optimizer steps are enough to learn something: look at what the network sees")
     assert "--model.lr" in second
     assert third.startswith("Train longer (so far 6000 optimizer steps in 2 epochs)")
+
+
+def test_an_imagenet_backbone_is_proposed_unless_the_run_has_one() -> None:
+    def proposed(**model: str) -> bool:
+        run = SimpleNamespace(config={"model": model}, epochs=[])
+        return any("configs/finetune_backbone.yaml" in sentence for sentence in how_to_learn(run))
+
+    assert proposed() and proposed(backbone_weights="none")
+    assert not proposed(backbone_weights="pretrained") and not proposed(weights="yolo26n.pt")
 
 
 def test_the_page_and_the_command_say_it_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

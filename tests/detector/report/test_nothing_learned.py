@@ -148,11 +148,13 @@ def test_many_steps_without_learning_point_to_the_data_and_the_learning_rate(tmp
 
 def test_an_imagenet_backbone_is_proposed_unless_the_run_has_one() -> None:
     def proposed(**model: str) -> bool:
-        run = SimpleNamespace(config={"model": model}, epochs=[])
+        run = SimpleNamespace(config={"model": model}, epochs={})
         return any("configs/finetune_backbone.yaml" in sentence for sentence in how_to_learn(run))
 
-    assert proposed() and proposed(backbone_weights="none")
-    assert not proposed(backbone_weights="pretrained") and not proposed(weights="yolo26n.pt")
+    assert proposed()
+    assert proposed(backbone_weights="none")
+    assert not proposed(backbone_weights="pretrained")
+    assert not proposed(weights="yolo26n.pt")
 
 
 def test_the_page_and_the_command_say_it_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

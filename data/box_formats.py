@@ -36,9 +36,9 @@ def box_format_remarks(values: np.ndarray, sizes: np.ndarray, read_as: str, desc
         return []
     values, sizes, name = values[usable], sizes[usable], lambda n: describe(int(usable[n]))
     shares = _shares(values, sizes, name) if read_as == XYWH else None  # YOLO labels are shares
-    found = shares or _subpixel(values, name) or _outside(values, sizes, read_as, name)
-    found = found or _unused_side(FORMATS[read_as](values), sizes, name)
-    return [found] if found else []
+    remark = shares or _subpixel(values, name) or _outside(values, sizes, read_as, name)
+    remark = remark or _unused_side(FORMATS[read_as](values), sizes, name)
+    return [remark] if remark else []
 
 
 def area_remarks(bboxes: np.ndarray, areas: np.ndarray, describe: Callable[[int], str]) -> list[Remark]:

@@ -129,15 +129,15 @@ def _find_class(name: str) -> type:
 def _import_class(name: str) -> type:
     module, _, class_name = name.rpartition(".")
     try:
-        found = getattr(importlib.import_module(module), class_name)
+        transform_class = getattr(importlib.import_module(module), class_name)
     except (ImportError, AttributeError, TypeError, ValueError) as error:  # the last two: names that begin with a dot
         raise ValueError(
             f"data.transforms: cannot import {name}: {error}; expected the module and the class of a transform, as "
             "my_transforms.Rain for the file my_transforms.py in a folder of PYTHONPATH"
         ) from error
-    if not _is_usable(found):
+    if not _is_usable(transform_class):
         raise ValueError(f"data.transforms: {name} is no ImageOnlyTransform or DualTransform of albumentations")
-    return found
+    return transform_class
 
 
 def _is_usable(value: Any) -> bool:

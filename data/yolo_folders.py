@@ -39,33 +39,33 @@ def find_images(value: Any, folder: Path, name: str) -> SplitImages:
 
     Raises ValueError for an entry that does not exist or has no images.
     """
-    found = SplitImages()
+    split_images = SplitImages()
     listed: list[Path] = []
     for entry in value if isinstance(value, list) else [value]:
-        listed += _images_of_entry(entry, folder, name, found)
-    found.images = real_files(listed)
-    if len(found.images) < len(listed):
-        repeated = plural(len(listed) - len(found.images), "image is", "images are")
-        found.remarks.append(Remark("warning", f"{repeated} listed more than once; each is taken once"))
-    return found
+        listed += _images_of_entry(entry, folder, name, split_images)
+    split_images.images = real_files(listed)
+    if len(split_images.images) < len(listed):
+        repeated = plural(len(listed) - len(split_images.images), "image is", "images are")
+        split_images.remarks.append(Remark("warning", f"{repeated} listed more than once; each is taken once"))
+    return split_images
 
 
-def label_remarks(found: SplitImages, folder: Path) -> list[Remark]:
+def label_remarks(split_images: SplitImages, folder: Path) -> list[Remark]:
     """Return warnings of labels and images that do not belong together as they should; ``folder`` is that of the set.
 
     They count labels without an image, images whose labels have another name, suffix or place, and labeled files of other
     formats.
     """
     files = _Files()
-    unlabeled = [image for image in found.images if not os.path.isfile(label_path(image))]
-    similar = _similar_files(unlabeled, found, folder, files)
-    others = [path for parent in found.folders for path in files.below(parent) if _is_other(path)]
+    unlabeled = [image for image in split_images.images if not os.path.isfile(label_path(image))]
+    similar = _similar_files(unlabeled, split_images, folder, files)
+    others = [path for parent in split_images.folders for path in files.below(parent) if _is_other(path)]
     # Not a cache or the like beside an image of the same name.
     others = [path for path in others if not files.have_image_of(label_path(path))]
     other_formats = [path for path in others if os.path.isfile(label_path(path))]
     unlabeled_others = [path for path in {*others} - {*other_formats} if path.suffix.lower() in OTHER_IMAGE_SUFFIXES]
     explained = {path for paths in similar.values() for path in paths} | {label_path(path) for path in other_formats}
-    labels = files.of_kind(_label_folders(found), LABEL_SUFFIXES[:1])
+    labels = files.of_kind(_label_folders(split_images), LABEL_SUFFIXES[:1])
     orphans = [path for path in labels if path not in explained and not files.have_image_of(path)]
     remarks = _similar_remarks(similar, folder) + _other_format_remarks(other_formats, unlabeled_others, folder)
     if orphans:
@@ -79,14 +79,14 @@ def _similar_remarks(similar: dict[Path, list[Path]], folder: Path) -> list[Rema
     """Return a warning of images without a label file, but with a ``similar`` file."""
     if not similar:
         return []
-    expected, found = map(label_path, similar), (paths[0] for paths in similar.values())
-    examples = zip(_shown(similar, folder), _shown(expected, folder), _shown(found, folder))
+    expected, nearest = map(label_path, similar), (paths[0] for paths in similar.values())
+    examples = zip(_shown(similar, folder), _shown(expected, folder), _shown(nearest, folder))
     text = (
         f"{plural(len(similar), 'image has no label file', 'images have no label files')} at the expected place, but there "
         "are files of another suffix, place or case; the images count as images without objects: move, rename or convert "
         "these files"
     )
-    shown = tuple(f"{image}: expected {expected}, there is {found}" for image, expected, found in examples)
+    shown = tuple(f"{image}: expected {expected}, there is {nearest}" for image, expected, nearest in examples)
     return [Remark("warning", text, shown)]
 
 
@@ -155,11 +155,11 @@ class _Files:
         return self._stems[folder]
 
 
-def _similar_files(unlabeled: list[Path], found: SplitImages, folder: Path, files: _Files) -> dict[Path, list[Path]]:
+def _similar_files(unlabeled: list[Path], split_images: SplitImages, folder: Path, files: _Files) -> dict[Path, list[Path]]:
     """Return the files whose names are those of the ``unlabeled`` images, but for case and suffix, by image."""
     if not unlabeled:
         return {}
-    folders = {*_label_folders(found), *(folder / name for name in LABEL_FOLDERS)}
+    folders = {*_label_folders(split_images), *(folder / name for name in LABEL_FOLDERS)}
     for image in unlabeled:
         folders |= {image.parent, image.parent / "labels", image.parent.parent / "labels"}
         folders.add(_exchanged(image, "images", ".").parent / "labels")  # train/labels for images/train
@@ -178,10 +178,11 @@ def _stem(label: Path) -> str:
     return Path(name).stem if name.endswith(IMAGE_SUFFIXES) else name
 
 
-def _label_folders(found: SplitImages) -> set[Path]:
+def _label_folders(split_images: SplitImages) -> set[Path]:
     """Return the folders with the labels of the images, and those where labels of the searched folders would be."""
     return {
-        label_path(parent / "image.jpg").parent for parent in {image.parent for image in found.images} | set(found.folders)
+        label_path(parent / "image.jpg").parent
+        for parent in {image.parent for image in split_images.images} | set(split_images.folders)
     }
 
 
@@ -199,12 +200,12 @@ def _relative(path: Path, folder: Path) -> str:
     return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
 
 
-def _images_of_entry(entry: Any, folder: Path, name: str, found: SplitImages) -> list[Path]:
+def _images_of_entry(entry: Any, folder: Path, name: str, split_images: SplitImages) -> list[Path]:
     path = _existing(str(entry), folder)
     if path is None:
         raise ValueError(f"{name} is {entry!r}, but there is no {folder / str(entry)}; {_advice(str(entry))}")
     if os.path.isdir(path):
-        images = _list_folder(path, found)
+        images = _list_folder(path, split_images)
     elif path.suffix.lower() in IMAGE_SUFFIXES:
         images = [path]
     else:
@@ -233,10 +234,10 @@ def _advice(entry: str) -> str:
     return "correct it, or get the data set first"
 
 
-def _list_folder(folder: Path, found: SplitImages) -> list[Path]:
+def _list_folder(folder: Path, split_images: SplitImages) -> list[Path]:
     """Return the images in ``folder`` and its sub-folders, sorted, each real file once. Links are followed."""
     walked = walk_folder(folder)
-    found.folders.append(folder)
+    split_images.folders.append(folder)
     hidden = [path for path in walked.hidden if path.suffix.lower() in IMAGE_SUFFIXES]
     for left_out, one, many in (
         (hidden, "hidden image file is left out", "hidden image files are left out"),
@@ -244,7 +245,7 @@ def _list_folder(folder: Path, found: SplitImages) -> list[Path]:
     ):
         if left_out:
             examples = tuple(_relative(path, folder) for path in left_out[:MAX_EXAMPLES])
-            found.remarks.append(Remark("note", f"{folder}: {plural(len(left_out), one, many)}", examples))
+            split_images.remarks.append(Remark("note", f"{folder}: {plural(len(left_out), one, many)}", examples))
     return [path for path in walked.files if path.suffix.lower() in IMAGE_SUFFIXES]
 
 

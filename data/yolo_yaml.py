@@ -60,10 +60,10 @@ def propose_data_yaml(folder: Path) -> str:
         return f"data.root: {folder} has YOLO labels, described by {yamls[0].name}; give that file: --data.root {yamls[0]}"
     names_file = next((path for name in NAME_FILES for path in _find(folder, name)), None)
     names = ["NAME OF CLASS 0", "NAME OF CLASS 1"] if names_file is None else read_names(names_file)
-    found = {split: _proposed_folder(folder, split) for split in SPLIT_KEYS}
-    found["train"] = found["train"] or ("images" if (folder / "images").is_dir() else "FOLDER OF IMAGES")
-    lines = [f"{split}: {value}" for split, value in found.items() if value]
-    if not found["val"]:
+    split_folders = {split: _proposed_folder(folder, split) for split in SPLIT_KEYS}
+    split_folders["train"] = split_folders["train"] or ("images" if (folder / "images").is_dir() else "FOLDER OF IMAGES")
+    lines = [f"{split}: {value}" for split, value in split_folders.items() if value]
+    if not split_folders["val"]:
         lines.insert(1, "val: FOLDER OF OTHER IMAGES  # or a text file with a path a line; images that train does not have")
     lines.append("names: " + yaml.safe_dump(names, default_flow_style=True, width=10_000, allow_unicode=True).strip())
     text = "\n".join(f"    {line}" for line in lines)

@@ -156,19 +156,19 @@ def walk_folder(folder: Path) -> FolderFiles:
     Of several names of one file (links), the real name counts, or the first one. A link to a folder that contains the link
     or ``folder`` is not followed. The name of ``folder`` itself may be hidden.
     """
-    found, links = FolderFiles(), []
+    folder_files, links = FolderFiles(), []
     seen: set[tuple[int, int]] = set()  # device and number of each folder and file
-    _walk(folder, found, links, seen)
+    _walk(folder, folder_files, links, seen)
     above = {os.path.realpath(parent) for parent in (folder.resolve(), *folder.resolve().parents)}
     for link in links:  # grows while linked folders have links themselves
         inside_itself = Path(os.path.realpath(link.parent)).is_relative_to(os.path.realpath(link))
         if not link.is_dir():
-            _add_file(link, found, seen)
+            _add_file(link, folder_files, seen)
         elif inside_itself or os.path.realpath(link) in above or _identity(link) in seen:
-            found.repeated.append(link)
+            folder_files.repeated.append(link)
         else:
-            _walk(link, found, links, seen)
-    return FolderFiles(sorted(found.files), sorted(found.hidden), sorted(found.repeated))
+            _walk(link, folder_files, links, seen)
+    return FolderFiles(sorted(folder_files.files), sorted(folder_files.hidden), sorted(folder_files.repeated))
 
 
 def is_hidden(name: str) -> bool:
@@ -184,7 +184,7 @@ def real_files(paths: Iterable[Path]) -> list[Path]:
     return list(first_paths.values())
 
 
-def _walk(folder: Path, found: FolderFiles, links: list[Path], seen: set[Any]) -> None:
+def _walk(folder: Path, folder_files: FolderFiles, links: list[Path], seen: set[Any]) -> None:
     """Add the files below ``folder``, and its links to ``links``."""
     seen.add(_identity(folder))
     for at, folders, names in os.walk(folder):
@@ -195,15 +195,15 @@ def _walk(folder: Path, found: FolderFiles, links: list[Path], seen: set[Any]) -
             path = Path(at, name)
             if is_hidden(name):
                 inner = (Path(inner, file) for inner, _, files in os.walk(path) for file in files)
-                found.hidden += inner if path.is_dir() else [path]
+                folder_files.hidden += inner if path.is_dir() else [path]
             elif path.is_symlink():
                 links.append(path)
             elif not path.is_dir():
-                _add_file(path, found, seen)
+                _add_file(path, folder_files, seen)
 
 
-def _add_file(path: Path, found: FolderFiles, seen: set[Any]) -> None:
-    (found.repeated if _identity(path) in seen else found.files).append(path)
+def _add_file(path: Path, folder_files: FolderFiles, seen: set[Any]) -> None:
+    (folder_files.repeated if _identity(path) in seen else folder_files.files).append(path)
     seen.add(_identity(path))
 
 

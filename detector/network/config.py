@@ -66,21 +66,21 @@ class DetectorConfig:
 
 def _check_backbone_name(name: str) -> None:
     """Raise ValueError if ``name`` cannot be a backbone. Whether timm has the network is checked when it is built."""
-    own = ("yolo26", *PARAMETERNETS)
-    if isinstance(name, str) and (name.removesuffix("_plain") in own[1:] or name == own[0]):
+    our_names = ("yolo26", *PARAMETERNETS)
+    if isinstance(name, str) and (name.removesuffix("_plain") in our_names[1:] or name == our_names[0]):
         return
     if not isinstance(name, str) or not re.fullmatch(r"timm/\w+(\.[\w.-]+)?", name):
         raise ValueError(
-            f"backbone is {name!r}; expected {', '.join(own)}, or a network of timm, as in timm/hgnetv2_b0 or "
-            f"timm/hgnetv2_b0.ssld_stage1_in22k_in1k{_backbone_hint(name, own)}"
+            f"backbone is {name!r}; expected {', '.join(our_names)}, or a network of timm, as in timm/hgnetv2_b0 or "
+            f"timm/hgnetv2_b0.ssld_stage1_in22k_in1k{_backbone_hint(name, our_names)}"
         )
 
 
-def _backbone_hint(name: str, own: tuple[str, ...]) -> str:
+def _backbone_hint(name: str, our_names: tuple[str, ...]) -> str:
     """Return a question with the backbone that was meant: one of ``own`` with a similar name, else a network of timm."""
     if not isinstance(name, str) or not (match := re.fullmatch(r"(?:timm[/.:])?(\w+(\.[\w.-]+)?)", name, re.IGNORECASE)):
         return ""
-    near = nearest_names(name, own)
+    near = nearest_names(name, our_names)
     return f"; did you mean {' or '.join(near) if near else f'timm/{match[1]}'}?"
 
 

@@ -14,9 +14,11 @@ def output_of(path: Path, out: Path | None = None) -> Path | None:
 
     ``out`` is the output folder of this run, which need not exist.
     """
-    own = None if out is None else out.resolve()
+    out_folder = None if out is None else out.resolve()
     for folder in path.resolve().parents:
-        if folder.name in (ANNOTATED_FOLDER, CROPS_FOLDER) and (folder.parent == own or is_output_folder(folder.parent)):
+        if folder.name in (ANNOTATED_FOLDER, CROPS_FOLDER) and (
+            folder.parent == out_folder or is_output_folder(folder.parent)
+        ):
             return folder
     return None
 

@@ -181,9 +181,9 @@ class Predictor:
             raise ValueError(f"classes is {shown(classes)}; expected a list of names or labels, e.g. {self.class_names[:1]}")
         labels: list[int] = []
         for choice in classes:
-            if not (found := self._labels_of_one(choice)):
+            if not (labels_of_choice := self._labels_of_one(choice)):
                 raise ValueError(unknown_name("class", choice, dict.fromkeys(self.class_names)))
-            labels += found
+            labels += labels_of_choice
         if not labels:
             raise ValueError(f"no class is given; choose some of: {', '.join(dict.fromkeys(self.class_names))}")
         return labels

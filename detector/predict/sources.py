@@ -143,9 +143,9 @@ def _missing(text: str) -> str:
 
 
 def _files_of(folder: Path, sources: Sources) -> Iterator[tuple[Path, Path]]:
-    found = walk_folder(folder)
-    sources.hidden += found.hidden
-    yield from ((path, folder) for path in found.files)
+    folder_files = walk_folder(folder)
+    sources.hidden += folder_files.hidden
+    yield from ((path, folder) for path in folder_files.files)
 
 
 def _fixed_part(pattern: str) -> Path:

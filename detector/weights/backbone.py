@@ -45,8 +45,8 @@ class BackboneReport:
         if self.file.statistics:
             facts = ", ".join(f"{name} {values}" for name, values in self.file.statistics.items())
             lines.append(f"       input statistics of the file: {facts}")
-        said = "not known" if self.license == UNKNOWN else self.license
-        lines.append(f"       license: {said}; it is saved in the checkpoints of this run, too")
+        license_text = "not known" if self.license == UNKNOWN else self.license
+        lines.append(f"       license: {license_text}; it is saved in the checkpoints of this run, too")
         return "\n".join(lines)
 
     @property
@@ -185,15 +185,15 @@ def _other_network(backbone: str, file: BackboneFile) -> str:
 
     stem = file.path.stem.lower()
     shapes = {name: value.shape for name, value in file.state_dict.items()}
-    own = backbone.removeprefix("timm/").partition(".")[0]
-    family = [n for n in timm.list_models() if n.partition("_")[0] == own.partition("_")[0]]
+    architecture_name = backbone.removeprefix("timm/").partition(".")[0]
+    family = [n for n in timm.list_models() if n.partition("_")[0] == architecture_name.partition("_")[0]]
     named = sorted((n for n in timm.list_models() if n in stem), key=len, reverse=True)
     usual = ["resnet18", "resnet34", "resnet50", "efficientnet_b0", "mobilenetv3_large_100", "hgnetv2_b0", "ghostnet_100"]
     deadline = time.monotonic() + SEARCH_SECONDS
     for name in dict.fromkeys([*named, *get_close_matches(stem, timm.list_models(), n=5), *usual, *family]):
         if time.monotonic() > deadline:
             break
-        if name != own and _has_shapes(name, shapes):
+        if name != architecture_name and _has_shapes(name, shapes):
             return f"; they are those of timm/{name}"
     return f"; the file says that they are those of {file.architecture}" if file.architecture else ""
 

@@ -30,14 +30,14 @@ def unwrap(content: Any) -> Unwrapped | None:
     Names are under the prefixes of the Detector or of the reference. Averaged weights are preferred. Raises ValueError if
     it is unclear which weights to take: several state dicts, several prefixes, or names outside of the prefix.
     """
-    found = {key: value for key, value in _state_dicts(content) if _is_known(value)}
-    if not found:
+    state_dicts = {key: value for key, value in _state_dicts(content) if _is_known(value)}
+    if not state_dicts:
         return None
-    key = _choose(list(found))
-    plain, names = plain_names(found[key])
+    key = _choose(list(state_dicts))
+    plain, names = plain_names(state_dicts[key])
     notes = []
     if key:
-        others = [other for other in found if other != key]
+        others = [other for other in state_dicts if other != key]
         notes.append(f"taken from {key!r}" + (f" and not from {', '.join(map(repr, others))}" if others else ""))
     if names:
         notes.append(f"without {', '.join(repr(name) for name in names)} in the names")

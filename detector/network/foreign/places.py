@@ -55,14 +55,18 @@ def _alternatives(names: Iterable[str], prefix: str) -> str:
     return rf"{re.escape(prefix)}\.({'|'.join(map(re.escape, names))})"
 
 
-def with_neck_and_head(places: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:
+def with_neck_and_head(places: Mapping[str, str], our_places: Mapping[str, str]) -> dict[str, str]:
     """Return the groups of a detector with a foreign backbone: ``places`` of its trunk, and ``own`` without our backbone.
 
     ``backbone-bottlenecks``, the group of the variants dyn_*, is ``backbone``.
     """
-    outside = rf"(?!backbone\.trunk\.)({own['all']})"
+    outside = rf"(?!backbone\.trunk\.)({our_places['all']})"
     if "backbone" not in places:  # as where all convolutions standardize their weights
-        return {"neck-bottlenecks": own["neck-bottlenecks"], "all": outside}
+        return {"neck-bottlenecks": our_places["neck-bottlenecks"], "all": outside}
     backbone = places["backbone"]
-    groups = {"backbone-bottlenecks": backbone, "neck-bottlenecks": own["neck-bottlenecks"], "all": f"{backbone}|{outside}"}
+    groups = {
+        "backbone-bottlenecks": backbone,
+        "neck-bottlenecks": our_places["neck-bottlenecks"],
+        "all": f"{backbone}|{outside}",
+    }
     return {**places, **groups}

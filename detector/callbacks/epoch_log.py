@@ -60,6 +60,7 @@ class EpochLog(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
+        """Count the batch and, without a progress bar, print a progress line every minute."""
         self._num_images += len(batch["targets"])
         self._num_batches += 1
         now = time.perf_counter()

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.request import getproxies
 
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from detector.weights.safe_load import load_torch_file
+from detector.weights.safe_load import load_safetensors, load_torch_file
 from detector.weights.wrappers import without_wrappers
 
 if TYPE_CHECKING:
@@ -57,11 +56,9 @@ def read_backbone_file(path: str | Path) -> BackboneFile:
 
 def _from_safetensors(path: Path) -> BackboneFile:
     try:
-        with safe_open(path, framework="pt") as file:
-            facts = file.metadata() or {}
-            state_dict = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
-    except SafetensorError as error:
-        raise ValueError(f"{path}: not a readable safetensors file ({error}); get it again") from None
+        facts, state_dict = load_safetensors(path)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     license = facts.get("license", facts.get("licence"))
     statistics = {name: _three_numbers(path, name, facts[name]) for name in ("mean", "std") if name in facts}
     return BackboneFile(path, state_dict, license, facts.get("architecture"), statistics)

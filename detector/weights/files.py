@@ -10,7 +10,6 @@ from typing import Any, get_type_hints
 
 import msgspec
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
@@ -24,7 +23,7 @@ from detector.weights.infer import CLASS_TOWER_NORM, infer_variant
 from detector.weights.info import TRAINING_CHECKPOINT, Weights, WeightsInfo, saved_license
 from detector.weights.missing import missing_weights
 from detector.weights.reference import is_reference_state_dict, is_state_dict, read_reference
-from detector.weights.safe_load import load_torch_file
+from detector.weights.safe_load import load_safetensors, load_torch_file
 from detector.weights.wrappers import unwrap, without_wrappers
 
 FORMAT_VERSION = 2  # of the metadata in our safetensors files; in 1 the key "license" was "licence"
@@ -97,12 +96,7 @@ def _without_prefix(state_dict: dict[str, Any]) -> dict[str, Any]:
 
 
 def _from_safetensors(path: Path) -> Weights:
-    try:
-        with safe_open(path, framework="pt") as file:
-            entries = file.metadata() or {}
-            state_dict = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
-    except SafetensorError as error:
-        raise ValueError(f"not a readable safetensors file ({error}); get it again") from None
+    entries, state_dict = load_safetensors(path)
     if "format_version" in entries:
         return Weights(state_dict, _from_metadata(entries), path, "safetensors")
     kind = "safetensors without our metadata"

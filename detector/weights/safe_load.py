@@ -1,10 +1,12 @@
-"""Read files of ``torch.save`` without running anything in them."""
+"""Read files of ``torch.save`` and of safetensors without running anything in them."""
 
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 LAYER_PREFIXES = ("ultralytics.", "torch.nn.modules.")  # of the class names that are read as Placeholder
@@ -13,6 +15,15 @@ VALUE_CLASSES = {
     "argparse.Namespace", "pathlib.Path", "pathlib.PosixPath", "pathlib.WindowsPath", "numpy.dtype",
     "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar",
 }  # fmt: skip
+
+
+def load_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Return metadata and tensors of a safetensors file. Raises ValueError if it is none, or damaged."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
+    except SafetensorError as error:
+        raise ValueError(f"not a readable safetensors file ({error}); get it again") from None
 
 
 class Placeholder:

@@ -3,8 +3,8 @@
 ``python -m benchmarks.dynamic_data --out datasets/dynamic`` writes five sets, each laid out as in ``configs/data/bccd.yaml``
 (without a test split). The entry of every image in the annotation files has its ``source``.
 
-    control       drawn shapes in three styles by index: as drawn, with inverted colors, blurred and gray. Style j turns
-                  class l into class (l + j) mod 6, so the same outline means another class: the positive control
+    control       drawn shapes in three styles by index: as drawn, inverted and dark, blurred and gray. Style j turns class
+                  l into class (l + j) mod 6, so the same outline means another class: the positive control
     joint         the sets in ``--bccd``, ``--cards`` and ``--coco128`` (class ``person`` only) and drawn shapes, 16 classes
     shapes_200    drawn shapes with 200 training images;
     shapes_800    with 800, which begin with those 200;
@@ -46,7 +46,7 @@ SEEDS = {  # of the drawn images, by set and split
     "joint": {"train": 21, "val": 22},
     "scale": {"train": 31, "val": 32},
 }
-STYLES = ("as_drawn", "inverted", "blurred_gray")
+STYLES = ("as_drawn", "inverted_dark", "blurred_gray")
 BCCD_CLASSES = ("WBC", "RBC", "Platelets")
 CARD_CLASSES = ("nine", "ten", "jack", "queen", "king", "ace")
 
@@ -113,8 +113,8 @@ def scale_down(image: np.ndarray, boxes: np.ndarray, max_side: int) -> tuple[np.
 
 def in_style(image: np.ndarray, style: int) -> np.ndarray:
     """Return the drawn image (H, W, 3) uint8 in one of STYLES."""
-    if STYLES[style] == "inverted":
-        return 255 - image
+    if STYLES[style] == "inverted_dark":
+        return (255 - image) // 2  # inverted alone can hardly be told from as drawn: both have pale colors of any hue
     if STYLES[style] == "blurred_gray":
         gray = cv2.cvtColor(cv2.GaussianBlur(image, (0, 0), 2), cv2.COLOR_BGR2GRAY)
         return cv2.merge([gray] * 3)

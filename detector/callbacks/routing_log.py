@@ -112,7 +112,7 @@ class RoutingLog(L.Callback):
         self._warned: set[str] = set()
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        layers = {name: layer.num_experts for name, layer in dynamic_layers(pl_module).items()}
+        layers = {name: sum(layer.units.values()) for name, layer in dynamic_layers(pl_module).items()}
         self._statistics = None
         if layers and not trainer.sanity_checking:
             self._statistics = RoutingStatistics(layers, len(pl_module.class_names))

@@ -1,43 +1,43 @@
-"""Dynamic convolution for any PyTorch network (ParameterNet, arXiv:2306.14525).
+"""Dynamic convolution for any PyTorch network: a layer whose kernel depends on the image.
 
-A dynamic layer has E kernels of one shape, the experts. For each image it mixes one kernel from them and convolves the
-image once with it. It has about E times the parameters of a plain layer, and hardly more multiply-adds:
+A router computes routing weights from the globally pooled image. They choose the kernel, in one of three ways (``kind``):
 
-    routing_weights = sigmoid(router(mean of x over H, W))                 (E,) for each image; or softmax
-    kernel = sum over e of routing_weights[e] * experts[e]                 (O, I / groups, k, k) for each image
-    y = convolution of x with kernel                                       biases are mixed in the same way
+    mixture    kernel = sum over m of a[m] * experts[m]             ParameterNet (arXiv:2306.14525), CondConv
+    omni       gates scale input channels, filters and positions    ODConv (ICLR 2022); experts are optional
+    residual   kernel = plain kernel + sum over m of a[m] * delta[m]
 
 Costs and measurements are in ``docs/dynamic-conv.md``. The package imports torch and ``detector.batch`` only.
 
 Words: a network without dynamic layers is *plain*. To *upcycle* is to make a plain layer dynamic, with the same outputs. To
-*fold* is to make a dynamic layer plain, with constant routing weights. To *collapse* is to fold all layers of a network.
+*fold* is to make a normalization part of a layer. To *collapse* is to make all layers of a network plain again. A *gate* is
+a group of routing weights: input, filter, position, expert.
 
 Files:
 
-    conv2d.py   DynamicConv2d, the layer; dynamic_layers finds all of them in a network
-    convert.py  networks from plain to dynamic and back: DynamicConfig, make_dynamic, upcycle_state_dict, collapse
-    routing.py  routing weights of a network over many images: record_routing, RoutingStatistics, expert_distance
-    experts.py  ExpertsConv2d, another form of the layer, for exported graphs
+    conv2d.py    DynamicConv2d, the layer; dynamic_layers finds all of them in a network
+    settings.py  the settings of a layer: their defaults by kind, and which go together
+    router.py    the routers: from the pooled image to the routing weights
+    plain.py     plain convolutions, and one kernel for each image
+    convert.py   networks from plain to dynamic and back: DynamicConfig, make_dynamic, upcycle_state_dict, collapse
+    routing.py   routing weights of a network over many images: record_routing, RoutingStatistics, expert_distance
+    experts.py   ExpertsConv2d, another form of the layer, for exported graphs
 
 How to:
 
-    make_dynamic(network, where="layer4.*conv2", num_experts=4)                   make layers dynamic, with new experts
-    make_dynamic(network, where=..., init="upcycle")                              ... that compute the same as before
+    make_dynamic(network, where="layer4.*conv2", kind="omni")                     make layers dynamic
+    make_dynamic(network, where=..., num_experts=4, init="upcycle")               ... that compute the same as before
     dynamic.load_state_dict(upcycle_state_dict(dynamic, plain.state_dict()))      load weights of the plain network
     plain, routing_weights = collapse(network, dataloader)                        make all dynamic layers plain again
-    with record_routing(network) as records: network(images)                      records[name] is a list of (B, E)
+    with record_routing(network) as records: network(images)                      records[name] is a list of (B, U)
 
 What to change for a new kind of dynamic layer:
 
-- Another routing, such as top-k: in conv2d.py the type ``Routing``, the function ``_router`` (pooled image -> logits), the
-  methods ``routing_activation`` (logits -> routing weights) and ``_make_routing_sum_constant`` (for upcycling). In
-  detector/weights/infer.py ``_dynamic_settings``, which infers the routing from the weights of a file.
-- Another way of mixing or convolving: a subclass of ``DynamicConv2d`` in a file of its own, which overrides
-  ``mix_kernels`` or ``forward``. The rest of the detector finds dynamic layers with ``isinstance`` and uses the methods
-  ``routing_weights``, ``mix_kernels``, ``mix_biases``, ``fold`` and ``upcycle``. Let ``make_dynamic`` choose the class by a
-  new field of ``DynamicConfig``, and pass the field on in detector/network/model.py. If the output is not linear in the
-  experts, write a counterpart of ``ExpertsConv2d``, and insert it in detector/export/graph.py.
-- Tests: tests/detector/dynamic compares every layer with a slow loop over the images.
+- Another router: a module in router.py from pooled images (B, I) to routing weights (B, U), after their activation, with
+  ``start_as_plain``; a choice in settings.py; and ``_dynamic_settings`` in detector/weights/infer.py, which infers the
+  settings from the names in a file.
+- Another kernel: a kind in settings.py; its parameters, ``mix_kernels`` and ``matrices`` in conv2d.py; and a form with
+  constant kernels in experts.py, which detector/export/graph.py inserts.
+- Tests: tests/detector/dynamic compares every kind with a slow loop over the images.
 """
 
 from detector.dynamic.conv2d import DynamicConv2d, dynamic_layers

@@ -1,34 +1,51 @@
-"""Dynamic convolution: a convolution that mixes its kernel from several experts for every image."""
+"""Dynamic convolution: a convolution whose kernel depends on the image."""
 
 import math
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal, Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Routing = Literal["sigmoid", "softmax"]
-Padding = tuple[int, int] | Literal["same"]
-# Standard deviation of the biases of an upcycled router. Equal experts must get unequal routing weights to become different.
-UPCYCLE_SPREAD = 0.5
+from detector.dynamic.plain import Padding, can_be_dynamic, convolve_each, pad_same, padding_of
+from detector.dynamic.router import BottleneckRouter, Gate, LinearRouter, MlpRouter, RouterName, RouterNormName, Routing
+from detector.dynamic.settings import Kind, LayerSettings
+
+GateWeights = dict[Gate, Tensor]  # the routing weights (B, n) of each gate
 
 
 class DynamicConv2d(nn.Module):
-    """Drop-in for ``nn.Conv2d`` that mixes a kernel for every image (ParameterNet, arXiv:2306.14525).
+    """Drop-in for ``nn.Conv2d`` whose kernel depends on the image. The router computes its routing weights from the image.
 
-    The router computes E = ``num_experts`` routing weights from the globally pooled image. The kernel of the image is the
-    sum of the E experts, each times its routing weight; biases are mixed in the same way. The image is then convolved once
-    (CondConv, arXiv:1904.04971). timm's ``CondConv2d`` behind such a router computes the same.
+    Three kinds; W are kernels, M = ``num_experts``, and a, c, f, s the routing weights of one image by gate:
+
+    - ``"mixture"``: the kernel is sum_m a_m W_m, and biases are mixed in the same way (CondConv, arXiv:1904.04971;
+      ParameterNet, arXiv:2306.14525). timm's ``CondConv2d`` behind such a router computes the same.
+    - ``"omni"``: y = f * ((s * sum_m a_m W_m) conv (c * x)) + bias. Gates scale input channels (c), filters (f) and
+      positions of the kernel (s), as in ODConv (ICLR 2022), but twice as large: they start at 1, so plain weights convert
+      exactly.
+    - ``"residual"``: the kernel is W_0 + sum_m a_m D_m, a plain kernel and changes that start at 0. It may have gates, too.
 
     Shape: (B, in_channels, H, W) -> (B, out_channels, H', W') as for ``nn.Conv2d``. Shapes below: I input and O output
-    channels, k the kernel size.
+    channels, k the kernel size, K = O * I / groups * k * k, U the number of routing weights.
 
     Args:
         padding: number of zeros on each side. ``"same"`` takes the number that gives ceil(H / stride) rows and
             ceil(W / stride) columns; an odd zero goes to the bottom and the right, as in timm's ``Conv2dSame``.
-        routing: ``"sigmoid"``, as in the published code of the layer: sigmoid(Linear(pool(x))), each routing weight in 0..1;
-            ``"softmax"``, as in the paper, equation 5: softmax(MLP(pool(x))), the routing weights of an image sum to 1.
+        num_experts: number of kernels (omni: 1 by default, the others: 4).
+        routing: the weights of the experts. ``"sigmoid"``: each in 0..1; ``"softmax"``: they sum to 1; ``"centred"``, for
+            the residual kind: in -1..1, with logits of mean 0 over images. Defaults: mixture sigmoid, omni softmax, residual
+            centred.
+        gates: of ``"input"``, ``"filter"`` and ``"position"``, those that the kind has besides its experts; omni has the
+            first two by default. A gate that changes nothing is left out: filter of a depthwise layer, position of a 1x1
+            one.
+        router: ``"direct"``, from the pooled image to the logits as published for the mixture, its default: one linear layer
+            for sigmoid, two for softmax. ``"bottleneck"``, the default of the other kinds: see ``BottleneckRouter``.
+        router_norm: normalization of the bottleneck's hidden units: ``"batch"`` (default), ``"layer"`` or ``"none"``.
+
+    Raises ValueError for settings that do not go together, see ``LayerSettings``.
     """
 
     def __init__(
@@ -41,30 +58,63 @@ class DynamicConv2d(nn.Module):
         dilation: int | tuple[int, int] = 1,
         groups: int = 1,
         bias: bool = True,
-        num_experts: int = 4,
-        routing: Routing = "sigmoid",
+        num_experts: int | None = None,
+        routing: Routing | None = None,
+        kind: Kind = "mixture",
+        gates: Sequence[Gate] | None = None,
+        router: RouterName | None = None,
+        router_norm: RouterNormName | None = None,
     ) -> None:
         super().__init__()
         if in_channels % groups or out_channels % groups:
             raise ValueError(f"{in_channels} input and {out_channels} output channels must be divisible by groups={groups}")
-        if num_experts < 1:
-            raise ValueError(f"num_experts is {num_experts}; it must be at least 1")
+        self.settings = LayerSettings(kind, num_experts, gates, routing, router, router_norm)
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         self.kernel_size, self.stride = _pair(kernel_size), _pair(stride)
         self.padding: Padding = "same" if padding == "same" else _pair(padding)
         self.dilation = _pair(dilation)
-        self.num_experts, self.routing = num_experts, routing
+        self.kind, self.num_experts, self.routing = kind, self.settings.num_experts, self.settings.routing
         self.kernel_shape = (out_channels, in_channels // groups, *self.kernel_size)
-        # Flat, (E, O * I / groups * k * k): a 5-D parameter would make `to(memory_format=channels_last)` fail.
-        self.weight = nn.Parameter(torch.empty(num_experts, math.prod(self.kernel_shape)))
-        self.bias = nn.Parameter(torch.empty(num_experts, out_channels)) if bias else None
-        self.register_parameter("shift", None)  # (O,), a bias that is added without mixing; see fold
-        self.router = _router(in_channels, num_experts, routing)
+        self.units = self._units()
+        size, is_mixture = math.prod(self.kernel_shape), kind == "mixture"
+        # Experts are flat, (M, K): a 5-D parameter would make `to(memory_format=channels_last)` fail.
+        has_one_kernel = kind == "residual" or (kind == "omni" and self.num_experts == 1)
+        self.weight = nn.Parameter(torch.empty(self.kernel_shape if has_one_kernel else (self.num_experts, size)))
+        self.delta = nn.Parameter(torch.empty(self.num_experts, size)) if kind == "residual" else None
+        bias_shape = (self.num_experts, out_channels) if is_mixture else (out_channels,)
+        self.bias = nn.Parameter(torch.empty(bias_shape)) if bias else None
+        self.register_parameter("shift", None)  # (O,), of a mixture: a bias that is added without mixing; see fold
+        self.router = self._build_router()
         self.reset_parameters()
 
+    def _units(self) -> dict[Gate, int]:
+        """Return the number of routing weights of each gate, in their order, without gates that change nothing."""
+        is_depthwise = self.in_channels == self.out_channels == self.groups
+        sizes = {"input": self.in_channels, "filter": 0 if is_depthwise else self.out_channels}
+        sizes["position"] = math.prod(self.kernel_size) if self.kernel_size != (1, 1) else 0
+        units = {gate: sizes[gate] for gate in self.settings.gates if sizes[gate]}
+        if self.kind != "omni" or self.num_experts > 1:
+            units["expert"] = self.num_experts
+        if not units:
+            raise ValueError(
+                f"this layer would not be dynamic: it has one expert, and of gates={list(self.settings.gates)} none changes "
+                f"a {'depthwise' if is_depthwise else '1x1'} convolution; add 'input' or experts"
+            )
+        return units
+
+    def _build_router(self) -> nn.Module:
+        if self.settings.router == "bottleneck":
+            return BottleneckRouter(self.in_channels, self.units, self.routing, self.settings.router_norm)
+        router_class = LinearRouter if self.routing == "sigmoid" else MlpRouter
+        return router_class(self.in_channels, self.num_experts)
+
     @classmethod
-    def like(cls, conv: nn.Conv2d, num_experts: int = 4, routing: Routing = "sigmoid") -> Self:
-        """Return a new dynamic layer that can replace ``conv``: same shapes, device, precision and mode, new weights.
+    def like(cls, conv: nn.Conv2d, num_experts: int | None = None, routing: Routing | None = None, **settings: Any) -> Self:
+        """Return a new dynamic layer that can replace ``conv``: same shapes, device, precision and mode.
+
+        ``settings`` are ``kind``, ``gates``, ``router`` and ``router_norm``. A layer with one kernel beside its gates or
+        changes (residual, and omni with one expert) takes over the weights of ``conv`` and computes the same; experts of
+        other layers are new.
 
         Raises ValueError for a subclass of ``nn.Conv2d`` other than timm's ``Conv2dSame``, because its forward may differ,
         and for padding that is not with zeros.
@@ -74,64 +124,106 @@ class DynamicConv2d(nn.Module):
                 f"{conv} cannot be made dynamic: expected a plain nn.Conv2d that pads with zeros, or timm's Conv2dSame; "
                 f"this is a {type(conv).__name__} with padding={conv.padding!r}, padding_mode={conv.padding_mode!r}"
             )
-        padding = _padding(conv)
+        padding = padding_of(conv)
         shape = (conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, padding, conv.dilation, conv.groups)
-        layer = cls(*shape, bias=conv.bias is not None, num_experts=num_experts, routing=routing).to(conv.weight)
+        layer = cls(*shape, bias=conv.bias is not None, num_experts=num_experts, routing=routing, **settings)
+        layer = layer.to(conv.weight)
+        if layer.weight.shape == conv.weight.shape:
+            layer.upcycle(conv.weight, conv.bias)
         return layer.requires_grad_(conv.weight.requires_grad).train(conv.training)
 
     def reset_parameters(self) -> None:
-        """Initialize every expert as ``nn.Conv2d`` initializes a kernel of this shape."""
+        """Initialize every expert as ``nn.Conv2d`` initializes a kernel of this shape, and changes of a kernel with 0."""
         fan_in = math.prod(self.kernel_shape[1:])
         # kaiming_uniform(a=sqrt(5)) with the fan-in of one kernel, not of a flat row
         nn.init.uniform_(self.weight, -(fan_in**-0.5), fan_in**-0.5)
+        if self.delta is not None:
+            nn.init.zeros_(self.delta)
         if self.bias is not None:
             nn.init.uniform_(self.bias, -(fan_in**-0.5), fan_in**-0.5)
 
-    def routing_weights(self, x: Tensor) -> Tensor:
-        """Return the routing weights (B, E) in 0..1 for ``x`` (B, I, H, W), in the precision of the experts.
+    @property
+    def has_constant_kernel(self) -> bool:
+        """True if only channels are gated: every image is convolved with the same kernel."""
+        return self.units.keys() <= {"input", "filter"}
 
-        Autocast is off: small errors here would change the kernel of the whole image.
+    def matrices(self) -> dict[str, tuple[tuple[int, ...], int]]:
+        """Return the shape and number of the kernels in each parameter that holds kernels, by its name."""
+        counts = {"weight": 1 if self.weight.ndim == 4 else self.num_experts, "delta": self.num_experts}
+        return {name: (self.kernel_shape, count) for name, count in counts.items() if getattr(self, name) is not None}
+
+    def routing_weights(self, x: Tensor) -> Tensor:
+        """Return the routing weights (B, U) for ``x`` (B, I, H, W), all gates side by side, in the precision of the weights.
+
+        Their order is that of ``units``; of a mixture they are the weights (B, M) of the experts. Autocast is off: small
+        errors here would change the kernel of the whole image.
         """
         with _without_autocast(x.device.type):
-            return self.routing_activation(self.router(x.mean(dim=(2, 3), dtype=self.weight.dtype)))
+            return self.router(x.mean(dim=(2, 3), dtype=self.weight.dtype))
 
-    def routing_activation(self, logits: Tensor) -> Tensor:
-        """Turn the output of the router (B, E) into routing weights (B, E)."""
-        return logits.sigmoid() if self.routing == "sigmoid" else logits.softmax(dim=1)
+    def gate_weights(self, routing_weights: Tensor) -> GateWeights:
+        """Split ``routing_weights`` (B, U) by gate."""
+        if len(self.units) == 1:
+            return dict.fromkeys(self.units, routing_weights)
+        return dict(zip(self.units, routing_weights.split(list(self.units.values()), dim=1)))
 
     def forward(self, x: Tensor) -> Tensor:
-        routing_weights = self.routing_weights(x)
-        with _without_autocast(x.device.type):
-            kernels, biases = self.mix_kernels(routing_weights), self.mix_biases(routing_weights)
-        return self._convolve(x, kernels, biases)
+        return self.convolve(x, self.routing_weights(x))
+
+    def convolve(self, x: Tensor, routing_weights: Tensor) -> Tensor:
+        """Return the output for ``x`` (B, I, H, W) and given ``routing_weights`` (B, U)."""
+        gates = self.gate_weights(routing_weights)
+        if "input" in gates:
+            x = x * _on_map(gates["input"], x)
+        filters = gates.get("filter")
+        if self.has_constant_kernel:
+            y = self._convolve_constant(x, None if filters is not None else self.bias)
+        else:
+            with _without_autocast(x.device.type):
+                kernels = self.mix_kernels(routing_weights)
+                biases = None if filters is not None else self.mix_biases(routing_weights)
+            x, padding = self.pad(x)
+            y = convolve_each(x, kernels, biases, self.stride, padding, self.dilation, self.groups)
+        return y if filters is None else self.scale_filters(y, filters)
+
+    def _convolve_constant(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        x, padding = self.pad(x)
+        return F.conv2d(x, self.weight, bias, self.stride, padding, self.dilation, self.groups)
+
+    def scale_filters(self, y: Tensor, filters: Tensor) -> Tensor:
+        """Multiply the channels of ``y`` (B, O, H', W') by ``filters`` (B, O), then add the bias, which has no gate."""
+        filters = _on_map(filters, y)
+        return y * filters if self.bias is None else torch.addcmul(self.bias.to(y.dtype).view(1, -1, 1, 1), y, filters)
 
     def mix_kernels(self, routing_weights: Tensor) -> Tensor:
-        """Return the kernels (B, O, I / groups, k, k) for ``routing_weights`` (B, E)."""
-        return (routing_weights @ self.weight).view(-1, *self.kernel_shape)
+        """Return the kernels (B, O, I / groups, k, k) for ``routing_weights`` (B, U), without the gates of channels."""
+        gates = self.gate_weights(routing_weights)
+        if self.delta is not None:
+            kernels = torch.addmm(self.weight.flatten(), gates["expert"], self.delta)
+        elif "expert" in gates:
+            kernels = gates["expert"] @ self.weight
+        else:
+            kernels = self.weight.flatten().expand(len(routing_weights), -1)
+        kernels = kernels.view(-1, *self.kernel_shape)
+        return kernels * gates["position"].view(-1, 1, 1, *self.kernel_size) if "position" in gates else kernels
+
+    def full_kernels(self, routing_weights: Tensor) -> Tensor:
+        """Return the kernels (B, O, I / groups, k, k) for ``routing_weights`` (B, U), with all gates inside."""
+        kernels, gates = self.mix_kernels(routing_weights), self.gate_weights(routing_weights)
+        if "input" in gates:
+            by_group = gates["input"].view(len(kernels), self.groups, 1, -1)
+            inputs = by_group.expand(-1, -1, self.out_channels // self.groups, -1).flatten(1, 2)  # (B, O, I / groups)
+            kernels = kernels * inputs[..., None, None]
+        return kernels * gates["filter"][:, :, None, None, None] if "filter" in gates else kernels
 
     def mix_biases(self, routing_weights: Tensor) -> Tensor | None:
-        """Return the biases (B, O) for ``routing_weights`` (B, E), or None if the layer has no bias."""
+        """Return the biases (B, O) for ``routing_weights`` (B, U), or None if the layer has no bias."""
+        if self.kind != "mixture":
+            return None if self.bias is None else self.bias.expand(routing_weights.shape[0], -1)
         biases = None if self.bias is None else routing_weights @ self.bias
         if self.shift is not None:
             biases = self.shift.expand(routing_weights.shape[0], -1) if biases is None else biases + self.shift
         return biases
-
-    def _convolve(self, x: Tensor, kernels: Tensor, biases: Tensor | None) -> Tensor:
-        """Convolve image b with ``kernels[b]``: there are three equal ways, and the shape decides which is fastest."""
-        x, padding = self.pad(x)
-        batch, _, height, width = x.shape
-        if batch == 1:
-            bias = None if biases is None else biases.view(-1)  # not [0]: exported graphs would copy it
-            kernel = kernels.view(self.kernel_shape)
-            return F.conv2d(x, kernel, bias, self.stride, padding, self.dilation, self.groups)
-        if (self.kernel_size, self.stride, padding, self.groups) == ((1, 1), (1, 1), (0, 0), 1):
-            return _matrix_products(x, kernels.flatten(2), biases)
-        # All B kernels in one call: the images become channel groups of a single image.
-        layout = torch.channels_last if _by_pixel(x) else torch.contiguous_format
-        x = x.reshape(1, batch * self.in_channels, height, width)
-        bias = None if biases is None else biases.flatten()
-        y = F.conv2d(x, kernels.flatten(0, 1), bias, self.stride, padding, self.dilation, batch * self.groups)
-        return y.view(batch, self.out_channels, *y.shape[2:]).contiguous(memory_format=layout)
 
     def pad(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Return ``x``, with zeros around it if the padding is "same", and the padding that the convolution must add."""
@@ -143,20 +235,26 @@ class DynamicConv2d(nn.Module):
     def fold(self, scale: Tensor, shift: Tensor) -> None:
         """Multiply output channel o by ``scale[o]`` and add ``shift[o]``, in place. This folds a BatchNorm into the layer.
 
-        The scale goes into every expert. The shift is added without mixing: routing weights of a sigmoid do not sum to 1.
+        The scale goes into every kernel. The shift is added once, without mixing or gates.
         """
-        self.weight.copy_((self.weight.view(self.num_experts, self.out_channels, -1) * scale[:, None]).flatten(1))
+        for name, (_, count) in self.matrices().items():
+            weight = getattr(self, name)
+            weight.copy_((weight.view(count, self.out_channels, -1) * scale[:, None]).view_as(weight))
         if self.bias is not None:
             self.bias.mul_(scale)
-        before = 0 if self.shift is None else self.shift * scale
-        self.shift = nn.Parameter((before + shift).detach(), requires_grad=self.weight.requires_grad)
+        name = "shift" if self.kind == "mixture" else "bias"
+        before = getattr(self, name)
+        if self.kind == "mixture" and before is not None:
+            before = before * scale
+        total = shift if before is None else before + shift
+        setattr(self, name, nn.Parameter(total.detach().clone(), requires_grad=self.weight.requires_grad))
 
     @torch.no_grad()
     def upcycle(self, weight: Tensor, bias: Tensor | None = None) -> None:
         """Take over the ``weight`` (O, I / groups, k, k) and ``bias`` (O,) of a plain convolution, to compute the same.
 
-        Every expert becomes that kernel, divided by the sum of an image's routing weights, which is made the same for every
-        image. Raises ValueError for other shapes.
+        Gates become 1 and changes of the kernel 0. Every expert becomes that kernel, divided by the sum of an image's
+        routing weights, which is made the same for every image. Raises ValueError for other shapes.
 
         The experts are equal at first. Training makes them differ, because their routing weights, and so their
         gradients, differ. With equal routing weights they would stay equal.
@@ -166,33 +264,24 @@ class DynamicConv2d(nn.Module):
                 f"a kernel {tuple(weight.shape)} {'without' if bias is None else 'with'} bias cannot be upcycled "
                 f"into this layer; expected {self.kernel_shape} {'without' if self.bias is None else 'with'} bias"
             )
-        total = self._make_routing_sum_constant()
-        self.weight.copy_((weight.flatten() / total).expand_as(self.weight))
+        self.router.start_as_plain()
+        is_sigmoid = self.kind == "mixture" and self.routing == "sigmoid"
+        total = self.num_experts / 2 if is_sigmoid else 1.0
+        weight = weight if self.weight.ndim == 4 else weight.flatten() / total
+        self.weight.copy_(weight.expand_as(self.weight))
+        if self.delta is not None:
+            self.delta.zero_()
         if bias is not None:
             self.bias.copy_((bias / total).expand_as(self.bias))
         self.shift = None  # it belonged to a normalization that was folded in before
 
-    def _make_routing_sum_constant(self) -> float:
-        """Change the router so that the routing weights of every image have the same sum, and return this sum.
-
-        With softmax it is 1. With sigmoid, experts 2 i and 2 i + 1 get opposite logits: sigmoid(z) + sigmoid(-z) = 1. If the
-        number of experts is odd, the last one gets the logit 0 and thus the routing weight 1/2.
-        """
-        last = self.router[-1] if isinstance(self.router, nn.Sequential) else self.router
-        nn.init.normal_(last.bias, std=UPCYCLE_SPREAD)
-        if self.routing == "softmax":
-            return 1.0
-        num_paired = self.num_experts // 2 * 2
-        for parameter in (last.weight, last.bias):
-            parameter[1:num_paired:2] = -parameter[:num_paired:2]
-            parameter[num_paired:] = 0
-        return self.num_experts / 2
-
     def extra_repr(self) -> str:
         """Describe the layer the way ``nn.Conv2d`` does."""
+        gates = f", gates={list(self.settings.gates)}" if self.settings.gates else ""
         return (
             f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, "
-            f"padding={self.padding}, groups={self.groups}, num_experts={self.num_experts}, routing={self.routing!r}"
+            f"padding={self.padding}, groups={self.groups}, kind={self.kind!r}, num_experts={self.num_experts}, "
+            f"routing={self.routing!r}{gates}"
         )
 
 
@@ -201,64 +290,9 @@ def dynamic_layers(module: nn.Module) -> dict[str, DynamicConv2d]:
     return {name: layer for name, layer in module.named_modules() if isinstance(layer, DynamicConv2d)}
 
 
-def _matrix_products(x: Tensor, kernels: Tensor, biases: Tensor | None) -> Tensor:
-    """Convolve image b of x (B, I, H, W) with the 1x1 kernel ``kernels[b]`` (O, I); the memory layout stays."""
-    batch, _, height, width = x.shape
-    if _by_pixel(x):
-        pixels = x.permute(0, 2, 3, 1).flatten(1, 2)  # (B, H * W, I)
-        y = pixels @ kernels.mT if biases is None else torch.baddbmm(biases[:, None], pixels, kernels.mT)
-        return y.view(batch, height, width, -1).permute(0, 3, 1, 2)
-    pixels = x.flatten(2)  # (B, I, H * W)
-    y = kernels @ pixels if biases is None else torch.baddbmm(biases[:, :, None], kernels, pixels)
-    return y.view(batch, -1, height, width)
-
-
-def _by_pixel(x: Tensor) -> bool:
-    """Return True if x lies in memory pixel by pixel: in channels_last, or as some channels of such a tensor."""
-    return x.stride(1) == 1
-
-
-class SameConv2d(nn.Conv2d):
-    """A convolution with "same" padding at any stride, which ``nn.Conv2d`` has for stride 1 only; see ``DynamicConv2d``."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = pad_same(x, self.kernel_size, self.stride, self.dilation)
-        return F.conv2d(x, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
-
-
-def pad_same(x: Tensor, kernel_size: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int]) -> Tensor:
-    """Return ``x`` (B, C, H, W) with zeros around it, so that a convolution without padding gives ceil(H / stride) rows."""
-    zeros: list[int] = []  # left, right, top, bottom
-    for axis in (1, 0):
-        covered = dilation[axis] * (kernel_size[axis] - 1) + 1
-        # Sides are multiples of the stride, except in other networks: a constant keeps exported graphs simple.
-        rest = x.shape[2 + axis] % stride[axis]
-        total = max(covered - (rest if rest else stride[axis]), 0)
-        zeros += [total // 2, total - total // 2]
-    return F.pad(x, zeros) if any(zeros) else x
-
-
-def can_be_dynamic(conv: nn.Module) -> bool:
-    """Return True for a convolution that ``DynamicConv2d.like`` can replace."""
-    return (type(conv) is nn.Conv2d or _is_same(conv)) and conv.padding_mode == "zeros"
-
-
-def _is_same(conv: nn.Module) -> bool:
-    """Return True for SameConv2d, and for timm's ``Conv2dSame``, by name: timm must not be imported here."""
-    of_timm = type(conv).__name__ == "Conv2dSame" and type(conv).__module__.startswith("timm.")
-    return of_timm or type(conv) is SameConv2d
-
-
-def _padding(conv: nn.Conv2d) -> Padding:
-    """Return the padding of a convolution that can be dynamic."""
-    if _is_same(conv):
-        return "same"
-    if conv.padding == "valid":
-        return (0, 0)
-    if conv.padding != "same":
-        return tuple(conv.padding)
-    total = [d * (k - 1) for d, k in zip(conv.dilation, conv.kernel_size)]
-    return "same" if any(t % 2 for t in total) else (total[0] // 2, total[1] // 2)
+def _on_map(gate: Tensor, like: Tensor) -> Tensor:
+    """Return ``gate`` (B, C) as (B, C, 1, 1) in the type of the map ``like``."""
+    return gate.to(like.dtype)[:, :, None, None]
 
 
 def _without_autocast(device_type: str) -> AbstractContextManager:
@@ -267,14 +301,6 @@ def _without_autocast(device_type: str) -> AbstractContextManager:
     if device_type != "meta" and torch.is_autocast_enabled(device_type):
         return torch.autocast(device_type, enabled=False)
     return nullcontext()
-
-
-def _router(in_channels: int, num_experts: int, routing: Routing) -> nn.Module:
-    if routing == "sigmoid":
-        return nn.Linear(in_channels, num_experts)
-    if routing == "softmax":
-        return nn.Sequential(nn.Linear(in_channels, in_channels), nn.ReLU(inplace=True), nn.Linear(in_channels, num_experts))
-    raise ValueError(f"unknown routing {routing!r}; choose 'sigmoid' or 'softmax'")
 
 
 def _pair(value: int | tuple[int, int]) -> tuple[int, int]:

@@ -3,30 +3,61 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from detector.batch import Batch, network_input
-from detector.dynamic.conv2d import DynamicConv2d, Routing, SameConv2d, dynamic_layers
+from detector.dynamic.conv2d import DynamicConv2d, dynamic_layers
+from detector.dynamic.plain import SameConv2d
+from detector.dynamic.router import Gate, RouterName, RouterNormName, Routing
 from detector.dynamic.routing import record_routing
+from detector.dynamic.settings import Kind, LayerSettings
 
 Init = Literal["fresh", "upcycle"]
 
 
 @dataclass(frozen=True)
 class DynamicConfig:
-    """Which convolutions of a network are dynamic, and how. The fields are arguments of ``make_dynamic``."""
+    """Which convolutions of a network are dynamic, and how. The fields are arguments of ``make_dynamic``.
+
+    A field of a layer that is None becomes the default of the kind. ``temperature`` divides the logits of the routers at the
+    start of a training, and falls linearly to 1 within its first tenth (as in DyConv, CVPR 2020).
+
+    Raises ValueError for settings that do not go together.
+    """
 
     where: str | tuple[str, ...] = "backbone-bottlenecks"
-    num_experts: int = 4
-    routing: Routing = "sigmoid"
+    num_experts: int | None = None
+    routing: Routing | None = None
+    kind: Kind = "mixture"
+    gates: tuple[Gate, ...] | None = None
+    router: RouterName | None = None
+    router_norm: RouterNormName | None = None
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        settings = LayerSettings(self.kind, self.num_experts, self.gates, self.routing, self.router, self.router_norm)
+        for name, value in asdict(settings).items():
+            object.__setattr__(self, name, value)
+        if isinstance(self.temperature, bool) or not isinstance(self.temperature, int | float) or not self.temperature >= 1:
+            raise ValueError(f"temperature is {self.temperature!r}; expected a number of at least 1")
+
+    @property
+    def layer(self) -> dict[str, Any]:
+        """The settings of each layer, as arguments of ``make_dynamic``."""
+        return {field.name: getattr(self, field.name) for field in fields(LayerSettings)}
 
 
 def make_dynamic(
-    module: nn.Module, where: str | Sequence[str], num_experts: int = 4, routing: Routing = "sigmoid", init: Init = "fresh"
+    module: nn.Module,
+    where: str | Sequence[str],
+    num_experts: int | None = None,
+    routing: Routing | None = None,
+    init: Init = "fresh",
+    **settings: Any,
 ) -> list[str]:
     """Replace convolutions of any ``module`` by dynamic ones, in place, and return the names of the replaced layers.
 
@@ -34,19 +65,20 @@ def make_dynamic(
         module: a network, for instance a Detector, or a model of torchvision or timm.
         where: one or several regular expressions, each over whole module names. If the network has a dict
             ``convolution_patterns`` (name -> regular expression), as Detector has, these names may be used, too.
-        num_experts: how many kernels each layer mixes.
-        routing: ``"sigmoid"`` or ``"softmax"``, see ``DynamicConv2d``.
+        num_experts, routing: see ``DynamicConv2d``, as for its other ``settings``: ``kind``, ``gates``, ``router`` and
+            ``router_norm``.
         init: ``"fresh"`` initializes new experts; ``"upcycle"`` takes over the present weights, so that the network computes
-            the same as before.
+            the same as before. Layers with one kernel (residual, and omni with one expert) always take it over.
 
     Raises ValueError if an entry of ``where`` matches no convolution, or one that cannot be dynamic (see
     ``DynamicConv2d.like``). Nothing is replaced in that case.
     """
     if init not in get_args(Init):
         raise ValueError(f"unknown init {init!r}; choose 'fresh' or 'upcycle'")
+    settings = asdict(LayerSettings(num_experts=num_experts, routing=routing, **settings))
     layers = {n: m for n, m in module.named_modules(remove_duplicate=False) if isinstance(m, nn.Conv2d) and n}
     matching = _matching_names(list(layers), [where] if isinstance(where, str) else where, module)
-    replacements = {layers[name]: DynamicConv2d.like(layers[name], num_experts, routing) for name in matching}
+    replacements = {layers[name]: DynamicConv2d.like(layers[name], **settings) for name in matching}
     names = [name for name in layers if layers[name] in replacements]  # a shared layer has several names
     for name in names:
         conv = layers[name]
@@ -100,9 +132,9 @@ def collapse(network: nn.Module, dataloader: Iterable[Batch]) -> tuple[nn.Module
 
 @torch.no_grad()
 def plain_convolution(layer: DynamicConv2d, routing_weights: Tensor) -> nn.Conv2d:
-    """Return the convolution that ``layer`` is for an image with these ``routing_weights`` (E,)."""
+    """Return the convolution that ``layer`` is for an image with these ``routing_weights`` (U,)."""
     routing_weights = routing_weights[None].to(layer.weight)
-    kernels, biases = layer.mix_kernels(routing_weights), layer.mix_biases(routing_weights)
+    kernels, biases = layer.full_kernels(routing_weights), layer.mix_biases(routing_weights)
     conv_class, padding = (SameConv2d, 0) if layer.padding == "same" else (nn.Conv2d, layer.padding)
     shape = (layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, padding, layer.dilation)
     conv = conv_class(*shape, layer.groups, bias=biases is not None).to(layer.weight)

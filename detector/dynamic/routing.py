@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from detector.batch import Target
-from detector.dynamic.conv2d import DynamicConv2d, dynamic_layers
+from detector.dynamic.conv2d import dynamic_layers
 
 DOMINANT = 0.9  # an expert with more than this part of all routing weight leaves the other experts idle
 ALIKE = 0.05  # experts are alike if expert_distance is below this
@@ -97,14 +97,14 @@ def expert_distance(weight: Tensor) -> float:
 def record_routing(module: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
     """Record the routing weights of all dynamic layers of ``module`` while the context is active.
 
-    Yields a dict with a list for each layer, by its name. Every forward pass appends the routing weights (B, E) to it, in
+    Yields a dict with a list for each layer, by its name. Every forward pass appends the routing weights (B, U) to it, in
     float32. They come from hooks on the routers; torch skips the hooks of a compiled network, so call its ``forward``.
     """
     records: dict[str, list[Tensor]] = {}
     handles = []
     for name, layer in dynamic_layers(module).items():
         records[name] = []
-        handles.append(layer.router.register_forward_hook(partial(_append, records[name], layer)))
+        handles.append(layer.router.register_forward_hook(partial(_append, records[name])))
     try:
         yield records
     finally:
@@ -112,6 +112,6 @@ def record_routing(module: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
             handle.remove()
 
 
-def _append(record: list[Tensor], layer: DynamicConv2d, _router: nn.Module, _inputs: object, logits: Tensor) -> None:
-    """Append the routing weights to ``record``: a forward hook for the router of ``layer``."""
-    record.append(layer.routing_activation(logits.detach()).float())
+def _append(record: list[Tensor], _router: nn.Module, _inputs: object, routing_weights: Tensor) -> None:
+    """Append the routing weights to ``record``: a forward hook for a router."""
+    record.append(routing_weights.detach().float())

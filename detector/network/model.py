@@ -120,7 +120,7 @@ def build_detector(variant: str, num_classes: int, **overrides: Any) -> Detector
     neck = Neck(backbone.channels, config)
     detector = Detector(backbone, neck, Head(neck.channels, backbone.strides, num_classes, config.class_channels))
     if (dynamic := dynamic_config(config)) is not None:
-        make_dynamic(detector, dynamic.where, dynamic.num_experts, dynamic.routing)
+        make_dynamic(detector, dynamic.where, **dynamic.layer)
     return detector
 
 

@@ -46,28 +46,30 @@ def parameter_groups(
         if not p.requires_grad:
             continue
         module_name, _, attribute = name.rpartition(".")
-        kind = _kind(model.get_submodule(module_name), module_name, attribute)
+        module = model.get_submodule(module_name)
+        kind = _kind(module, module_name, attribute, p)
         key = _GroupKey(innermost[module_name], ".cls." in f".{name}", kind)
         if key not in groups:
             rate = lr * (class_lr_ratio if key.is_class else 1.0) * (lr_ratios[key.part] if key.part else 1.0)
             groups[key] = _empty_group(key, rate, weight_decay, muon)
         groups[key]["params"].append(p)
         if groups[key]["muon"]:
-            module = model.get_submodule(module_name)
-            shape, count = (module.kernel_shape, module.num_experts) if isinstance(module, DynamicConv2d) else (p.shape, 1)
+            shape, count = module.matrices()[attribute] if isinstance(module, DynamicConv2d) else (p.shape, 1)
             groups[key]["matrices"].append(matrix_shape(shape, count))
     if not groups:
         raise ValueError("the model has no trainable parameter: everything is frozen")
     return [groups[key] for key in sorted(groups, key=lambda key: key.part is not None)]
 
 
-def _kind(module: nn.Module, module_name: str, attribute: str) -> Kind:
+def _kind(module: nn.Module, module_name: str, attribute: str, p: nn.Parameter) -> Kind:
     """Return the kind of a parameter by its module: a scale or a table of positions has many shapes, and never decays."""
     if attribute == "bias":
         return "biases"
     if "router" in module_name.split("."):
-        return "routers"
-    has_kernel = isinstance(module, nn.modules.conv._ConvNd | nn.Linear | DynamicConv2d)
+        return "routers" if p.ndim > 1 else "norms"  # a router may have a normalization
+    if isinstance(module, DynamicConv2d):
+        return "kernels" if attribute in module.matrices() else "norms"
+    has_kernel = isinstance(module, nn.modules.conv._ConvNd | nn.Linear)
     return "kernels" if has_kernel and attribute == "weight" else "norms"
 
 

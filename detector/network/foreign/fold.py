@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from detector.dynamic import DynamicConv2d
-from detector.dynamic.conv2d import can_be_dynamic
+from detector.dynamic.plain import can_be_dynamic
 
 
 class _Uses(TorchDispatchMode):

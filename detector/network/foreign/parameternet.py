@@ -57,7 +57,7 @@ def parameternet(name: str, num_classes: int = 1000, dynamic: DynamicConfig | No
         network.set_submodule(relu, nn.Hardswish(inplace=True))
     if not name.endswith("_plain"):
         dynamic = dynamic or DynamicConfig()
-        make_dynamic(network, WHERE, dynamic.num_experts, dynamic.routing)
+        make_dynamic(network, WHERE, **dynamic.layer)
     return network
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 
 from torch import nn
 
-from detector.dynamic.conv2d import can_be_dynamic
+from detector.dynamic.plain import can_be_dynamic
 from detector.network.foreign.parameternet import WHERE as GHOST_WHERE
 
 STEM = re.compile(r"(conv_stem|conv1|bn1|norm1|stem|patch_embed)\w*(\..+)?")

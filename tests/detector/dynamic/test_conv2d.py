@@ -97,8 +97,9 @@ def test_kernels_are_mixed_in_float32_under_autocast(routing: str, monkeypatch: 
     torch.manual_seed(0)
     layer, x = DynamicConv2d(6, 4, 3, padding=1, routing=routing), torch.randn(2, 6, 5, 5)
     mixed: list[torch.Tensor] = []
-    convolve = layer._convolve
-    monkeypatch.setattr(layer, "_convolve", lambda x, *kernels: mixed.extend(kernels) or convolve(x, *kernels))
+    mix = layer.mix_kernels, layer.mix_biases
+    monkeypatch.setattr(layer, "mix_kernels", lambda weights: mixed.append(mix[0](weights)) or mixed[-1])
+    monkeypatch.setattr(layer, "mix_biases", lambda weights: mixed.append(mix[1](weights)) or mixed[-1])
     expected = layer(x)
     with torch.autocast("cpu", torch.bfloat16):
         y = layer(x)

@@ -1,0 +1,74 @@
+"""The settings of a dynamic layer: their defaults by kind, and which of them go together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from detector.dynamic.router import GATES, Gate, RouterName, RouterNormName, Routing
+
+Kind = Literal["mixture", "omni", "residual"]
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "mixture": {"num_experts": 4, "gates": (), "routing": "sigmoid", "router": "direct"},
+    "omni": {"num_experts": 1, "gates": ("input", "filter"), "routing": "softmax", "router": "bottleneck"},
+    "residual": {"num_experts": 4, "gates": (), "routing": "centred", "router": "bottleneck"},
+}
+_ROUTINGS: dict[str, tuple[Routing, ...]] = {  # by kind; the experts of the others must not have weights with mean 0
+    "mixture": ("sigmoid", "softmax"),
+    "omni": ("softmax",),
+    "residual": ("centred", "softmax", "sigmoid"),
+}
+
+
+@dataclass(frozen=True)
+class LayerSettings:
+    """What is set of a dynamic layer besides its shape; None is replaced by the default of the kind.
+
+    For the meaning see ``DynamicConv2d``. Raises ValueError for values that are unknown or do not go together.
+    """
+
+    kind: Kind = "mixture"
+    num_experts: int | None = None
+    gates: tuple[Gate, ...] | None = None
+    routing: Routing | None = None
+    router: RouterName | None = None
+    router_norm: RouterNormName | None = None
+
+    def __post_init__(self) -> None:
+        _check_choice("kind", self.kind, get_args(Kind))
+        for name, value in _DEFAULTS[self.kind].items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+        if self.router_norm is None:
+            object.__setattr__(self, "router_norm", "batch" if self.router == "bottleneck" else "none")
+        object.__setattr__(self, "gates", _checked_gates(self.gates))
+        self._check()
+
+    def _check(self) -> None:
+        if isinstance(self.num_experts, bool) or not isinstance(self.num_experts, int) or self.num_experts < 1:
+            raise ValueError(f"num_experts is {self.num_experts!r}; it must be at least 1")
+        _check_choice("routing", self.routing, get_args(Routing))
+        _check_choice("router", self.router, get_args(RouterName))
+        _check_choice("router_norm", self.router_norm, get_args(RouterNormName))
+        if self.routing not in _ROUTINGS[self.kind]:
+            choices = " or ".join(map(repr, _ROUTINGS[self.kind]))
+            raise ValueError(f"routing {self.routing!r} does not go with kind {self.kind!r}; choose {choices}")
+        if self.kind == "mixture" and self.gates:
+            raise ValueError(f"kind 'mixture' has no gates, but gates is {list(self.gates)}; choose 'omni' or 'residual'")
+        if self.router == "direct" and (self.kind == "omni" or self.gates or self.routing == "centred"):
+            raise ValueError("router 'direct' weighs experts only; gates and centred routing need router 'bottleneck'")
+        if self.router == "direct" and self.router_norm != "none":
+            raise ValueError(f"router 'direct' has no normalization, but router_norm is {self.router_norm!r}")
+
+
+def _checked_gates(gates: Sequence[str]) -> tuple[Gate, ...]:
+    """Return ``gates`` without repetition, in the order of the routing weights."""
+    gates = (gates,) if isinstance(gates, str) else tuple(gates)
+    for gate in gates:
+        _check_choice("gate", gate, GATES)
+    # The experts' weights are a gate of every layer with several experts: naming it changes nothing.
+    return tuple(gate for gate in GATES if gate in gates and gate != "expert")
+
+
+def _check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"unknown {name} {value!r}; choose {', '.join(map(repr, choices[:-1]))} or {choices[-1]!r}")

@@ -110,7 +110,7 @@ def run_coco_eval(
     class that recall and precision are computed for; the first three must be those of ``MAX_DETECTIONS``.
     """
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints at every step
-        coco_eval = _pycocotools_eval(coco, detections) if backend == "pycocotools" else _faster_eval(coco, detections)
+        coco_eval = pycocotools_eval(coco, detections) if backend == "pycocotools" else _faster_eval(coco, detections)
         coco_eval.params.imgIds = list(image_ids)
         coco_eval.params.maxDets = list(max_detections)
         coco_eval.evaluate()
@@ -135,7 +135,7 @@ def check_backend(backend: str) -> None:
         raise ValueError("backend is 'faster-coco-eval', which is not installed: pip install faster-coco-eval")
 
 
-def _pycocotools_eval(coco: COCO, detections: np.ndarray) -> COCOeval:
+def pycocotools_eval(coco: COCO, detections: np.ndarray) -> COCOeval:
     """Return pycocotools' COCOeval, not run yet.
 
     ``COCO.loadRes`` is not used: it fails on an empty list and makes a polygon of every box, which doubles the memory.

@@ -21,9 +21,6 @@ epochs until the final AP of ``scratch_yolo26`` is reached for the first time, p
 import argparse
 import json
 import os
-import shutil
-import subprocess
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
@@ -34,7 +31,7 @@ from typing import Any
 import torch
 
 from benchmarks.common import costs, option_parser, print_table, write
-from benchmarks.runs import as_arguments
+from benchmarks.runs import as_arguments, train
 from benchmarks.yard import median, milliseconds
 from detector import DetectorModule, build_detector
 from detector.report.run_folder import read_run, series
@@ -92,17 +89,7 @@ def measure(arm: str, data: str, seed: int, args: argparse.Namespace) -> dict[st
     """Return the validated epochs of a run and their AP, by branch; start or continue the run if it is not finished."""
     run = run_folder(arm, data, seed, args)
     if not (run / RESULT).exists():
-        last = run / LAST_CHECKPOINT
-        start = ["--ckpt_path", str(last)] if last.exists() else ["--run_dir", str(run)]
-        if not last.exists():
-            shutil.rmtree(run, ignore_errors=True)  # stopped before its first epoch ended
-        run.mkdir(parents=True, exist_ok=True)
-        log = args.runs / f"{run.name}.log"
-        with log.open("a") as file:
-            command = [sys.executable, "train.py", *arguments(arm, data, seed, args), *start]
-            finished = subprocess.run(command, stdout=file, stderr=file)
-        if finished.returncode:
-            raise RuntimeError(f"{' '.join(command)} failed:\n{log.read_text()[-2000:]}")
+        train(arguments(arm, data, seed, args), run, args.epochs, args.runs / f"{run.name}.log")
         epochs = read_run(run).epochs
         curves = {branch: series(epochs, column)[1] for branch, column in BRANCHES.items()}
         validated = [epoch + 1 for epoch in series(epochs, BRANCHES["one2one"])[0]]

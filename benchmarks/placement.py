@@ -19,18 +19,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 from benchmarks.common import option_parser, print_table, write
 from benchmarks.dynamic import NETWORKS
+from benchmarks.paired import difference
 from benchmarks.runs import as_arguments, measure_all, run_coco_eval, train
 from detector.network.head import BRANCHES
 from detector.runs.folder import LAST_CHECKPOINT, METRICS
 
 EPOCHS, SEEDS, SPLITS = 20, range(5), ("val", "test")
 COLUMNS = list(product(SPLITS, BRANCHES))  # of the tables
-T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}  # two-sided quantile of Student's t by degrees of freedom
 Numbers = dict[str, dict[str, float]]  # split -> "<branch> <metric>" -> value
 
 
@@ -89,14 +89,6 @@ class Study:
             rows = list(csv.DictReader(file))
         names = [name for name in rows[-1] if name.startswith("routing/") and name.endswith("/variation")]
         return mean(float(next(row[name] for row in reversed(rows) if row[name])) for name in names)
-
-
-def difference(arm: list[float], plain: list[float]) -> tuple[float, float | None]:
-    """Return the mean of the paired differences, and half of the width of its 95 % interval (None for a single pair)."""
-    differences = [a - p for a, p in zip(arm, plain, strict=True)]
-    if len(differences) == 1:
-        return differences[0], None
-    return mean(differences), T_95[len(differences) - 1] * stdev(differences) / len(differences) ** 0.5
 
 
 def show(results: dict[str, list[Numbers]], heading: str) -> None:

@@ -1,6 +1,7 @@
 """Trainings and evaluations of a benchmark, by train.py and evaluate.py: the programs that users run."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,19 +11,35 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import numpy as np
+
 from benchmarks.common import print_table
 from detector.evaluation import evaluate, load_ground_truth, read_predictions
+from detector.files import read_json
 from detector.network.head import BRANCHES
 from detector.runs.folder import EVALUATION_PREFIX, LAST_CHECKPOINT, TRAIN_LOG, predictions_file
 
 
-def train(arguments: list[str], run: Path, epochs: int) -> None:
-    """Train into ``run`` with ``arguments`` of train.py: start the run, or resume it if it has stopped before its end."""
-    log, last = run / TRAIN_LOG, run / LAST_CHECKPOINT
-    if log.exists() and log.read_text().splitlines()[-1].split()[0] in (f"{epochs}/{epochs}", str(epochs - 1)):
+def train(arguments: list[str], run: Path, epochs: int, log: Path | None = None) -> None:
+    """Train into ``run`` with ``arguments`` of train.py: start the run, or resume it if it has stopped before its end.
+
+    The output goes to the end of the file ``log``, or is printed. Raises RuntimeError with its last lines if train.py fails.
+    """
+    rows, last = run / TRAIN_LOG, run / LAST_CHECKPOINT
+    if rows.exists() and rows.read_text().splitlines()[-1].split()[0] in (f"{epochs}/{epochs}", str(epochs - 1)):
         return  # the log has the last epoch
+    if not last.exists():
+        shutil.rmtree(run, ignore_errors=True)  # stopped before its first epoch ended
     start = ["--ckpt_path", str(last)] if last.exists() else ["--run_dir", str(run)]
-    subprocess.run([sys.executable, "train.py", *arguments, *start], check=True)
+    command = [sys.executable, "train.py", *arguments, *start]
+    if log is None:
+        subprocess.run(command, check=True)
+        return
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a") as file:
+        finished = subprocess.run(command, stdout=file, stderr=file)
+    if finished.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{log.read_text()[-2000:]}")
 
 
 def as_arguments(settings: Mapping[str, object], configs: Sequence[str] = ()) -> list[str]:
@@ -33,16 +50,43 @@ def as_arguments(settings: Mapping[str, object], configs: Sequence[str] = ()) ->
 def run_coco_eval(arguments: list[str], checkpoint: Path, root: Path, split: str = "val") -> dict[str, float]:
     """Return ``<branch> AP`` and ``<branch> AP50`` of a checkpoint, from the predictions that evaluate.py writes."""
     folder = checkpoint.parent / f"{EVALUATION_PREFIX}{split}"
-    files = {branch: folder / predictions_file(split, second) for branch, second in zip(BRANCHES, ("", BRANCHES[1]))}
-    if not all(file.exists() for file in files.values()):
+    if not all(file.exists() for file in prediction_files(folder, split).values()):
         command = [sys.executable, "evaluate.py", str(checkpoint), *arguments, "--split", split]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     ground_truth = load_ground_truth(annotations_file(root, split))
     numbers = {}
-    for branch, file in files.items():
+    for branch, file in prediction_files(folder, split).items():
         metrics = evaluate(ground_truth, read_predictions(file, ground_truth)).metrics
         numbers |= {f"{branch} {metric}": metrics[metric] for metric in ("AP", "AP50")}
     return numbers
+
+
+def ap_by_source(folder: Path, root: Path, split: str = "val") -> dict[str, dict[str, dict[str, float]]]:
+    """Return the AP and AP50 of both branches, from the predictions in a run or evaluation ``folder``.
+
+    The keys are the branch; then ``all`` for all images, each ``source`` that the annotation file notes (see
+    ``dynamic_data``), and ``macro`` for the mean over the sources; then the metric. The AP of a source is the mean over the
+    classes that its images have.
+    """
+    path = annotations_file(root, split)
+    sources = {image["id"]: image["source"] for image in read_json(path, dict, "annotations of dynamic_data")["images"]}
+    ground_truth = load_ground_truth(path)
+    results: dict[str, dict[str, dict[str, float]]] = {}
+    for branch, file in prediction_files(folder, split).items():
+        rows = read_predictions(file, ground_truth)
+        parts = {"all": list(sources)} | {name: [i for i in sources if sources[i] == name] for name in {*sources.values()}}
+        aps = {}
+        for name in sorted(parts):
+            metrics = evaluate(ground_truth, rows[np.isin(rows[:, 0], parts[name])], parts[name]).metrics
+            aps[name] = {metric: metrics[metric] for metric in ("AP", "AP50")}
+        macro = {metric: mean(aps[name][metric] for name in aps if name != "all") for metric in ("AP", "AP50")}
+        results[branch] = aps | {"macro": macro}
+    return results
+
+
+def prediction_files(folder: Path, split: str = "val") -> dict[str, Path]:
+    """Return the predictions of each branch in the folder of a run or of an evaluation that has evaluated both."""
+    return {branch: folder / predictions_file(split, second) for branch, second in zip(BRANCHES, ("", BRANCHES[1]))}
 
 
 def annotations_file(root: Path, split: str = "val") -> Path:

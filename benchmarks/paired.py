@@ -1,0 +1,38 @@
+"""Statistics of paired runs: the interval of a mean difference, and the number of pairs that a study needs.
+
+Two runs are a pair if they share the seed, and with it data order, augmentation and common weights. scipy is installed with
+albumentations.
+"""
+
+from collections.abc import Sequence
+from statistics import mean, stdev
+
+from scipy.stats import nct, t
+
+LEVEL, POWER = 0.05, 0.8
+MOST_PAIRS = 1000
+
+
+def half_width(sd: float, pairs: int, level: float = LEVEL) -> float:
+    """Return half of the width of the interval of a mean difference with confidence 1 - ``level``; ``sd`` is of one pair."""
+    return float(t.ppf(1 - level / 2, pairs - 1)) * sd / pairs**0.5
+
+
+def difference(arm: Sequence[float], base: Sequence[float], level: float = LEVEL) -> tuple[float, float | None]:
+    """Return the mean of the paired differences, and half of the width of its interval (None for a single pair)."""
+    differences = [a - b for a, b in zip(arm, base, strict=True)]
+    if len(differences) == 1:
+        return differences[0], None
+    return mean(differences), half_width(stdev(differences), len(differences), level)
+
+
+def power(sd: float, effect: float, pairs: int, level: float = LEVEL) -> float:
+    """Return the probability that a two-sided paired t-test finds ``effect``, by the exact noncentral t distribution."""
+    freedom, shift = pairs - 1, effect / sd * pairs**0.5
+    limit = t.ppf(1 - level / 2, freedom)
+    return float(nct.sf(limit, freedom, shift) + nct.cdf(-limit, freedom, shift))
+
+
+def pairs_needed(sd: float, effect: float, level: float = LEVEL, least_power: float = POWER) -> int | None:
+    """Return the least number of pairs with ``least_power`` to find ``effect``; None if 1,000 are not enough."""
+    return next((n for n in range(2, MOST_PAIRS + 1) if power(sd, effect, n, level) >= least_power), None)

@@ -1,0 +1,184 @@
+"""When is a dynamic layer dynamic, and when does it help? The study of docs/dynamic-study.md, which has its protocol.
+
+``python -m benchmarks.dynamic_data --out datasets/dynamic`` writes the data. Then, stage by stage,
+``python -m benchmarks.dynamic_study --stage control --jobs 2`` trains the arms that are missing. A finished run leaves
+``result.json`` and its ``last.ckpt``, and is not repeated; one that was stopped continues. The stages:
+
+    control    shapes whose style changes their label: can it work at all?
+    joint      blood cells, cards, shapes and photographs of persons in one set
+    scale      shapes, 200, 800 and 3,200 images for training, with the same number of steps
+    imagenet   the joint set, from an ImageNet backbone (``--weights FILE``), its plain kernels converted
+
+``--arms`` and ``--seeds`` choose the runs. Without ``--stage``:
+
+    --plan       prints how many pairs of runs a difference of AP needs, from the spread of the plain runs
+    --diagnose   measures for each finished run of a dynamic arm how its routing depends on the image (benchmarks.routing)
+    --report     prints the tables of all finished runs, and writes benchmarks/results/dynamic_study.json and .svg
+
+All APs are those of the averaged weights after the last epoch. The deciding number is the NMS-free macro AP, the mean of the
+APs of the sources.
+"""
+
+import argparse
+import json
+import time
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import option_parser
+from benchmarks.dynamic_tables import macro_ap, print_plan
+from benchmarks.runs import ap_by_source, as_arguments, measure_all, train
+from detector.files import atomic_write, read_json
+from detector.runs.folder import BEST_CHECKPOINT
+
+RESULT = "result.json"
+BATCH = 16
+BN = {"router_norm": "batch"}
+ARMS: dict[str, dict[str, Any]] = {  # fields of the detector's configuration that differ from yolo26_n
+    "plain": {},
+    "residual": {"dynamic": {"kind": "residual", "num_experts": 4, "routing": "centred"} | BN},
+    "omni_if": {"dynamic": {"kind": "omni", "num_experts": 1, "gates": ["input", "filter"]} | BN},
+    "omni_all": {"dynamic": {"kind": "omni", "num_experts": 1, "gates": ["input", "filter", "position"]} | BN},
+    "residual_softmax": {"dynamic": {"kind": "residual", "num_experts": 4, "routing": "softmax"} | BN},
+    "mixture": {"dynamic": {"kind": "mixture", "num_experts": 4, "routing": "sigmoid"}},
+    "wide": {"width": 0.28},
+}
+DYNAMIC_ARMS = [name for name, fields in ARMS.items() if "dynamic" in fields]
+PLACE = "backbone-bottlenecks"
+NO_MOSAIC = {"mosaic": 0.0}  # a mosaic would have several sources, but an image has one routing
+SAME_STYLE = NO_MOSAIC | {"hsv": [0.0, 0.0, 0.0], "scale": 0.3}  # colors are part of a style; small shapes stay visible
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The data and the settings that all arms of a stage share."""
+
+    data: str  # the folder of the set, written by dynamic_data
+    size: int  # of the network input, in px
+    epochs: int
+    augment: dict[str, Any] = field(default_factory=lambda: NO_MOSAIC)
+    where: str | tuple[str, ...] = PLACE
+    settings: dict[str, Any] = field(default_factory=dict)  # further arguments of train.py
+    configs: tuple[str, ...] = ("configs/yolo26_n.yaml",)
+
+
+IMAGENET = {"model.backbone": "timm/efficientnet_lite0"}  # and the rest of the recipe
+STAGES = {
+    "control": Stage("control", 128, 30, SAME_STYLE),
+    "joint": Stage("joint", 160, 20),
+    "shapes_200": Stage("shapes_200", 160, 80),
+    "shapes_800": Stage("shapes_800", 160, 20),
+    "shapes_3200": Stage("shapes_3200", 160, 5),
+    "imagenet": Stage(
+        "joint", 160, 10, where=("backbone-pointwise", "backbone-depthwise"), settings=IMAGENET,
+        configs=("configs/finetune_backbone.yaml",),
+    ),
+}  # fmt: skip
+GROUPS = {"scale": ("shapes_200", "shapes_800", "shapes_3200")}  # names of --stage that stand for several
+
+
+class Study:
+    """Trains arms. It keeps no state: the run folders show which trainings are finished."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.data, self.runs, self.jobs, self.weights = args.data, args.runs, args.jobs, args.weights
+        self.epochs = args.epochs
+
+    def run_of(self, stage: str, arm: str, seed: int) -> Path:
+        """Return the run folder."""
+        return self.runs / f"dynamic_{stage}_{arm}_s{seed}"
+
+    def settings(self, stage: str, arm: str, seed: int) -> dict[str, Any]:
+        """Return the settings of a run, as arguments of train.py."""
+        fixed = STAGES[stage]
+        epochs = self.epochs or fixed.epochs
+        overrides = dict(ARMS[arm])
+        if "dynamic" in overrides:
+            overrides["dynamic"] = {"where": fixed.where, **overrides["dynamic"]}
+        settings = {
+            "data.root": str(self.data / fixed.data),
+            "data.test_annotations": "null",
+            "data.test_images": "null",
+            "data.image_size": fixed.size,
+            "data.batch_size": BATCH,
+            "data.num_workers": 0,
+            "data.cache": "ram",
+            "data.augment": json.dumps(fixed.augment),
+            "model.nominal_batch": BATCH,  # a step every batch: with 64 there are too few steps to learn
+            "model.warmup_epochs": epochs / 10,
+            "trainer.max_epochs": epochs,
+            "trainer.check_val_every_n_epoch": epochs,
+            "trainer.accelerator": "cpu",
+            "trainer.devices": 1,
+            "trainer.enable_progress_bar": "false",
+            "seed_everything": seed,
+        } | fixed.settings
+        if overrides:
+            settings["model.overrides"] = json.dumps(overrides)
+        return settings | ({"model.backbone_weights": str(self.weights)} if fixed.settings is IMAGENET else {})
+
+    def measure(self, stage: str, arm: str, seed: int) -> dict[str, Any] | None:
+        """Return the result of a run, trained if it is missing; None after a failure, which is printed."""
+        run, settings = self.run_of(stage, arm, seed), self.settings(stage, arm, seed)
+        if not (run / RESULT).exists():
+            started = time.time()
+            arguments = as_arguments(settings, ("configs/data/bccd.yaml", *STAGES[stage].configs))
+            try:
+                train(arguments, run, settings["trainer.max_epochs"], self.runs / f"{run.name}.log")
+            except RuntimeError as error:
+                print(error, flush=True)
+                return None
+            aps = ap_by_source(run, self.data / STAGES[stage].data)
+            result = {"stage": stage, "arm": arm, "seed": seed, "settings": settings, "AP": aps}
+            with atomic_write(run / RESULT) as unfinished:
+                unfinished.write_text(json.dumps(result, indent=1) + "\n")
+            (run / BEST_CHECKPOINT).unlink(missing_ok=True)  # the same weights as last.ckpt: only they were validated
+            minutes = (time.time() - started) / 60
+            print(f"{run.name}: macro AP {macro_ap(result):.4f}, {minutes:.1f} minutes", flush=True)
+        return self.read(run, settings)
+
+    def read(self, run: Path, settings: dict[str, Any]) -> dict[str, Any]:
+        """Return the result of a finished run. Raises ValueError if it was trained with other settings than ``settings``."""
+        result = read_json(run / RESULT, dict, "the result of a run of the study")
+        paths = ("data.root", "model.backbone_weights")  # may be elsewhere by now
+        differing = [k for k in settings if k not in paths and result["settings"].get(k) != settings[k]]
+        if differing or result["settings"].keys() != settings.keys():
+            names = ", ".join(differing) or "others"
+            raise ValueError(f"{run}: was trained with other settings ({names}); remove it, or give other --runs")
+        return result
+
+    def train_all(self, stages: list[str], arms: list[str], seeds: list[int]) -> bool:
+        """Train the missing runs, all arms of the first seed first. Return True if all have finished."""
+        by_name = {f"{stage} {arm}": (stage, arm) for stage, arm in product(stages, arms)}
+        results = measure_all(lambda name, seed: self.measure(*by_name[name], seed), by_name, seeds, self.jobs)
+        return all(result is not None for of_seeds in results.values() for result in of_seeds)
+
+    def results(self) -> list[dict[str, Any]]:
+        """Return the results of all finished runs."""
+        files = sorted(self.runs.glob(f"dynamic_*/{RESULT}"))
+        return [read_json(file, dict, "the result of a run of the study") for file in files]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Do what is asked for; return 1 if a run has failed."""
+    defaults: dict[str, Any] = {"stage": ["none"], "arms": list(ARMS), "seeds": [0], "jobs": 1, "epochs": 0}
+    defaults |= {"data": Path("datasets/dynamic"), "runs": Path("runs"), "plan": False}
+    defaults |= {"weights": Path("efficientnet_lite0_in1k.safetensors")}
+    parser = option_parser(__doc__, **defaults)
+    args = parser.parse_args(arguments)
+    stages = [name for stage in args.stage if stage != "none" for name in GROUPS.get(stage, (stage,))]
+    for option, names, known in (("stage", stages, [*STAGES, *GROUPS]), ("arms", args.arms, list(ARMS))):
+        if unknown := [name for name in names if name not in known]:
+            parser.error(f"--{option} {unknown[0]}: unknown; choose from {', '.join(known)}")
+    if not (stages or args.plan):
+        parser.error("nothing to do; give --stage, --plan, --diagnose or --report")
+    study = Study(args)
+    if args.plan:
+        print_plan(study.results())
+    return 0 if study.train_all(stages, args.arms, args.seeds) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

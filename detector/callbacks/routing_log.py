@@ -161,7 +161,7 @@ class RoutingLog(L.Callback):
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Warn of layers whose experts stayed alike; in one message if there are many."""
-        distances = {name: expert_distance(layer.weight) for name, layer in dynamic_layers(pl_module).items()}
+        distances = {name: expert_distance(layer.experts) for name, layer in dynamic_layers(pl_module).items()}
         alike = {name: distance for name, distance in distances.items() if distance < ALIKE}
         if len(alike) > MOST_WARNINGS:
             name, least = min(alike.items(), key=lambda item: item[1])

@@ -147,6 +147,11 @@ class DynamicConv2d(nn.Module):
         """True if only channels are gated: every image is convolved with the same kernel."""
         return self.units.keys() <= {"input", "filter"}
 
+    @property
+    def experts(self) -> Tensor:
+        """The experts, flat (M, K): the changes of a residual layer; a layer with one kernel has one row."""
+        return (self.weight if self.delta is None else self.delta).reshape(self.num_experts, -1)
+
     def matrices(self) -> dict[str, tuple[tuple[int, ...], int]]:
         """Return the shape and number of the kernels in each parameter that holds kernels, by its name."""
         counts = {"weight": 1 if self.weight.ndim == 4 else self.num_experts, "delta": self.num_experts}

@@ -53,3 +53,14 @@ def test_routing_weights_are_recorded_only_within_the_context() -> None:
     net(x)
     assert {name: [len(part) for part in parts] for name, parts in records.items()} == {"0": [2, 1], "1": [2, 1]}
     torch.testing.assert_close(records["0"][0], net[0].routing_weights(x))
+
+
+def test_experts_of_every_kind_are_rows() -> None:
+    layers = [
+        DynamicConv2d(2, 3, 3, kind="mixture"),
+        DynamicConv2d(2, 3, 3, kind="residual"),
+        DynamicConv2d(2, 3, 3, kind="omni"),
+    ]
+    assert [layer.experts.shape for layer in layers] == [(4, 54), (4, 54), (1, 54)]
+    assert layers[1].experts.data_ptr() == layers[1].delta.data_ptr()
+    assert expert_distance(layers[2].experts) == float("inf")

@@ -201,13 +201,13 @@ def write_set(
     return manifest
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main() -> None:
     """Write the sets that are asked for and print their manifests."""
     scales = [f"shapes_{number}" for number in SCALES]
     defaults: dict[str, Any] = {"out": Path("datasets/dynamic"), "sets": ["control", "joint", *scales], "source_images": 0}
     defaults |= {name: Path("datasets", name) for name in ("bccd", "cards", "coco128")}
     parser = option_parser(__doc__, **defaults)
-    args = parser.parse_args(arguments)
+    args = parser.parse_args()
     shapes = list(SHAPE_CLASSES)
     joint = partial(joint_samples, bccd=args.bccd, cards=args.cards, coco128=args.coco128)
     sets: dict[str, tuple[Callable[[str, int | None], Iterator[Sample]], list[str], int]] = {

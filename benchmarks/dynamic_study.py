@@ -67,7 +67,7 @@ class Stage:
 IMAGENET = {"model.backbone": "timm/efficientnet_lite0"}  # and the rest of the recipe
 STAGES = {
     "control": Stage("control", 128, 30, SAME_STYLE),
-    "joint": Stage("joint", 160, 20),
+    "joint": Stage("joint", 160, 15),
     "shapes_200": Stage("shapes_200", 160, 80),
     "shapes_800": Stage("shapes_800", 160, 20),
     "shapes_3200": Stage("shapes_3200", 160, 5),
@@ -161,13 +161,13 @@ class Study:
         return [read_json(file, dict, "the result of a run of the study") for file in files]
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main() -> int:
     """Do what is asked for; return 1 if a run has failed."""
     defaults: dict[str, Any] = {"stage": ["none"], "arms": list(ARMS), "seeds": [0], "jobs": 1, "epochs": 0}
     defaults |= {"data": Path("datasets/dynamic"), "runs": Path("runs"), "plan": False}
     defaults |= {"weights": Path("efficientnet_lite0_in1k.safetensors")}
     parser = option_parser(__doc__, **defaults)
-    args = parser.parse_args(arguments)
+    args = parser.parse_args()
     stages = [name for stage in args.stage if stage != "none" for name in GROUPS.get(stage, (stage,))]
     for option, names, known in (("stage", stages, [*STAGES, *GROUPS]), ("arms", args.arms, list(ARMS))):
         if unknown := [name for name in names if name not in known]:

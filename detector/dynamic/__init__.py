@@ -14,13 +14,16 @@ a group of routing weights: input, filter, position, expert.
 
 Files:
 
-    conv2d.py    DynamicConv2d, the layer; dynamic_layers finds all of them in a network
-    settings.py  the settings of a layer: their defaults by kind, and which go together
-    router.py    the routers: from the pooled image to the routing weights
-    plain.py     plain convolutions, and one kernel for each image
-    convert.py   networks from plain to dynamic and back: DynamicConfig, make_dynamic, upcycle_state_dict, collapse
-    routing.py   routing weights of a network over many images: record_routing, RoutingStatistics, expert_distance
-    experts.py   ExpertsConv2d, another form of the layer, for exported graphs
+    conv2d.py       DynamicConv2d, the layer; dynamic_layers finds all of them in a network
+    settings.py     the settings of a layer: their defaults by kind, and which go together
+    router.py       the routers: from the pooled image to the routing weights
+    plain.py        plain convolutions, and one kernel for each image
+    convert.py      networks from plain to dynamic: DynamicConfig, make_dynamic, upcycle_state_dict
+    to_plain.py     and back: collapse, recompute_norms
+    routing.py      routing weights of a network: record_routing, replaced_routing, RoutingStatistics
+    kernels.py      the kernels of a layer over many images: their mean and variation
+    diagnostics.py  is a layer dynamic? Numbers from routing weights and experts
+    experts.py      ExpertsConv2d, another form of the layer, for exported graphs
 
 How to:
 
@@ -29,6 +32,7 @@ How to:
     dynamic.load_state_dict(upcycle_state_dict(dynamic, plain.state_dict()))      load weights of the plain network
     plain, routing_weights = collapse(network, dataloader)                        make all dynamic layers plain again
     with record_routing(network) as records: network(images)                      records[name] is a list of (B, U)
+    with replaced_routing(network, {name: (B, U)}): network(images)               give layers other routing weights
 
 What to change for a new kind of dynamic layer:
 
@@ -41,9 +45,11 @@ What to change for a new kind of dynamic layer:
 """
 
 from detector.dynamic.conv2d import DynamicConv2d, dynamic_layers
-from detector.dynamic.convert import DynamicConfig, collapse, make_dynamic, upcycle_state_dict
-from detector.dynamic.routing import record_routing
+from detector.dynamic.convert import DynamicConfig, make_dynamic, upcycle_state_dict
+from detector.dynamic.routing import record_routing, replaced_routing
+from detector.dynamic.to_plain import collapse, recompute_norms
 
 __all__ = [
-    "DynamicConfig", "DynamicConv2d", "collapse", "dynamic_layers", "make_dynamic", "record_routing", "upcycle_state_dict",
+    "DynamicConfig", "DynamicConv2d", "collapse", "dynamic_layers", "make_dynamic", "recompute_norms", "record_routing",
+    "replaced_routing", "upcycle_state_dict",
 ]  # fmt: skip

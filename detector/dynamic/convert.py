@@ -1,19 +1,15 @@
-"""Convert networks: make convolutions dynamic, new or from trained weights, and make them plain again."""
+"""Convert networks: make convolutions dynamic, new or from trained weights."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
-import torch
 from torch import Tensor, nn
 
-from detector.batch import Batch, network_input
 from detector.dynamic.conv2d import DynamicConv2d, dynamic_layers
-from detector.dynamic.plain import SameConv2d
 from detector.dynamic.router import Gate, RouterName, RouterNormName, Routing
-from detector.dynamic.routing import record_routing
 from detector.dynamic.settings import Kind, LayerSettings
 
 Init = Literal["fresh", "upcycle"]
@@ -103,45 +99,6 @@ def upcycle_state_dict(module: nn.Module, state_dict: dict[str, Tensor]) -> dict
         upcycled.upcycle(weight, state_dict.get(f"{name}.bias"))
         converted |= {f"{name}.{key}": value for key, value in upcycled.state_dict().items()}
     return converted
-
-
-@torch.no_grad()
-def collapse(network: nn.Module, dataloader: Iterable[Batch]) -> tuple[nn.Module, dict[str, Tensor]]:
-    """Return a copy of ``network`` without dynamic layers, and the mean routing weights (E,) of each layer by its name.
-
-    Each dynamic layer becomes the plain convolution that it is for the mean routing weights over the images of
-    ``dataloader``: for runtimes that need constant kernels. Evaluate the copy as any other network to see what it loses.
-    ``network`` itself stays as it is.
-
-    Raises ValueError if there is no dynamic layer or no image.
-    """
-    network = deepcopy(network).eval()
-    if not dynamic_layers(network):
-        raise ValueError("the network has no dynamic layer to collapse; build a variant dyn_*, or use make_dynamic")
-    weight = next(network.parameters())
-    with record_routing(network) as records:
-        for batch in dataloader:
-            network(network_input(batch["images"].to(weight.device), weight.dtype))
-    if not any(records.values()):
-        raise ValueError("the dataloader has no images; collapse averages the routing weights over them")
-    means = {name: torch.cat(parts).mean(dim=0) for name, parts in records.items() if parts}
-    for name, mean in means.items():
-        network.set_submodule(name, plain_convolution(network.get_submodule(name), mean))
-    return network, means
-
-
-@torch.no_grad()
-def plain_convolution(layer: DynamicConv2d, routing_weights: Tensor) -> nn.Conv2d:
-    """Return the convolution that ``layer`` is for an image with these ``routing_weights`` (U,)."""
-    routing_weights = routing_weights[None].to(layer.weight)
-    kernels, biases = layer.full_kernels(routing_weights), layer.mix_biases(routing_weights)
-    conv_class, padding = (SameConv2d, 0) if layer.padding == "same" else (nn.Conv2d, layer.padding)
-    shape = (layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, padding, layer.dilation)
-    conv = conv_class(*shape, layer.groups, bias=biases is not None).to(layer.weight)
-    conv.weight.copy_(kernels[0])
-    if biases is not None:
-        conv.bias.copy_(biases[0])
-    return conv.requires_grad_(layer.weight.requires_grad).train(layer.training)
 
 
 def _matching_names(names: list[str], where: Sequence[str], module: nn.Module) -> list[str]:

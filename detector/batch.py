@@ -46,10 +46,8 @@ def network_input(images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     return images.to(dtype) / 255 if images.dtype == torch.uint8 else images.to(dtype)
 
 
-def any_network_input(
-    batch: Any, device: torch.device | None = None, dtype: torch.dtype = torch.float32
-) -> Tensor | list[Tensor]:
-    """Convert the images in a ``batch`` of any dataloader as ``network_input`` does, and move them to ``device``.
+def images_of(batch: Any) -> Tensor | list[Tensor]:
+    """Return the images in a ``batch`` of any dataloader, as they are.
 
     A batch is a ``Batch`` or another dict with "images", a tuple or list that begins with the images, or the images
     themselves: a tensor (B, C, H, W), or, as torchvision's detectors take them, a list of tensors (C, H, W) within a tuple.
@@ -60,15 +58,23 @@ def any_network_input(
     if isinstance(images, list | tuple) and images and images is batch:
         images = images[0]
     if isinstance(images, Tensor) and images.ndim == 4:
-        return network_input(images.to(device), dtype)
+        return images
     if isinstance(images, list | tuple) and images and all(isinstance(image, Tensor) for image in images):
-        return [network_input(image.to(device), dtype) for image in images]
+        return list(images)
     found = f"a dict with {', '.join(map(str, batch))}" if isinstance(batch, Mapping) else f"a {type(batch).__name__}"
     found += f" of shape {tuple(images.shape)}" if isinstance(images, Tensor) else ""
     raise ValueError(
         f"a batch of the dataloader is {found}; expected images (B, C, H, W), a tuple that begins with them, or a dict that "
         'has them as "images"'
     )
+
+
+def any_network_input(batch: Any, device: torch.device, dtype: torch.dtype) -> Tensor | list[Tensor]:
+    """Convert the ``images_of`` a batch as ``network_input`` does, and move them to ``device``."""
+    images = images_of(batch)
+    if isinstance(images, Tensor):
+        return network_input(images.to(device), dtype)
+    return [network_input(image.to(device), dtype) for image in images]
 
 
 def as_size(value: int | Sequence[int], name: str = "image_size") -> Size:

@@ -29,12 +29,14 @@ class KernelStatistics:
         size = (1 + self.num_units) ** 2 if self.is_linear else 2 + self._size
         precision = torch.float32 if weight.device.type == "mps" else torch.float64
         self.sums = torch.zeros(1 + self.num_units + size, dtype=precision, device=weight.device)
-        self._gram = self._inner_products() if self.is_linear else None
+        self._gram: Tensor | None = None  # of the weights at the first images, which may be averaged for a validation only
 
     @torch.no_grad()
     def add(self, routing_weights: Tensor) -> None:
         """Add the kernels of N images with these ``routing_weights`` (N, U)."""
         routing_weights = routing_weights.to(self.sums.device)
+        if self.is_linear and self._gram is None:
+            self._gram = self._inner_products()
         for rows in routing_weights.split(max(CHUNK // self._size, 1)):
             exact = rows.to(self.sums.dtype)
             parts = [exact.new_tensor([len(rows)]), exact.sum(dim=0)]
@@ -69,8 +71,9 @@ class KernelStatistics:
         count, rest = self.sums[0], self.sums[1 + self.num_units :]
         if self.is_linear:
             moments = (rest / count).view(1 + self.num_units, -1)
-            mean = moments[0]
-            whole, between = (moments * self._gram).sum(), ((moments - torch.outer(mean, mean)) * self._gram).sum()
+            mean, gram = moments[0], self._inner_products() if self._gram is None else self._gram
+            gram = gram.to(moments)
+            whole, between = (moments * gram).sum(), ((moments - torch.outer(mean, mean)) * gram).sum()
         else:
             within, of_means, total = rest[0], rest[1], rest[2:]
             whole, between = within + of_means, within + of_means - total.square().sum() / count

@@ -75,9 +75,15 @@ class RoutingStatistics:
         self.sums = torch.zeros(3 + num_classes, num_columns, dtype=torch.float64)
 
     def add(self, routing_weights: Mapping[str, Tensor], targets: Sequence[Target] | None = None) -> None:
-        """Add the ``routing_weights`` (N, U) of N images, by name of the layer, and their ``targets``, if there are any."""
-        values = torch.cat([routing_weights[name].cpu().double() for name in self.layers], dim=1)
-        values = torch.cat((values, torch.ones(len(values), 1, dtype=torch.float64)), dim=1)
+        """Add the ``routing_weights`` (N, U) of N images, by name of the layer, and their ``targets``, if there are any.
+
+        Layers may be missing; their results are then of no use.
+        """
+        if not routing_weights:
+            return
+        values = torch.ones(len(next(iter(routing_weights.values()))), self.sums.shape[1], dtype=torch.float64)
+        for name, columns in zip(self.layers, values.split([*self._sizes, 1], dim=1)):
+            columns.copy_(routing_weights[name] if name in routing_weights else torch.zeros(()))
         present = torch.zeros(len(values), len(self.sums) - 3, dtype=torch.float64)  # (N, C): 1 if the image has the class
         if targets is not None:
             for row, target in zip(present, targets, strict=True):
@@ -110,22 +116,17 @@ def idle_expert_warnings(results: Mapping[str, LayerRouting]) -> dict[str, str]:
     return warnings
 
 
-def experts_of(layer: DynamicConv2d) -> Tensor | None:
-    """Return the experts (M, K) of ``layer``, or the changes of a residual kernel; None if there are fewer than 2."""
-    if layer.num_experts < 2:
-        return None
-    return layer.weight if layer.delta is None else layer.delta
-
-
 def alike_experts(layer: DynamicConv2d) -> str:
-    """Return how alike the experts of ``layer`` are, e.g. "distance 0.010 of their size"; empty if they differ."""
-    experts = experts_of(layer)
-    if experts is None:
+    """Return how alike the experts of ``layer`` are, e.g. "distance 0.010 of their size"; empty if they differ.
+
+    Experts of a residual layer are changes of its kernel, which may have any length: they are alike in their direction.
+    """
+    if layer.num_experts < 2:
         return ""
     if layer.delta is not None:
-        cosine = mean_cosine(experts)  # NaN, which is not above, before the first step: all changes are 0
+        cosine = mean_cosine(layer.experts)  # NaN, which is not above, before the first step: all changes are 0
         return f"cosine {cosine:.3f}" if cosine > ALIKE_COSINE else ""
-    distance = expert_distance(experts)
+    distance = expert_distance(layer.experts)
     return f"distance {distance:.3f} of their size" if distance < ALIKE else ""
 
 
@@ -143,7 +144,7 @@ def record_routing(module: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
 
 @contextmanager
 def record_router_inputs(module: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
-    """Record what the routers of ``module`` see, as ``record_routing`` does: the layer's input pooled over H and W, (B, I)."""
+    """Record what the routers of ``module`` see, as ``record_routing``: the pooled input of the layer, (B, I)."""
     with _hooks(module, lambda record, inputs, routing_weights: record.append(_kept(inputs[0]))) as records:
         yield records
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from detector.batch import any_network_input
+from detector.batch import any_network_input, images_of
 from detector.dynamic.conv2d import DynamicConv2d, dynamic_layers
 from detector.dynamic.kernels import KernelStatistics
 from detector.dynamic.plain import SameConv2d
@@ -83,7 +83,7 @@ def recompute_norms(network: nn.Module, dataloader: Iterable[Any], after: Iterab
     for norm in norms:
         norm.train()
     for batch in chain([first], batches):
-        count = len(any_network_input(batch))
+        count = len(images_of(batch))
         seen += count
         for norm in norms:
             norm.momentum = count / seen  # the running statistics are then the mean over the images so far

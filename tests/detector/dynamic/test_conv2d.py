@@ -10,8 +10,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from detector.dynamic.conv2d import DynamicConv2d
-from detector.dynamic.convert import plain_convolution
 from detector.dynamic.experts import ExpertsConv2d
+from detector.dynamic.to_plain import plain_convolution
 from detector.network.blocks import ConvNormAct
 
 CASES = [

@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from detector.callbacks import NonFiniteGuard, RampedEMA
 from detector.commands.run_cli import RunCLI
 from detector.imaging.sixteen_bits import FULL_RANGE
+from detector.network.replace.entries import check_entries
 from detector.runs.checks import check_classes
 from detector.runs.folder import CONFIG, evaluation_file, evaluation_folder
 from detector.runs.launch import inherited_run_dir
@@ -66,6 +67,9 @@ class EvaluateCLI(RunCLI):
             return
         if model["variant"] not in (None, variant):
             rank_zero_info(f"{self.checkpoint} is a {variant}: model.variant {model['variant']} is not used")
+        if model["replace"] and check_entries(model["replace"]) != weights.info.overrides.get("replace"):
+            rank_zero_info(f"{self.checkpoint} has replaced modules of its own, or none: model.replace is not used")
+        model["replace"], model["block_files"] = None, weights.info.block_files
         model["weights"], model["variant"], model["overrides"] = None, variant, weights.info.overrides
 
     def _resolve_sixteen_bit_range(self, trained: tuple[int, int] | None) -> None:

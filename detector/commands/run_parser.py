@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from lightning.pytorch.cli import LightningArgumentParser
 
 from detector.config_files import read_configs
+from detector.network.replace.block_files import add_import_folders
 from detector.option_errors import option_error, option_names
 from detector.text import nearest_names, unknown_name
 
@@ -35,6 +36,7 @@ class RunParser(LightningArgumentParser):
             self._configs = read_configs(words if isinstance(words, list | tuple) else [])
         except (ValueError, OSError) as error:
             self.error(str(error))
+        add_import_folders(path.parent for path in self._configs)  # the user's own classes, beside the configuration
         return super().parse_args(args, *others, **settings)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:

@@ -18,6 +18,10 @@ from detector.callbacks import CocoEvaluation, DataWait, EpochLog, RampedEMA
 from detector.callbacks.non_finite_guard import NonFiniteGuard, NonFiniteLoss
 from detector.callbacks.save_on_signal import SaveOnSignal, StoppedBySignal
 from detector.commands.run_cli import RunCLI
+from detector.network.model import build_detector
+from detector.network.replace.block_files import import_blocks
+from detector.network.replace.entries import check_entries
+from detector.network.replace.parts import isolated_generators
 from detector.runs import folder
 from detector.runs.checks import EVALUATION_SETTINGS, check_resumable, log_changed_settings, saved_settings
 from detector.runs.launch import inherited_run_dir
@@ -57,6 +61,7 @@ class TrainCLI(RunCLI):
         self._resolve_model_settings()
         if resume_slurm_job(self.config):
             self._resolve_model_settings()  # again: ckpt_path is now the checkpoint of the job's run
+        self._check_replaced_modules()
         self.run_dir = inherited_run_dir() or folder.training_folder(self.config)
         self.config["run_dir"] = str(self.run_dir)  # config.yaml gets the folder of the run, not the requested one
         self.start_number = 1 + len(folder.numbered_files(self.run_dir, folder.CONFIG))
@@ -79,6 +84,9 @@ class TrainCLI(RunCLI):
             model["weights"] = model["backbone_weights"] = model["accept_license"] = None
             if model["backbone"] is None and "backbone" not in (model["overrides"] or {}):
                 model["backbone"] = checkpoint.info.overrides.get("backbone")
+            if model["replace"] is None and "replace" not in (model["overrides"] or {}):
+                model["replace"] = checkpoint.info.overrides.get("replace")
+            model["block_files"] = model["block_files"] or checkpoint.info.block_files
             if model["backbone_lr_ratio"] is None:
                 model["backbone_lr_ratio"] = saved_settings(path).get("backbone_lr_ratio")
             model["variant"] = model["variant"] or checkpoint.info.variant
@@ -90,6 +98,21 @@ class TrainCLI(RunCLI):
             model["backbone_lr_ratio"] = PRETRAINED_LR_RATIO  # written to config.yaml, for resuming
         if model["variant"] is None:
             model["variant"] = "dyn_n" if model["weights"] is None else read_weights(model["weights"]).info.variant
+
+    def _check_replaced_modules(self) -> None:
+        """Build the network once if it has blocks of the user, so that mistakes in them are found before data are read."""
+        model = self.config["model"]
+        overrides = dict(model["overrides"] or {})
+        if model["replace"] is not None:
+            model["replace"] = check_entries(model["replace"])
+        entries = check_entries(overrides.pop("replace", None) if model["replace"] is None else model["replace"])
+        if not entries:
+            return
+        if model["backbone"] is not None:
+            overrides["backbone"] = model["backbone"]
+        model["block_files"] = import_blocks(entries, model["block_files"]) or None
+        with isolated_generators():
+            build_detector(model["variant"], 1, **overrides, replace=entries)
 
     def loggers(self) -> list[Logger]:
         """Return CSV and TensorBoard loggers and those of the configuration; none for ``logger: false``."""

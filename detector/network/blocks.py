@@ -1,11 +1,11 @@
 """Blocks of the network: convolutions, attention, and the CSP stages that consist of them."""
 
+import inspect
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-
-from detector.dynamic import DynamicConv2d
 
 
 class ConvNormAct(nn.Module):
@@ -28,15 +28,31 @@ class ConvNormAct(nn.Module):
 
     @torch.no_grad()
     def fuse(self) -> None:
-        """Fold the normalization into the convolution, in place, for inference. A second call does nothing."""
-        if isinstance(self.norm, nn.Identity):
+        """Fold the normalization into the convolution, in place, for inference. A second call does nothing.
+
+        A block of the user in place of the convolution needs a method ``fold(scale, shift)``, as ``DynamicConv2d`` has it;
+        otherwise, and after a layer that is no BatchNorm with statistics, the normalization stays.
+        """
+        if not isinstance(self.norm, nn.modules.batchnorm._BatchNorm) or self.norm.running_mean is None:
             return
-        if isinstance(self.conv, DynamicConv2d):
-            scale = self.norm.weight / (self.norm.running_var + self.norm.eps).sqrt()
-            self.conv.fold(scale, self.norm.bias - self.norm.running_mean * scale)
-        else:
+        if type(self.conv) is nn.Conv2d:
             self.conv = fuse_conv_bn_eval(self.conv.eval(), self.norm.eval())
+        elif has_fold(self.conv):
+            self.conv.fold(*scale_and_shift(self.norm))
+        else:
+            return
         self.norm = nn.Identity()
+
+
+def has_fold(module: nn.Module) -> bool:
+    """Return True if ``module`` has a method ``fold(scale, shift)``, which folds a normalization after it into it."""
+    return inspect.ismethod(getattr(module, "fold", None))
+
+
+def scale_and_shift(norm: nn.modules.batchnorm._BatchNorm) -> tuple[Tensor, Tensor]:
+    """Return the factor and the summand (C,) of each channel that ``norm`` has in evaluation mode."""
+    scale = (1 if norm.weight is None else norm.weight) / (norm.running_var + norm.eps).sqrt()
+    return scale, (0 if norm.bias is None else norm.bias) - norm.running_mean * scale
 
 
 class Attention(nn.Module):

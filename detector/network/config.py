@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from detector.dynamic import DynamicConfig
+from detector.network.replace.entries import Entry, check_entries
 from detector.text import nearest_names, unknown_name
 
 # Groups of convolutions that can be made dynamic (the field ``where`` of DynamicConfig), as regular expressions over the
@@ -36,6 +37,7 @@ class DetectorConfig:
     class_channels: int | None = None  # channels of the class towers; None: see ``default_class_channels`` in head.py
     dynamic: DynamicConfig | None = None  # None: all convolutions are plain
     backbone: str = "yolo26"  # or "timm/NAME[.TAG]", a network of timm, or one of PARAMETERNETS
+    replace: list[Entry] | None = None  # blocks of the user in place of modules, see detector/network/replace
 
     def __post_init__(self) -> None:
         if self.min_level not in (2, 3) or self.max_level not in (5, 6):
@@ -54,6 +56,7 @@ class DetectorConfig:
         if self.dynamic is not None and not isinstance(self.dynamic, DynamicConfig):
             raise ValueError(f"dynamic is {self.dynamic!r}; expected the fields of DynamicConfig, e.g. {{'num_experts': 8}}")
         _check_backbone_name(self.backbone)
+        check_entries(self.replace)
 
     def channels(self, nominal: int) -> int:
         """Return the number of channels of a layer of ``nominal`` channels: limited, scaled, a multiple of 8."""

@@ -16,13 +16,16 @@ from detector.network.config import CONVOLUTION_PATTERNS, DetectorConfig, detect
 from detector.network.decode import DetectionDict, decode
 from detector.network.head import BRANCHES, BranchName, Head, RawOutput
 from detector.network.neck import Neck
+from detector.network.replace.entries import check_entries
+from detector.network.replace.parts import ReplacedPart, replace_parts
 from detector.text import unknown_name
 
 
 class Detector(nn.Module):
     """A detector: images in, raw outputs of both branches out, in training and in evaluation.
 
-    ``strides`` are the pixels per cell of the levels, finest first.
+    ``strides`` are the pixels per cell of the levels, finest first. ``replaced`` has the modules that ``build_detector`` has
+    replaced by blocks of the user, by name.
     """
 
     convolution_patterns = CONVOLUTION_PATTERNS  # names that make_dynamic takes for ``where``
@@ -33,6 +36,7 @@ class Detector(nn.Module):
             self.convolution_patterns = backbone.convolution_patterns
         self.backbone, self.neck, self.head = backbone, neck, head
         self.strides = backbone.strides
+        self.replaced: dict[str, ReplacedPart] = {}
 
     def forward(self, images: Tensor) -> RawOutput:
         """Return the raw outputs for ``images`` (B, 3, H, W), RGB in 0..1, H and W multiples of the largest stride."""
@@ -111,7 +115,8 @@ def _check_images(images: Any) -> None:
 def build_detector(variant: str, num_classes: int, **overrides: Any) -> Detector:
     """Build an untrained detector, e.g. ``build_detector("dyn_n", 80, dynamic=DynamicConfig(num_experts=8))``.
 
-    ``variant`` is a key of ``VARIANTS``; ``overrides`` are fields of ``DetectorConfig``. Raises ValueError for an unknown
+    ``variant`` is a key of ``VARIANTS``; ``overrides`` are fields of ``DetectorConfig``. Modules are replaced last, with
+    random numbers of their own: under one seed, everything else is as without ``replace``. Raises ValueError for an unknown
     variant or field, or a class count that is not a whole number above 0.
     """
     num_classes = as_whole_number(num_classes, "num_classes")
@@ -121,6 +126,8 @@ def build_detector(variant: str, num_classes: int, **overrides: Any) -> Detector
     detector = Detector(backbone, neck, Head(neck.channels, backbone.strides, num_classes, config.class_channels))
     if (dynamic := dynamic_config(config)) is not None:
         make_dynamic(detector, dynamic.where, **dynamic.layer)
+    if config.replace:
+        detector.replaced = replace_parts(detector, check_entries(config.replace))
     return detector
 
 

@@ -17,6 +17,9 @@ from detector.imaging.sixteen_bits import FULL_RANGE, as_sample_range
 from detector.network.decode import DetectionDict
 from detector.network.head import RawOutput
 from detector.network.model import build_detector, restore_activations
+from detector.network.replace.block_files import import_blocks
+from detector.network.replace.entries import check_entries
+from detector.network.replace.table import replacement_table
 from detector.text import plural
 from detector.training.lightning_hints import hide_hints
 from detector.training.loss import DetectionLoss, one2many_weight_at
@@ -83,6 +86,10 @@ class DetectorModule(L.LightningModule):
         backbone_lr_ratio: factor for the learning rate of the backbone, without its projections to the neck; by default 0.2
             with ``backbone_weights``, else 1.
         accept_license: license of ``backbone_weights`` that restricts their use, e.g. ``cc-by-nc-4.0``: you may use them.
+        replace: blocks of your own in place of modules, e.g. ``[{"where": "sppf", "layer": {"class_path": "my_blocks.Pool",
+            "init_args": {"size": 7}}}]``; see docs/your-own-block.md. It is saved with the ``overrides``.
+        block_files: the files that these blocks were imported from; filled in and saved in checkpoints, where they are
+            found again.
     """
 
     def __init__(
@@ -117,6 +124,8 @@ class DetectorModule(L.LightningModule):
         backbone_weights: str | Path | None = None,
         backbone_lr_ratio: float | None = None,
         accept_license: str | None = None,
+        replace: list[dict[str, Any]] | None = None,
+        block_files: dict[str, dict[str, str]] | None = None,
     ) -> None:
         super().__init__()
         hide_hints()
@@ -124,15 +133,21 @@ class DetectorModule(L.LightningModule):
         self.class_names = list(class_names)
         self.category_ids = list(range(len(class_names))) if category_ids is None else list(category_ids)
         initial_weights = None if weights is None else read_weights(weights)
-        variant, overrides = _variant_and_overrides(variant, overrides, initial_weights, len(self.class_names), backbone)
+        settings = variant, overrides, initial_weights, len(self.class_names), backbone, replace
+        variant, overrides = _variant_and_overrides(*settings)
+        if initial_weights is not None:
+            block_files = initial_weights.info.block_files | (block_files or {})
+        block_files = import_blocks((overrides or {}).get("replace", []), block_files) or None
         image_size = None if image_size is None else list(as_size(image_size))
         sixteen_bit_range = None if sixteen_bit_range is None else list(as_sample_range(sixteen_bit_range))
         if backbone_weights in (None, NONE):
             backbone_weights = None
         elif backbone_lr_ratio is None:
             backbone_lr_ratio = PRETRAINED_LR_RATIO
-        # The backbone is in the overrides.
-        self.save_hyperparameters(ignore=["weights", "backbone", "backbone_weights", "accept_license"])
+        # Backbone and replaced modules are in the overrides.
+        self.save_hyperparameters(
+            ignore=["weights", "backbone", "backbone_weights", "accept_license", "replace", "settings"]
+        )
         check_optimization(self.hparams)
         self.model = build_detector(variant, len(self.class_names), **(overrides or {}))
         largest = self.model.strides[-1]
@@ -306,6 +321,15 @@ class DetectorModule(L.LightningModule):
             gradient_clip_val = self.hparams.clip_norm or None
         self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
+    def setup(self, stage: str) -> None:
+        """Log, before training, which modules blocks of the user have replaced, with their costs at the input size."""
+        if stage == "fit" and self.model.replaced:
+            hp = self.hparams
+            plain_overrides = {name: value for name, value in hp.overrides.items() if name != "replace"}
+            with torch.device("meta"):
+                plain = build_detector(hp.variant, len(self.class_names), **plain_overrides)
+            rank_zero_info(replacement_table(plain, self.model, self.model.replaced, tuple(hp.image_size or (640, 640))))
+
     def on_fit_start(self) -> None:
         """Compile the network in place if ``compile`` is set, so the names in its state_dict stay."""
         restore_activations(self.model)  # Lightning may have made SyncBatchNorms
@@ -358,6 +382,7 @@ def _variant_and_overrides(
     weights: Weights | None,
     num_classes: int,
     backbone: str | None = None,
+    replace: list[dict[str, Any]] | None = None,
 ) -> tuple[str, dict[str, Any] | None]:
     """Return variant and overrides as plain values. The defaults are those of the initial weights, if there are any."""
     if variant is None:
@@ -365,12 +390,16 @@ def _variant_and_overrides(
     overrides = {key: asdict(value) if is_dataclass(value) else value for key, value in (overrides or {}).items()}
     if backbone not in (None, other := overrides.get("backbone", backbone)):
         raise ValueError(f"backbone is {backbone!r}, and overrides has the backbone {other!r}; give one of them")
+    if replace is not None and "replace" in overrides:
+        raise ValueError("replace is given twice, on its own and in overrides; give one of them")
     if weights is not None:
         overrides = weights.overrides_for(variant, num_classes) | overrides
     if backbone is not None:
         overrides["backbone"] = backbone
     if overrides.get("backbone") == "yolo26":  # the default
         del overrides["backbone"]
+    if entries := check_entries(overrides.pop("replace", None) if replace is None else replace):
+        overrides["replace"] = entries
     return variant, overrides or None
 
 

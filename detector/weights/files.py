@@ -18,6 +18,7 @@ from detector.batch import Size, as_size
 from detector.files import atomic_write, refuse_lfs_pointer
 from detector.imaging.sixteen_bits import SampleRange, as_sample_range
 from detector.network.config import detector_config
+from detector.network.replace.block_files import without_folders
 from detector.text import plural
 from detector.weights.infer import CLASS_TOWER_NORM, infer_variant
 from detector.weights.info import TRAINING_CHECKPOINT, Weights, WeightsInfo, saved_license
@@ -82,6 +83,7 @@ def _from_lightning(path: Path, content: dict[str, Any]) -> Weights:
         provenance=facts.get("provenance") or "trained with lightning-dyn-detector",
         metrics=facts.get("metrics") or {},
         best_f1_thresholds=facts.get("best_f1_thresholds") or {},
+        block_files=settings.get("block_files") or {},
     )
     state_dict = _without_prefix(_as_type(content.get("state_dict"), dict, "state_dict"))
     return Weights(state_dict, info, path, TRAINING_CHECKPOINT)
@@ -117,6 +119,7 @@ def _from_metadata(entries: dict[str, str]) -> WeightsInfo:
         license=saved_license(entries),
         provenance=entries["provenance"],
         best_f1_thresholds=_from_json(entries, "best_f1_thresholds") if "best_f1_thresholds" in entries else {},
+        block_files=_from_json(entries, "block_files") if "block_files" in entries else {},
         **{name: _from_json(entries, name) for name in ("overrides", "class_names", "category_ids", "metrics")},
     )
 
@@ -243,6 +246,8 @@ def metadata(info: WeightsInfo) -> dict[str, str]:
     entries |= {name: json.dumps(getattr(info, name)) for name in names} | {"provenance": info.provenance}
     if info.best_f1_thresholds:  # optional: files of earlier versions have none
         entries["best_f1_thresholds"] = json.dumps(info.best_f1_thresholds)
+    if info.block_files:
+        entries["block_files"] = json.dumps(without_folders(info.block_files))
     if info.sixteen_bit_range is not None:
         entries["sixteen_bit_range"] = json.dumps(info.sixteen_bit_range)
     return entries if info.license is None else entries | {"license": info.license}

@@ -27,6 +27,8 @@ class WeightsInfo:
     # The score threshold of the best F1 in the last validation, at IoU 0.5, by branch; None if no detection was right.
     best_f1_thresholds: dict[str, float | None] = field(default_factory=dict)
     sixteen_bit_range: tuple[int, int] | None = None  # values of 16-bit images that became 0..255; None: all 16 bits
+    # The files of the user's own blocks in training: module -> path and sha256, see detector/network/replace/block_files.py.
+    block_files: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def describe_best_f1(self, branch: str) -> str:
         """Return the threshold of the best F1 of ``branch`` as text, or the reason why there is none."""

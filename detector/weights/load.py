@@ -9,6 +9,9 @@ from torch import Tensor
 
 from detector.dynamic import dynamic_layers, upcycle_state_dict
 from detector.network.model import Detector, build_detector
+from detector.network.replace.block_files import import_blocks
+from detector.network.replace.entries import check_entries
+from detector.network.replace.places import find_modules
 from detector.text import plural
 from detector.weights.infer import CLASS_TOWER_NORM
 from detector.weights.info import Weights
@@ -90,8 +93,17 @@ def build_from(weights: Weights) -> Detector:
     Raises ValueError if the settings in the file make no detector, or one with more than twice the values of the file.
     """
     with torch.device("meta"):  # needs no memory: a damaged file may ask for a billion experts
-        empty = _build(weights)
-    expected, present = (sum(v.numel() for v in values.values()) for values in (empty.state_dict(), weights.state_dict))
+        empty = _build(weights, plain=True)
+    replaced = [
+        name
+        for entry in weights.info.overrides.get("replace") or []
+        for where in entry["where"]
+        for name in find_modules(empty, where)
+    ]
+    expected = sum(
+        v.numel() for name, v in empty.state_dict().items() if not name.startswith(tuple(f"{n}." for n in replaced))
+    )
+    present = sum(v.numel() for v in weights.state_dict.values())
     if expected > 2 * present:
         raise ValueError(
             f"{weights.path}: its settings ({weights.info.variant}, {weights.info.overrides}) make a detector of "
@@ -102,9 +114,14 @@ def build_from(weights: Weights) -> Detector:
     return detector.eval()
 
 
-def _build(weights: Weights) -> Detector:
-    variant, overrides = weights.info.variant, weights.info.overrides
+def _build(weights: Weights, plain: bool = False) -> Detector:
+    """Build the detector of ``weights``, without the blocks of the user if ``plain``."""
+    variant, overrides = weights.info.variant, dict(weights.info.overrides)
+    entries = check_entries(overrides.pop("replace", None))
     try:
+        if entries and not plain:
+            overrides["replace"] = entries
+            import_blocks(entries, weights.info.block_files)
         return build_detector(variant, weights.num_classes, **overrides)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{weights.path}: its settings ({variant}, {overrides}) make no detector: {error}") from error

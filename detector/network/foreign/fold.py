@@ -10,8 +10,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from detector.dynamic import DynamicConv2d
 from detector.dynamic.plain import can_be_dynamic
+from detector.network.blocks import has_fold, scale_and_shift
 
 
 class _Uses(TorchDispatchMode):
@@ -39,9 +39,8 @@ def fold_norms(network: nn.Module, run: Callable[[], Any]) -> list[str]:
     pairs = _pairs(network, run)
     for conv_name, norm_name in pairs.items():
         conv, norm = network.get_submodule(conv_name), network.get_submodule(norm_name)
-        if isinstance(conv, DynamicConv2d):
-            scale = norm.running_var.add(norm.eps).rsqrt() * (1 if norm.weight is None else norm.weight)
-            conv.fold(scale, (0 if norm.bias is None else norm.bias) - norm.running_mean * scale)
+        if has_fold(conv):
+            conv.fold(*scale_and_shift(norm))
         else:
             network.set_submodule(conv_name, fuse_conv_bn_eval(conv, norm))
         network.set_submodule(norm_name, getattr(norm, "act", nn.Identity()))
@@ -66,7 +65,7 @@ def _pairs(network: nn.Module, run: Callable[[], Any]) -> dict[str, str]:
 
     handles = []
     for name, module in network.named_modules():
-        is_conv = isinstance(module, DynamicConv2d) or can_be_dynamic(module)
+        is_conv = has_fold(module) or can_be_dynamic(module)
         if is_conv or (isinstance(module, nn.BatchNorm2d) and module.running_mean is not None):
             handles.append(module.register_forward_hook(record(name, is_conv)))
     with _Uses() as uses:

@@ -12,8 +12,9 @@
 ``--arms`` and ``--seeds`` choose the runs. Without ``--stage``:
 
     --plan       prints how many pairs of runs a difference of AP needs, from the spread of the plain runs
-    --diagnose   measures for each finished run of a dynamic arm how its routing depends on the image (benchmarks.routing)
-    --report     prints the tables of all finished runs, and writes benchmarks/results/dynamic_study.json and .svg
+    --report     prints the tables of all finished runs, and writes benchmarks/results/dynamic_study.json
+
+``--num_arms`` is the number of arms that question 3 of the protocol is asked for: its level is 5 % / ``num_arms``.
 
 All APs are those of the averaged weights after the last epoch. The deciding number is the NMS-free macro AP, the mean of the
 APs of the sources.
@@ -27,8 +28,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import option_parser
-from benchmarks.dynamic_tables import macro_ap, print_plan
+from benchmarks.common import option_parser, write
+from benchmarks.dynamic_tables import by_stage_and_arm, macro_ap, print_help, print_plan, print_sources
 from benchmarks.runs import ap_by_source, as_arguments, measure_all, train
 from detector.files import atomic_write, read_json
 from detector.runs.folder import BEST_CHECKPOINT
@@ -156,28 +157,42 @@ class Study:
         return all(result is not None for of_seeds in results.values() for result in of_seeds)
 
     def results(self) -> list[dict[str, Any]]:
-        """Return the results of all finished runs."""
-        files = sorted(self.runs.glob(f"dynamic_*/{RESULT}"))
-        return [read_json(file, dict, "the result of a run of the study") for file in files]
+        """Return the results of all finished runs: by stage and arm, in the order of their tables, and seed."""
+        files = self.runs.glob(f"dynamic_*/{RESULT}")
+        results = [read_json(file, dict, "the result of a run of the study") for file in files]
+        stages, arms = list(STAGES), list(ARMS)
+        return sorted(results, key=lambda r: (stages.index(r["stage"]), arms.index(r["arm"]), r["seed"]))
+
+
+def report(results: list[dict[str, Any]], num_arms: int) -> dict[str, Any]:
+    """Print the tables of all stages that have results, and return the numbers."""
+    content: dict[str, Any] = {"num_arms": num_arms, "help": {}, "runs": results}
+    for stage, arms in by_stage_and_arm(results).items():
+        content["help"][stage] = print_help(stage, arms, num_arms)
+        print_sources(stage, [result for result in results if result["stage"] == stage])
+    return content
 
 
 def main() -> int:
     """Do what is asked for; return 1 if a run has failed."""
     defaults: dict[str, Any] = {"stage": ["none"], "arms": list(ARMS), "seeds": [0], "jobs": 1, "epochs": 0}
-    defaults |= {"data": Path("datasets/dynamic"), "runs": Path("runs"), "plan": False}
-    defaults |= {"weights": Path("efficientnet_lite0_in1k.safetensors")}
+    defaults |= {"data": Path("datasets/dynamic"), "runs": Path("runs"), "plan": False, "report": False}
+    defaults |= {"num_arms": 2, "weights": Path("efficientnet_lite0_in1k.safetensors")}
     parser = option_parser(__doc__, **defaults)
     args = parser.parse_args()
     stages = [name for stage in args.stage if stage != "none" for name in GROUPS.get(stage, (stage,))]
     for option, names, known in (("stage", stages, [*STAGES, *GROUPS]), ("arms", args.arms, list(ARMS))):
         if unknown := [name for name in names if name not in known]:
             parser.error(f"--{option} {unknown[0]}: unknown; choose from {', '.join(known)}")
-    if not (stages or args.plan):
-        parser.error("nothing to do; give --stage, --plan, --diagnose or --report")
+    if not (stages or args.plan or args.report):
+        parser.error("nothing to do; give --stage, --plan or --report")
     study = Study(args)
+    is_whole = study.train_all(stages, args.arms, args.seeds)
     if args.plan:
-        print_plan(study.results())
-    return 0 if study.train_all(stages, args.arms, args.seeds) else 1
+        print_plan(study.results(), args.num_arms)
+    if args.report:
+        write("dynamic_study", report(study.results(), args.num_arms))
+    return 0 if is_whole else 1
 
 
 if __name__ == "__main__":

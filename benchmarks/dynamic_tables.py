@@ -3,15 +3,32 @@
 from collections.abc import Iterable
 from math import sqrt
 from statistics import mean, stdev
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.common import print_table
-from benchmarks.paired import LEVEL, pairs_needed
+from benchmarks.paired import LEVEL, difference, pairs_needed
 
-PLAIN = "plain"
+PLAIN, GATED, WIDE = "plain", "se", "wide"
+CONTROLS = (PLAIN, GATED, WIDE)
+GATES_ONLY = ("omni_if", "omni_all")  # their partner in cost is GATED, that of all other dynamic arms WIDE
 EFFECTS = (0.005, 0.010, 0.015, 0.020, 0.030)  # differences of AP
 Result = dict[str, Any]  # a result.json
 MacroAps = dict[int, float]  # by seed
+Arms = dict[str, MacroAps]
+
+
+class Comparison(NamedTuple):
+    """An arm beside one of its partners, over the seeds that both have."""
+
+    seeds: list[int]
+    mean: float  # of the differences of macro AP
+    half_width: float | None  # of the 95 % interval; None for a single pair
+    decision_half_width: float | None  # of the interval that decides, at 5 % / number of arms
+
+    @property
+    def helps(self) -> bool:
+        """True if the interval that decides is above 0."""
+        return self.decision_half_width is not None and self.mean > self.decision_half_width
 
 
 def macro_ap(result: Result) -> float:
@@ -19,15 +36,39 @@ def macro_ap(result: Result) -> float:
     return result["AP"]["one2one"]["macro"]["AP"]
 
 
-def by_stage_and_arm(results: Iterable[Result]) -> dict[str, dict[str, MacroAps]]:
+def by_stage_and_arm(results: Iterable[Result]) -> dict[str, Arms]:
     """Return the macro APs of the runs by stage, arm and seed."""
-    table: dict[str, dict[str, MacroAps]] = {}
+    table: dict[str, Arms] = {}
     for result in results:
         table.setdefault(result["stage"], {}).setdefault(result["arm"], {})[result["seed"]] = macro_ap(result)
     return table
 
 
-def pooled_sd(arms: dict[str, MacroAps]) -> float | None:
+def partners(arm: str) -> tuple[str, str]:
+    """Return the controls that an arm has to beat: the plain network, and one of about its cost."""
+    return (PLAIN, GATED if arm in GATES_ONLY else WIDE)
+
+
+def compare(arms: Arms, arm: str, partner: str, num_arms: int) -> Comparison | None:
+    """Return an arm beside a partner; None if they have no seed in common."""
+    seeds = sorted(arms[arm].keys() & arms.get(partner, {}).keys())
+    if not seeds:
+        return None
+    pair = [arms[arm][seed] for seed in seeds], [arms[partner][seed] for seed in seeds]
+    center, half = difference(*pair)
+    return Comparison(seeds, center, half, difference(*pair, LEVEL / num_arms)[1])
+
+
+def better_partner(arms: Arms, arm: str) -> str:
+    """Return the partner with the higher mean over the seeds that it shares with ``arm``."""
+    means = {}
+    for partner in partners(arm):
+        if shared := arms[arm].keys() & arms.get(partner, {}).keys():
+            means[partner] = mean(arms[partner][seed] for seed in shared)
+    return max(means, key=means.__getitem__, default=PLAIN)
+
+
+def pooled_sd(arms: Arms) -> float | None:
     """Return the standard deviation of the paired differences to plain, pooled over the arms: their means do not show."""
     plain, squares, freedom = arms.get(PLAIN, {}), 0.0, 0
     for name, aps in arms.items():
@@ -38,7 +79,7 @@ def pooled_sd(arms: dict[str, MacroAps]) -> float | None:
     return sqrt(squares / freedom) if freedom else None
 
 
-def print_plan(results: Iterable[Result], num_arms: int = 2) -> None:
+def print_plan(results: Iterable[Result], num_arms: int) -> None:
     """Print the pairs of runs that differences of AP need, at level 5 % and at 5 % / ``num_arms``, power 80 %.
 
     The standard deviation of a pair's difference is that of the plain runs times the square root of 2, as if the two runs of
@@ -54,10 +95,52 @@ def print_plan(results: Iterable[Result], num_arms: int = 2) -> None:
             spreads["pairs of all arms, pooled"] = pooled
         rows = []
         for name, sd in spreads.items():
-            for level in (LEVEL, LEVEL / num_arms):
+            for level in dict.fromkeys((LEVEL, LEVEL / num_arms)):
                 needed = (pairs_needed(sd, effect, level) for effect in EFFECTS)
                 rows.append(
                     [f"{name}, level {level:.3f}", f"{sd:.4f}", *("> 1000" if n is None else str(n) for n in needed)]
                 )
         print()
         print_table((f"{stage}: pairs for a difference of", "sd", *(f"{effect:+.3f}" for effect in EFFECTS)), *rows)
+
+
+def print_help(stage: str, arms: Arms, num_arms: int) -> dict[str, Any]:
+    """Print whether the arms of a stage help, and return the numbers: differences by arm and partner."""
+    rows, numbers = [], {}
+    for arm, aps in arms.items():
+        compared = {name: compare(arms, arm, name, num_arms) for name in CONTROLS if name != arm}
+        best = better_partner(arms, arm)
+        verdict = compared.get(best)
+        is_control = arm in CONTROLS
+        cells = [_difference_text(compared.get(name)) for name in CONTROLS]
+        decided = "" if is_control or verdict is None else f"{'yes' if verdict.helps else 'no'}, over {best}"
+        seeds = ",".join(map(str, sorted(aps)))
+        rows.append([arm, seeds, f"{mean(aps.values()):.4f}", *cells, decided])
+        numbers[arm] = {"macro AP": aps, "minus": {name: one._asdict() for name, one in compared.items() if one}}
+    heading = (f"{stage}: does it help?", "seeds", "macro AP", *(f"minus {name}" for name in CONTROLS), "helps")
+    print()
+    print_table(heading, *rows)
+    return numbers
+
+
+def _difference_text(one: Comparison | None) -> str:
+    if one is None:
+        return "-"
+    return f"{one.mean:+.4f}" + ("" if one.half_width is None else f" +- {one.half_width:.4f}")
+
+
+def print_sources(stage: str, results: list[Result]) -> None:
+    """Print the NMS-free AP of each source, and the pooled AP and AP50 of both branches, as means over the seeds."""
+    arms: dict[str, list[Result]] = {}
+    for result in results:
+        arms.setdefault(result["arm"], []).append(result)
+    sources = [name for name in results[0]["AP"]["one2one"] if name not in ("all", "macro")]
+    pooled = [(branch, metric) for branch in results[0]["AP"] for metric in ("AP", "AP50")]
+    rows = []
+    for arm, runs in arms.items():
+        by_source = [mean(run["AP"]["one2one"][name]["AP"] for run in runs) for name in sources]
+        rows.append([arm, *(f"{ap:.3f}" for ap in by_source)])
+        rows[-1] += [f"{mean(run['AP'][branch]['all'][metric] for run in runs):.3f}" for branch, metric in pooled]
+    heading = (f"{stage}: AP, NMS-free", *sources, *(f"{branch} {metric}" for branch, metric in pooled))
+    print()
+    print_table(heading, *rows)

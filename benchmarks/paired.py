@@ -4,6 +4,7 @@ Two runs are a pair if they share the seed, and with it data order, augmentation
 albumentations.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from statistics import mean, stdev
 
@@ -35,4 +36,6 @@ def power(sd: float, effect: float, pairs: int, level: float = LEVEL) -> float:
 
 def pairs_needed(sd: float, effect: float, level: float = LEVEL, least_power: float = POWER) -> int | None:
     """Return the least number of pairs with ``least_power`` to find ``effect``; None if 1,000 are not enough."""
-    return next((n for n in range(2, MOST_PAIRS + 1) if power(sd, effect, n, level) >= least_power), None)
+    numbers = range(2, MOST_PAIRS + 1)
+    index = bisect_left(numbers, least_power, key=lambda n: power(sd, effect, n, level))  # power grows with n
+    return numbers[index] if index < len(numbers) else None

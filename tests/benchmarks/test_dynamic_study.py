@@ -1,0 +1,139 @@
+"""The study of dynamic layers, without training: its runs, their settings, its tables."""
+
+import json
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks import dynamic_study, runs
+from benchmarks.dynamic_tables import better_partner, compare, pooled_sd, print_help, print_plan
+from benchmarks.squeeze_excitation import SqueezeExcitedConv
+from detector.network.config import DetectorConfig, detector_config
+
+BOX, WRONG = [10.0, 10.0, 20.0, 20.0], [60.0, 60.0, 20.0, 20.0]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Write validation annotations of two sources: two images of the class 1, one image of the class 2."""
+    content: dict[str, Any] = {"categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}]}
+    content["images"] = [{"id": n, "file_name": "", "width": 99, "height": 99, "source": s} for n, s in enumerate("ssd")]
+    objects = [{"id": n, "image_id": n, "category_id": 1 + (n == 2), "bbox": BOX, "area": 400} for n in range(3)]
+    path = tmp_path / "data/control/annotations/instances_val.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(content | {"annotations": objects}))
+    return tmp_path / "data"
+
+
+def fake_train(arguments: list[str], run: Path, epochs: int, log: Path) -> None:
+    """Write the predictions of a run: one of two objects of source s is found, by the branch one2many also that of d."""
+    if any("omni" in argument for argument in arguments):
+        raise RuntimeError("train.py failed")
+    run.mkdir()
+    rows = [{"image_id": 0, "category_id": 1, "bbox": BOX, "score": 0.9}]
+    rows += [{"image_id": 1, "category_id": 1, "bbox": WRONG, "score": 0.8}]
+    (run / "predictions.json").write_text(json.dumps(rows))
+    rows += [{"image_id": 2, "category_id": 2, "bbox": BOX, "score": 0.7}]
+    (run / "predictions_one2many.json").write_text(json.dumps(rows))
+
+
+def study(monkeypatch: pytest.MonkeyPatch, data: Path, *arguments: str) -> int:
+    """Run the command; return its exit status."""
+    monkeypatch.setattr(dynamic_study, "train", fake_train)
+    folders = ["--data", str(data), "--runs", str(data.parent)]
+    monkeypatch.setattr(sys, "argv", ["dynamic_study", *folders, *arguments])
+    return dynamic_study.main()
+
+
+def test_a_run_leaves_its_aps_by_source(data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    assert study(monkeypatch, data, "--stage", "control", "--arms", "plain", "omni_if") == 1
+    assert "train.py failed" in capsys.readouterr().out
+    assert study(monkeypatch, data, "--stage", "control", "--arms", "plain") == 0
+    result = json.loads((data.parent / "dynamic_control_plain_s0/result.json").read_text())
+    half = 51 / 101  # precision 1 up to the recall 1/2
+    aps = {branch: {part: numbers["AP"] for part, numbers in parts.items()} for branch, parts in result["AP"].items()}
+    assert aps["one2one"] == pytest.approx({"all": half / 2, "s": half, "d": 0, "macro": half / 2})
+    assert aps["one2many"] == pytest.approx({"all": (1 + half) / 2, "s": half, "d": 1, "macro": (1 + half) / 2})
+    with pytest.raises(
+        ValueError, match=r"dynamic_control_plain_s0: was trained with other settings \(model.warmup_epochs, t"
+    ):
+        study(monkeypatch, data, "--stage", "control", "--arms", "plain", "--epochs", "3")
+
+
+def test_mistakes_are_named(data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    for arguments, message in (
+        (["--stage", "controll"], "--stage controll: unknown; choose from control, joint"),
+        (["--stage", "joint", "--arms", "plane"], "--arms plane: unknown; choose from plain"),
+        ([], "nothing to do"),
+    ):
+        with pytest.raises(SystemExit):
+            study(monkeypatch, data, *arguments)
+        assert message in capsys.readouterr().err
+
+
+def test_every_arm_is_a_network_and_sizes_have_equal_steps() -> None:
+    configs = [detector_config("yolo26_n", **fields) for fields in dynamic_study.ARMS.values()]
+    assert all(isinstance(config, DetectorConfig) for config in configs)
+    assert len({repr(config) for config in configs}) == len(configs)
+    scales = [dynamic_study.STAGES[name] for name in dynamic_study.GROUPS["scale"]]
+    assert all(int(a.data[7:]) * a.epochs == int(b.data[7:]) * b.epochs for a, b in pairwise(scales))
+
+
+@pytest.mark.parametrize(("channels", "count"), [((16, 8), 1448), ((32, 16), 5168), ((32, 32), 10304), ((64, 64), 39008)])
+def test_squeeze_excitation_starts_as_the_convolution(channels: tuple[int, int], count: int) -> None:
+    layer = SqueezeExcitedConv(nn.Conv2d(*channels, 3, padding=1, bias=False))
+    assert sum(p.numel() for p in layer.parameters()) == count
+    x = torch.randn(2, channels[0], 4, 4)
+    assert torch.equal(layer(x), layer.conv(x))
+    with torch.no_grad():
+        layer.router.filter.bias.fill_(1.0)
+    torch.testing.assert_close(layer(x), layer.conv(x) * 2 * torch.sigmoid(torch.tensor(1.0)))
+
+
+ARMS = {
+    "plain": {1: 0.30, 2: 0.31, 3: 0.29},
+    "wide": {1: 0.32, 2: 0.31, 3: 0.30},
+    "residual": {1: 0.35, 2: 0.36, 3: 0.34},
+    "omni_if": {1: 0.36},
+}
+
+
+def test_an_arm_is_compared_with_the_better_of_its_partners(capsys: pytest.CaptureFixture) -> None:
+    assert (better_partner(ARMS, "residual"), better_partner(ARMS, "omni_if")) == ("wide", "plain")
+    one = compare(ARMS, "residual", "wide", num_arms=2)
+    assert (one.seeds, one.mean) == ([1, 2, 3], pytest.approx(0.04))
+    assert one.half_width == pytest.approx(4.303 * 0.01 / 3**0.5, rel=1e-3)
+    assert one.decision_half_width == pytest.approx(6.205 * 0.01 / 3**0.5, rel=1e-3)
+    assert one.helps
+    assert not compare(ARMS, "residual", "wide", num_arms=5).helps
+    assert compare(ARMS, "residual", "se", 2) is None
+    assert not compare(ARMS, "omni_if", "plain", 2).helps  # a single pair
+    print_help("joint", ARMS, 2)
+    assert "yes, over wide" in capsys.readouterr().out
+
+
+def test_the_plan_has_the_spread_of_plain_runs_and_of_pairs(capsys: pytest.CaptureFixture) -> None:
+    # differences to plain: wide 0.02, 0, 0.01; residual 0.05 three times; omni_if is a single pair
+    assert pooled_sd(ARMS) == pytest.approx(0.01 / 2**0.5)
+    results = [
+        {"stage": "joint", "arm": arm, "seed": seed, "AP": {"one2one": {"macro": {"AP": ap}}}}
+        for arm, aps in ARMS.items()
+        for seed, ap in aps.items()
+    ]
+    print_plan(results, 2)
+    rows = capsys.readouterr().out.splitlines()
+    assert rows[2].startswith("3 plain runs, mean 0.300, sd 0.0100, x 1.41, level 0.050   0.0141")
+    assert rows[4].startswith("pairs of all arms, pooled, level 0.050")
+    assert rows[4].split()[-5:] == [str(n) for n in (18, 7, 5, 4, 3)]
+
+
+def test_a_failed_training_shows_the_end_of_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs.sys, "executable", "false")
+    with pytest.raises(RuntimeError, match=r"train\.py --a=1 --run_dir .* failed"):
+        runs.train(["--a=1"], tmp_path / "run", 1, tmp_path / "logs/run.log")
+    assert (tmp_path / "logs/run.log").exists()

@@ -13,8 +13,8 @@ import jsonargparse
 from torch import nn
 
 from detector.network.replace.entries import Entry
+from detector.option_errors import option_error
 from detector.text import nearest_names, unknown_name
-from detector.value_errors import value_error
 
 
 class BlockFactory:
@@ -59,13 +59,23 @@ class BlockFactory:
                 f"{self.name}: {self.class_path}{inspect.signature(self._create)} takes no module; its first argument must "
                 "be the module that is replaced, or give it a class method like(module)"
             )
+        parser = self._parser_without({1})
+        try:
+            parser.parse_object({})
+        except Exception as error:
+            # Those that jsonargparse finds behind **names are given by the class itself.
+            required = re.findall(r"\w+", str(error).partition("required:")[2])
+            return self._parser_without({1, *required} - set(inspect.signature(self._create).parameters))
+        return parser
+
+    def _parser_without(self, skip: set[int | str]) -> jsonargparse.ArgumentParser:
         parser = jsonargparse.ArgumentParser(exit_on_error=False, add_help=False)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if self.has_like:
-                parser.add_method_arguments(self.block_class, "like", skip={1}, fail_untyped=False)
+                parser.add_method_arguments(self.block_class, "like", skip=skip, fail_untyped=False)
             else:
-                parser.add_class_arguments(self.block_class, skip={1}, fail_untyped=False)
+                parser.add_class_arguments(self.block_class, skip=skip, fail_untyped=False)
         return parser
 
     def _parse(self) -> jsonargparse.Namespace:
@@ -76,15 +86,17 @@ class BlockFactory:
         try:
             values = self._parser.parse_object({name: v for name, v in self.arguments.items() if name in known})
         except Exception as error:  # those of jsonargparse, and whatever an import in the values raises
-            raise ValueError(f"{self.name}: init_args: {value_error(str(error)) or _one_line(error)}") from None
+            message = re.sub(r"\s+", " ", option_error(str(error), known)).strip()
+            raise ValueError(f"{self.name}: init_args: {message}") from None
         _check_imported(values, self.name)
         return values
 
     def _instantiate(self) -> dict[str, Any]:
-        """Return the arguments, with new instances of the modules among them."""
+        """Return the given arguments, with new instances of the modules among them."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the older name, which jsonargparse 4.40 has, is deprecated
-            return self._parser.instantiate_classes(self._values.clone()).as_dict() | self._unchecked
+            values = self._parser.instantiate_classes(self._values.clone()).as_dict() | self._unchecked
+        return {name: values[name] for name in self.arguments}
 
 
 def load_class(class_path: str, name: str) -> type[nn.Module]:

@@ -36,7 +36,9 @@ from detector.runs.folder import BEST_CHECKPOINT
 
 RESULT = "result.json"
 BATCH = 16
+PLACE = "backbone-bottlenecks"
 BN = {"router_norm": "batch"}
+GATED_CONV = {"class_path": "benchmarks.squeeze_excitation.SqueezeExcitedConv", "init_args": {}}
 ARMS: dict[str, dict[str, Any]] = {  # fields of the detector's configuration that differ from yolo26_n
     "plain": {},
     "residual": {"dynamic": {"kind": "residual", "num_experts": 4, "routing": "centred"} | BN},
@@ -44,10 +46,10 @@ ARMS: dict[str, dict[str, Any]] = {  # fields of the detector's configuration th
     "omni_all": {"dynamic": {"kind": "omni", "num_experts": 1, "gates": ["input", "filter", "position"]} | BN},
     "residual_softmax": {"dynamic": {"kind": "residual", "num_experts": 4, "routing": "softmax"} | BN},
     "mixture": {"dynamic": {"kind": "mixture", "num_experts": 4, "routing": "sigmoid"}},
+    "se": {"replace": [{"where": PLACE, "layer": GATED_CONV}]},
     "wide": {"width": 0.28},
 }
 DYNAMIC_ARMS = [name for name, fields in ARMS.items() if "dynamic" in fields]
-PLACE = "backbone-bottlenecks"
 NO_MOSAIC = {"mosaic": 0.0}  # a mosaic would have several sources, but an image has one routing
 SAME_STYLE = NO_MOSAIC | {"hsv": [0.0, 0.0, 0.0], "scale": 0.3}  # colors are part of a style; small shapes stay visible
 
@@ -98,6 +100,8 @@ class Study:
         overrides = dict(ARMS[arm])
         if "dynamic" in overrides:
             overrides["dynamic"] = {"where": fixed.where, **overrides["dynamic"]}
+        if "replace" in overrides:
+            overrides["replace"] = [entry | {"where": fixed.where} for entry in overrides["replace"]]
         settings = {
             "data.root": str(self.data / fixed.data),
             "data.test_annotations": "null",

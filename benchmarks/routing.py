@@ -1,65 +1,143 @@
-"""What do the experts of a trained checkpoint do, and what is lost without dynamic layers?
+"""Is a trained dynamic detector dynamic, and does its AP depend on it?
 
-``python -m benchmarks.routing CKPT --root datasets/bccd`` prints, for a validation set laid out as in
-``configs/data/bccd.yaml``, the mean routing weights of each dynamic layer, their standard deviation over the images, and the
-distance between its experts; then the AP of both branches before and after ``collapse``.
+``python -m benchmarks.routing runs/dyn_n/best.ckpt --root datasets/bccd`` prints two tables for a validation set laid out as
+in ``configs/data/bccd.yaml``. For each dynamic layer:
+
+    variation    standard deviation of the routing weights between images, mean over units
+    image share  part of the variance of the routing weights that is between images; 0: the same for all images
+    rho          variation of the kernel: mean |kernel of the image - mean kernel|^2 / mean |kernel|^2
+    output       the same for the output: |y - y with the mean kernel|^2 / |y - mean y|^2
+    d, cosine    distance of the experts relative to their size (1.41: independent), and their mean cosine
+    size         residual layers: |sum of weighted changes| / |plain kernel|
+    source       how well the routing tells where the image is from, if the images in the annotation file have a "source":
+                 information of the best unit as part of the most possible, less chance; share of images whose source the 5
+                 nearest by routing tell, the same by the inputs of the router, and by always guessing the most frequent one
+    class        the class that the routing tells most about within sources: its information, and p
+
+Then the AP: as is; with mean kernels (averaged), without and with recomputed normalization; with the routing of other images
+(shuffled); and how much is lost, with the 95 % interval over 200 bootstrap samples of the images. With sources, also the
+macro AP, the mean over sources, and shuffles within and across sources. If shuffling costs nothing, the layers vary, but it
+does not matter. If it costs across sources only, they are a switch between domains.
+
+The numbers are written to routing.json beside the checkpoint, and are then in the report of the run.
 """
 
+import argparse
+import json
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import lightning as L
-import torch
-from torch import nn
-
-from benchmarks.common import option_parser
+from benchmarks.common import option_parser, print_table
+from benchmarks.diagnosis import NUM_ORDERS, NUM_TRAIN, diagnose
 from data import CocoDataModule
 from detector import DetectorModule
-from detector.batch import network_input
-from detector.callbacks import CocoEvaluation
-from detector.dynamic import collapse, dynamic_layers, record_routing
-from detector.dynamic.routing import RoutingStatistics, expert_distance
+from detector.callbacks.routing_figure import short_name
+from detector.evaluation.ids import Id, checked_id
+from detector.files import atomic_write, check_output, read_json
+from detector.network.head import BRANCHES
+from detector.runs.folder import ROUTING_NUMBERS
+
+SOURCE_KEY = "source"
 
 
-def print_routing(module: DetectorModule, data: CocoDataModule) -> None:
-    """Print a line for each dynamic layer: mean and standard deviation of the routing weights, distance of the experts."""
-    layers = dynamic_layers(module.model)
-    statistics = RoutingStatistics({name: layer.num_experts for name, layer in layers.items()}, len(module.class_names))
-    with record_routing(module.model) as records, torch.no_grad():
-        for batch in data.val_dataloader():
-            module.model(network_input(batch["images"]))
-            statistics.add({name: record.pop() for name, record in records.items()}, batch["targets"])
-    for name, routing in statistics.results().items():
-        mean, std = ("  ".join(f"{value:.3f}" for value in values) for values in (routing.mean, routing.std))
-        print(f"{name:<44} mean {mean}   std {std}   distance {expert_distance(layers[name].weight):.3f}")
+def read_sources(annotations: Path, key: str = SOURCE_KEY) -> dict[Id, str]:
+    """Return ``key`` of each image in an annotation file, by image id; without the images that have none."""
+    images = read_json(annotations, dict, "a COCO annotation file")["images"]
+    return {checked_id(image["id"], f"{annotations}: image"): str(image[key]) for image in images if key in image}
 
 
-def average_precision(module: DetectorModule, network: nn.Module, data: CocoDataModule) -> dict[str, float]:
-    """Return the AP of ``network`` by branch, evaluated in the place of the network of ``module``."""
-    module.model = network
-    evaluation = CocoEvaluation(predictions=False, per_class=False)
-    trainer = L.Trainer(accelerator="cpu", logger=False, callbacks=[evaluation], enable_progress_bar=False)
-    trainer.validate(module, datamodule=data, verbose=False)
-    return {branch: result.metrics["AP"] for branch, result in evaluation.results.items()}
+def layer_table(layers: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    """Return the rows of the table of layers, without columns that are empty for all of them."""
+    columns: dict[str, list[str]] = {"layer": [short_name(name) for name in layers]}
+    gates = dict.fromkeys(gate for numbers in layers.values() for gate in numbers["gates"])
+    for gate in gates:
+        for key, head in (("variation", "variation"), ("image_share", "image share")):
+            title = head if len(gates) == 1 else f"{gate} {head}"
+            columns[title] = [_text(numbers["gates"].get(gate, {}).get(key)) for numbers in layers.values()]
+    paths = {"rho": ("rho",), "output": ("output_effect",)}
+    paths |= {"d": ("experts", "distance"), "cosine": ("experts", "cosine"), "size": ("experts", "relative_size")}
+    paths |= {"source": ("source", "information_share"), "p": ("source", "p"), "nearest": ("source", "accuracy")}
+    paths |= {"by inputs": ("source", "accuracy_of_inputs"), "chance": ("source", "chance")}
+    paths |= {"class": ("class", "name"), "of it": ("class", "information_share"), "p of it": ("class", "p")}
+    for head, path in paths.items():
+        columns[head] = [_text(_at(numbers, path)) for numbers in layers.values()]
+    kept = {head: texts for head, texts in columns.items() if any(texts)}
+    return [list(kept), *map(list, zip(*kept.values()))]
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = option_parser(__doc__, root=Path("datasets/bccd"))
+def ap_table(numbers: Mapping[str, Any]) -> list[list[str]]:
+    """Return the rows of the table of AP: a row for each condition and part."""
+    rows = [["", "images", "AP", "sd of orders", "lost", "95 % interval"]]
+    for condition, aps in numbers["ap"].items():
+        for part, ap in aps.items():
+            drop = numbers["drops"].get(condition, {}).get(part, {})
+            ends = f"{_text(drop['low'])} to {_text(drop['high'])}" if drop else ""
+            sd = numbers["ap_sd"].get(condition, {}).get(part)
+            rows.append([condition, part, _text(ap), _text(sd), _text(drop.get("value")), ends])
+    return rows
+
+
+def _at(numbers: Mapping[str, Any], path: tuple[str, ...]) -> Any:
+    for key in path:
+        numbers = numbers.get(key, {})
+    return numbers if numbers != {} else None
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else f"{value:.4f}" if abs(value) < 1000 else "inf"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, print and write."""
+    parser = option_parser(
+        __doc__,
+        root=Path("datasets/bccd"),
+        source_key=SOURCE_KEY,
+        orders=NUM_ORDERS,
+        train_images=NUM_TRAIN,
+        branch=BRANCHES[0],
+    )
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--image_size", type=int, help="by default the checkpoint's")
-    args = parser.parse_args()
+    parser.add_argument("--out", type=Path, help="by default routing.json beside the checkpoint; it is replaced")
+    args = parser.parse_args(arguments)
+    try:
+        numbers = measure(args)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    print_table(*layer_table(numbers["layers"]))
+    print()
+    print_table(*ap_table(numbers))
+    print(f"{numbers['images']} images; written to {numbers['file']}")
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Diagnose the checkpoint and write the numbers."""
+    out: Path = args.out or args.checkpoint.parent / ROUTING_NUMBERS
+    check_output(out, overwrite=True)
+    if not os.access(out.parent, os.W_OK):
+        raise ValueError(f"{out.parent}: no permission to write {out.name}; give --out FILE")
+    if args.branch not in BRANCHES or args.orders < 1 or args.train_images < 1:
+        raise ValueError(f"--branch is one of {', '.join(BRANCHES)}; --orders and --train_images are at least 1")
     module = DetectorModule.load_from_checkpoint(args.checkpoint, map_location="cpu", weights_only=True).eval()
-    size = args.image_size or module.hparams.image_size
     files = {f"{split}_annotations": f"annotations/instances_{split}.json" for split in ("train", "val")}
     folders = {f"{split}_images": split for split in ("train", "val")}
+    size = args.image_size or module.hparams.image_size
     data = CocoDataModule(str(args.root), **files, **folders, image_size=size, num_workers=0)
-    print_routing(module, data)
-    network = module.model
-    plain, _ = collapse(network, data.val_dataloader())
-    print(f"{len(dynamic_layers(network))} dynamic layers collapsed to plain convolutions")
-    before, after = (average_precision(module, model, data) for model in (network, plain))
-    for branch, ap in before.items():
-        print(f"{branch}: AP {ap:.4f} -> {after[branch]:.4f} ({after[branch] - ap:+.4f})")
+    sources = read_sources(args.root / files["val_annotations"], args.source_key)
+    if not sources and args.source_key != SOURCE_KEY:
+        raise ValueError(
+            f"no image in {args.root / files['val_annotations']} has {args.source_key!r}; leave out --source_key"
+        )
+    numbers = diagnose(module, data, sources, args.branch, args.orders, args.train_images, log=print)
+    numbers = {"checkpoint": str(args.checkpoint), "data": str(args.root), "image_size": list(data.size)} | numbers
+    with atomic_write(out) as unfinished:
+        unfinished.write_text(json.dumps(numbers, indent=1) + "\n")
+    return numbers | {"file": str(out)}
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def collapse(network: nn.Module, dataloader: Iterable[Any]) -> tuple[nn.Module, 
     if silent := [name for name, layer in statistics.items() if not layer.num_images]:
         warnings.warn(f"{', '.join(silent[:3])} did not run on the images, and stays dynamic", stacklevel=2)
     seen = {name: layer for name, layer in statistics.items() if layer.num_images}
-    plain = {layer.layer: _mean_convolution(layer) for layer in seen.values()}
+    plain = {layer.layer: mean_convolution(layer) for layer in seen.values()}
     return _replaced(network, plain), {name: layer.mean_routing for name, layer in seen.items()}
 
 
@@ -114,7 +114,9 @@ def _has_running_statistics(module: nn.Module) -> bool:
     return isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None
 
 
-def _mean_convolution(statistics: KernelStatistics) -> nn.Conv2d:
+@torch.no_grad()
+def mean_convolution(statistics: KernelStatistics) -> nn.Conv2d:
+    """Return the convolution whose kernel is the mean over the images in ``statistics``."""
     return _convolution(statistics.layer, statistics.mean_kernel(), statistics.mean_routing)
 
 

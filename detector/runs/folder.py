@@ -9,6 +9,7 @@ The files of a run, and who writes them:
     predictions.json, ground_truth.json    CocoEvaluation; of the second branch predictions_one2many.json
     val_predictions.jpg                    PredictionSheet
     routing.png                            RoutingLog
+    routing.json                           python -m benchmarks.routing
     report.html, figures/                  python -m detector report; report-old.html and figures-old/ of before a resume
     eval_val/                              evaluate.py: evaluation.yaml, and predictions and images as in the run
 
@@ -23,7 +24,7 @@ from typing import Any
 CONFIG, RECORD = "config.yaml", "run.json"  # every start of a run writes its own, see ``numbered``
 LAST_CHECKPOINT, BEST_CHECKPOINT = "last.ckpt", "best.ckpt"
 TRAIN_LOG, METRICS = "train.log", "metrics.csv"
-ROUTING_PLOT, REPORT = "routing.png", "report.html"
+ROUTING_PLOT, ROUTING_NUMBERS, REPORT = "routing.png", "routing.json", "report.html"
 TENSORBOARD, FIGURES = "tensorboard", "figures"  # folders
 EVALUATION_PREFIX = "eval_"  # of the folders of evaluations
 

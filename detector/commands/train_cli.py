@@ -18,18 +18,27 @@ from detector.callbacks import CocoEvaluation, DataWait, EpochLog, RampedEMA
 from detector.callbacks.non_finite_guard import NonFiniteGuard, NonFiniteLoss
 from detector.callbacks.save_on_signal import SaveOnSignal, StoppedBySignal
 from detector.commands.run_cli import RunCLI
+from detector.files import read_yaml
+from detector.network.config import merge_overrides, saved_overrides
 from detector.network.model import build_detector
 from detector.network.replace.block_files import import_blocks
 from detector.network.replace.entries import check_entries
 from detector.network.replace.parts import isolated_generators
 from detector.runs import folder
-from detector.runs.checks import EVALUATION_SETTINGS, check_resumable, log_changed_settings, saved_settings
+from detector.runs.checks import (
+    EVALUATION_SETTINGS,
+    check_resumable,
+    is_run_config,
+    log_changed_settings,
+    saved_settings,
+)
 from detector.runs.launch import inherited_run_dir
 from detector.runs.old_report import set_aside_message, set_aside_report
 from detector.runs.record import run_record
 from detector.runs.slurm import resume_slurm_job
 from detector.training.batch_size import automatic_batch_size
 from detector.training.module import PRETRAINED_LR_RATIO
+from detector.training.network_settings import variant_and_overrides
 from detector.weights import NONE, read_weights
 
 
@@ -61,6 +70,7 @@ class TrainCLI(RunCLI):
         self._resolve_model_settings()
         if resume_slurm_job(self.config):
             self._resolve_model_settings()  # again: ckpt_path is now the checkpoint of the job's run
+        self._check_network_settings()
         self._check_replaced_modules()
         self.run_dir = inherited_run_dir() or folder.training_folder(self.config)
         self.config["run_dir"] = str(self.run_dir)  # config.yaml gets the folder of the run, not the requested one
@@ -90,14 +100,26 @@ class TrainCLI(RunCLI):
             if model["backbone_lr_ratio"] is None:
                 model["backbone_lr_ratio"] = saved_settings(path).get("backbone_lr_ratio")
             model["variant"] = model["variant"] or checkpoint.info.variant
-            if "class_channels" in checkpoint.info.overrides:  # came with the weights file of the run's start
-                class_channels = {"class_channels": checkpoint.info.overrides["class_channels"]}
-                model["overrides"] = class_channels | (model["overrides"] or {})
+            # The width of the class branches came with the weights file of the run's start; the default of dynamic layers may
+            # be another one than at the start.
+            names = ("class_channels", "dynamic") if model["variant"] == checkpoint.info.variant else ("class_channels",)
+            saved = {name: value for name, value in checkpoint.info.overrides.items() if name in names}
+            model["overrides"] = merge_overrides(saved, model["overrides"] or {}) or None
             return
         if model["backbone_weights"] not in (None, NONE) and model["backbone_lr_ratio"] is None:
             model["backbone_lr_ratio"] = PRETRAINED_LR_RATIO  # written to config.yaml, for resuming
         if model["variant"] is None:
             model["variant"] = "dyn_n" if model["weights"] is None else read_weights(model["weights"]).info.variant
+        if any(is_run_config(read_yaml(Path(str(path)), "mend it")) for path in self.config["config"] or []):
+            model["overrides"] = saved_overrides(model["variant"], model["overrides"] or {}) or None
+
+    def _check_network_settings(self) -> None:
+        """Raise ValueError for wrong settings of the network: now, not after the data are read."""
+        model = self.config["model"]
+        weights = read_weights(model["weights"]) if model["weights"] else None
+        num_classes = 1 if weights is None else weights.num_classes  # that of the data is not known yet
+        settings = model["variant"], model["overrides"], weights, num_classes, model["backbone"], model["replace"]
+        variant_and_overrides(*settings)
 
     def _check_replaced_modules(self) -> None:
         """Build the network once if it has blocks of the user, so that mistakes in them are found before data are read."""
@@ -159,6 +181,9 @@ class TrainCLI(RunCLI):
         """Check the checkpoint of a run that is resumed; choose the batch size of a new run if asked to."""
         super().after_instantiate_classes()
         path, fraction = self.config["ckpt_path"], self.config["auto_batch_size"]
+        dynamic = {k: v for k, v in (self.model.hparams.overrides or {}).items() if k == "dynamic"}
+        # In full in config.yaml: the default of the variant may change.
+        self.config["model"]["overrides"] = (self.config["model"]["overrides"] or {}) | dynamic or None
         if path:
             check_resumable(path, dict(self.model.hparams), self.trainer.max_epochs)
             log_changed_settings(Path(path).parent, yaml.safe_load(self.parser.dump(self.config)))

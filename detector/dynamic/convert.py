@@ -1,5 +1,6 @@
 """Convert networks: make convolutions dynamic, new or from trained weights."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -19,8 +20,9 @@ Init = Literal["fresh", "upcycle"]
 class DynamicConfig:
     """Which convolutions of a network are dynamic, and how. The fields are arguments of ``make_dynamic``.
 
-    A field of a layer that is None becomes the default of the kind. ``temperature`` divides the logits of the routers at the
-    start of a training, and falls linearly to 1 within its first tenth (as in DyConv, CVPR 2020).
+    A field of a layer that is None becomes the default of the kind. ``temperature`` divides the logits of the experts'
+    weights at the start of a training, and falls linearly to 1 within its first tenth (as in DyConv, CVPR 2020). It is for
+    softmax and sigmoid weights.
 
     Raises ValueError for settings that do not go together.
     """
@@ -38,13 +40,40 @@ class DynamicConfig:
         settings = LayerSettings(self.kind, self.num_experts, self.gates, self.routing, self.router, self.router_norm)
         for name, value in asdict(settings).items():
             object.__setattr__(self, name, value)
-        if isinstance(self.temperature, bool) or not isinstance(self.temperature, int | float) or not self.temperature >= 1:
+        object.__setattr__(self, "where", _checked_where(self.where))
+        self._check_temperature()
+
+    def _check_temperature(self) -> None:
+        if isinstance(self.temperature, bool) or not isinstance(self.temperature, int | float):
             raise ValueError(f"temperature is {self.temperature!r}; expected a number of at least 1")
+        if not 1 <= self.temperature < math.inf:
+            raise ValueError(f"temperature is {self.temperature}; expected a number of at least 1")
+        is_constant = self.routing == "softmax" and self.num_experts == 1
+        if self.temperature > 1 and (self.routing == "centred" or is_constant):
+            reason = "num_experts is 1" if is_constant else "routing is 'centred'"
+            raise ValueError(
+                f"temperature is {self.temperature}, but {reason}: it is for softmax and sigmoid weights of experts, not for "
+                "gates; leave it out"
+            )
 
     @property
     def layer(self) -> dict[str, Any]:
         """The settings of each layer, as arguments of ``make_dynamic``."""
         return {field.name: getattr(self, field.name) for field in fields(LayerSettings)}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields as plain values, for files: lists in place of tuples."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+
+def _checked_where(where: Any) -> str | tuple[str, ...]:
+    """Return ``where`` of DynamicConfig, several names as a tuple."""
+    is_list = isinstance(where, list | tuple) and where and all(isinstance(entry, str) and entry for entry in where)
+    if not is_list and not (isinstance(where, str) and where):
+        raise ValueError(
+            f"where is {where!r}; expected a name such as 'backbone-bottlenecks', a regular expression, or a list"
+        )
+    return where if isinstance(where, str) else tuple(where)
 
 
 def make_dynamic(
@@ -91,14 +120,22 @@ def upcycle_state_dict(module: nn.Module, state_dict: dict[str, Tensor]) -> dict
     Everything else stays. The result is a new dict.
     """
     converted = dict(state_dict)
-    for name, layer in dynamic_layers(module).items():
-        weight = state_dict.get(f"{name}.weight")
-        if weight is None or weight.ndim != 4:
-            continue  # missing, or dynamic already: load_state_dict decides
+    for name in plain_kernels(module, state_dict):
+        layer, weight = module.get_submodule(name), state_dict[f"{name}.weight"]
         upcycled = deepcopy(layer)
         upcycled.upcycle(weight, state_dict.get(f"{name}.bias"))
         converted |= {f"{name}.{key}": value for key, value in upcycled.state_dict().items()}
     return converted
+
+
+def plain_kernels(module: nn.Module, state_dict: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of the dynamic layers of ``module`` that are plain convolutions in ``state_dict``.
+
+    Layers that are missing, or dynamic already, are not among them.
+    """
+    dynamic = {name.partition(".router.")[0] for name in state_dict if ".router." in name}
+    kernels = {name: state_dict.get(f"{name}.weight") for name in dynamic_layers(module) if name not in dynamic}
+    return [name for name, kernel in kernels.items() if kernel is not None and kernel.ndim == 4]
 
 
 def _matching_names(names: list[str], where: Sequence[str], module: nn.Module) -> list[str]:

@@ -5,7 +5,7 @@ from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 Gate = Literal["input", "filter", "position", "expert"]
 Routing = Literal["sigmoid", "softmax", "centred"]
@@ -16,19 +16,6 @@ REDUCTION, LEAST_HIDDEN = 16, 16  # hidden units of a bottleneck: a sixteenth of
 # Standard deviation of the logits' biases of an upcycled direct router. Equal experts must get unequal routing weights to
 # become different.
 UPCYCLE_SPREAD = 0.5
-
-
-class RouterNorm(nn.BatchNorm1d):
-    """BatchNorm over pooled images (B, A) that also trains with one image: it then uses its running statistics as they are.
-
-    Of the usual normalizations only this one removes what all images have in common, so that routing weights differ
-    between images from the start.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.training and len(x) == 1:
-            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
-        return super().forward(x)
 
 
 class LinearRouter(nn.Linear):
@@ -84,22 +71,26 @@ class BottleneckRouter(nn.Module):
 
     Args:
         units: number of units by gate, in the order of ``GATES``.
-        norm: ``"batch"`` is ``RouterNorm``; ``"layer"`` is LayerNorm, for steps that see one or two images.
+        norm: ``"batch"`` is BatchNorm over the images. Of the usual normalizations only this one removes what all images
+            have in common, so that routing weights differ between images from the start. In training with a single image
+            it uses its running statistics, as they are. ``"layer"`` is LayerNorm, for steps that see one or two images.
 
-    ``temperature`` is T; it is a Python number, not a buffer, so that an average of weights leaves it alone.
+    ``temperature`` is T for the weights of experts, ``gate_temperature`` for the gates. They are Python numbers, not buffers,
+    so that an average of weights leaves them alone. A training changes ``temperature`` only: with other than 1, gates that
+    start at zero would only learn more slowly.
     """
 
     def __init__(self, in_channels: int, units: Mapping[Gate, int], routing: Routing, norm: RouterNormName) -> None:
         super().__init__()
         hidden = max(in_channels // REDUCTION, LEAST_HIDDEN)
-        self.routing, self.temperature = routing, 1.0
+        self.routing, self.temperature, self.gate_temperature = routing, 1.0, 1.0
         self.gates = tuple(units)
         self.fc = nn.Linear(in_channels, hidden, bias=norm != "batch")
-        self.norm = {"batch": RouterNorm, "layer": nn.LayerNorm, "none": lambda _: nn.Identity()}[norm](hidden)
+        self.norm = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm, "none": lambda _: nn.Identity()}[norm](hidden)
         for gate, size in units.items():
             # A normalization follows the centred logits: a bias would have no effect.
             self.add_module(gate, nn.Linear(hidden, size, bias=not self._is_centred(gate)))
-        self.share_norm = RouterNorm(units["expert"], affine=False) if routing == "centred" else None
+        self.share_norm = nn.BatchNorm1d(units["expert"], affine=False) if routing == "centred" else None
         self.reset_parameters()
 
     def _is_centred(self, gate: Gate) -> bool:
@@ -124,15 +115,15 @@ class BottleneckRouter(nn.Module):
                 nn.init.zeros_(head.bias)
 
     def forward(self, pooled: Tensor) -> Tensor:
-        hidden = F.relu(self.norm(self.fc(pooled)))
+        hidden = F.relu(_normalize(self.norm, self.fc(pooled)))
         weights = [self._gate(gate, getattr(self, gate)(hidden)) for gate in self.gates]
         return weights[0] if len(weights) == 1 else torch.cat(weights, dim=1)
 
     def _gate(self, gate: Gate, logits: Tensor) -> Tensor:
         if gate != "expert":
-            return 2 * (logits / self.temperature).sigmoid()
+            return 2 * (logits if self.gate_temperature == 1 else logits / self.gate_temperature).sigmoid()
         if self.share_norm is not None:
-            logits = self.share_norm(logits)
+            logits = _normalize(self.share_norm, logits)
         return _expert_weights(logits, self.routing, self.temperature)
 
     @torch.no_grad()
@@ -150,6 +141,23 @@ class BottleneckRouter(nn.Module):
         self.norm = _fold_norm(self.fc, self.norm)
         if self.share_norm is not None:
             self.share_norm = _fold_norm(self.expert, self.share_norm)
+
+
+def _normalize(norm: nn.Module, x: Tensor) -> Tensor:
+    """Return ``norm`` of ``x`` (B, n). A BatchNorm in training uses its running statistics, as they are, for one image.
+
+    The rule is here and not in a class of its own: a change to SyncBatchNorm and back would lose the class.
+    """
+    is_batch_norm = isinstance(norm, nn.modules.batchnorm._BatchNorm)
+    if norm.training and is_batch_norm and len(x) == 1 and not _is_shared(norm):
+        return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps)
+    return norm(x)
+
+
+def _is_shared(norm: nn.Module) -> bool:
+    """Return True for a norm that has the statistics of several processes; each of them must call it."""
+    is_sync = isinstance(norm, nn.SyncBatchNorm) and distributed.is_available() and distributed.is_initialized()
+    return is_sync and distributed.get_world_size(norm.process_group) > 1
 
 
 def _expert_weights(logits: Tensor, routing: Routing, temperature: float) -> Tensor:

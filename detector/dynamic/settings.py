@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, Literal, get_args
 
 from detector.dynamic.router import GATES, Gate, RouterName, RouterNormName, Routing
@@ -45,7 +46,7 @@ class LayerSettings:
 
     def _check(self) -> None:
         if isinstance(self.num_experts, bool) or not isinstance(self.num_experts, int) or self.num_experts < 1:
-            raise ValueError(f"num_experts is {self.num_experts!r}; it must be at least 1")
+            raise ValueError(f"num_experts is {self.num_experts!r}; expected a whole number of at least 1")
         _check_choice("routing", self.routing, get_args(Routing))
         _check_choice("router", self.router, get_args(RouterName))
         _check_choice("router_norm", self.router_norm, get_args(RouterNormName))
@@ -54,15 +55,24 @@ class LayerSettings:
             raise ValueError(f"routing {self.routing!r} does not go with kind {self.kind!r}; choose {choices}")
         if self.kind == "mixture" and self.gates:
             raise ValueError(f"kind 'mixture' has no gates, but gates is {list(self.gates)}; choose 'omni' or 'residual'")
+        if self.kind == "omni" and not self.gates and self.num_experts == 1:
+            raise ValueError("kind 'omni' with one expert and no gates is a plain convolution; add gates or experts")
         if self.router == "direct" and (self.kind == "omni" or self.gates or self.routing == "centred"):
-            raise ValueError("router 'direct' weighs experts only; gates and centred routing need router 'bottleneck'")
+            raise ValueError(
+                "router 'direct' weighs experts only; kind 'omni', gates and routing 'centred' need router 'bottleneck'"
+            )
         if self.router == "direct" and self.router_norm != "none":
-            raise ValueError(f"router 'direct' has no normalization, but router_norm is {self.router_norm!r}")
+            raise ValueError(
+                f"router 'direct' has no normalization, but router_norm is {self.router_norm!r}; leave out router_norm, or "
+                "choose router 'bottleneck'"
+            )
 
 
 def _checked_gates(gates: Sequence[str]) -> tuple[Gate, ...]:
     """Return ``gates`` without repetition, in the order of the routing weights."""
-    gates = (gates,) if isinstance(gates, str) else tuple(gates)
+    gates = (gates,) if isinstance(gates, str) else gates
+    if not isinstance(gates, list | tuple):
+        raise ValueError(f"gates is {gates!r}; expected a list, such as ['input', 'filter']")
     for gate in gates:
         _check_choice("gate", gate, GATES)
     # The experts' weights are a gate of every layer with several experts: naming it changes nothing.
@@ -71,4 +81,6 @@ def _checked_gates(gates: Sequence[str]) -> tuple[Gate, ...]:
 
 def _check_choice(name: str, value: object, choices: Sequence[str]) -> None:
     if value not in choices:
-        raise ValueError(f"unknown {name} {value!r}; choose {', '.join(map(repr, choices[:-1]))} or {choices[-1]!r}")
+        near = get_close_matches(str(value).lower(), choices, n=1)
+        hint = f"did you mean {near[0]!r}? Choose" if near else "choose"
+        raise ValueError(f"unknown {name} {value!r}; {hint} {', '.join(map(repr, choices[:-1]))} or {choices[-1]!r}")

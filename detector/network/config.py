@@ -2,10 +2,12 @@
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, get_args
 
 from detector.dynamic import DynamicConfig
+from detector.dynamic.settings import Kind
 from detector.network.replace.entries import Entry, check_entries
 from detector.text import nearest_names, unknown_name
 
@@ -54,7 +56,10 @@ class DetectorConfig:
             if not isinstance(channels, int) or channels < 1:
                 raise ValueError(f"{name} is {channels!r}; expected a whole number above 0")
         if self.dynamic is not None and not isinstance(self.dynamic, DynamicConfig):
-            raise ValueError(f"dynamic is {self.dynamic!r}; expected the fields of DynamicConfig, e.g. {{'num_experts': 8}}")
+            example = self.dynamic if self.dynamic in get_args(Kind) else "omni"
+            raise ValueError(
+                f"dynamic is {self.dynamic!r}; expected the fields of DynamicConfig, as {{'kind': {example!r}}}"
+            )
         _check_backbone_name(self.backbone)
         check_entries(self.replace)
 
@@ -87,6 +92,7 @@ def _backbone_hint(name: str, our_names: tuple[str, ...]) -> str:
     return f"; did you mean {' or '.join(near) if near else f'timm/{match[1]}'}?"
 
 
+_DYNAMIC_FIELDS = [field.name for field in fields(DynamicConfig)]
 _SCALES = {
     "n": DetectorConfig(depth=0.5, width=0.25, max_channels=1024),
     "s": DetectorConfig(depth=0.5, width=0.5, max_channels=1024),
@@ -94,27 +100,86 @@ _SCALES = {
     "l": DetectorConfig(depth=1.0, width=1.0, max_channels=512, deep_early_stages=True),
     "x": DetectorConfig(depth=1.0, width=1.5, max_channels=512, deep_early_stages=True),
 }
+# The dynamic layers of dyn_*. This is the one place to change them: files name the settings that they were made with.
+_DYNAMIC = DynamicConfig(kind="mixture")
+_BEFORE_KINDS = {"kind": "mixture", "where": "backbone-bottlenecks"}  # defaults of versions that had no other kind
 VARIANTS: dict[str, DetectorConfig] = (
     {f"yolo26_{scale}": config for scale, config in _SCALES.items()}
     | {f"yolo26_{scale}-p2": replace(config, min_level=2) for scale, config in _SCALES.items()}  # for small objects
     | {f"yolo26_{scale}-p6": replace(config, max_level=6) for scale, config in _SCALES.items()}  # for large images
-    | {f"dyn_{scale}": replace(config, dynamic=DynamicConfig()) for scale, config in _SCALES.items()}
+    | {f"dyn_{scale}": replace(config, dynamic=_DYNAMIC) for scale, config in _SCALES.items()}
 )
 
 
 def detector_config(variant: str, **overrides: Any) -> DetectorConfig:
     """Return the configuration of ``variant`` with ``overrides`` of its fields; ``dynamic`` may be a plain dict.
 
-    Raises ValueError for an unknown variant or field.
+    Fields of ``dynamic`` that the dict does not have are those of the variant, if the kind is the same. A ParameterNet has
+    mixtures by default, as published, in every variant. Raises ValueError for an unknown variant or field.
     """
     if variant not in VARIANTS:
         raise ValueError(unknown_name("variant", variant, VARIANTS))
-    dynamic_fields = [field.name for field in fields(DynamicConfig)]
     known = [field.name for field in fields(DetectorConfig)]
     if unknown := [name for name in overrides if name not in known]:
-        raise ValueError(unknown_name("override", unknown[0], known + [f"dynamic.{name}" for name in dynamic_fields]))
+        raise ValueError(unknown_name("override", unknown[0], known + [f"dynamic.{name}" for name in _DYNAMIC_FIELDS]))
+    config = VARIANTS[variant]
+    default = DynamicConfig() if has_own_experts(overrides.get("backbone", config.backbone)) else config.dynamic
+    if config.dynamic is not None:
+        overrides.setdefault("dynamic", default)
     if isinstance(dynamic := overrides.get("dynamic"), dict):
-        if unknown := [name for name in dynamic if name not in dynamic_fields]:
-            raise ValueError(unknown_name("field of dynamic:", unknown[0], dynamic_fields))
-        overrides["dynamic"] = DynamicConfig(**dynamic)
-    return replace(VARIANTS[variant], **overrides)
+        overrides["dynamic"] = _complete(dynamic, default or DynamicConfig())
+    return replace(config, **overrides)
+
+
+def has_own_experts(backbone: Any) -> bool:
+    """Return True for a ParameterNet, which has dynamic layers of its own."""
+    return backbone in PARAMETERNETS
+
+
+def _complete(dynamic: dict[str, Any], default: DynamicConfig) -> DynamicConfig:
+    """Return the settings ``dynamic``. The others are those of ``default``, or of the kind if it is another kind."""
+    if unknown := [name for name in dynamic if name not in _DYNAMIC_FIELDS]:
+        raise ValueError(unknown_name("field of dynamic:", unknown[0], _DYNAMIC_FIELDS))
+    if dynamic.get("kind", default.kind) != default.kind:
+        return DynamicConfig(**{"where": default.where} | dynamic)
+    of_kind = DynamicConfig(kind=default.kind)
+    # Only what differs from the kind: the default of a field can depend on other fields, as that of router_norm on router.
+    own = {name: getattr(default, name) for name in _DYNAMIC_FIELDS if getattr(default, name) != getattr(of_kind, name)}
+    return DynamicConfig(**own | {"kind": default.kind} | dynamic)
+
+
+def complete_overrides(variant: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``overrides`` with all settings of dynamic layers, for a file: the default of the variant may change.
+
+    Raises ValueError as ``detector_config``.
+    """
+    dynamic = detector_config(variant, **overrides).dynamic
+    return dict(overrides) if dynamic is None else {**overrides, "dynamic": dynamic.to_dict()}
+
+
+def saved_overrides(variant: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the ``overrides`` in a file, with all settings of dynamic layers.
+
+    Files of earlier versions do not name the kind of their dynamic layers: these are mixtures. Raises ValueError as
+    ``detector_config``.
+    """
+    is_dynamic = variant in VARIANTS and VARIANTS[variant].dynamic is not None
+    dynamic = overrides.get("dynamic", {} if is_dynamic else None)
+    if isinstance(dynamic, dict) and "kind" not in dynamic:
+        overrides = {**overrides, "dynamic": _BEFORE_KINDS | dynamic}
+    return complete_overrides(variant, overrides)
+
+
+def merge_overrides(saved: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the overrides ``saved`` in a file, replaced by ``given`` ones.
+
+    Fields of ``dynamic`` are replaced one by one, unless ``given`` has another kind.
+    """
+    merged, dynamic, changes = {**saved, **given}, saved.get("dynamic"), given.get("dynamic")
+    if isinstance(dynamic, dict) and isinstance(changes, dict) and _same_kind(dynamic, changes):
+        merged["dynamic"] = dynamic | changes
+    return merged
+
+
+def _same_kind(saved: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
+    return given.get("kind", saved.get("kind")) == saved.get("kind")

@@ -12,7 +12,7 @@ from detector.dynamic import DynamicConfig, make_dynamic
 from detector.network.backbone import build_backbone
 from detector.network.blocks import ConvNormAct
 from detector.network.boxes import anchor_points
-from detector.network.config import CONVOLUTION_PATTERNS, DetectorConfig, detector_config
+from detector.network.config import CONVOLUTION_PATTERNS, DetectorConfig, detector_config, has_own_experts
 from detector.network.decode import DetectionDict, decode
 from detector.network.head import BRANCHES, BranchName, Head, RawOutput
 from detector.network.neck import Neck
@@ -133,7 +133,7 @@ def build_detector(variant: str, num_classes: int, **overrides: Any) -> Detector
 
 def dynamic_config(config: DetectorConfig) -> DynamicConfig | None:
     """Return the dynamic layers of a detector. A ParameterNet has some of its own, besides those that are asked for."""
-    if not config.backbone.startswith("parameternet") or config.backbone.endswith("_plain"):
+    if not has_own_experts(config.backbone):
         return config.dynamic
     dynamic = config.dynamic or DynamicConfig("backbone")
     where = (dynamic.where,) if isinstance(dynamic.where, str) else dynamic.where

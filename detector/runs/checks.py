@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from detector.files import read_yaml
+from detector.network.config import saved_overrides
 from detector.runs.folder import CONFIG, numbered_files
 from detector.text import flatten, plural
 from detector.weights import read_weights
@@ -31,10 +32,17 @@ def saved_settings(path: str) -> dict[str, Any]:
     return torch.load(path, map_location="cpu", weights_only=True).get("hyper_parameters", {})
 
 
+def is_run_config(settings: Any) -> bool:
+    """Return True for the content of a run's config.yaml, which has all settings, and False for that of a user's file."""
+    return isinstance(settings, dict) and settings.get("run_dir") is not None and "ckpt_path" in settings
+
+
 def check_resumable(path: str, hparams: dict[str, Any], max_epochs: int) -> None:
     """Raise ValueError if the checkpoint does not fit the model's ``hparams``; log the other differences."""
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    saved = checkpoint.get("hyper_parameters", {})
+    saved = dict(checkpoint.get("hyper_parameters", {}))
+    if "variant" in saved:
+        saved["overrides"] = saved_overrides(saved["variant"], saved.get("overrides") or {}) or None
     differing = {name: (saved.get(name), value) for name, value in hparams.items() if saved.get(name) != value}
     lines = {name: f"\n    {name}: {old} in the checkpoint, {new} here" for name, (old, new) in differing.items()}
     if fixed := "".join(line for name, line in lines.items() if name in FIXED_BY_CHECKPOINT):
@@ -59,10 +67,15 @@ def log_changed_settings(run_dir: Path, config: dict[str, Any]) -> None:
         rank_zero_info(f"{run_dir} has no {CONFIG}: whether settings of data and trainer differ is not known")
         return
     before, now = flatten(read_yaml(configs[-1], "restore it, or move it away")), flatten(config)
-    names = [name for name in sorted(before | now) if before.get(name) != now.get(name) and name not in NOT_LOGGED]
+    names = [name for name in sorted(before | now) if before.get(name) != now.get(name) and not _is_not_logged(name)]
     if names:
         lines = "\n".join(f"    {name}: {before.get(name)} before, {now.get(name)} now" for name in names)
         rank_zero_info(f"settings that differ from {configs[-1]}:\n{lines}")
+
+
+def _is_not_logged(name: str) -> bool:
+    # Overrides are those of the checkpoint, see FIXED_BY_CHECKPOINT. Old files have fewer settings of dynamic layers.
+    return name in NOT_LOGGED or name.startswith("model.overrides.dynamic.")
 
 
 def check_classes(path: str, class_names: list[str], category_ids: list[int]) -> None:

@@ -1,28 +1,30 @@
 """The LightningModule: training and validation steps, optimizer, logging, checkpoints."""
 
 import math
+import os
 import re
-from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import lightning as L
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.optim import Optimizer
 
 from detector.batch import Batch, as_size, network_input
+from detector.dynamic.temperature import FallingTemperature, set_temperature
 from detector.imaging.sixteen_bits import FULL_RANGE, as_sample_range
 from detector.network.decode import DetectionDict
 from detector.network.head import RawOutput
 from detector.network.model import build_detector, restore_activations
 from detector.network.replace.block_files import import_blocks
-from detector.network.replace.entries import check_entries
 from detector.network.replace.table import replacement_table
 from detector.text import plural
 from detector.training.lightning_hints import hide_hints
 from detector.training.loss import DetectionLoss, one2many_weight_at
+from detector.training.network_settings import variant_and_overrides
 from detector.training.optimizer import OptimizerName, build_optimizer, group_table, parameter_groups
 from detector.training.parts import freeze_parts, frozen_text, innermost_parts
 from detector.training.schedule import Schedule
@@ -134,7 +136,7 @@ class DetectorModule(L.LightningModule):
         self.category_ids = list(range(len(class_names))) if category_ids is None else list(category_ids)
         initial_weights = None if weights is None else read_weights(weights)
         settings = variant, overrides, initial_weights, len(self.class_names), backbone, replace
-        variant, overrides = _variant_and_overrides(*settings)
+        variant, overrides = variant_and_overrides(*settings)
         if initial_weights is not None:
             block_files = initial_weights.info.block_files | (block_files or {})
         block_files = import_blocks((overrides or {}).get("replace", []), block_files) or None
@@ -149,6 +151,9 @@ class DetectorModule(L.LightningModule):
             ignore=["weights", "backbone", "backbone_weights", "accept_license", "replace", "settings"]
         )
         check_optimization(self.hparams)
+        # Of the experts' weights in dynamic layers: now, and by step, if a training is to start with a higher one
+        self._temperature = 1.0
+        self._temperatures: FallingTemperature | None = None
         self.model = build_detector(variant, len(self.class_names), **(overrides or {}))
         largest = self.model.strides[-1]
         if image_size and any(side % largest for side in image_size):
@@ -173,6 +178,13 @@ class DetectorModule(L.LightningModule):
         self.latest_terms: dict[str, Tensor] = {}  # terms of the last loss, read by NonFiniteGuard
         self.step_skipped = False  # NonFiniteGuard skipped the last optimizer step; read by RampedEMA
         self._chosen_accumulation = 1  # set by this module; any other number above 1 is the choice of the Trainer's user
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **settings: Any) -> Self:
+        """Load a checkpoint; one of an earlier version has the dynamic layers that its variant had then."""
+        if isinstance(checkpoint_path, str | os.PathLike) and os.path.isfile(checkpoint_path):
+            settings = {"overrides": read_weights(checkpoint_path).info.overrides or None} | settings
+        return super().load_from_checkpoint(checkpoint_path, *args, **settings)
 
     def _load_initial(self, weights: Weights, backbone_weights: str | Path | None) -> None:
         """Load initial weights into the network, log how they fit, and remember their license and provenance."""
@@ -277,6 +289,7 @@ class DetectorModule(L.LightningModule):
         bias_lr = default_bias_lr if hp.warmup_bias_lr is None else hp.warmup_bias_lr
         warmup = {"warmup_epochs": hp.warmup_epochs, "warmup_momentum": hp.warmup_momentum, "warmup_bias_lr": bias_lr}
         self.schedule = Schedule(max_epochs, hp.final_lr_ratio, hp.lr_decay, hp.momentum, **warmup)
+        self._plan_temperatures()
         rank_zero_info(group_table(groups))
         if hp.freeze:
             rank_zero_info(frozen_text(self.model, hp.freeze))
@@ -291,6 +304,22 @@ class DetectorModule(L.LightningModule):
             self._chosen_accumulation = max(round(self.hparams.nominal_batch / images_per_batch), 1)
             self.trainer.accumulate_grad_batches = self._chosen_accumulation
         return images_per_batch * self.trainer.accumulate_grad_batches
+
+    def _plan_temperatures(self) -> None:
+        """Choose and log the temperatures of the experts' weights, if they start above 1."""
+        start = ((self.hparams.overrides or {}).get("dynamic") or {}).get("temperature", 1)
+        if start != 1:
+            self._temperatures = FallingTemperature(start, self.trainer.estimated_stepping_batches)
+            rank_zero_info(self._temperatures)
+
+    def _update_temperature(self) -> None:
+        """Set the temperature of this step of a training; all processes have the same."""
+        if self._temperatures is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            self._set_temperature(self._temperatures.at(self.trainer.global_step))
+
+    def _set_temperature(self, temperature: float) -> None:
+        self._temperature = temperature
+        set_temperature(self.model, temperature)
 
     def _log_steps(self, batch_size: int, images_per_step: int) -> None:
         """Log how many images and batches make a step, and what to change if steps are few or large."""
@@ -337,8 +366,9 @@ class DetectorModule(L.LightningModule):
             self.model.compile()
 
     def on_validation_start(self) -> None:
-        """Undo what Lightning does to the BatchNorms of some backbones after training in several processes."""
+        """Set the temperature of the last step, and undo what Lightning does to BatchNorms after several processes."""
         restore_activations(self.model)
+        self._update_temperature()
 
     on_test_start = on_predict_start = on_validation_start
 
@@ -357,6 +387,8 @@ class DetectorModule(L.LightningModule):
         provenance = f"trained with lightning-dyn-detector for {plural(epochs, 'epoch')}{after}"
         validation = {"metrics": metrics or self._restored_metrics, "best_f1_thresholds": self.best_f1_thresholds}
         checkpoint["weights_info"] = {**self._license_and_source, "provenance": provenance, **validation}
+        if self._temperature != 1:  # these weights need it
+            checkpoint["weights_info"]["temperature"] = self._temperature
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore license and provenance of the weights, and metrics and score thresholds of their last validation."""
@@ -364,9 +396,11 @@ class DetectorModule(L.LightningModule):
         self._license_and_source = {"license": saved_license(info), "started_from": info.get("started_from")}
         self.best_f1_thresholds = dict(info.get("best_f1_thresholds") or {})
         self._restored_metrics = dict(info.get("metrics") or {})
+        self._set_temperature(info.get("temperature", 1.0))
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Set the learning rate and momentum of this batch."""
+        """Set the learning rate, the momentum and the temperature of this batch."""
+        self._update_temperature()
         optimizer = self.optimizers(use_pl_optimizer=False)
         self.schedule.apply(optimizer, self.current_epoch, batch_idx, self.trainer.num_training_batches)
 
@@ -374,33 +408,6 @@ class DetectorModule(L.LightningModule):
         """Log the learning rate of the first group at the end of the epoch."""
         lr = self.optimizers(use_pl_optimizer=False).param_groups[0]["lr"]
         self.log("train/lr", lr, batch_size=1, sync_dist=True)
-
-
-def _variant_and_overrides(
-    variant: str | None,
-    overrides: dict[str, Any] | None,
-    weights: Weights | None,
-    num_classes: int,
-    backbone: str | None = None,
-    replace: list[dict[str, Any]] | None = None,
-) -> tuple[str, dict[str, Any] | None]:
-    """Return variant and overrides as plain values. The defaults are those of the initial weights, if there are any."""
-    if variant is None:
-        variant = "dyn_n" if weights is None else weights.info.variant
-    overrides = {key: asdict(value) if is_dataclass(value) else value for key, value in (overrides or {}).items()}
-    if backbone not in (None, other := overrides.get("backbone", backbone)):
-        raise ValueError(f"backbone is {backbone!r}, and overrides has the backbone {other!r}; give one of them")
-    if replace is not None and "replace" in overrides:
-        raise ValueError("replace is given twice, on its own and in overrides; give one of them")
-    if weights is not None:
-        overrides = weights.overrides_for(variant, num_classes) | overrides
-    if backbone is not None:
-        overrides["backbone"] = backbone
-    if overrides.get("backbone") == "yolo26":  # the default
-        del overrides["backbone"]
-    if entries := check_entries(overrides.pop("replace", None) if replace is None else replace):
-        overrides["replace"] = entries
-    return variant, overrides or None
 
 
 def _batch_size(loader: Any) -> int:

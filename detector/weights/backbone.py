@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from detector.dynamic import dynamic_layers, upcycle_state_dict
+from detector.dynamic.convert import plain_kernels
 from detector.network.model import Detector
 from detector.text import plural
 from detector.weights.backbone_files import (
@@ -32,7 +33,7 @@ class BackboneReport:
     file: BackboneFile
     license: str
     loaded: list[str]  # names of tensors of the trunk, as in the classifier
-    upcycled: list[str]  # those of ``loaded`` that became experts
+    upcycled: list[str]  # layers of ``loaded`` that are dynamic here
     left_out: list[str]  # in the file, but after the last feature map: the classifier
 
     def __str__(self) -> str:
@@ -74,7 +75,7 @@ def load_backbone(detector: Detector, source: str, accept_license: str | None = 
     backbone.trunk.load_state_dict(values)
     for name, numbers in file.statistics.items():
         getattr(backbone, name).copy_(torch.tensor(numbers).view(1, 3, 1, 1))
-    upcycled = [n for n in dynamic_layers(backbone.trunk) if state_dict[f"{n}.weight"].ndim == 4]
+    upcycled = plain_kernels(backbone.trunk, state_dict)
     left_out = [name for name in file.state_dict if name not in state_dict] if set(state_dict) & set(file.state_dict) else []
     return BackboneReport(backbone.name, file, license, list(state_dict), upcycled, left_out)
 
@@ -116,7 +117,7 @@ def _trunk_state_dict(detector: Detector, file: BackboneFile) -> dict[str, Tenso
         whole = parameternet(backbone.name, num_classes=1).state_dict()
     expected = backbone.trunk.state_dict()
     kernels = {f"{name}.weight": layer.kernel_shape for name, layer in dynamic_layers(backbone.trunk).items()}
-    plain = {name for name in kernels if name in state_dict and state_dict[name].ndim == 4}  # of a GhostNet: upcycled later
+    plain = {f"{name}.weight" for name in plain_kernels(backbone.trunk, state_dict)}  # of a GhostNet: upcycled later
     needed = [name for name in expected if _kernel_of(name) not in plain]
     missing = [name for name in needed if name not in state_dict and not name.endswith("num_batches_tracked")]
     shapes = {name: {tuple(value.shape), kernels.get(name)} for name, value in expected.items() if name in state_dict}
@@ -126,8 +127,8 @@ def _trunk_state_dict(detector: Detector, file: BackboneFile) -> dict[str, Tenso
 
 
 def _kernel_of(name: str) -> str:
-    """Return the name of the kernel that a router belongs to, and other names as they are."""
-    return re.sub(r"\.router\..+$", ".weight", name)
+    """Return the name of the kernel that a router or a change of kernels belongs to, and other names as they are."""
+    return re.sub(r"\.(router\..+|delta)$", ".weight", name)
 
 
 def _by_timm(backbone: str, strides: list[int], file: BackboneFile) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -17,7 +18,7 @@ from detector.arguments import shown
 from detector.batch import Size, as_size
 from detector.files import atomic_write, refuse_lfs_pointer
 from detector.imaging.sixteen_bits import SampleRange, as_sample_range
-from detector.network.config import detector_config
+from detector.network.config import complete_overrides, saved_overrides
 from detector.network.replace.block_files import without_folders
 from detector.text import plural
 from detector.weights.infer import CLASS_TOWER_NORM, infer_variant
@@ -84,6 +85,7 @@ def _from_lightning(path: Path, content: dict[str, Any]) -> Weights:
         metrics=facts.get("metrics") or {},
         best_f1_thresholds=facts.get("best_f1_thresholds") or {},
         block_files=settings.get("block_files") or {},
+        temperature=facts.get("temperature", 1.0),
     )
     state_dict = _without_prefix(_as_type(content.get("state_dict"), dict, "state_dict"))
     return Weights(state_dict, info, path, TRAINING_CHECKPOINT)
@@ -120,6 +122,7 @@ def _from_metadata(entries: dict[str, str]) -> WeightsInfo:
         provenance=entries["provenance"],
         best_f1_thresholds=_from_json(entries, "best_f1_thresholds") if "best_f1_thresholds" in entries else {},
         block_files=_from_json(entries, "block_files") if "block_files" in entries else {},
+        temperature=_from_json(entries, "temperature") if "temperature" in entries else 1.0,
         **{name: _from_json(entries, name) for name in ("overrides", "class_names", "category_ids", "metrics")},
     )
 
@@ -190,10 +193,10 @@ def _checked(weights: Weights) -> Weights:
         if values is not None and len(values) != number:
             raise ValueError(f"has {len(values)} {name}, but weights for {plural(number, 'class', 'classes')}")
     try:
-        detector_config(info.variant, **info.overrides)
+        overrides = saved_overrides(info.variant, info.overrides)
     except (ValueError, TypeError) as error:  # an unknown variant, or an unknown field
         raise ValueError(f"{error} (overrides: {info.overrides})") from None
-    return replace(weights, info=info)
+    return replace(weights, info=replace(info, overrides=overrides))
 
 
 def _as_type(value: Any, expected: Any, name: str) -> Any:
@@ -236,7 +239,14 @@ def save_weights(
                 f"{name} has values up to {value.abs().max():g}, too large for {dtype}; choose bfloat16 or float32"
             )
     with atomic_write(path) as unfinished:  # safetensors' own save_file makes files that only their owner can read
-        unfinished.write_bytes(save(tensors, metadata(info)))
+        unfinished.write_bytes(save(tensors, metadata(_with_complete_overrides(info))))
+
+
+def _with_complete_overrides(info: WeightsInfo) -> WeightsInfo:
+    """Return ``info`` with all settings of dynamic layers. Overrides that make no detector stay: readers refuse them."""
+    with suppress(ValueError, TypeError):
+        return replace(info, overrides=complete_overrides(info.variant, info.overrides))
+    return info
 
 
 def metadata(info: WeightsInfo) -> dict[str, str]:
@@ -250,4 +260,6 @@ def metadata(info: WeightsInfo) -> dict[str, str]:
         entries["block_files"] = json.dumps(without_folders(info.block_files))
     if info.sixteen_bit_range is not None:
         entries["sixteen_bit_range"] = json.dumps(info.sixteen_bit_range)
+    if info.temperature != 1:
+        entries["temperature"] = json.dumps(info.temperature)
     return entries if info.license is None else entries | {"license": info.license}

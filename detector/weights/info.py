@@ -29,6 +29,7 @@ class WeightsInfo:
     sixteen_bit_range: tuple[int, int] | None = None  # values of 16-bit images that became 0..255; None: all 16 bits
     # The files of the user's own blocks in training: module -> path and sha256, see detector/network/replace/block_files.py.
     block_files: dict[str, dict[str, str]] = field(default_factory=dict)
+    temperature: float = 1.0  # of experts' weights in the last validation: above 1 only early in a training
 
     def describe_best_f1(self, branch: str) -> str:
         """Return the threshold of the best F1 of ``branch`` as text, or the reason why there is none."""
@@ -64,11 +65,14 @@ class Weights:
         """Return the overrides of a detector of ``variant`` for ``num_classes`` that can load these weights.
 
         Its class towers are as wide as those of the weights; by default the width depends on the number of classes. The
-        backbone is that of the weights, too, also in a detector of another variant.
+        backbone is that of the weights, too, also in a detector of another variant. The temperature of the training that
+        made the weights is left out.
         """
-        overrides = self.info.overrides
+        overrides = dict(self.info.overrides)
         if variant != self.info.variant:
             overrides = {key: value for key, value in overrides.items() if key == "backbone"}
+        if isinstance(overrides.get("dynamic"), dict):
+            overrides["dynamic"] = overrides["dynamic"] | {"temperature": 1.0}
         others = {key: value for key, value in overrides.items() if key != "class_channels"}
         return others | class_channels_override(self.state_dict, num_classes)
 

@@ -3,11 +3,13 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from detector.dynamic import dynamic_layers, upcycle_state_dict
+from detector.dynamic.temperature import set_temperature
 from detector.network.model import Detector, build_detector
 from detector.network.replace.block_files import import_blocks
 from detector.network.replace.entries import check_entries
@@ -17,8 +19,17 @@ from detector.weights.infer import CLASS_TOWER_NORM
 from detector.weights.info import Weights
 
 CLASS_TOWER = re.compile(r"head\.one2(one|many)\.cls\..+")
-LAST_CLASS_LAYER = re.compile(r"head\.one2(one|many)\.cls\.\d+\.4\.(weight|bias)")
-ClassPairs = list[tuple[int, int]]  # (row in the detector, row in the file) of classes with the same name
+LAST_CLASS_LAYER = re.compile(r"head\.one2(?:one|many)\.cls\.\d+\.4\.(.+)")
+# Its parameters that have a row for each class. Kernels and biases of several experts have them side by side, (E, C * n).
+WITH_CLASS_ROWS = ("weight", "bias", "delta", "router.filter.weight", "router.filter.bias")
+
+
+class ClassRows(NamedTuple):
+    """How the rows of the last class layers in the file become those of a detector with other classes."""
+
+    pairs: list[tuple[int, int]]  # (row in the detector, row in the file) of classes with the same name
+    number: int  # of classes of the detector
+    number_in_file: int | None  # None: the class layers of the file are of another width, and their rows useless
 
 
 @dataclass
@@ -32,7 +43,7 @@ class LoadReport:
 
     source: str
     loaded: list[str] = field(default_factory=list)  # as they are in the file
-    upcycled: list[str] = field(default_factory=list)  # experts and routers made from a plain kernel
+    upcycled: list[str] = field(default_factory=list)  # of dynamic layers, made from a plain kernel
     copied_rows: list[str] = field(default_factory=list)  # last class layers, with the rows of the common classes
     rebuilt: list[str] = field(default_factory=list)  # class layers, not loaded because the classes are others
     mismatched: list[str] = field(default_factory=list)  # not loaded: of another shape in the file
@@ -50,7 +61,7 @@ class LoadReport:
     def __str__(self) -> str:
         rows = (
             (self.loaded, "loaded as they are"),
-            (self.upcycled, "experts and routers made from plain kernels"),
+            (self.upcycled, "of dynamic layers, made from plain kernels"),
             (self.copied_rows, f"last class layers with the rows of {_first(self.known_classes)}"),
             (self.rebuilt, "class layers as initialized"),
             (self.mismatched, f"of another shape in the file, as initialized: {_first(self.mismatched)}"),
@@ -111,6 +122,8 @@ def build_from(weights: Weights) -> Detector:
         )
     detector = _build(weights)
     load_into(detector, weights)
+    if weights.info.temperature != 1:
+        set_temperature(detector, weights.info.temperature)
     return detector.eval()
 
 
@@ -133,16 +146,13 @@ def _fit(detector: Detector, weights: Weights, class_names: Sequence[str] | None
     report = LoadReport(f"{weights.path} ({weights.kind}; {weights.info.variant}, {classes})")
     initial = detector.state_dict()
     candidates = _upcycled(detector, weights.state_dict)
-    pairs = _class_pairs(weights.info.class_names, class_names, weights.num_classes)
-    file_rows = weights.num_classes
-    if (
-        pairs is not None
-        and candidates.get(CLASS_TOWER_NORM, initial[CLASS_TOWER_NORM]).shape != initial[CLASS_TOWER_NORM].shape
-    ):
-        pairs, file_rows = [], None  # the rows are useless without the layers before them, which are of another width
+    rows = _class_rows(weights.info.class_names, class_names, weights.num_classes)
+    width = len(initial[CLASS_TOWER_NORM])
+    if rows is not None and len(candidates.get(CLASS_TOWER_NORM, initial[CLASS_TOWER_NORM])) != width:
+        rows = ClassRows([], rows.number, None)
     values = {}
     for name, value in initial.items():
-        names, values[name] = _choose(report, name, value, candidates.get(name), pairs, file_rows)
+        names, values[name] = _choose(report, name, value, candidates.get(name), rows)
         is_upcycled = names is report.loaded and values[name] is not weights.state_dict.get(name)
         (report.upcycled if is_upcycled else names).append(name)
     report.unexpected = [name for name in candidates if name not in initial]
@@ -150,8 +160,8 @@ def _fit(detector: Detector, weights: Weights, class_names: Sequence[str] | None
         for names in (report.mismatched, report.missing, report.unexpected):
             report.other_backbone += [name for name in names if name.startswith("backbone.")]
             names[:] = [name for name in names if not name.startswith("backbone.")]
-    if pairs is not None:
-        report.known_classes = [class_names[row] for row, _ in pairs] if report.copied_rows else []
+    if rows is not None:
+        report.known_classes = [class_names[row] for row, _ in rows.pairs] if report.copied_rows else []
         report.new_classes = [name for name in class_names if name not in report.known_classes]
     return report, values
 
@@ -167,41 +177,56 @@ def _upcycled(detector: Detector, state_dict: dict[str, Tensor]) -> dict[str, Te
     return upcycle_state_dict(detector, fitting) | mismatched
 
 
-def _class_pairs(
+def _class_rows(
     file_classes: Sequence[str] | None, classes: Sequence[str] | None, num_file_classes: int
-) -> ClassPairs | None:
-    """Return the pairs of the classes with the same name, or None if all classes are the same.
+) -> ClassRows | None:
+    """Return the rows of the classes with the same name, or None if all classes are the same.
 
     Weights without class names count as having the same classes if they have as many.
     """
     if classes is None or list(classes) == file_classes or (file_classes is None and len(classes) == num_file_classes):
         return None
     file_classes = list(file_classes or [])
-    return [(row, file_classes.index(name)) for row, name in enumerate(classes) if name in file_classes]
+    pairs = [(row, file_classes.index(name)) for row, name in enumerate(classes) if name in file_classes]
+    return ClassRows(pairs, len(classes), num_file_classes)
 
 
 def _choose(
-    report: LoadReport, name: str, initial: Tensor, new: Tensor | None, pairs: ClassPairs | None, file_rows: int | None
+    report: LoadReport, name: str, initial: Tensor, new: Tensor | None, rows: ClassRows | None
 ) -> tuple[list[str], Tensor]:
-    """Return the list of ``report`` that the weight ``name`` belongs to, and its value: ``initial``, ``new`` or of both.
-
-    The last class layers of the file have ``file_rows``, or None if its class layers are of another width.
-    """
+    """Return the list of ``report`` that the weight ``name`` belongs to, and its value: ``initial``, ``new`` or of both."""
+    last = LAST_CLASS_LAYER.fullmatch(name) if rows is not None else None
     if new is None:
-        return report.missing, initial
-    if pairs is None or not LAST_CLASS_LAYER.fullmatch(name):
+        # A dynamic last layer that is plain in the file keeps its initial router.
+        is_rebuilt = last is not None and last[1].startswith(("router.", "delta"))
+        return report.rebuilt if is_rebuilt else report.missing, initial
+    if last is None or last[1] not in WITH_CLASS_ROWS:
         if new.shape == initial.shape:
             return report.loaded, new
-        is_other_width = file_rows is None and CLASS_TOWER.fullmatch(name)  # depends on the number of classes
-        return report.rebuilt if is_other_width else report.mismatched, initial
-    if file_rows is None or initial.ndim == 2:  # 2: a dynamic last layer, whose rows are spread over the experts
+        has_other_width = rows is not None and rows.number_in_file is None  # depends on the number of classes
+        return report.rebuilt if has_other_width and CLASS_TOWER.fullmatch(name) else report.mismatched, initial
+    is_plain_in_file = initial.ndim == 2 and new.ndim == {"weight": 4, "bias": 1}.get(last[1])  # and a mixture here
+    if rows.number_in_file is None or is_plain_in_file:
         return report.rebuilt, initial
-    if new.shape != (file_rows, *initial.shape[1:]):
+    return _with_rows_of_file(report, last[1], initial, new, rows)
+
+
+def _with_rows_of_file(
+    report: LoadReport, parameter: str, initial: Tensor, new: Tensor, rows: ClassRows
+) -> tuple[list[str], Tensor]:
+    """Return what ``_choose`` does, for a ``parameter`` with a row for each class."""
+    by_expert = initial.ndim == 2 and not parameter.startswith("router.")
+    axis, row = (1, initial.shape[1] // rows.number) if by_expert else (0, 1)
+    expected = list(initial.shape)
+    expected[axis] = rows.number_in_file * row
+    if list(new.shape) != expected:
         return report.mismatched, initial
-    if not pairs:
+    if not rows.pairs:
         return report.rebuilt, initial
-    rows, rows_in_file = (torch.tensor(side, device=initial.device) for side in zip(*pairs))
-    return report.copied_rows, initial.index_copy(0, rows, new.to(initial).index_select(0, rows_in_file))
+    here, in_file = (torch.tensor(side, device=initial.device) for side in zip(*rows.pairs))
+    values, file_values = (t.unflatten(axis, (-1, row)) for t in (initial, new.to(initial)))
+    copied = values.index_copy(axis, here, file_values.index_select(axis, in_file))
+    return report.copied_rows, copied.flatten(axis, axis + 1)
 
 
 def _first(names: Sequence[str], number: int = 5) -> str:

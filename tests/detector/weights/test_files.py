@@ -10,12 +10,13 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from detector import DetectorModule, build_detector, load_detector
+from detector.network.config import complete_overrides
 from detector.weights import WeightsInfo, metadata, read_weights, save_weights
 from tests.detector.reference_files import some_weights, write_checkpoint
 
 INFO = WeightsInfo(
     variant="dyn_n",
-    overrides={"dynamic": {"num_experts": 2}},
+    overrides=complete_overrides("dyn_n", {"dynamic": {"num_experts": 2}}),
     class_names=["Zelle", "größer, \"kleiner\""],
     category_ids=[7, 9],
     image_size=(64, 96),

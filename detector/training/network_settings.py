@@ -1,0 +1,39 @@
+"""The variant and the overrides of the network to train, from the settings and the initial weights."""
+
+from dataclasses import asdict, is_dataclass
+from typing import Any
+
+from detector.network.config import complete_overrides, merge_overrides
+from detector.network.replace.entries import check_entries
+from detector.weights import Weights
+
+
+def variant_and_overrides(
+    variant: str | None,
+    overrides: dict[str, Any] | None,
+    weights: Weights | None,
+    num_classes: int,
+    backbone: str | None = None,
+    replace: list[dict[str, Any]] | None = None,
+) -> tuple[str, dict[str, Any] | None]:
+    """Return variant and overrides as plain values. The defaults are those of the initial ``weights``, if there are any.
+
+    The overrides have all settings of dynamic layers, for checkpoints: the default of a variant may change. Raises
+    ValueError for settings that make no network.
+    """
+    if variant is None:
+        variant = "dyn_n" if weights is None else weights.info.variant
+    overrides = {key: asdict(value) if is_dataclass(value) else value for key, value in (overrides or {}).items()}
+    if backbone not in (None, other := overrides.get("backbone", backbone)):
+        raise ValueError(f"backbone is {backbone!r}, and overrides has the backbone {other!r}; give one of them")
+    if replace is not None and "replace" in overrides:
+        raise ValueError("replace is given twice, on its own and in overrides; give one of them")
+    if weights is not None:
+        overrides = merge_overrides(weights.overrides_for(variant, num_classes), overrides)
+    if backbone is not None:
+        overrides["backbone"] = backbone
+    if overrides.get("backbone") == "yolo26":  # the default
+        del overrides["backbone"]
+    if entries := check_entries(overrides.pop("replace", None) if replace is None else replace):
+        overrides["replace"] = entries
+    return variant, complete_overrides(variant, overrides) or None

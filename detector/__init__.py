@@ -7,5 +7,6 @@ from detector.predict import Predictor, load_detector
 from detector.training.module import DetectorModule
 
 __all__ = [
-    "VARIANTS", "Detector", "DetectorModule", "DynamicConv2d", "Predictor", "build_detector", "load_detector", "make_dynamic",
+    "VARIANTS", "Detector", "DetectorModule", "DynamicConv2d", "Predictor", "build_detector", "load_detector",
+    "make_dynamic",
 ]  # fmt: skip

@@ -52,8 +52,8 @@ class DynamicConfig:
         if self.temperature > 1 and (self.routing == "centred" or is_constant):
             reason = "num_experts is 1" if is_constant else "routing is 'centred'"
             raise ValueError(
-                f"temperature is {self.temperature}, but {reason}: it is for softmax and sigmoid weights of experts, not for "
-                "gates; leave it out"
+                f"temperature is {self.temperature}, but {reason}: it is for softmax and sigmoid weights of several "
+                "experts, not for gates; leave it out"
             )
 
     @property

@@ -75,9 +75,9 @@ class BottleneckRouter(nn.Module):
             have in common, so that routing weights differ between images from the start. In training with a single image
             it uses its running statistics, as they are. ``"layer"`` is LayerNorm, for steps that see one or two images.
 
-    ``temperature`` is T for the weights of experts, ``gate_temperature`` for the gates. They are Python numbers, not buffers,
-    so that an average of weights leaves them alone. A training changes ``temperature`` only: with other than 1, gates that
-    start at zero would only learn more slowly.
+    ``temperature`` is T for the weights of experts, ``gate_temperature`` for the gates. They are Python numbers, not
+    buffers, so that an average of weights leaves them alone. A training changes ``temperature`` only: gates, whose heads
+    start at zero, would only learn more slowly.
     """
 
     def __init__(self, in_channels: int, units: Mapping[Gate, int], routing: Routing, norm: RouterNormName) -> None:

@@ -23,8 +23,8 @@ class FallingTemperature:
     def __post_init__(self) -> None:
         if math.isinf(self.num_steps):
             raise ValueError(
-                f"dynamic.temperature is {self.start:g} and falls to 1 in the first tenth of the training, but this training "
-                "has no end; give trainer.max_epochs, or leave out the temperature"
+                f"dynamic.temperature is {self.start:g} and falls to 1 in the first tenth of the training, but this "
+                "one has no end; give trainer.max_epochs, or leave out the temperature"
             )
 
     def at(self, step: int) -> float:

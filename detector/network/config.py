@@ -57,9 +57,7 @@ class DetectorConfig:
                 raise ValueError(f"{name} is {channels!r}; expected a whole number above 0")
         if self.dynamic is not None and not isinstance(self.dynamic, DynamicConfig):
             example = self.dynamic if self.dynamic in get_args(Kind) else "omni"
-            raise ValueError(
-                f"dynamic is {self.dynamic!r}; expected the fields of DynamicConfig, as {{'kind': {example!r}}}"
-            )
+            raise ValueError(f"dynamic is {self.dynamic!r}; expected fields of DynamicConfig, as {{'kind': {example!r}}}")
         _check_backbone_name(self.backbone)
         check_entries(self.replace)
 

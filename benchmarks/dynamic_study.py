@@ -46,7 +46,7 @@ ARMS: dict[str, dict[str, Any]] = {  # fields of the detector's configuration th
     "omni_all": {"dynamic": {"kind": "omni", "num_experts": 1, "gates": ["input", "filter", "position"]} | BN},
     "residual_softmax": {"dynamic": {"kind": "residual", "num_experts": 4, "routing": "softmax"} | BN},
     "mixture": {"dynamic": {"kind": "mixture", "num_experts": 4, "routing": "sigmoid"}},
-    "se": {"replace": [{"where": PLACE, "layer": GATED_CONV}]},
+    "se": {"replace": [{"layer": GATED_CONV}]},  # goes into model.replace, not into overrides
     "wide": {"width": 0.28},
 }
 DYNAMIC_ARMS = [name for name, fields in ARMS.items() if "dynamic" in fields]
@@ -82,6 +82,16 @@ STAGES = {
 GROUPS = {"scale": ("shapes_200", "shapes_800", "shapes_3200")}  # names of --stage that stand for several
 
 
+def network_settings(arm: str, where: str | tuple[str, ...]) -> dict[str, str]:
+    """Return the arguments of train.py for the network of an arm, whose layers are at ``where``."""
+    fields, settings = dict(ARMS[arm]), {}
+    if "replace" in fields:
+        settings["model.replace"] = json.dumps([entry | {"where": where} for entry in fields.pop("replace")])
+    if "dynamic" in fields:
+        fields["dynamic"] = {"where": where, **fields["dynamic"]}
+    return settings | ({"model.overrides": json.dumps(fields)} if fields else {})
+
+
 class Study:
     """Trains arms. It keeps no state: the run folders show which trainings are finished."""
 
@@ -97,11 +107,6 @@ class Study:
         """Return the settings of a run, as arguments of train.py."""
         fixed = STAGES[stage]
         epochs = self.epochs or fixed.epochs
-        overrides = dict(ARMS[arm])
-        if "dynamic" in overrides:
-            overrides["dynamic"] = {"where": fixed.where, **overrides["dynamic"]}
-        if "replace" in overrides:
-            overrides["replace"] = [entry | {"where": fixed.where} for entry in overrides["replace"]]
         settings = {
             "data.root": str(self.data / fixed.data),
             "data.test_annotations": "null",
@@ -119,10 +124,9 @@ class Study:
             "trainer.devices": 1,
             "trainer.enable_progress_bar": "false",
             "seed_everything": seed,
-        } | fixed.settings
-        if overrides:
-            settings["model.overrides"] = json.dumps(overrides)
-        return settings | ({"model.backbone_weights": str(self.weights)} if fixed.settings is IMAGENET else {})
+        }
+        weights = {"model.backbone_weights": str(self.weights)} if fixed.settings is IMAGENET else {}
+        return settings | fixed.settings | weights | network_settings(arm, fixed.where)
 
     def measure(self, stage: str, arm: str, seed: int) -> dict[str, Any] | None:
         """Return the result of a run, trained if it is missing; None after a failure, which is printed."""

@@ -77,9 +77,13 @@ def test_mistakes_are_named(data: Path, monkeypatch: pytest.MonkeyPatch, capsys:
 
 
 def test_every_arm_is_a_network_and_sizes_have_equal_steps() -> None:
-    configs = [detector_config("yolo26_n", **fields) for fields in dynamic_study.ARMS.values()]
-    assert all(isinstance(config, DetectorConfig) for config in configs)
-    assert len({repr(config) for config in configs}) == len(configs)
+    settings = [dynamic_study.network_settings(arm, ("backbone-pointwise",)) for arm in dynamic_study.ARMS]
+    fields = [json.loads(one.get("model.overrides", "{}")) for one in settings]
+    assert all(isinstance(detector_config("yolo26_n", **one), DetectorConfig) for one in fields)
+    assert {tuple(one["dynamic"]["where"]) for one in fields if "dynamic" in one} == {("backbone-pointwise",)}
+    (replaced,) = [json.loads(one["model.replace"]) for one in settings if "model.replace" in one]
+    assert replaced[0]["where"] == ["backbone-pointwise"]
+    assert len({str(one) for one in settings}) == len(settings)
     scales = [dynamic_study.STAGES[name] for name in dynamic_study.GROUPS["scale"]]
     assert all(int(a.data[7:]) * a.epochs == int(b.data[7:]) * b.epochs for a, b in pairwise(scales))
 

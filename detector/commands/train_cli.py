@@ -100,8 +100,8 @@ class TrainCLI(RunCLI):
             if model["backbone_lr_ratio"] is None:
                 model["backbone_lr_ratio"] = saved_settings(path).get("backbone_lr_ratio")
             model["variant"] = model["variant"] or checkpoint.info.variant
-            # The width of the class branches came with the weights file of the run's start. The dynamic layers of the variant
-            # may have been others then.
+            # The width of the class branches came with the weights file of the run's start. The variant may have had other
+            # dynamic layers then.
             names = ("class_channels", "dynamic") if model["variant"] == checkpoint.info.variant else ("class_channels",)
             saved = {name: value for name, value in checkpoint.info.overrides.items() if name in names}
             model["overrides"] = merge_overrides(saved, model["overrides"] or {}) or None

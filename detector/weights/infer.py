@@ -7,7 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from detector.dynamic import DynamicConfig
-from detector.network.config import VARIANTS
+from detector.dynamic.router import GATES
+from detector.network.config import CONVOLUTION_PATTERNS, VARIANTS
 from detector.network.head import default_class_channels
 
 CLASS_TOWER_NORM = "head.one2many.cls.0.1.norm.weight"  # (class_channels,): shows how wide the class towers are
@@ -45,12 +46,54 @@ def infer_variant(state_dict: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]
 
 
 def _dynamic_settings(state_dict: Mapping[str, Tensor]) -> dict[str, Any] | None:
-    """Return the number of experts and the routing of dynamic layers, or None if there are none."""
-    routers = [key for key in state_dict if re.search(r"\.router\.(\d\.)?bias$", key)]
-    if not routers:
+    """Return the settings of dynamic layers by their names and shapes, or None if there are none.
+
+    Raises ValueError where names and shapes leave the routing open.
+    """
+    parts: dict[str, set[str]] = {}  # by dynamic layer, the names of its router's tensors
+    for key in state_dict:
+        if match := re.fullmatch(r"(.+)\.router\.(.+)", key):
+            parts.setdefault(match[1], set()).add(match[2])
+    if not parts:
         return None
-    num_experts = len(_tensor(state_dict, routers[-1]))
-    return {"num_experts": num_experts, "routing": "softmax" if any(".router.2." in key for key in routers) else "sigmoid"}
+    names = set().union(*parts.values())
+    settings = {"where": _where(state_dict, list(parts))}
+    if "fc.weight" not in names:  # a router of ParameterNet
+        last = "2.bias" if "2.bias" in names else "bias"
+        num_experts = len(_tensor(state_dict, f"{next(iter(parts))}.router.{last}"))
+        routing = "softmax" if last == "2.bias" else "sigmoid"
+        return settings | {"kind": "mixture", "num_experts": num_experts, "routing": routing}
+    layer = next((name for name, own in parts.items() if "expert.weight" in own), next(iter(parts)))
+    gates = [gate for gate in GATES if gate != "expert" and f"{gate}.weight" in names]
+    settings |= {"kind": _kind(state_dict, layer, gates), "gates": gates}
+    num_experts = len(_tensor(state_dict, f"{layer}.router.expert.weight")) if "expert.weight" in names else 1
+    norm = "batch" if "norm.running_mean" in names else "layer" if "norm.weight" in names else "none"
+    routing = "centred" if "share_norm.running_mean" in names else "softmax"
+    return settings | {"num_experts": num_experts, "routing": routing, "router": "bottleneck", "router_norm": norm}
+
+
+def _kind(state_dict: Mapping[str, Tensor], layer: str, gates: list[str]) -> str:
+    """Return the kind of a dynamic ``layer`` with a bottleneck router."""
+    if f"{layer}.delta" in state_dict and f"{layer}.router.share_norm.running_mean" in state_dict:
+        return "residual"
+    if f"{layer}.delta" in state_dict or not gates:
+        raise ValueError(
+            "has dynamic layers whose names and shapes do not show whether routing is 'softmax' or 'sigmoid'; read the "
+            "checkpoint of the training, or write the weights with detector.weights.save_weights, which names it"
+        )
+    return "omni"
+
+
+def _where(state_dict: Mapping[str, Tensor], layers: list[str]) -> str | list[str]:
+    """Return the name of the group of convolutions that is dynamic, or patterns for ``layers`` if they are no group."""
+    kernels = [
+        key.removesuffix(".weight") for key, value in state_dict.items() if key.endswith(".weight") and value.ndim > 1
+    ]
+    kernels = [name for name in kernels if ".router." not in name]
+    for name, pattern in CONVOLUTION_PATTERNS.items():
+        if {kernel for kernel in kernels if re.fullmatch(pattern, kernel)} == set(layers):
+            return name
+    return [re.escape(name) for name in layers]
 
 
 def num_classes(state_dict: Mapping[str, Tensor]) -> int:

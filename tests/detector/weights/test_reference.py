@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from detector import build_detector, load_detector
+from detector.dynamic import dynamic_layers
 from detector.weights.files import read_weights
 from detector.weights.infer import infer_variant
 from detector.weights.reference import convert_reference
@@ -72,11 +73,41 @@ def test_the_variant_is_inferred_from_the_shapes(layout: str) -> None:
     assert infer_variant(convert_reference(shapes)) == (f"yolo26_{layout}", {})
 
 
-@pytest.mark.parametrize("dynamic", [{}, {"num_experts": 3, "routing": "softmax"}])
-def test_the_dynamic_variant_is_inferred_from_the_routers(dynamic: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "dynamic",
+    [
+        {"kind": "mixture", "where": "backbone-bottlenecks"},
+        {"kind": "mixture", "where": "neck-bottlenecks", "num_experts": 3, "routing": "softmax"},
+        {"kind": "omni", "where": "pointwise", "router_norm": "none"},
+        {
+            "kind": "omni",
+            "where": [r"backbone\.stem\.conv", r"neck\.down\.0\.conv"],
+            "gates": ["position"],
+            "num_experts": 2,
+            "router_norm": "layer",
+        },
+        {"kind": "residual", "gates": ["input"], "num_experts": 3},
+    ],
+    ids=str,
+)
+def test_dynamic_layers_are_inferred_from_the_routers(dynamic: dict[str, Any]) -> None:
     with torch.device("meta"):
-        state_dict = build_detector("dyn_s", 2, dynamic=dynamic).state_dict()
-    assert infer_variant(state_dict) == ("dyn_s", {"dynamic": dynamic} if dynamic else {})
+        detector = build_detector("dyn_s", 2, dynamic=dynamic)
+        variant, overrides = infer_variant(detector.state_dict())
+        inferred = build_detector(variant, 2, **overrides)
+    layers, expected = dynamic_layers(inferred), dynamic_layers(detector)
+    assert (variant, list(layers)) == ("dyn_s", list(expected))
+    assert [layer.settings for layer in layers.values()] == [layer.settings for layer in expected.values()]
+
+
+@pytest.mark.parametrize(
+    "dynamic", [{"kind": "residual", "routing": "softmax"}, {"kind": "mixture", "router": "bottleneck"}]
+)
+def test_a_routing_that_names_do_not_show_is_not_guessed(dynamic: dict[str, Any]) -> None:
+    with torch.device("meta"):
+        state_dict = build_detector("dyn_n", 2, dynamic=dynamic).state_dict()
+    with pytest.raises(ValueError, match=r"do not show whether routing is 'softmax' or 'sigmoid'; read the checkpoint"):
+        infer_variant(state_dict)
 
 
 def yolo11(path: Path) -> None:

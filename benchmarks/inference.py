@@ -16,7 +16,6 @@ images, the same for all, is not included.
 
 import argparse
 import json
-import math
 import platform
 import tempfile
 from collections.abc import Callable
@@ -30,7 +29,7 @@ import torch
 
 from benchmarks.common import costs, in_new_process, option_parser, peak_mb, print_table, write
 from benchmarks.runtimes import load_onnx, load_openvino, load_torch
-from benchmarks.yard import median, milliseconds, take_turns, yard
+from benchmarks.yard import median, milliseconds, ratio, take_turns, yard
 from detector.export import ExportSettings, export
 from detector.export.int8 import quantize
 from detector.network.config import VARIANTS
@@ -91,19 +90,6 @@ def time_all(runs: dict[str, Run], rounds: int) -> dict[str, list[list[float]]]:
         return [milliseconds(run) for _ in range(1 + RUNS_PER_TURN)][1:]
 
     return take_turns({name: partial(turn, run) for name, run in runs.items()}, rounds, warm_up=1)
-
-
-def ratio(turns: list[list[float]], others: list[list[float]]) -> list[float]:
-    """Return the median over the rounds of ``turns`` / ``others`` and, from 6 rounds on, the ends of its 95 % interval.
-
-    The interval lies between two of the sorted ratios and has at least 95 % if rounds are independent: the median is outside
-    only if nearly all of n fair coins fall on one side.
-    """
-    ratios = sorted(median(turn) / median(other) for turn, other in zip(turns, others))
-    n, num_outside = len(ratios), 0
-    while 2 * sum(math.comb(n, k) for k in range(num_outside + 1)) <= 0.05 * 2**n:
-        num_outside += 1
-    return [float(np.median(ratios)), *([ratios[num_outside - 1], ratios[n - num_outside]] if num_outside else [])]
 
 
 def peak_memory(model: str, runtime: str, path: Path, size: int) -> float:

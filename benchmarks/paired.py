@@ -6,9 +6,11 @@ albumentations.
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from functools import cache
 from statistics import mean, stdev
 
-from scipy.stats import nct, t
+import numpy as np
+from scipy.stats import chi2, norm, t
 
 LEVEL, POWER = 0.05, 0.8
 MOST_PAIRS = 1000
@@ -28,14 +30,28 @@ def difference(arm: Sequence[float], base: Sequence[float], level: float = LEVEL
 
 
 def power(sd: float, effect: float, pairs: int, level: float = LEVEL) -> float:
-    """Return the probability that a two-sided paired t-test finds ``effect``, by the exact noncentral t distribution."""
+    """Return the probability that a two-sided paired t-test finds ``effect``, by the exact noncentral t distribution.
+
+    The distribution is an integral over the estimated standard deviation: that of scipy gives NaN in its tails.
+    """
     freedom, shift = pairs - 1, effect / sd * pairs**0.5
     limit = t.ppf(1 - level / 2, freedom)
-    return float(nct.sf(limit, freedom, shift) + nct.cdf(-limit, freedom, shift))
+    quantiles, weights = _quadrature()
+    estimates = np.sqrt(chi2.ppf(quantiles, freedom) / freedom)  # as multiples of the true one
+    return float(weights @ (norm.sf(limit * estimates - shift) + norm.cdf(-limit * estimates - shift)))
+
+
+@cache
+def _quadrature() -> tuple[np.ndarray, np.ndarray]:
+    """Return points in 0..1, and weights for an integral over 0..1."""
+    nodes, weights = np.polynomial.legendre.leggauss(200)
+    return (nodes + 1) / 2, weights / 2
 
 
 def pairs_needed(sd: float, effect: float, level: float = LEVEL, least_power: float = POWER) -> int | None:
     """Return the least number of pairs with ``least_power`` to find ``effect``; None if 1,000 are not enough."""
+    if sd == 0:  # every pair has the same difference
+        return 2 if effect else None
     numbers = range(2, MOST_PAIRS + 1)
     index = bisect_left(numbers, least_power, key=lambda n: power(sd, effect, n, level))  # power grows with n
     return numbers[index] if index < len(numbers) else None

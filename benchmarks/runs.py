@@ -17,7 +17,9 @@ from benchmarks.common import print_table
 from detector.evaluation import evaluate, load_ground_truth, read_predictions
 from detector.files import read_json
 from detector.network.head import BRANCHES
-from detector.runs.folder import EVALUATION_PREFIX, LAST_CHECKPOINT, TRAIN_LOG, predictions_file
+from detector.runs.folder import EVALUATION_PREFIX, LAST_CHECKPOINT, TRAIN_LOG, ground_truth_file, predictions_file
+
+ROOT = Path(__file__).parents[1]  # of the project: train.py and evaluate.py are there
 
 
 def train(arguments: list[str], run: Path, epochs: int, log: Path | None = None) -> None:
@@ -25,13 +27,13 @@ def train(arguments: list[str], run: Path, epochs: int, log: Path | None = None)
 
     The output goes to the end of the file ``log``, or is printed. Raises RuntimeError with its last lines if train.py fails.
     """
-    rows, last = run / TRAIN_LOG, run / LAST_CHECKPOINT
-    if rows.exists() and rows.read_text().splitlines()[-1].split()[0] in (f"{epochs}/{epochs}", str(epochs - 1)):
-        return  # the log has the last epoch
+    if log_is_finished(run, epochs):
+        return
+    last = run / LAST_CHECKPOINT
     if not last.exists():
         shutil.rmtree(run, ignore_errors=True)  # stopped before its first epoch ended
     start = ["--ckpt_path", str(last)] if last.exists() else ["--run_dir", str(run)]
-    command = [sys.executable, "train.py", *arguments, *start]
+    command = [sys.executable, str(ROOT / "train.py"), *arguments, *start]
     if log is None:
         subprocess.run(command, check=True)
         return
@@ -40,6 +42,12 @@ def train(arguments: list[str], run: Path, epochs: int, log: Path | None = None)
         finished = subprocess.run(command, stdout=file, stderr=file)
     if finished.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{log.read_text()[-2000:]}")
+
+
+def log_is_finished(run: Path, epochs: int) -> bool:
+    """Return True if the log of a run has the last of its ``epochs``."""
+    lines = log.read_text().splitlines() if (log := run / TRAIN_LOG).exists() else []
+    return bool(lines) and lines[-1].split()[:1] in ([f"{epochs}/{epochs}"], [str(epochs - 1)])
 
 
 def as_arguments(settings: Mapping[str, object], configs: Sequence[str] = ()) -> list[str]:
@@ -51,10 +59,17 @@ def run_coco_eval(arguments: list[str], checkpoint: Path, root: Path, split: str
     """Return ``<branch> AP`` and ``<branch> AP50`` of a checkpoint, from the predictions that evaluate.py writes."""
     folder = checkpoint.parent / f"{EVALUATION_PREFIX}{split}"
     if not all(file.exists() for file in prediction_files(folder, split).values()):
-        command = [sys.executable, "evaluate.py", str(checkpoint), *arguments, "--split", split]
+        command = [sys.executable, str(ROOT / "evaluate.py"), str(checkpoint), *arguments, "--split", split]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    ground_truth = load_ground_truth(annotations_file(root, split))
-    numbers = {}
+    return written_ap(folder, split, annotations_file(root, split))
+
+
+def written_ap(folder: Path, split: str = "val", annotations: Path | None = None) -> dict[str, float]:
+    """Return ``<branch> AP`` and ``<branch> AP50`` from the predictions in a run or evaluation ``folder``.
+
+    ``annotations`` is the ground truth, by default the file of it in ``folder``.
+    """
+    ground_truth, numbers = load_ground_truth(annotations or folder / ground_truth_file(split)), {}
     for branch, file in prediction_files(folder, split).items():
         metrics = evaluate(ground_truth, read_predictions(file, ground_truth)).metrics
         numbers |= {f"{branch} {metric}": metrics[metric] for metric in ("AP", "AP50")}

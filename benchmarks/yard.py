@@ -3,10 +3,12 @@
 Times in yards are ratios to a fixed computation on the same machine: they differ less between machines than seconds do.
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torchvision.models import resnet18
 
@@ -47,3 +49,16 @@ def take_turns(measures: Mapping[str, Callable[[], Any]], rounds: int, warm_up: 
         for name in measures if number % 2 else reversed(list(measures)):
             results[name].append(measures[name]())
     return {name: values[warm_up:] for name, values in results.items()}
+
+
+def ratio(turns: list[list[float]], others: list[list[float]]) -> list[float]:
+    """Return the median over the rounds of ``turns`` / ``others`` and, from 6 rounds on, the ends of its 95 % interval.
+
+    The interval lies between two of the sorted ratios and has at least 95 % if rounds are independent: the median is outside
+    only if nearly all of n fair coins fall on one side.
+    """
+    ratios = sorted(median(turn) / median(other) for turn, other in zip(turns, others))
+    n, num_outside = len(ratios), 0
+    while 2 * sum(math.comb(n, k) for k in range(num_outside + 1)) <= 0.05 * 2**n:
+        num_outside += 1
+    return [float(np.median(ratios)), *([ratios[num_outside - 1], ratios[n - num_outside]] if num_outside else [])]

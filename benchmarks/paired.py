@@ -6,6 +6,7 @@ albumentations.
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from functools import cache
 from statistics import mean, stdev
 
 import numpy as np
@@ -17,7 +18,13 @@ MOST_PAIRS = 1000
 
 def half_width(sd: float, pairs: int, level: float = LEVEL) -> float:
     """Return half of the width of the interval of a mean difference with confidence 1 - ``level``; ``sd`` is of one pair."""
-    return float(t.ppf(1 - level / 2, pairs - 1)) * sd / pairs**0.5
+    return _quantile(pairs - 1, level) * sd / pairs**0.5
+
+
+@cache
+def _quantile(freedom: int, level: float) -> float:
+    """Return the two-sided quantile of Student's t."""
+    return float(t.ppf(1 - level / 2, freedom))
 
 
 def difference(arm: Sequence[float], base: Sequence[float], level: float = LEVEL) -> tuple[float, float | None]:
@@ -34,7 +41,7 @@ def power(sd: float, effect: float, pairs: int, level: float = LEVEL) -> float:
     The distribution is an integral over the estimated standard deviation: that of scipy gives NaN in its tails.
     """
     freedom, shift = pairs - 1, effect / sd * pairs**0.5
-    limit = t.ppf(1 - level / 2, freedom)
+    limit = _quantile(freedom, level)
     scores = np.linspace(-7, 7, 401)  # normal scores: they have few values beyond
     weights = norm.pdf(scores) * (scores[1] - scores[0])
     estimates = np.sqrt(chi2.ppf(norm.cdf(scores), freedom) / freedom)  # as multiples of the true standard deviation

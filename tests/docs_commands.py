@@ -130,6 +130,8 @@ def _accept_help(parser: type, args: list[str]) -> None:
 def _check_module(module: str, args: list[str]) -> None:
     """Parse the options of a benchmark with its own parser, and stop there."""
     path = ROOT / (module.replace(".", "/") + ".py")
+    if path.with_suffix("").is_dir():  # a package
+        module, path = f"{module}.__main__", path.with_suffix("") / "__main__.py"
     if not path.is_file():
         raise ValueError(f"python -m {module}: {path} does not exist")
     parse_args = argparse.ArgumentParser.parse_args

@@ -30,6 +30,7 @@ from detector.evaluation.constant_box import evaluate_constant_box, mean_boxes_o
 from detector.files import atomic_write, read_json
 from detector.imaging.plot_files import save_plot
 from detector.network.head import BRANCHES
+from detector.network.replace.block_files import add_import_folders
 
 COSTS, MATCHED, LOCK, NUMBERS = "costs.json", "matched.json", "lock", "study.json"
 
@@ -74,6 +75,7 @@ def locked(out: Path) -> Iterator[int]:
 
 def make_plan(study: Study) -> Plan:
     """Build every arm on every data set and fold, to find mistakes; return the runs. Raises ValueError."""
+    add_import_folders([study.folder])
     if study.after is not None:
         load_hook(study.after, study.folder)
     study = replace(study, arms=matched_arms(study, study.out / MATCHED))
@@ -82,7 +84,7 @@ def make_plan(study: Study) -> Plan:
         built = {arm: build_arm(arm, arguments_of(study.part(arm, data))) for arm in study.arms}
         check_same_images(study, data, built)
         parts = fold_parts(study, data, built[study.reference])
-        floors[data] = mean_floor(study, data, parts)
+        floors[data] = mean_floor(study, data, built[study.reference], parts)
         for arm in study.arms:
             settings = given_settings(study.part(arm, data)) | fingerprints(built[arm], study.splits)
             arms.setdefault(arm, settings)
@@ -145,15 +147,18 @@ def fingerprint(annotations: Annotations) -> str:
 
 
 def fingerprints(built: BuiltArm, splits: Sequence[str]) -> dict[str, str]:
-    """Return the fingerprints of training and evaluation data as settings of a result."""
-    return {f"content of {split}": fingerprint(built.data.annotations[split]) for split in ("train", *splits)}
+    """Return hashes of what a result depends on beside its settings: the data, and the files of the user's own blocks."""
+    data = {f"content of {split}": fingerprint(built.data.annotations[split]) for split in ("train", *splits)}
+    blocks = built.module.hparams.block_files or {}
+    return data | {f"content of {module}": facts["sha256"][:16] for module, facts in blocks.items()}
 
 
-def mean_floor(study: Study, data: str, parts: Mapping[int | None, Part]) -> dict[str, float]:
-    """Return the AP of a constant box by column, the mean over folds."""
-    reference = study.reference
-    built = [build_arm(reference, arguments_of(study.part(reference, data) + part)) for part in parts.values()]
-    floors = [floor(study, each) for each in built]
+def mean_floor(study: Study, data: str, built: BuiltArm, parts: Mapping[int | None, Part]) -> dict[str, float]:
+    """Return the AP of a constant box by column, the mean over folds; ``built`` is the reference on the whole set."""
+    if study.folds is None:
+        return floor(study, built)
+    part = study.part(study.reference, data)
+    floors = [floor(study, build_arm(study.reference, arguments_of(part + fold))) for fold in parts.values()]
     return {column: mean(scores[column] for scores in floors) for column in floors[0] if all(column in f for f in floors)}
 
 

@@ -22,6 +22,7 @@ from benchmarks.common import in_new_process
 from benchmarks.compare.networks import settings_differ
 from benchmarks.runs import ROOT, as_arguments, log_is_finished, written_ap
 from detector.files import atomic_write, read_json
+from detector.network.replace.block_files import add_import_folders
 from detector.runs.folder import EVALUATION_PREFIX, LAST_CHECKPOINT, TRAIN_LOG
 from detector.text import short_duration
 
@@ -146,8 +147,7 @@ def call_hook(hook: str, folder: Path, checkpoint: Path, run: Path) -> dict[str,
 
 def load_hook(hook: str, folder: Path) -> Any:
     """Return the function of "module:function", also of a module in ``folder``. Raises ValueError if there is none."""
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
+    add_import_folders([folder])
     module, _, name = hook.partition(":")
     try:
         function = getattr(import_module(module), name)

@@ -1,0 +1,196 @@
+"""A whole study on the tiny set, with a trainer that makes results up."""
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from benchmarks.compare import pipeline
+from benchmarks.compare.__main__ import main, parse_options, study_of
+from benchmarks.compare.costs import count
+from benchmarks.compare.networks import BuiltArm, arguments_of, build_arm, given_settings, settings_differ
+from benchmarks.compare.pipeline import compare, locked, show_results
+from benchmarks.compare.study import Part, Study, make_study
+from data import CocoDataModule
+from detector import build_detector
+from tests.benchmarks.compare.made_up import MadeUpTrainer
+from tests.resuming import TINY
+
+FILES = ("report.html", "tables.md", "tables.tex", "study.json", "figures/differences_val_one2one_AP.svg")
+
+
+@pytest.fixture
+def content(tiny_arguments: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    """The content of a study file on the tiny set, in the working directory."""
+    trainer = {"max_epochs": 2, "accelerator": "cpu"}
+    config = {"data": tiny_arguments, "trainer": trainer, "model": {"variant": "yolo26_n", "overrides": TINY}}
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(config))
+    arms = {"plain": None, "mine": {"settings": {"model.lr": 0.02}}}
+    return {"arms": arms, "configs": "tiny.yaml", "seeds": [0, 1], "out": tmp_path / "out"}
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Build only the data of an arm, and no network."""
+
+    def build(name: str, arguments: list[str]) -> BuiltArm:
+        words = [word.removeprefix("--").split("=", 1) for word in arguments]
+        (config,) = [yaml.safe_load(Path(value).read_text()) for option, value in words if option == "config"]
+        own = {option.removeprefix("data."): yaml.safe_load(value) for option, value in words if option.startswith("data.")}
+        module = SimpleNamespace(hparams=SimpleNamespace(block_files=None))
+        return BuiltArm(name, module, CocoDataModule(**config["data"] | own), {}, 2, torch.device("cpu"), "32-true")
+
+    monkeypatch.setattr(pipeline, "build_arm", build)
+
+
+@pytest.fixture
+def study(content: dict[str, Any], tmp_path: Path) -> Study:
+    return make_study(content, "tiny", tmp_path)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_study_writes_all_files_and_a_second_start_gives_the_same_without_training(study: Study) -> None:
+    trainer = MadeUpTrainer()
+    results = compare(study, costs=False, trainer=trainer)
+    assert sorted(trainer.trained) == ["mine_s0", "mine_s1", "plain_s0", "plain_s1"]
+    written = {name: (study.out / name).read_text() for name in FILES}
+    assert "mine" in written["report.html"]
+    assert 0 < results.floors[""]["val one2one AP"] < 1  # of a constant box
+    again = MadeUpTrainer()
+    compare(study, costs=False, trainer=again)
+    assert not again.trained
+    assert {name: (study.out / name).read_text() for name in FILES} == written
+    shown = show_results(study, study.out / "study.json")
+    assert shown.difference("mine", "", study.deciding) == results.difference("mine", "", study.deciding)
+
+
+@pytest.mark.usefixtures("quick")
+def test_settings_that_change_after_runs_are_refused_before_training(study: Study, content: dict[str, Any]) -> None:
+    compare(study, costs=False, trainer=MadeUpTrainer())
+    changed = make_study(content | {"settings": {"data.batch_size": 2}}, "tiny", study.folder)
+    trainer = MadeUpTrainer()
+    with pytest.raises(ValueError, match=r"data\.batch_size: 4 -> 2"):
+        compare(changed, costs=False, trainer=trainer)
+    annotations = Path(given_settings(study.part("plain", ""))["data.root"]) / "annotations/val.json"
+    edited = json.loads(annotations.read_text())
+    edited["annotations"][0]["bbox"][2] -= 1
+    annotations.write_text(json.dumps(edited))
+    with pytest.raises(ValueError, match="content of val"):
+        compare(study, costs=False, trainer=trainer)
+    assert not trainer.trained
+
+
+@pytest.mark.usefixtures("quick")
+def test_folds_make_a_run_of_each_arm_and_fold(content: dict[str, Any], tmp_path: Path) -> None:
+    study = make_study(content | {"folds": 2, "seeds": [3]}, "tiny", tmp_path)
+    trainer = MadeUpTrainer()
+    results = compare(study, costs=False, trainer=trainer)
+    assert sorted(trainer.trained) == ["mine_fold0_s3", "mine_fold1_s3", "plain_fold0_s3", "plain_fold1_s3"]
+    assert len(results.differences("mine", "", study.deciding)) == 2
+
+
+@pytest.mark.usefixtures("quick")
+def test_arms_that_are_evaluated_on_different_images_are_refused(content: dict[str, Any], tmp_path: Path) -> None:
+    trainer, settings = (
+        MadeUpTrainer(),
+        {"data.val_annotations": "annotations/train.json", "data.val_images": "images/train"},
+    )
+    content["arms"]["mine"] = {"settings": settings}
+    with pytest.raises(ValueError, match="arm 'mine' has other val images or objects than 'plain'"):
+        compare(make_study(content, "tiny", tmp_path), costs=False, trainer=trainer)
+    assert not trainer.trained
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"model.larning_rate": 1}, "arm 'mine': unknown option --model.larning_rate"),
+        ({"model.variant": "yolo27"}, "arm 'mine': unknown variant 'yolo27'"),
+        ({"trainer.max_epochs": -1}, "arm 'mine': .*give trainer.max_epochs"),
+        ({"trainer.limit_val_batches": 1}, "arm 'mine': leave out trainer.limit_val_batches 1"),
+    ],
+)
+def test_mistakes_of_an_arm_are_those_of_train_py(settings: dict[str, Any], message: str, study: Study) -> None:
+    part = study.part("mine", "") + Part((), {name: str(value) for name, value in settings.items()})
+    with pytest.raises(ValueError, match=message):
+        build_arm("mine", arguments_of(part))
+
+
+def test_an_arm_is_built_as_train_py_does(study: Study) -> None:
+    arm = build_arm("mine", arguments_of(study.part("mine", "")))
+    assert (arm.module.hparams.lr, arm.overrides, arm.epochs, arm.size) == (0.02, TINY, 2, (64, 64))
+    parameters, multiply_adds = count(arm)
+    assert parameters == sum(p.numel() for p in build_detector("yolo26_n", 3, **TINY).parameters())
+    assert multiply_adds > parameters
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_missing_split_and_a_missing_hook_are_errors_before_any_training(study: Study) -> None:
+    with pytest.raises(ValueError, match="there is no split 'test'"):
+        compare(replace(study, splits=("val", "test")), costs=False, trainer=MadeUpTrainer())
+    with pytest.raises(ValueError, match="lost:function cannot be imported"):
+        compare(replace(study, after="lost:function"), costs=False, trainer=MadeUpTrainer())
+
+
+def test_two_processes_cannot_work_on_one_study(tmp_path: Path) -> None:
+    with locked(tmp_path), pytest.raises(ValueError, match="is in use"), locked(tmp_path):
+        pass
+    with locked(tmp_path):
+        pass
+
+
+def test_the_options_describe_a_study(content: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["--arm", "plain=tiny.yaml", "--arm", "mine=tiny.yaml,tiny.yaml", "--seeds", "3", "4", "--set", "model.lr=0.5"]
+    study = study_of(parse_options([*words, "--out", "there", "--config", "tiny.yaml"]))
+    config = (tmp_path / "tiny.yaml").resolve()
+    assert arguments_of(study.part("mine", "")) == [*[f"--config={config}"] * 3, "--model.lr=0.5"]
+    assert (study.reference, study.seeds, study.out) == ("plain", (3, 4), Path("there"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "give a study file, or two or more --arm"),
+        (["--arm", "plain=tiny.yaml"], "two or more"),
+        (["--arm", "plain"], "--arm plain: expected --arm NAME=VALUE"),
+        (["--arm", "plain=tiny.yaml", "--arm", "plain=tiny.yaml"], "the name 'plain' is given twice"),
+        (["--arm", "plain=tiny.yaml", "--arm", "mine=lost.yaml"], "there is no configuration file lost.yaml"),
+        (["--arm", "plain=tiny.yaml", "--arm", "mine=tiny.yaml", "--seeds", "0"], "1 seed and no folds"),
+        (["--arm", "plain=tiny.yaml", "--arm", "mine=tiny.yaml", "--reference", "x"], "unknown arm as reference"),
+        (["study.yaml", "--arm", "plain=tiny.yaml"], "give a study file, or --arm"),
+        (["lost.yaml"], "no such study file"),
+        (["--arm", "plain=tiny.yaml", "--arm", "mine=tiny.yaml", "--jobs", "0"], "--jobs is 0"),
+    ],
+)
+def test_mistakes_of_the_command_line_are_one_message(
+    words: list[str], message: str, content: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=f"error: .*{message}"):
+        main(words)
+
+
+def test_given_settings_are_those_of_files_and_options_alike(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("model: {lr: 0.02, overrides: {width: 0.5}}\n")
+    in_file = Part((tmp_path / "a.yaml",))
+    in_options = Part((), {"model.lr": "0.02", "model.overrides": '{"width": 0.5}'})
+    assert given_settings(in_file) == given_settings(in_options) == {"model.lr": 0.02, "model.overrides.width": 0.5}
+    replaced = Part((tmp_path / "a.yaml",), {"model.overrides": '{"depth": 1}'})
+    assert settings_differ(given_settings(in_file), given_settings(replaced)) == [
+        "model.overrides.depth: not given -> 1",
+        "model.overrides.width: 0.5 -> not given",
+    ]
+
+
+def test_the_help_names_what_the_folder_gets(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        parse_options(["--help"])
+    assert "tables.tex" in capsys.readouterr().out
+    assert isinstance(parse_options([]), argparse.Namespace)

@@ -37,7 +37,7 @@ class KernelStatistics:
         routing_weights = routing_weights.to(self.sums.device)
         if self.is_linear and self._gram is None:
             self._gram = self._inner_products()
-        for rows in routing_weights.split(max(CHUNK // self._size, 1)):
+        for rows in routing_weights.split(max(CHUNK // self._size, 1)) if len(routing_weights) else ():
             exact = rows.to(self.sums.dtype)
             parts = [exact.new_tensor([len(rows)]), exact.sum(dim=0)]
             parts += [self._moments(exact)] if self.is_linear else self._kernel_sums(rows)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from detector.batch import as_size, xywh_to_xyxy, xyxy_to_xywh
+from detector.batch import any_network_input, as_size, images_of, xywh_to_xyxy, xyxy_to_xywh
 
 XYXY, XYWH = [[10.0, 20.0, 14.0, 26.5], [0.0, 0.0, 0.0, 0.0]], [[10.0, 20.0, 4.0, 6.5], [0.0, 0.0, 0.0, 0.0]]
 
@@ -36,3 +36,29 @@ def test_size_is_one_side_or_two(value: Any) -> None:
 def test_other_sizes_are_refused_by_name(value: Any) -> None:
     with pytest.raises(ValueError, match=r"^--image_size is .*; expected one side, or height and width, in pixels$"):
         as_size(value, "--image_size")
+
+
+def test_images_are_taken_from_batches_of_any_dataloader() -> None:
+    images = torch.randint(256, (2, 3, 4, 4), dtype=torch.uint8)
+    for batch in (images, [images, torch.zeros(2)], (images, ["a", "b"]), {"images": images, "targets": []}):
+        assert images_of(batch) is images
+    separate = images_of(([images[0], images[1]], [{}, {}]))
+    assert [image.shape for image in separate] == [(3, 4, 4)] * 2
+    converted = any_network_input((images,), torch.device("cpu"), torch.float64)
+    torch.testing.assert_close(converted, images.double() / 255)
+    (first, _) = any_network_input((list(images),), torch.device("cpu"), torch.float32)
+    torch.testing.assert_close(first, images[0] / 255)
+
+
+@pytest.mark.parametrize(
+    ("batch", "words"),
+    [
+        (torch.zeros(3, 4, 4), r"a Tensor of shape \(3, 4, 4\)"),
+        ({"pixels": 0}, "a dict with pixels"),
+        ([], "a list"),
+        (7, "a int"),
+    ],
+)
+def test_batches_without_images_are_refused(batch: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=f"a batch of the dataloader is {words}; expected images"):
+        images_of(batch)

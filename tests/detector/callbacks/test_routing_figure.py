@@ -1,5 +1,8 @@
 """The figure of routing weights: its cells, numbers and texts."""
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -61,11 +64,18 @@ def test_differences_have_a_diverging_scale_around_zero() -> None:
     assert "red: more, blue: less" in bar.get_xlabel()
 
 
-@pytest.mark.parametrize(("num_layers", "num_experts", "num_classes"), [(1, 1, 1), (1, 2, 1), (12, 4, 6), (9, 4, 80)])
-def test_all_texts_lie_in_the_figure_and_no_part_of_it_is_empty(num_layers: int, num_experts: int, num_classes: int) -> None:
-    layers = {f"model.backbone.stage_p{n}.blocks.{n}.conv{n}.conv": num_experts for n in range(num_layers)}
+GATES = {"input": 8, "filter": 8, "position": 9}
+
+
+@pytest.mark.parametrize(
+    ("num_layers", "units", "num_classes"),
+    [(1, 1, 1), (1, 2, 1), (12, 4, 6), (9, 4, 80), (12, GATES, 6), (4, GATES | {"expert": 4}, 3)],
+)
+def test_all_texts_lie_in_the_figure_and_no_part_of_it_is_empty(num_layers: int, units: Any, num_classes: int) -> None:
+    layers = {f"model.backbone.stage_p{n}.blocks.{n}.conv{n}.conv": units for n in range(num_layers)}
     statistics = RoutingStatistics(layers, num_classes)
-    routing_weights = {name: torch.rand(num_classes, num_experts) for name in layers}
+    num_units = units if isinstance(units, int) else sum(units.values())
+    routing_weights = {name: torch.rand(num_classes, num_units) for name in layers}
     statistics.add(routing_weights, [target(n) for n in range(num_classes)])
     figure = routing_figure(
         statistics.results(), [f"the {name} with a very long name" for name in ["class 猫"] * num_classes]
@@ -76,3 +86,30 @@ def test_all_texts_lie_in_the_figure_and_no_part_of_it_is_empty(num_layers: int,
         pixels = rendered(figure)
         quarters = [part for half in np.array_split(pixels, 2) for part in np.array_split(half, 2, axis=1)]
         assert all((part < 250).any(axis=2).mean() > 0.05 for part in quarters)
+
+
+def test_gates_without_experts_are_shown_by_their_variation() -> None:
+    statistics = RoutingStatistics({"a": {"input": 2, "filter": 2}, "b": {"filter": 1}}, num_classes=2)
+    rows = {"a": torch.tensor([[1.0, 1.0, 0.5, 1.0], [1.0, 1.0, 1.5, 1.2]]), "b": torch.tensor([[1.0], [2.0]])}
+    statistics.add(rows, [target(0), target(1)])
+    results = {name: replace(routing, kernel_variation=0.25) for name, routing in statistics.results().items()}
+    means, by_class = routing_figure(results, ["x", "y"]).axes
+    assert [text.get_text() for text in means.get_xticklabels()] == ["input", "filter"]
+    np.testing.assert_allclose(means.images[0].get_array().filled(np.nan), [[0, 0.3], [np.nan, 0.5]], atol=1e-6)
+    words = texts(means)
+    assert words[words.index("filter variation") + 1 :][:2] == ["0.300", "0.500"]
+    assert words[words.index("filter image share") + 1 :][:2] == [f"{0.13 / (0.13 + 0.0025):.2f}", "1.00"]
+    assert words[words.index("rho") + 1 :][:2] == ["0.250", "0.250"]
+    assert "entropy" not in words
+    assert "compare kinds of layers by it" in words[-1]
+    distance = (0.5**2 / 2 + 0.1**2 / 2) ** 0.5  # from the mean, of the units 0.5 and 1.0 of the first class
+    cells = by_class.images[0].get_array().filled(np.nan)
+    np.testing.assert_allclose(cells, [[0, distance, 0, distance], [np.nan, 0.5, np.nan, 0.5]], atol=1e-6)
+    assert [text.get_text() for text in by_class.get_xticklabels()] == ["i", "f", "i", "f"]
+
+
+def test_signed_routing_weights_have_a_diverging_scale() -> None:
+    statistics = RoutingStatistics({"a": 2}, num_classes=0)
+    statistics.add({"a": torch.tensor([[-0.5, 0.5], [0.1, 0.3]])})
+    (means,) = routing_figure(statistics.results(), []).axes
+    assert means.images[0].get_clim() == (-1, 1)

@@ -7,13 +7,16 @@ from typing import Any
 import cv2
 import lightning as L
 import pytest
+import timm
 import torch
 from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 from torch.utils.data import DataLoader
 
 from detector.callbacks.routing_log import RoutingLog
+from detector.dynamic import make_dynamic, record_routing
 from detector.dynamic.conv2d import DynamicConv2d, dynamic_layers
+from detector.dynamic.diagnostics import image_share, variation
 from tests.detector.training.test_module import Rectangles, collate, loader, module, trainer
 from tests.processes import Processes
 
@@ -77,6 +80,58 @@ def test_compiled_networks_and_layers_that_run_twice(compiled: bool, tmp_path: P
     trainer(tmp_path, callbacks=[log]).validate(tiny, loader(4, 2), verbose=False)
     for routing, routing_weights in zip(log.results.values(), expected, strict=True):
         torch.testing.assert_close(routing.mean, routing_weights.mean(dim=0), rtol=0, atol=1e-5)
+
+
+class Classifier(L.LightningModule):
+    """A network of timm with batches (images, labels), without class names; one layer sees regions, not images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.network = timm.create_model("test_efficientnet", num_classes=3)
+        make_dynamic(self.network, r"blocks\.1\.0\.conv_exp", kind="omni")
+        make_dynamic(self.network, r"blocks\.2\.0\.conv_exp", kind="residual", gates=["filter"])
+        self.of_regions = DynamicConv2d(3, 2, 1)
+        for layer in dynamic_layers(self).values():
+            for parameter in layer.parameters():
+                nn.init.normal_(parameter, std=0.5)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.of_regions(images[:1])
+        return self.network(images)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self(batch[0])
+
+
+def test_any_network_and_dataloader(tmp_path: Path) -> None:
+    images = torch.rand(5, 3, 32, 32) * torch.linspace(0.1, 4, 5)[:, None, None, None]
+    log, net = RoutingLog(), Classifier()
+    judge = trainer(tmp_path, callbacks=[log], logger=CSVLogger(tmp_path, "", ""))
+    with pytest.warns(UserWarning, match="1 dynamic layer did not run once for each image of a batch, e.g. of_regions"):
+        judge.validate(net, DataLoader(list(zip(images, range(5))), batch_size=3), verbose=False)
+    gated, residual = log.results.values()
+    assert min(gated.variation, residual.variation) > 0.01
+    layers = [layer for name, layer in dynamic_layers(net).items() if name in log.results]
+    with torch.no_grad(), record_routing(net) as records:
+        net.eval()(images)
+    (row,) = csv.DictReader((tmp_path / "metrics.csv").open())
+    for name, layer in zip(log.results, layers, strict=True):
+        (routing_weights,) = records[name]
+        each = layer.full_kernels(routing_weights).flatten(1)
+        expected = float((each - each.mean(dim=0)).square().sum() / each.square().sum())
+        assert float(row[f"routing/{name}/kernel_variation"]) == pytest.approx(expected, rel=1e-3, abs=1e-9)
+        filters = layer.gate_weights(routing_weights)["filter"]
+        assert float(row[f"routing/{name}/filter_variation"]) == pytest.approx(variation(filters), abs=1e-5)
+        assert float(row[f"routing/{name}/filter_image_share"]) == pytest.approx(image_share(filters), abs=1e-3)
+    experts = layers[1].gate_weights(routing_weights)["expert"]
+    prefix = f"routing/{list(log.results)[1]}"
+    assert float(row[f"{prefix}/variation"]) == pytest.approx(variation(experts), abs=1e-5)
+    assert float(row[f"{prefix}/expert3"]) == pytest.approx(float(experts[:, 3].mean()), abs=1e-5)
+    assert not [key for key in row if "filter0" in key or "of_regions" in key]
+    assert (tmp_path / "routing.png").exists()
+    assert "expert" not in gated.units
+    assert residual.by_class.shape == (0, 4 + residual.units["filter"])
 
 
 def test_a_plain_network_logs_nothing(tmp_path: Path) -> None:

@@ -244,7 +244,7 @@ class DynamicConv2d(nn.Module):
         """
         for name, (_, count) in self.matrices().items():
             weight = getattr(self, name)
-            weight.copy_((weight.view(count, self.out_channels, -1) * scale[:, None]).view_as(weight))
+            weight.copy_((weight.reshape(count, self.out_channels, -1) * scale[:, None]).reshape(weight.shape))
         if self.bias is not None:
             self.bias.mul_(scale)
         name = "shift" if self.kind == "mixture" else "bias"

@@ -129,6 +129,19 @@ def test_folding_the_normalization_changes_nothing(bias: bool) -> None:
     torch.testing.assert_close(block(x), expected, rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("kind", ["mixture", "omni", "residual"])
+def test_a_layer_in_channels_last_can_be_folded_and_upcycled(kind: str) -> None:
+    torch.manual_seed(0)
+    layer = DynamicConv2d(8, 12, 3, padding=1, kind=kind).eval().to(memory_format=torch.channels_last)
+    x, scale, shift = torch.randn(3, 8, 6, 7), torch.rand(12) + 0.5, torch.randn(12)
+    expected = layer(x) * scale[:, None, None] + shift[:, None, None]
+    layer.fold(scale, shift)
+    torch.testing.assert_close(layer(x), expected, rtol=0, atol=1e-5)
+    plain = nn.Conv2d(8, 12, 3, padding=1)
+    layer.upcycle(plain.weight, plain.bias)
+    torch.testing.assert_close(layer(x), plain(x), rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_layout_changes_nothing(case: dict, layout: torch.memory_format) -> None:

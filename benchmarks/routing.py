@@ -25,7 +25,7 @@ The numbers are written to routing.json beside the checkpoint, and are then in t
 import argparse
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,10 @@ from benchmarks.common import option_parser, print_table
 from benchmarks.diagnosis import NUM_ORDERS, NUM_TRAIN, diagnose
 from data import CocoDataModule
 from detector import DetectorModule
-from detector.callbacks.routing_figure import short_name
 from detector.evaluation.ids import Id, checked_id
 from detector.files import atomic_write, check_output, read_json
 from detector.network.head import BRANCHES
+from detector.report.routing import ap_table, layer_table
 from detector.runs.folder import ROUTING_NUMBERS
 
 SOURCE_KEY = "source"
@@ -46,49 +46,6 @@ def read_sources(annotations: Path, key: str = SOURCE_KEY) -> dict[Id, str]:
     """Return ``key`` of each image in an annotation file, by image id; without the images that have none."""
     images = read_json(annotations, dict, "a COCO annotation file")["images"]
     return {checked_id(image["id"], f"{annotations}: image"): str(image[key]) for image in images if key in image}
-
-
-def layer_table(layers: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
-    """Return the rows of the table of layers, without columns that are empty for all of them."""
-    columns: dict[str, list[str]] = {"layer": [short_name(name) for name in layers]}
-    gates = dict.fromkeys(gate for numbers in layers.values() for gate in numbers["gates"])
-    for gate in gates:
-        for key, head in (("variation", "variation"), ("image_share", "image share")):
-            title = head if len(gates) == 1 else f"{gate} {head}"
-            columns[title] = [_text(numbers["gates"].get(gate, {}).get(key)) for numbers in layers.values()]
-    paths = {"rho": ("rho",), "output": ("output_effect",)}
-    paths |= {"d": ("experts", "distance"), "cosine": ("experts", "cosine"), "size": ("experts", "relative_size")}
-    paths |= {"source": ("source", "information_share"), "p": ("source", "p"), "nearest": ("source", "accuracy")}
-    paths |= {"by inputs": ("source", "accuracy_of_inputs"), "chance": ("source", "chance")}
-    paths |= {"class": ("class", "name"), "of it": ("class", "information_share"), "p of it": ("class", "p")}
-    for head, path in paths.items():
-        columns[head] = [_text(_at(numbers, path)) for numbers in layers.values()]
-    kept = {head: texts for head, texts in columns.items() if any(texts)}
-    return [list(kept), *map(list, zip(*kept.values()))]
-
-
-def ap_table(numbers: Mapping[str, Any]) -> list[list[str]]:
-    """Return the rows of the table of AP: a row for each condition and part."""
-    rows = [["", "images", "AP", "sd of orders", "lost", "95 % interval"]]
-    for condition, aps in numbers["ap"].items():
-        for part, ap in aps.items():
-            drop = numbers["drops"].get(condition, {}).get(part, {})
-            ends = f"{_text(drop['low'])} to {_text(drop['high'])}" if drop else ""
-            sd = numbers["ap_sd"].get(condition, {}).get(part)
-            rows.append([condition, part, _text(ap), _text(sd), _text(drop.get("value")), ends])
-    return rows
-
-
-def _at(numbers: Mapping[str, Any], path: tuple[str, ...]) -> Any:
-    for key in path:
-        numbers = numbers.get(key, {})
-    return numbers if numbers != {} else None
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else f"{value:.4f}" if abs(value) < 1000 else "inf"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -109,9 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         numbers = measure(args)
     except (ValueError, OSError) as error:
         parser.error(str(error))
-    print_table(*layer_table(numbers["layers"]))
-    print()
-    print_table(*ap_table(numbers))
+    for table in (layer_table(numbers), ap_table(numbers)):
+        print_table(table.head, *table.rows)
+        print()
     print(f"{numbers['images']} images; written to {numbers['file']}")
 
 

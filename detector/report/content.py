@@ -15,9 +15,10 @@ from detector.report.errors import FALSE_POSITIVES, MISSES, confusion_matrix
 from detector.report.figures import MOST_CURVES, confusion_plot, curve_plots, error_plots, training_plots
 from detector.report.images import ERROR, OBJECT, OTHER, false_positive_examples, miss_examples
 from detector.report.page import Table, render
+from detector.report.routing import ap_table, layer_table, routing_table
 from detector.report.run_folder import RunFolder, image_folder, series
 from detector.report.speed import Speed
-from detector.report.training import epoch_time_table, routing_table
+from detector.report.training import epoch_time_table
 from detector.text import plural
 
 
@@ -38,6 +39,7 @@ def make_report(
         "main": None,
         "training": training,
         "routing": routing_table(run.epochs),
+        "diagnosis": [part(run.diagnosis) for part in (ap_table, layer_table)] if run.diagnosis else [],
         "epoch_times": epoch_time_table(run),
         "speed": speed,
         "versions": Table(["", "when the run was made"], [[name, str(value)] for name, value in run.versions.items()]),

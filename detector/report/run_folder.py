@@ -37,6 +37,7 @@ class RunFolder:
     checkpoint: Path | None  # the one that was evaluated, or else the best
     trained_size: tuple[int, int] | None  # height and width of the input that ``checkpoint`` was trained with
     routing: Path | None
+    diagnosis: dict[str, Any]  # of the routing, by benchmarks.routing
 
 
 def read_run(folder: Path, ground_truth: Path | None = None) -> RunFolder:
@@ -77,6 +78,7 @@ def read_run(folder: Path, ground_truth: Path | None = None) -> RunFolder:
         checkpoint=checkpoint,
         trained_size=_trained_size(checkpoint),
         routing=path if (path := folder / files.ROUTING_PLOT).is_file() else None,
+        diagnosis=_diagnosis(run / files.ROUTING_NUMBERS),
     )
 
 
@@ -114,6 +116,16 @@ def _evaluation(folder: Path, split: str) -> tuple[Path | None, dict[str, Any]]:
     path = folder / files.evaluation_file(split)
     content = _settings(path) if path.is_file() else {}
     return Path(content["eval"]) if isinstance(content.get("eval"), str) else None, _sections(content)
+
+
+def _diagnosis(path: Path) -> dict[str, Any]:
+    """Return the numbers of benchmarks.routing, if there are any. Raises ValueError for another file of that name."""
+    if not path.is_file():
+        return {}
+    content = read_json(path, dict, "numbers of benchmarks.routing")
+    if missing := [key for key in ("layers", "ap", "ap_sd", "drops") if not isinstance(content.get(key), dict)]:
+        raise ValueError(f"{path}: has no {', '.join(missing)}; run benchmarks.routing again, or move the file away")
+    return content
 
 
 def _settings(path: Path) -> dict[str, Any]:

@@ -1,24 +1,9 @@
-"""Tables about the training: routing and speed."""
-
-import re
+"""Tables about the training: its speed."""
 
 import numpy as np
 
 from detector.report.page import Table
-from detector.report.run_folder import Epochs, RunFolder, series
-
-
-def routing_table(epochs: Epochs) -> Table:
-    """Return the mean routing weights of each dynamic layer, as last logged; without rows if there is none."""
-    layers: dict[str, dict[str, float]] = {}
-    for values in epochs.values():
-        for name, value in values.items():
-            if match := re.fullmatch(r"routing/(.+)/(expert\d+|entropy|variation)", name):
-                layers.setdefault(match[1], {})[match[2]] = value
-    most = max((sum(key.startswith("expert") for key in values) for values in layers.values()), default=0)
-    keys = (*(f"expert{i}" for i in range(most)), "entropy", "variation")
-    rows = [[name, *(f"{values[key]:.3f}" if key in values else "" for key in keys)] for name, values in layers.items()]
-    return Table(["layer", *(f"expert {i}" for i in range(most)), "entropy", "variation"], rows)
+from detector.report.run_folder import RunFolder, series
 
 
 def epoch_time_table(run: RunFolder) -> Table:

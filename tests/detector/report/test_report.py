@@ -1,5 +1,6 @@
 """The command on whole, broken and odd run folders."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -18,6 +19,7 @@ from detector.report.run_folder import read_run
 from tests.detector.report.cases import evaluated, random_case, rows, truth
 from tests.detector.report.runs import METRICS as METRICS_FILE
 from tests.detector.report.runs import make_run, write_run
+from tests.detector.report.test_routing import DIAGNOSIS
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +42,7 @@ def report(run: Path, *options: str | Path) -> str:
 
 
 def test_a_whole_run(run: Path, capsys: pytest.CaptureFixture) -> None:
+    (run / "routing.json").write_text(json.dumps(DIAGNOSIS))
     page = report(run)
     assert f"open {run / 'report.html'}" in capsys.readouterr().out
     assert not re.search(r"<script|https?://(?!www\.w3\.org)|src=\"(?!data:)", page)  # nothing from elsewhere
@@ -52,6 +55,11 @@ def test_a_whole_run(run: Path, capsys: pytest.CaptureFixture) -> None:
         assert re.search(rf">{name}</th><td>\d+</td><td>{value:.3f}</td>", page)
     for part in ("classes", "curves", "confusions", "images", "sizes", "limits", "training", "routing", "speed", "config"):
         assert f'id="{part}"' in page, part
+    assert (
+        'scope="row">shuffled</th><td>all</td><td>0.2500</td><td>0.0125</td><td>0.2500</td><td>0.1000 to 0.4000</td>' in page
+    )
+    assert "of best.ckpt on 87 images" in page
+    assert "<td>&lt;cell&gt;</td>" in page
     assert page.count("data:image/jpeg;base64") == 24
     assert "of 4 planned epochs" in page
     assert ">packages torch</th><td>2.14.0</td>" in page

@@ -12,7 +12,8 @@
 ``--arms`` and ``--seeds`` choose the runs. Without ``--stage``:
 
     --plan       prints how many pairs of runs a difference of AP needs, from the spread of the plain runs
-    --report     prints the tables of all finished runs, and writes benchmarks/results/dynamic_study.json
+    --diagnose   measures for each finished run of a dynamic arm how its AP depends on the routing (benchmarks.routing)
+    --report     prints the tables of all finished runs, and writes benchmarks/results/dynamic_study.json and .svg
 
 ``--num_arms`` is the number of arms that question 3 of the protocol is asked for: its level is 5 % / ``num_arms``.
 
@@ -29,6 +30,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import option_parser, write
+from benchmarks.dynamic_diagnosis import diagnose_runs, print_diagnoses, read_diagnosis
+from benchmarks.dynamic_figure import save_figure
 from benchmarks.dynamic_tables import by_stage_and_arm, macro_ap, print_help, print_plan, print_sources
 from benchmarks.runs import ap_by_source, as_arguments, measure_all, train
 from detector.files import atomic_write, read_json
@@ -171,20 +174,34 @@ class Study:
         stages, arms = list(STAGES), list(ARMS)
         return sorted(results, key=lambda r: (stages.index(r["stage"]), arms.index(r["arm"]), r["seed"]))
 
+    def diagnose(self) -> bool:
+        """Measure how the AP of each finished run of a dynamic arm depends on its routing. Return False after a failure."""
+        dynamic = [result for result in self.results() if result["arm"] in DYNAMIC_ARMS]
+        runs = [(self.run_of(r["stage"], r["arm"], r["seed"]), self.data / STAGES[r["stage"]].data) for r in dynamic]
+        return diagnose_runs(runs, self.jobs)
 
-def report(results: list[dict[str, Any]], num_arms: int) -> dict[str, Any]:
-    """Print the tables of all stages that have results, and return the numbers."""
-    content: dict[str, Any] = {"num_arms": num_arms, "help": {}, "runs": results}
-    for stage, arms in by_stage_and_arm(results).items():
-        content["help"][stage] = print_help(stage, arms, num_arms)
-        print_sources(stage, [result for result in results if result["stage"] == stage])
-    return content
+    def report(self, num_arms: int) -> dict[str, Any]:
+        """Print the tables of all stages that have results, and return the numbers."""
+        results = self.results()
+        content: dict[str, Any] = {"num_arms": num_arms, "dynamic": {}, "help": {}, "runs": results}
+        for stage, arms in by_stage_and_arm(results).items():
+            diagnoses: dict[str, dict[int, Any]] = {}
+            for arm, seed in ((arm, seed) for arm, aps in arms.items() for seed in aps):
+                if numbers := read_diagnosis(self.run_of(stage, arm, seed)):
+                    diagnoses.setdefault(arm, {})[seed] = numbers
+            if diagnoses:
+                print_diagnoses(stage, diagnoses)
+            content["dynamic"][stage] = diagnoses
+            content["help"][stage] = print_help(stage, arms, num_arms)
+            print_sources(stage, [result for result in results if result["stage"] == stage])
+        return content
 
 
 def main() -> int:
     """Do what is asked for; return 1 if a run has failed."""
     defaults: dict[str, Any] = {"stage": ["none"], "arms": list(ARMS), "seeds": [0], "jobs": 1, "epochs": 0}
-    defaults |= {"data": Path("datasets/dynamic"), "runs": Path("runs"), "plan": False, "report": False}
+    defaults |= {"data": Path("datasets/dynamic"), "runs": Path("runs"), "plan": False}
+    defaults |= {"diagnose": False, "report": False}
     defaults |= {"num_arms": 2, "weights": Path("efficientnet_lite0_in1k.safetensors")}
     parser = option_parser(__doc__, **defaults)
     args = parser.parse_args()
@@ -192,14 +209,18 @@ def main() -> int:
     for option, names, known in (("stage", stages, [*STAGES, *GROUPS]), ("arms", args.arms, list(ARMS))):
         if unknown := [name for name in names if name not in known]:
             parser.error(f"--{option} {unknown[0]}: unknown; choose from {', '.join(known)}")
-    if not (stages or args.plan or args.report):
-        parser.error("nothing to do; give --stage, --plan or --report")
+    if not (stages or args.plan or args.diagnose or args.report):
+        parser.error("nothing to do; give --stage, --plan, --diagnose or --report")
     study = Study(args)
     is_whole = study.train_all(stages, args.arms, args.seeds)
+    if args.diagnose:
+        is_whole = study.diagnose() and is_whole
     if args.plan:
         print_plan(study.results(), args.num_arms)
     if args.report:
-        write("dynamic_study", report(study.results(), args.num_arms))
+        content = study.report(args.num_arms)
+        write("dynamic_study", content)
+        save_figure(content)
     return 0 if is_whole else 1
 
 

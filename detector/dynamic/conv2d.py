@@ -178,8 +178,7 @@ class DynamicConv2d(nn.Module):
     def convolve(self, x: Tensor, routing_weights: Tensor) -> Tensor:
         """Return the output for ``x`` (B, I, H, W) and given ``routing_weights`` (B, U)."""
         gates = self.gate_weights(routing_weights)
-        if "input" in gates:
-            x = x * _on_map(gates["input"], x)
+        x = self.scale_inputs(x, gates)
         filters = gates.get("filter")
         if self.has_constant_kernel:
             y = self._convolve_constant(x, None if filters is not None else self.bias)
@@ -194,6 +193,11 @@ class DynamicConv2d(nn.Module):
     def _convolve_constant(self, x: Tensor, bias: Tensor | None) -> Tensor:
         x, padding = self.pad(x)
         return F.conv2d(x, self.weight, bias, self.stride, padding, self.dilation, self.groups)
+
+    @staticmethod
+    def scale_inputs(x: Tensor, gates: GateWeights) -> Tensor:
+        """Multiply the channels of ``x`` (B, I, H, W) by the input gate, if there is one."""
+        return x * _on_map(gates["input"], x) if "input" in gates else x
 
     def scale_filters(self, y: Tensor, filters: Tensor) -> Tensor:
         """Multiply the channels of ``y`` (B, O, H', W') by ``filters`` (B, O), then add the bias, which has no gate."""

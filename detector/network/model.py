@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from detector.arguments import as_whole_number
 from detector.dynamic import DynamicConfig, make_dynamic
+from detector.dynamic.router import BottleneckRouter
 from detector.network.backbone import build_backbone
 from detector.network.blocks import ConvNormAct
 from detector.network.boxes import anchor_points
@@ -66,7 +67,8 @@ class Detector(nn.Module):
         return decode(self(images), branch, score_threshold, max_detections, iou_threshold, classes)
 
     def deploy(self, branch: BranchName = "one2one") -> Self:
-        """Return a copy for inference: only ``branch``, normalization folded into the convolutions, no gradients.
+        """Return a copy for inference: only ``branch``, no gradients, and no normalization of convolutions and routers: it is
+        folded into them.
 
         Raises ValueError if the detector has no such branch.
         """
@@ -79,7 +81,7 @@ class Detector(nn.Module):
         for other in set(BRANCHES) - {branch}:
             setattr(model.head, other, None)
         for module in model.modules():
-            if isinstance(module, ConvNormAct):
+            if isinstance(module, ConvNormAct | BottleneckRouter):
                 module.fuse()
         if model.backbone.name != "yolo26":
             model.backbone.fold_norms()

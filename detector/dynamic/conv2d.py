@@ -194,14 +194,13 @@ class DynamicConv2d(nn.Module):
         x, padding = self.pad(x)
         return F.conv2d(x, self.weight, bias, self.stride, padding, self.dilation, self.groups)
 
-    @staticmethod
-    def scale_inputs(x: Tensor, gates: GateWeights) -> Tensor:
+    def scale_inputs(self, x: Tensor, gates: GateWeights) -> Tensor:
         """Multiply the channels of ``x`` (B, I, H, W) by the input gate, if there is one."""
-        return x * _on_map(gates["input"], x) if "input" in gates else x
+        return x * gates["input"].to(x.dtype).view(-1, self.in_channels, 1, 1) if "input" in gates else x
 
     def scale_filters(self, y: Tensor, filters: Tensor) -> Tensor:
         """Multiply the channels of ``y`` (B, O, H', W') by ``filters`` (B, O), then add the bias, which has no gate."""
-        filters = _on_map(filters, y)
+        filters = filters.to(y.dtype).view(-1, self.out_channels, 1, 1)
         return y * filters if self.bias is None else torch.addcmul(self.bias.to(y.dtype).view(1, -1, 1, 1), y, filters)
 
     def mix_kernels(self, routing_weights: Tensor) -> Tensor:
@@ -297,11 +296,6 @@ class DynamicConv2d(nn.Module):
 def dynamic_layers(module: nn.Module) -> dict[str, DynamicConv2d]:
     """Return the dynamic layers of ``module`` by name, in the order of its definition."""
     return {name: layer for name, layer in module.named_modules() if isinstance(layer, DynamicConv2d)}
-
-
-def _on_map(gate: Tensor, like: Tensor) -> Tensor:
-    """Return ``gate`` (B, C) as (B, C, 1, 1) in the type of the map ``like``."""
-    return gate.to(like.dtype)[:, :, None, None]
 
 
 def _without_autocast(device_type: str) -> AbstractContextManager:

@@ -116,15 +116,16 @@ class BottleneckRouter(nn.Module):
 
     def forward(self, pooled: Tensor) -> Tensor:
         hidden = F.relu(_normalize(self.norm, self.fc(pooled)))
-        weights = [self._gate(gate, getattr(self, gate)(hidden)) for gate in self.gates]
-        return weights[0] if len(weights) == 1 else torch.cat(weights, dim=1)
-
-    def _gate(self, gate: Gate, logits: Tensor) -> Tensor:
-        if gate != "expert":
-            return 2 * (logits if self.gate_temperature == 1 else logits / self.gate_temperature).sigmoid()
-        if self.share_norm is not None:
-            logits = _normalize(self.share_norm, logits)
-        return _expert_weights(logits, self.routing, self.temperature)
+        logits = {gate: getattr(self, gate)(hidden) for gate in self.gates}
+        experts = logits.pop("expert", None)
+        weights = []
+        if logits:  # one sigmoid for all gates: to start such a small operation takes longer than to run it
+            z = _concatenate(list(logits.values()))
+            weights.append(2 * (z if self.gate_temperature == 1 else z / self.gate_temperature).sigmoid())
+        if experts is not None:
+            experts = experts if self.share_norm is None else _normalize(self.share_norm, experts)
+            weights.append(_expert_weights(experts, self.routing, self.temperature))
+        return _concatenate(weights)
 
     @torch.no_grad()
     def start_as_plain(self) -> None:
@@ -141,6 +142,10 @@ class BottleneckRouter(nn.Module):
         self.norm = _fold_norm(self.fc, self.norm)
         if self.share_norm is not None:
             self.share_norm = _fold_norm(self.expert, self.share_norm)
+
+
+def _concatenate(tensors: list[Tensor]) -> Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.cat(tensors, dim=1)
 
 
 def _normalize(norm: nn.Module, x: Tensor) -> Tensor:

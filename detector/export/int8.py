@@ -2,8 +2,9 @@
 
 import logging
 import os
+import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -20,9 +21,9 @@ from detector.text import plural
 if TYPE_CHECKING:
     import openvino
 
-# Patterns of operations that stay in floating point: decoding (arithmetic on pixels), the routers of dynamic layers (they
-# decide on kernels), and the last convolutions (their outputs are distances and logits).
-IN_FLOAT = [r"/(?!detector/).*", r".*/router/.*", r"/detector/head/one2\w+/(box\.\d+/box\.\d+\.2|cls\.\d+/cls\.\d+\.4)/.*"]
+# Patterns of operations that stay in floating point: decoding (arithmetic on pixels), and the last convolutions (their
+# outputs are distances and logits). See also ``_in_float``.
+IN_FLOAT = [r"/(?!detector/).*", r"/detector/head/one2\w+/(box\.\d+/box\.\d+\.2|cls\.\d+/cls\.\d+\.4)/.*"]
 
 
 def quantize(
@@ -51,6 +52,16 @@ def quantize(
     return metadata
 
 
+def _in_float(operations: Iterable[str]) -> list[str]:
+    """Return ``IN_FLOAT`` and patterns of what stays in floating point in dynamic layers: all but their convolutions.
+
+    Routers decide on kernels. Products with routing weights are fast in floating point: int8 would add conversions. A dynamic
+    layer is known by its router, whose name every operation within it has.
+    """
+    layers = {match[1] for name in operations if (match := re.match(r"(.+?)(/layer)?/router/", name))}
+    return IN_FLOAT + [rf"{re.escape(layer)}/(?!Conv).*" for layer in sorted(layers)]
+
+
 def _import_nncf() -> ModuleType:
     """Import NNCF with its usage reports turned off: nothing here uses the network."""
     os.environ.setdefault("NNCF_CI", "1")  # NNCF sends no reports from test machines
@@ -68,7 +79,8 @@ def _calibrate(model: "openvino.Model", predictor: Predictor, images: Sequence[P
         return batch.float().cpu().numpy()
 
     preset = nncf.QuantizationPreset.MIXED  # zero points for activations: SiLU is not symmetric
-    dataset, scope = nncf.Dataset(images, network_input), nncf.IgnoredScope(patterns=IN_FLOAT, validate=False)
+    dataset = nncf.Dataset(images, network_input)
+    scope = nncf.IgnoredScope(patterns=_in_float([op.get_friendly_name() for op in model.get_ops()]), validate=False)
     level = logging.getLogger("nncf").level
     nncf.set_log_level(logging.WARNING)  # on INFO it lists every layer that stays in float
     try:

@@ -55,8 +55,8 @@ def quantize(
 def _in_float(operations: Iterable[str]) -> list[str]:
     """Return ``IN_FLOAT`` and patterns of what stays in floating point in dynamic layers: all but their convolutions.
 
-    Routers decide on kernels. Products with routing weights are fast in floating point: int8 would add conversions. A dynamic
-    layer is known by its router, whose name every operation within it has.
+    Routers decide on kernels, and int8 would only add conversions around products with routing weights. A dynamic layer is
+    known by its router, which has the name of the layer before its own.
     """
     layers = {match[1] for name in operations if (match := re.match(r"(.+?)(/layer)?/router/", name))}
     return IN_FLOAT + [rf"{re.escape(layer)}/(?!Conv).*" for layer in sorted(layers)]

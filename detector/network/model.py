@@ -67,8 +67,7 @@ class Detector(nn.Module):
         return decode(self(images), branch, score_threshold, max_detections, iou_threshold, classes)
 
     def deploy(self, branch: BranchName = "one2one") -> Self:
-        """Return a copy for inference: only ``branch``, no gradients, and no normalization of convolutions and routers: it is
-        folded into them.
+        """Return a copy for inference: only ``branch``, normalization folded into convolutions and routers, no gradients.
 
         Raises ValueError if the detector has no such branch.
         """

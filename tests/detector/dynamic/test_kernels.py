@@ -21,7 +21,7 @@ def golden_layer(config: dict) -> tuple[DynamicConv2d, Tensor]:
     routing = config.get("routing", "softmax")
     shape = (config["c_in"], config["c_out"], config["k"], config["stride"], config["k"] // 2, 1, config["groups"])
     layer = DynamicConv2d(*shape, config.get("bias", True), config["experts"], routing, **router).double().eval()
-    layer.router.temperature = config.get("temperature", 1.0)
+    layer.router.temperature = layer.router.gate_temperature = config.get("temperature", 1.0)
     fan, hidden = config["c_in"] // config["groups"] * config["k"] ** 2, layer.router.fc.out_features
     scales = {"weight": 2 * (6 / fan) ** 0.5, "delta": (6 / fan) ** 0.5, "bias": 0.2}
     scales |= {"router.fc.weight": 2 * (6 / config["c_in"]) ** 0.5, "router.fc.bias": 0.2}

@@ -88,7 +88,7 @@ def test_python_examples_run(page: str, example: str, names: dict[str, Any]) -> 
         ("sh", "python -m detector weights only-one-file"),
         ("sh", "python -m detector weigths a b"),
         ("sh", "python -m data chekc"),
-        ("sh", "python -m benchmarks.bccd --rooot x"),
+        ("sh", "python -m benchmarks.compare --armm x"),
         ("sh", "python -m benchmarks.lost"),
         ("sh", "make dmeo"),
         ("sh", "pip install .[hubb]"),

@@ -81,15 +81,16 @@ class Results:
         return list(dict.fromkeys(name for row in self.rows for numbers in row["after"].values() for name in numbers))
 
     def verdicts(self) -> list[str]:
-        """Return a sentence for each arm: what the deciding column shows."""
+        """Return a sentence for each arm: what the deciding column shows, without the seeds by which arms were chosen."""
         data = self.data_sets[-1]
         return [self._verdict(arm, data) for arm in self.compared]
 
     def _verdict(self, arm: str, data: str) -> str:
-        difference, where = self.difference(arm, data, self.study.deciding), column_name(self.study.deciding)
+        chosen, where = self.study.chosen_with, column_name(self.study.deciding)
+        difference = self.difference(arm, data, self.study.deciding, chosen)
         where = f"{where} AP{f' on {data}' if len(self.study.data) > 1 else ''}"
         if difference is None:
-            return f"{arm}: no run yet that the reference has, too."
+            return f"{arm}: no pair{' beside those by which arms were chosen' if chosen else ''}."
         if difference.limits is None:
             return f"{arm}: {difference.mean:+.3f} in {where}, from one pair, which shows nothing."
         low, high = difference.limits
@@ -102,7 +103,8 @@ class Results:
 
     def _advice(self, arm: str, data: str) -> str:
         """Return how many pairs the effect of the study would need."""
-        needed, difference = self.needed(arm, data), self.difference(arm, data, self.study.deciding)
+        difference = self.difference(arm, data, self.study.deciding, self.study.chosen_with)
+        needed = self.needed(arm, data)
         if needed is None or difference is None:
             return ""
         more = max(needed - difference.pairs, 0)

@@ -136,7 +136,7 @@ def _check_module(module: str, args: list[str]) -> None:
         raise ValueError(f"python -m {module}: {path} does not exist")
     parse_args = argparse.ArgumentParser.parse_args
 
-    def parse_and_stop(parser: argparse.ArgumentParser) -> None:
+    def parse_and_stop(parser: argparse.ArgumentParser, *_: object) -> None:
         parse_args(parser, args)
         raise InterruptedError
 

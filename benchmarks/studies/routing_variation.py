@@ -8,7 +8,7 @@ from detector.runs.folder import metrics_files
 
 
 def mean_variation(checkpoint: Path, run: Path) -> dict[str, float]:
-    """Return the standard deviation of routing weights over images in the last epoch of ``run``, the mean over the layers."""
+    """Return the standard deviation of routing weights over images in the last epoch of ``run``, the mean over layers."""
     with metrics_files(run)[-1].open(newline="") as file:
         rows = list(csv.DictReader(file))
     names = [name for name in rows[-1] if name.startswith("routing/") and name.endswith("/variation")]

@@ -31,7 +31,7 @@ def test_the_tables_of_the_pages_come_from_studies() -> None:
 
 
 def test_the_published_differences_are_those_of_the_old_script() -> None:
-    """The table of 2026-11-24, by a script with a table of quantiles: all, softmax against plain, with and without seed 0."""
+    """The table of 2026-11-24, by a script with a table of quantiles, with all seeds and without seed 0."""
     _, differences, chosen = tables("placement")
     assert "| all, softmax | 5 | +0.013 ± 0.014 | +0.017 ± 0.016 * | +0.011 ± 0.008 * | +0.014 ± 0.007 * |" in differences
     assert "| pointwise, sigmoid | 4 | +0.016 ± 0.052 | +0.025 ± 0.045 | +0.014 ± 0.016 | +0.016 ± 0.031 |" in chosen

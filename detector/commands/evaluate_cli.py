@@ -16,7 +16,7 @@ from detector.runs.folder import CONFIG, evaluation_file, evaluation_folder
 from detector.runs.launch import inherited_run_dir
 from detector.runs.old_report import set_aside_message, set_aside_report
 from detector.training.module import DetectorModule
-from detector.weights import read_weights
+from detector.weights import Weights, read_weights
 
 
 class EvaluateCLI(RunCLI):
@@ -59,7 +59,8 @@ class EvaluateCLI(RunCLI):
         backbone = weights.info.overrides.get("backbone", "yolo26")
         if model["backbone"] not in (None, backbone):
             rank_zero_info(f"{self.checkpoint} has the backbone {backbone}: model.backbone {model['backbone']} is not used")
-        model["backbone"] = model["backbone_weights"] = model["accept_license"] = None
+        model["backbone"] = model["backbone_weights"] = model["accept_license"] = model["new_parts"] = None
+        self._use_replaced_modules_of(weights)
         self.trained_size, variant = weights.info.image_size, weights.info.variant
         self._resolve_sixteen_bit_range(weights.info.sixteen_bit_range)
         if not weights.is_checkpoint:
@@ -67,10 +68,17 @@ class EvaluateCLI(RunCLI):
             return
         if model["variant"] not in (None, variant):
             rank_zero_info(f"{self.checkpoint} is a {variant}: model.variant {model['variant']} is not used")
-        if model["replace"] and check_entries(model["replace"]) != weights.info.overrides.get("replace"):
-            rank_zero_info(f"{self.checkpoint} has replaced modules of its own, or none: model.replace is not used")
-        model["replace"], model["block_files"] = None, weights.info.block_files
         model["weights"], model["variant"], model["overrides"] = None, variant, weights.info.overrides
+
+    def _use_replaced_modules_of(self, weights: Weights) -> None:
+        """Leave the replaced modules to CKPT: others would be evaluated untrained."""
+        model = self.config["model"]
+        overrides = dict(model["overrides"] or {})
+        given = check_entries(overrides.pop("replace", None) if model["replace"] is None else model["replace"])
+        if given and given != check_entries(weights.info.overrides.get("replace")):
+            rank_zero_info(f"{self.checkpoint} has replaced modules of its own, or none: model.replace is not used")
+        model["replace"], model["overrides"] = None, overrides or None
+        model["block_files"] = weights.info.block_files or None
 
     def _resolve_sixteen_bit_range(self, trained: tuple[int, int] | None) -> None:
         """Fill in ``data.sixteen_bit_range`` from CKPT. Raises ValueError if the configuration has another one."""

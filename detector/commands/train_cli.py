@@ -91,7 +91,7 @@ class TrainCLI(RunCLI):
                     f"{path} is a {checkpoint.kind}, which cannot be resumed; start from it with --model.weights"
                 )
             # The run goes on with the weights of the checkpoint.
-            model["weights"] = model["backbone_weights"] = model["accept_license"] = None
+            model["weights"] = model["backbone_weights"] = model["accept_license"] = model["new_parts"] = None
             if model["backbone"] is None and "backbone" not in (model["overrides"] or {}):
                 model["backbone"] = checkpoint.info.overrides.get("backbone")
             if model["replace"] is None and "replace" not in (model["overrides"] or {}):

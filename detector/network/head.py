@@ -63,6 +63,7 @@ class Head(nn.Module):
         self, in_channels: list[int], strides: list[int], num_classes: int, class_channels: int | None = None
     ) -> None:
         super().__init__()
+        self.num_classes = num_classes
         self.one2many: Branch | None = Branch(in_channels, strides, num_classes, class_channels)
         self.one2one: Branch | None = deepcopy(self.one2many)
 

@@ -2,7 +2,7 @@
 
 from copy import deepcopy
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,8 @@ from detector.network.neck import Neck
 from detector.network.replace.entries import check_entries
 from detector.network.replace.parts import ReplacedPart, replace_parts
 from detector.text import unknown_name
+
+ModuleType = TypeVar("ModuleType", bound=nn.Module)
 
 
 class Detector(nn.Module):
@@ -99,6 +101,17 @@ def restore_activations(module: nn.Module) -> None:
 
             if not isinstance(norm, BatchNormAct2d | SyncBatchNormAct):
                 norm.__class__ = SyncBatchNormAct if isinstance(norm, nn.SyncBatchNorm) else BatchNormAct2d
+
+
+def to_channels_last(module: ModuleType) -> ModuleType:
+    """Give tensors of four dimensions the memory layout channels_last, in place, and return ``module``.
+
+    ``module.to(memory_format=...)`` would raise an error for a tensor of five, which blocks of the user may have.
+    """
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.ndim == 4:
+            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+    return module
 
 
 def _check_images(images: Any) -> None:

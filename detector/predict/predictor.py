@@ -17,7 +17,7 @@ from detector.imaging.letterbox import letterbox, to_original
 from detector.imaging.sixteen_bits import FULL_RANGE
 from detector.network.decode import DetectionDict, check_settings
 from detector.network.head import BRANCHES, BranchName
-from detector.network.model import Detector
+from detector.network.model import Detector, to_channels_last
 from detector.predict.pixels import Image, as_array, each_image
 from detector.text import unknown_name
 from detector.weights import WeightsInfo, build_from, read_weights
@@ -79,7 +79,7 @@ class Predictor:
             )
         _check_branch(model, branch)
         self.model, self.info, self.branch, self.source = model.eval(), info, branch, source
-        num_classes = getattr(model.head, branch).cls[0][-1].out_channels
+        num_classes = model.head.num_classes
         self.class_names = info.class_names or [f"class {label}" for label in range(num_classes)]
         self.category_ids = info.category_ids or list(range(num_classes))
         self.sixteen_bit_range = info.sixteen_bit_range or FULL_RANGE
@@ -200,7 +200,7 @@ class Predictor:
 
     def deploy(self) -> "Predictor":
         """Return a predictor for inference only, on the same device: one branch, normalization folded, channels last."""
-        model = self.model.deploy(self.branch).to(memory_format=torch.channels_last)
+        model = to_channels_last(self.model.deploy(self.branch))
         return Predictor(model, self.info, self.branch, self.source, self.image_size)
 
 

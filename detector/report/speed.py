@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from detector.network.head import BranchName
+from detector.network.model import to_channels_last
 from detector.predict import load_detector
 from detector.report.page import Table
 from detector.text import plural
@@ -32,7 +33,7 @@ class Speed:
 def measure(checkpoint: Path, branch: BranchName = "one2one") -> Speed:
     """Run the network of ``checkpoint`` on the CPU: one image at a time, without reading and scaling images."""
     predictor = load_detector(checkpoint)
-    model = predictor.model.deploy(branch).to(memory_format=torch.channels_last)
+    model = to_channels_last(predictor.model.deploy(branch))
     height, width = predictor.image_size
     images = torch.rand(1, 3, height, width).contiguous(memory_format=torch.channels_last)
     with FlopCounterMode(display=False) as counter:

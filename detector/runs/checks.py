@@ -23,6 +23,7 @@ EVALUATION_SETTINGS = ("eval", "split")
 # Differences in these settings are not logged: the paths that a run starts from and writes to, and settings of evaluations.
 NOT_LOGGED = (
     *("run_dir", "ckpt_path", "config", "model.weights", "model.backbone_weights", "model.accept_license"),
+    *("model.new_parts", "model.block_files"),
     *EVALUATION_SETTINGS,
 )
 

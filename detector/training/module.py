@@ -18,7 +18,7 @@ from detector.dynamic.temperature import FallingTemperature, set_temperature
 from detector.imaging.sixteen_bits import FULL_RANGE, as_sample_range
 from detector.network.decode import DetectionDict
 from detector.network.head import RawOutput
-from detector.network.model import build_detector, restore_activations
+from detector.network.model import build_detector, restore_activations, to_channels_last
 from detector.network.replace.block_files import import_blocks
 from detector.network.replace.table import replacement_table
 from detector.text import plural
@@ -92,6 +92,8 @@ class DetectorModule(L.LightningModule):
             "init_args": {"size": 7}}}]``; see docs/your-own-block.md. It is saved with the ``overrides``.
         block_files: the files that these blocks were imported from; filled in and saved in checkpoints, where they are
             found again.
+        new_parts: parts that ``weights`` need not have, named as in ``where`` of ``replace``: they start untrained. Those of
+            ``replace`` need not be named.
     """
 
     def __init__(
@@ -128,6 +130,7 @@ class DetectorModule(L.LightningModule):
         accept_license: str | None = None,
         replace: list[dict[str, Any]] | None = None,
         block_files: dict[str, dict[str, str]] | None = None,
+        new_parts: list[str] | None = None,
     ) -> None:
         super().__init__()
         hide_hints()
@@ -147,9 +150,8 @@ class DetectorModule(L.LightningModule):
         elif backbone_lr_ratio is None:
             backbone_lr_ratio = PRETRAINED_LR_RATIO
         # Backbone and replaced modules are in the overrides.
-        self.save_hyperparameters(
-            ignore=["weights", "backbone", "backbone_weights", "accept_license", "replace", "settings"]
-        )
+        names = ["weights", "backbone", "backbone_weights", "accept_license", "replace", "new_parts"]
+        self.save_hyperparameters(ignore=names)
         check_optimization(self.hparams)
         # Of the experts' weights in dynamic layers: now, and by step, if a training is to start with a higher one
         self._temperature = 1.0
@@ -161,7 +163,11 @@ class DetectorModule(L.LightningModule):
         # license and source of the weights, saved in checkpoints
         self._license_and_source = {"license": None, "started_from": None}
         if initial_weights is not None:
-            self._load_initial(initial_weights, backbone_weights)
+            self._load_initial(initial_weights, backbone_weights, new_parts or [])
+        elif new_parts:
+            raise ValueError(
+                f"new_parts is {new_parts}, but there are no weights to start from; give weights, or leave it out"
+            )
         if backbone_weights is not None:
             self._load_backbone(str(backbone_weights), accept_license)
         elif accept_license is not None:
@@ -170,7 +176,7 @@ class DetectorModule(L.LightningModule):
         self.train()  # frozen parts stay in evaluation mode
         innermost_parts(self.model, self._lr_ratios())  # raises for an unknown part now, not when training starts
         if channels_last:
-            self.model.to(memory_format=torch.channels_last)
+            to_channels_last(self.model)
         self.loss = DetectionLoss(box_gain, class_gain, l1_gain)
         # Score thresholds of the best F1 in the last validation, by branch: set by CocoEvaluation, saved in checkpoints
         self.best_f1_thresholds: dict[str, float | None] = {}
@@ -186,9 +192,9 @@ class DetectorModule(L.LightningModule):
             settings = {"overrides": read_weights(checkpoint_path).info.overrides or None} | settings
         return super().load_from_checkpoint(checkpoint_path, *args, **settings)
 
-    def _load_initial(self, weights: Weights, backbone_weights: str | Path | None) -> None:
+    def _load_initial(self, weights: Weights, backbone_weights: str | Path | None, new_parts: list[str]) -> None:
         """Load initial weights into the network, log how they fit, and remember their license and provenance."""
-        report = load_into(self.model, weights, self.class_names)
+        report = load_into(self.model, weights, self.class_names, new_parts=new_parts)
         if backbone_weights is not None and not report.other_backbone:
             raise ValueError(
                 f"{weights.path} has a trained {self.model.backbone.name}, which backbone_weights would replace; leave out "

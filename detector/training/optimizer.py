@@ -1,5 +1,6 @@
 """Parameter groups, and the optimizer for them."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -12,6 +13,7 @@ from detector.training.musgd import MuSGD, matrix_shape
 from detector.training.parts import innermost_parts
 
 OptimizerName = Literal["musgd", "sgd", "adamw"]
+CLASS_TOWER = re.compile(r"\bone2(one|many)\.cls\.")  # in the names of the parameters of class branches
 Kind = Literal["kernels", "norms", "biases", "routers"]
 
 
@@ -33,7 +35,7 @@ def parameter_groups(
 
     Kernels of convolutions and linear layers have weight decay and, with ``muon``, Muon steps; every expert of a dynamic
     convolution is a matrix. Weights of routers have weight decay only; norms, biases and all other parameters neither. Class
-    branches (``.cls.`` in the name) have ``class_lr_ratio`` times the learning rate. ``lr_ratios`` has further factors for
+    branches (``CLASS_TOWER``) have ``class_lr_ratio`` times the learning rate. ``lr_ratios`` has further factors for
     parts of the model (see ``parts.py``); their groups come last.
 
     A group has the keys of the optimizer, and ``name``, ``base_lr`` and ``bias`` for ``Schedule``. Raises ValueError if
@@ -48,7 +50,7 @@ def parameter_groups(
         module_name, _, attribute = name.rpartition(".")
         module = model.get_submodule(module_name)
         kind = _kind(module, module_name, attribute, p)
-        key = _GroupKey(innermost[module_name], ".cls." in f".{name}", kind)
+        key = _GroupKey(innermost[module_name], bool(CLASS_TOWER.search(name)), kind)
         if key not in groups:
             rate = lr * (class_lr_ratio if key.is_class else 1.0) * (lr_ratios[key.part] if key.part else 1.0)
             groups[key] = _empty_group(key, rate, weight_decay, muon)

@@ -21,7 +21,9 @@ from detector.weights.backbone_files import (
     read_backbone_file,
     resolve_license,
 )
+from detector.weights.new_parts import rename_kept
 
+TRUNK = "backbone.trunk."  # before the names of the trunk's modules
 SEARCH_SECONDS = 10.0  # at most, for the network that a file belongs to
 
 
@@ -35,10 +37,17 @@ class BackboneReport:
     loaded: list[str]  # names of tensors of the trunk, as in the classifier
     upcycled: list[str]  # layers of ``loaded`` that are dynamic here
     left_out: list[str]  # in the file, but after the last feature map: the classifier
+    new: list[str]  # tensors of blocks of the user in place of modules of the trunk, as initialized
+    of_replaced: list[str]  # in the file, of modules that were replaced; left out
 
     def __str__(self) -> str:
         lines = [f"backbone {self.backbone}, weights of {self.file.path} ({plural(len(self.file.state_dict), 'tensor')})"]
-        lines.append(f"{len(self.loaded):>6} loaded, all of the backbone's")
+        rest = ", the others are of blocks in place of its modules" if self.new or self.of_replaced else ""
+        lines.append(f"{len(self.loaded):>6} loaded, all of the backbone's{rest}")
+        if self.new:
+            lines.append(f"{len(self.new):>6} of new parts, as initialized: {_first(self.new)}")
+        if self.of_replaced:
+            lines.append(f"{len(self.of_replaced):>6} left out, of modules that were replaced: {_first(self.of_replaced)}")
         if self.upcycled:
             lines.append(f"{len(self.upcycled):>6} of them as experts, with new routers")
         if self.left_out:
@@ -71,13 +80,22 @@ def load_backbone(detector: Detector, source: str, accept_license: str | None = 
         )
     file, license = _file_and_license(backbone.name, str(source), accept_license)
     state_dict = _trunk_state_dict(detector, file)
-    values = upcycle_state_dict(backbone.trunk, state_dict)
-    backbone.trunk.load_state_dict(values)
+    replaced = {n.removeprefix(TRUNK): part for n, part in detector.replaced.items() if n.startswith(TRUNK)}
+    state_dict = rename_kept(state_dict, replaced)
+    values, expected = upcycle_state_dict(backbone.trunk, state_dict), backbone.trunk.state_dict()
+    inside = tuple(f"{name}." for name in replaced)
+    of_replaced = [
+        n for n, v in values.items() if n.startswith(inside) and v.shape != getattr(expected.get(n), "shape", None)
+    ]
+    values = {name: value for name, value in values.items() if name not in of_replaced}
+    new = [name for name in expected if name.startswith(inside) and name not in values]
+    backbone.trunk.load_state_dict(values | {name: expected[name] for name in new})
     for name, numbers in file.statistics.items():
         getattr(backbone, name).copy_(torch.tensor(numbers).view(1, 3, 1, 1))
     upcycled = plain_kernels(backbone.trunk, state_dict)
     left_out = [name for name in file.state_dict if name not in state_dict] if set(state_dict) & set(file.state_dict) else []
-    return BackboneReport(backbone.name, file, license, list(state_dict), upcycled, left_out)
+    loaded = [name for name in state_dict if name not in of_replaced]
+    return BackboneReport(backbone.name, file, license, loaded, upcycled, left_out, new, of_replaced)
 
 
 def _file_and_license(backbone: str, source: str, accepted: str | None) -> tuple[BackboneFile, str]:
@@ -106,7 +124,10 @@ def _file_and_license(backbone: str, source: str, accepted: str | None) -> tuple
 
 
 def _trunk_state_dict(detector: Detector, file: BackboneFile) -> dict[str, Tensor]:
-    """Return the weights of the plain trunk that ``file`` has. Raises ValueError if one is missing or has another shape."""
+    """Return the weights of the plain trunk that ``file`` has. Raises ValueError if one is missing or has another shape.
+
+    Those of a ParameterNet need not fit where blocks of the user have replaced modules.
+    """
     backbone = detector.backbone
     if backbone.name.startswith("timm/"):
         return _by_timm(backbone.name, backbone.trunk_strides, file)
@@ -118,12 +139,15 @@ def _trunk_state_dict(detector: Detector, file: BackboneFile) -> dict[str, Tenso
     expected = backbone.trunk.state_dict()
     kernels = {f"{name}.weight": layer.kernel_shape for name, layer in dynamic_layers(backbone.trunk).items()}
     plain = {f"{name}.weight" for name in plain_kernels(backbone.trunk, state_dict)}  # of a GhostNet: upcycled later
-    needed = [name for name in expected if _kernel_of(name) not in plain]
+    inside = tuple(f"{name.removeprefix(TRUNK)}." for name in detector.replaced)
+    needed = [name for name in expected if _kernel_of(name) not in plain and not name.startswith(inside)]
     missing = [name for name in needed if name not in state_dict and not name.endswith("num_batches_tracked")]
     shapes = {name: {tuple(value.shape), kernels.get(name)} for name, value in expected.items() if name in state_dict}
-    mismatched = [name for name, possible in shapes.items() if tuple(state_dict[name].shape) not in possible]
+    wrong = [name for name, possible in shapes.items() if tuple(state_dict[name].shape) not in possible]
+    mismatched = [name for name in wrong if not name.startswith(inside)]
     _check_fit(backbone.name, file, missing, mismatched, [name for name in state_dict if name not in whole])
-    return {name: state_dict.get(name, expected[name]) for name in [*needed, *plain]}
+    of_replaced = [name for name in state_dict if name.startswith(inside)]
+    return {name: state_dict[name] if name in state_dict else expected[name] for name in [*needed, *plain, *of_replaced]}
 
 
 def _kernel_of(name: str) -> str:

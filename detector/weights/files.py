@@ -182,8 +182,9 @@ def _sample_range(value: Any) -> SampleRange | None:
 
 def _checked(weights: Weights) -> Weights:
     """Check the facts of a file and compare them with its weights: a wrong class name must not be noticed in production."""
+    blocks = bool(weights.info.overrides.get("replace")) if isinstance(weights.info.overrides, dict) else False
     for name, value in weights.state_dict.items():
-        if not _is_ordinary(name, value):
+        if not _is_ordinary(name, value, any_type=blocks):
             kind = f"{value.dtype} {value.layout}" if isinstance(value, Tensor) else type(value).__name__
             raise ValueError(f"{name!r} is a {kind}; expected a dense floating-point tensor, all of it in the file")
     types = get_type_hints(WeightsInfo)
@@ -207,12 +208,15 @@ def _as_type(value: Any, expected: Any, name: str) -> Any:
         raise ValueError(f"has {value!r:.80} as {name}: {error}") from None
 
 
-def _is_ordinary(name: str, value: Any) -> bool:
-    """Return True for a dense tensor, floating-point or a count of batches, with memory for each element (not expanded)."""
+def _is_ordinary(name: str, value: Any, any_type: bool) -> bool:
+    """Return True for a dense tensor, floating-point or a count of batches, with memory for each element (not expanded).
+
+    With ``any_type`` it may be of any type: blocks of the user can hold indices and masks.
+    """
     if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_meta:
         return False
     is_whole = value.untyped_storage().nbytes() >= value.numel() * value.element_size()
-    return is_whole and (value.is_floating_point() or name.endswith("num_batches_tracked"))
+    return is_whole and (any_type or value.is_floating_point() or name.endswith("num_batches_tracked"))
 
 
 def save_weights(
@@ -224,7 +228,8 @@ def save_weights(
     detector, which cannot be loaded again.
     """
     path = Path(path)
-    if CLASS_TOWER_NORM not in state_dict:
+    branches = {name.split(".")[1] for name in state_dict if name.startswith("head.")}
+    if CLASS_TOWER_NORM not in state_dict and (not info.overrides.get("replace") or len(branches) < 2):
         raise ValueError(
             f"{path}: these weights have no {CLASS_TOWER_NORM!r}, as those of a deployed detector, and could not be loaded; "
             "save those of the detector before deploy()"

@@ -11,6 +11,8 @@ from detector.dynamic.router import GATES
 from detector.network.config import CONVOLUTION_PATTERNS, VARIANTS
 from detector.network.head import default_class_channels
 
+FIRST_CLASS_LAYER_NORM = "head.one2many.cls.0.0.norm.weight"  # (channels of the finest level,)
+LAST_CLASS_BIAS = "head.one2many.cls.0.4.bias"
 CLASS_TOWER_NORM = "head.one2many.cls.0.1.norm.weight"  # (class_channels,): shows how wide the class towers are
 
 
@@ -98,15 +100,17 @@ def _where(state_dict: Mapping[str, Tensor], layers: list[str]) -> str | list[st
 
 def num_classes(state_dict: Mapping[str, Tensor]) -> int:
     """Return the number of classes of weights under our names."""
-    return _tensor(state_dict, "head.one2many.cls.0.4.bias").shape[-1]  # (C,), or (E, C) of a dynamic layer
+    return _tensor(state_dict, LAST_CLASS_BIAS).shape[-1]  # (C,), or (E, C) of a dynamic layer
 
 
 def class_channels_override(state_dict: Mapping[str, Tensor], num_classes: int) -> dict[str, int]:
     """Return the override that a detector for ``num_classes`` needs to have class towers as wide as in ``state_dict``.
 
-    Empty if they are as wide by default.
+    Empty if they are as wide by default, and if a block of the user has replaced the class tower.
     """
-    finest_channels = len(_tensor(state_dict, "head.one2many.cls.0.0.norm.weight"))
+    if FIRST_CLASS_LAYER_NORM not in state_dict or CLASS_TOWER_NORM not in state_dict:
+        return {}
+    finest_channels = len(_tensor(state_dict, FIRST_CLASS_LAYER_NORM))
     width = len(_tensor(state_dict, CLASS_TOWER_NORM))
     return {} if width == default_class_channels(finest_channels, num_classes) else {"class_channels": width}
 

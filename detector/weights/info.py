@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from detector.weights.infer import class_channels_override, num_classes
+from detector.weights.infer import LAST_CLASS_BIAS, class_channels_override, num_classes
 
 TRAINING_CHECKPOINT = "training checkpoint"  # a kind of file
 
@@ -58,7 +58,9 @@ class Weights:
 
     @property
     def num_classes(self) -> int:
-        """The number of classes."""
+        """The number of classes: of their names if a block of the user has replaced the class tower that shows it."""
+        if LAST_CLASS_BIAS not in self.state_dict and self.info.overrides.get("replace") and self.info.class_names:
+            return len(self.info.class_names)
         return num_classes(self.state_dict)
 
     def overrides_for(self, variant: str, num_classes: int) -> dict[str, Any]:

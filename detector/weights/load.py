@@ -1,7 +1,7 @@
 """Load a weights file into a detector, and report what happened to every weight."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -13,10 +13,12 @@ from detector.dynamic.temperature import set_temperature
 from detector.network.model import Detector, build_detector
 from detector.network.replace.block_files import import_blocks
 from detector.network.replace.entries import check_entries
-from detector.network.replace.places import find_modules
+from detector.network.replace.parts import ReplacedPart
+from detector.network.replace.places import matching_modules
 from detector.text import plural
 from detector.weights.infer import CLASS_TOWER_NORM
 from detector.weights.info import Weights
+from detector.weights.new_parts import move_names, new_parts_for, rename_kept
 
 CLASS_TOWER = re.compile(r"head\.one2(one|many)\.cls\..+")
 LAST_CLASS_LAYER = re.compile(r"head\.one2(?:one|many)\.cls\.\d+\.4\.(.+)")
@@ -38,7 +40,8 @@ class LoadReport:
 
     Each weight of the detector is in exactly one list from ``loaded`` to ``missing``; ``unexpected`` has those of the file
     that the detector lacks. A weight that is not loaded keeps its initial value. With two different backbones, the weights
-    that only one of them has, on either side, are in ``other_backbone`` instead.
+    that only one of them has, on either side, are in ``other_backbone`` instead; those of parts that are new to the file are
+    in ``new`` and ``left_out``.
     """
 
     source: str
@@ -50,8 +53,11 @@ class LoadReport:
     missing: list[str] = field(default_factory=list)  # not loaded: not in the file
     unexpected: list[str] = field(default_factory=list)  # in the file, but not in the detector
     other_backbone: list[str] = field(default_factory=list)  # not loaded: the file or the detector has another backbone
+    new: list[str] = field(default_factory=list)  # not loaded: of parts that are new, see new_parts.py
+    left_out: list[str] = field(default_factory=list)  # in the file, but of a part that is new in the detector
     known_classes: list[str] = field(default_factory=list)  # classes whose rows were copied
     new_classes: list[str] = field(default_factory=list)
+    new_parts: list[str] = field(default_factory=list)  # names of the modules in ``new``
 
     @property
     def complete(self) -> bool:
@@ -67,6 +73,8 @@ class LoadReport:
             (self.mismatched, f"of another shape in the file, as initialized: {_first(self.mismatched)}"),
             (self.missing, f"not in the file, as initialized: {_first(self.missing)}"),
             (self.unexpected, f"in the file, but not in this detector: {_first(self.unexpected)}"),
+            (self.new, f"of new parts, as initialized: {_first(self.new_parts)}"),
+            (self.left_out, f"in the file, of modules that are not the same here, left out: {_first(self.left_out)}"),
             (self.other_backbone, f"of two different backbones, not loaded: {_first(self.other_backbone)}"),
         )
         lines = [f"{len(names):>6} {meaning}" for names, meaning in rows if names]
@@ -76,23 +84,30 @@ class LoadReport:
 
 
 def load_into(
-    detector: Detector, weights: Weights, class_names: Sequence[str] | None = None, strict: bool = True
+    detector: Detector,
+    weights: Weights,
+    class_names: Sequence[str] | None = None,
+    strict: bool = True,
+    new_parts: Sequence[str] = (),
 ) -> LoadReport:
     """Load ``weights`` into ``detector``, in place, and return what happened to every weight.
 
     ``class_names`` are the classes of the detector (default: those of the weights). If they differ from those of the
     weights, the last class layers get the rows of the classes with the same name; their other rows keep their initial
     values. Plain kernels become experts where the layer of the detector is dynamic. If the weights are of a detector with
-    another backbone, only the layers after it are loaded.
+    another backbone, only the layers after it are loaded. Modules that blocks of the user have replaced, and parts that
+    ``new_parts`` names, may be missing in the weights: they keep their initial values where tensors do not fit.
 
     Raises ValueError if anything else does not fit, and changes nothing then. With ``strict=False`` weights that do not fit
     keep their initial values instead.
     """
-    report, values = _fit(detector, weights, class_names)
+    new = new_parts_for(detector, weights, new_parts)
+    report, values = _fit(detector, weights, class_names, new)
     if strict and not report.complete:
         raise ValueError(
             f"{report}\nthese weights do not fit this detector, so nothing was loaded; build the variant of the file, "
-            f"{weights.info.variant}, or the dynamic one of its size, with the overrides {weights.info.overrides}"
+            f"{weights.info.variant}, or the dynamic one of its size, with the overrides {weights.info.overrides}; or name "
+            "the parts that are to start untrained, as model.new_parts"
         )
     detector.load_state_dict(values)
     return report
@@ -105,16 +120,9 @@ def build_from(weights: Weights) -> Detector:
     """
     with torch.device("meta"):  # needs no memory: a damaged file may ask for a billion experts
         empty = _build(weights, plain=True)
-    replaced = [
-        name
-        for entry in weights.info.overrides.get("replace") or []
-        for where in entry["where"]
-        for name in find_modules(empty, where)
-    ]
-    expected = sum(
-        v.numel() for name, v in empty.state_dict().items() if not name.startswith(tuple(f"{n}." for n in replaced))
+    expected, present = (
+        sum(v.numel() for v in values.values()) for values in (_kept_values(empty, weights), weights.state_dict)
     )
-    present = sum(v.numel() for v in weights.state_dict.values())
     if expected > 2 * present:
         raise ValueError(
             f"{weights.path}: its settings ({weights.info.variant}, {weights.info.overrides}) make a detector of "
@@ -127,35 +135,64 @@ def build_from(weights: Weights) -> Detector:
     return detector.eval()
 
 
+def _kept_values(plain: Detector, weights: Weights) -> dict[str, Tensor]:
+    """Return the values of the plain detector, without those of modules that the detector of ``weights`` has replaced."""
+    places = [where for entry in check_entries(weights.info.overrides.get("replace")) for where in entry["where"]]
+    try:
+        prefixes = tuple(f"{name}." for where in places for name in matching_modules(plain, where))
+    except ValueError as error:
+        raise ValueError(f"{weights.path}: its replaced modules do not fit its variant: {error}") from None
+    return {name: value for name, value in plain.state_dict().items() if not name.startswith(prefixes)}
+
+
 def _build(weights: Weights, plain: bool = False) -> Detector:
     """Build the detector of ``weights``, without the blocks of the user if ``plain``."""
     variant, overrides = weights.info.variant, dict(weights.info.overrides)
     entries = check_entries(overrides.pop("replace", None))
-    try:
-        if entries and not plain:
-            overrides["replace"] = entries
+    if entries and not plain:
+        overrides["replace"] = entries
+        try:
             import_blocks(entries, weights.info.block_files)
+        except ValueError as error:
+            raise ValueError(f"{weights.path}: {error}") from error
+    try:
         return build_detector(variant, weights.num_classes, **overrides)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{weights.path}: its settings ({variant}, {overrides}) make no detector: {error}") from error
 
 
-def _fit(detector: Detector, weights: Weights, class_names: Sequence[str] | None) -> tuple[LoadReport, dict[str, Tensor]]:
-    """Return the report of loading ``weights``, and the new state dict of ``detector``, which is not changed."""
+def _fit(
+    detector: Detector, weights: Weights, class_names: Sequence[str] | None, new: Mapping[str, ReplacedPart | None]
+) -> tuple[LoadReport, dict[str, Tensor]]:
+    """Return the report of loading ``weights``, and the new state dict of ``detector``, which is not changed.
+
+    ``new`` are the parts that the weights need not have.
+    """
     classes = plural(weights.num_classes, "class", "classes")
     report = LoadReport(f"{weights.path} ({weights.kind}; {weights.info.variant}, {classes})")
     initial = detector.state_dict()
-    candidates = _upcycled(detector, weights.state_dict)
+    in_file = rename_kept(weights.state_dict, new)
+    candidates = _upcycled(detector, in_file)
     rows = _class_rows(weights.info.class_names, class_names, weights.num_classes)
-    width = len(initial[CLASS_TOWER_NORM])
-    if rows is not None and len(candidates.get(CLASS_TOWER_NORM, initial[CLASS_TOWER_NORM])) != width:
+    widths = [len(values[CLASS_TOWER_NORM]) for values in (candidates, initial) if CLASS_TOWER_NORM in values]
+    if rows is not None and len(set(widths)) > 1:
         rows = ClassRows([], rows.number, None)
+    own_class_towers = tuple(f"{name}." for name in detector.replaced if CLASS_TOWER.fullmatch(name) and name not in new)
     values = {}
     for name, value in initial.items():
         names, values[name] = _choose(report, name, value, candidates.get(name), rows)
-        is_upcycled = names is report.loaded and values[name] is not weights.state_dict.get(name)
+        if rows is not None and name.startswith(own_class_towers):
+            names, values[name] = report.rebuilt, value  # where the rows of its classes are is not known
+        is_upcycled = names is report.loaded and values[name] is not in_file.get(name)
         (report.upcycled if is_upcycled else names).append(name)
     report.unexpected = [name for name in candidates if name not in initial]
+    for names, moved in (
+        (report.mismatched, report.new),
+        (report.missing, report.new),
+        (report.unexpected, report.left_out),
+    ):
+        move_names(names, moved, new)
+    report.new_parts = [part for part in new if any(name.startswith(f"{part}.") for name in report.new)]
     if detector.backbone.name != weights.info.overrides.get("backbone", "yolo26"):
         for names in (report.mismatched, report.missing, report.unexpected):
             report.other_backbone += [name for name in names if name.startswith("backbone.")]

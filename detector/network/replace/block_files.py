@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import sys
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -24,7 +25,8 @@ def import_blocks(entries: Iterable[Entry], remembered: Mapping[str, Mapping[str
     """Import the classes of ``entries``, and return the files of their modules, without those of installed packages.
 
     A module that Python does not find is taken from its ``remembered`` file, if this is still the same file: a checkpoint
-    of unknown origin must not choose what is run. Raises ValueError, with what is missing, if there is no such file.
+    of unknown origin must not choose what is run. Warns if a module has another content than the remembered file. Raises
+    ValueError, with what is missing, if there is no such file.
     """
     files: BlockFiles = {}
     for number, entry in enumerate(entries):
@@ -36,17 +38,18 @@ def import_blocks(entries: Iterable[Entry], remembered: Mapping[str, Mapping[str
         path = getattr(sys.modules[module], "__file__", None)
         if path and not is_installed(Path(path).resolve()) and not Path(path).resolve().is_relative_to(PACKAGE):
             files[module] = {"path": str(Path(path).resolve()), "sha256": _sha256(Path(path))}
+            _warn_if_changed(module, files[module], (remembered or {}).get(module))
     return files
+
+
+def _warn_if_changed(module: str, now: Mapping[str, str], remembered: Mapping[str, str] | None) -> None:
+    if remembered is not None and remembered["sha256"] != now["sha256"]:
+        warnings.warn(f"the code of {module} is not that of the training any more: {now['path']} differs", stacklevel=3)
 
 
 def without_folders(files: Mapping[str, Mapping[str, str]]) -> BlockFiles:
     """Return ``files`` with the names of the files alone, for weights that are given to others."""
     return {module: {**facts, "path": Path(facts["path"]).name} for module, facts in files.items()}
-
-
-def changed_files(now: BlockFiles, remembered: Mapping[str, Mapping[str, str]] | None) -> list[str]:
-    """Return the modules whose file has changed since it was ``remembered``."""
-    return [name for name, facts in (remembered or {}).items() if name in now and now[name]["sha256"] != facts["sha256"]]
 
 
 def _is_importable(module: str) -> bool:

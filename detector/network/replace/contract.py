@@ -101,7 +101,7 @@ def text(inputs: tuple[tuple[Any, ...], dict[str, Any]]) -> str:
 def _layout_text(value: Any) -> str:
     if isinstance(value, tuple):
         _, shape, dtype, device = value
-        return f"{shape} {dtype}{' on ' + device if device not in ('cpu', 'meta') else ''}"
+        return f"{shape} {dtype}{' on ' + device if device != 'cpu' else ''}"
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {_layout_text(entry)}" for key, entry in value.items()) + "}"
     if isinstance(value, list):

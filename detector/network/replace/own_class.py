@@ -86,8 +86,8 @@ class BlockFactory:
         try:
             values = self._parser.parse_object({name: v for name, v in self.arguments.items() if name in known})
         except Exception as error:  # those of jsonargparse, and whatever an import in the values raises
-            message = re.sub(r"\s+", " ", option_error(str(error), known)).strip()
-            raise ValueError(f"{self.name}: init_args: {message}") from None
+            message = re.sub(r'^Parser key "(.+?)":', r"\1:", option_error(str(error), known))
+            raise ValueError(f"{self.name}: init_args: {' '.join(message.split())}") from None
         _check_imported(values, self.name)
         return values
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from detector.network.replace.contract import Call, check_contract, record_calls
 from detector.network.replace.entries import Entry, label
 from detector.network.replace.own_class import BlockFactory
-from detector.network.replace.places import find_modules
+from detector.network.replace.places import find_modules, without_nested
 
 
 @dataclass(frozen=True)
@@ -60,14 +60,13 @@ def _entries_by_name(detector: nn.Module, entries: Sequence[Entry]) -> dict[str,
     """Return the number of the entry for the name of each module to replace. Raises ValueError if entries overlap."""
     entry_of: dict[str, int] = {}
     for number, entry in enumerate(entries):
-        for where in entry["where"]:
-            try:
-                names = find_modules(detector, where)
-            except ValueError as error:
-                raise ValueError(f"{label(number, entry)}: {error}") from None
-            for name in names:
-                _refuse_overlap(name, number, entry_of)
-                entry_of[name] = number
+        try:
+            names = [name for where in entry["where"] for name in find_modules(detector, where)]
+        except ValueError as error:
+            raise ValueError(f"{label(number, entry)}: {error}") from None
+        for name in without_nested(dict.fromkeys(names)):
+            _refuse_overlap(name, number, entry_of)
+            entry_of[name] = number
     order = {name: position for position, (name, _) in enumerate(detector.named_modules(remove_duplicate=False))}
     return dict(sorted(entry_of.items(), key=lambda item: order[item[0]]))
 
@@ -75,8 +74,6 @@ def _entries_by_name(detector: nn.Module, entries: Sequence[Entry]) -> dict[str,
 def _refuse_overlap(name: str, number: int, entry_of: dict[str, int]) -> None:
     for other, other_number in entry_of.items():
         is_same = other == name
-        if is_same and other_number == number:
-            continue
         if is_same or name.startswith(f"{other}.") or other.startswith(f"{name}."):
             relation = "is" if is_same else f"and {other} are one inside the other, and"
             raise ValueError(

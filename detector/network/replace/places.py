@@ -53,15 +53,10 @@ def places(detector: nn.Module) -> dict[str, list[str]]:
 def find_modules(detector: nn.Module, where: str) -> list[str]:
     """Return the names of the modules that ``where`` means, without those inside of others and without mere containers.
 
-    ``where`` is a named place; or the name of a module, or a pattern for it with ``*``, ``?`` and ``[...]`` as in a shell;
-    or else a regular expression over whole names. Raises ValueError if it means nothing that can be replaced.
+    Raises ValueError if it means nothing that can be replaced.
     """
+    matches = matching_modules(detector, where)
     modules = dict(detector.named_modules(remove_duplicate=False))
-    del modules[""]
-    named = places(detector)
-    matches = named.get(where) or [name for name in modules if fnmatchcase(name, where)] or _regex_matches(where, modules)
-    if not matches:
-        raise ValueError(_no_match(where, list(named), list(modules)))
     callable_matches = [name for name in matches if not isinstance(modules[name], CONTAINERS)]
     if not callable_matches:
         kind = type(modules[matches[0]]).__name__
@@ -73,6 +68,20 @@ def find_modules(detector: nn.Module, where: str) -> list[str]:
         meaning = "" if where == fixed[0] else f" means {fixed[0]}, which"
         raise ValueError(f"where: {where!r}{meaning} cannot be replaced as a whole; {FIXED[fixed[0]]}")
     return outermost
+
+
+def matching_modules(detector: nn.Module, where: str) -> list[str]:
+    """Return the names of all modules that ``where`` means.
+
+    It is a named place; or the name of a module, or a pattern for it with ``*``, ``?`` and ``[...]`` as in a shell; or else
+    a regular expression over whole names. Raises ValueError if there is none.
+    """
+    modules = [name for name, _ in detector.named_modules(remove_duplicate=False) if name]
+    named = places(detector)
+    matches = named.get(where) or [name for name in modules if fnmatchcase(name, where)] or _regex_matches(where, modules)
+    if not matches:
+        raise ValueError(_no_match(where, list(named), modules))
+    return matches
 
 
 def without_nested(names: Iterable[str]) -> list[str]:

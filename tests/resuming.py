@@ -72,7 +72,9 @@ def fit(
     torch.manual_seed(0 if resume is None else 99)  # a state that is not restored changes the numbers
     augment = Augmentation(mosaic=1.0, close_mosaic=1)
     data = CocoDataModule(**arguments | {"augment": augment})
-    overrides = TINY | {"dynamic": {"num_experts": 2}}
+    # Everything that a dynamic layer can have in training: test_old_runs.py resumes a run with mixtures.
+    dynamic = {"kind": "residual", "num_experts": 2, "gates": ["input", "filter"], "routing": "softmax", "temperature": 9}
+    overrides = TINY | {"dynamic": dynamic}
     settings = {"warmup_epochs": 2.5, "nominal_batch": 4, "freeze": freeze}
     module = DetectorModule("dyn_n", data.class_names, data.category_ids, overrides, **settings)
     if without:

@@ -32,6 +32,7 @@ class ClassRows(NamedTuple):
     pairs: list[tuple[int, int]]  # (row in the detector, row in the file) of classes with the same name
     number: int  # of classes of the detector
     number_in_file: int | None  # None: the class layers of the file are of another width, and their rows useless
+    anew: frozenset[str] = frozenset()  # kernels of layers that are plain in the file and have several experts here
 
 
 @dataclass
@@ -174,9 +175,8 @@ def _fit(
     in_file = rename_kept(weights.state_dict, new)
     candidates = _upcycled(detector, in_file)
     rows = _class_rows(weights.info.class_names, class_names, weights.num_classes)
-    widths = [len(values[CLASS_TOWER_NORM]) for values in (candidates, initial) if CLASS_TOWER_NORM in values]
-    if rows is not None and len(set(widths)) > 1:
-        rows = ClassRows([], rows.number, None)
+    if rows is not None:
+        rows = _usable_rows(rows, initial, candidates)
     own_class_towers = tuple(f"{name}." for name in detector.replaced if CLASS_TOWER.fullmatch(name) and name not in new)
     values = {}
     for name, value in initial.items():
@@ -228,6 +228,15 @@ def _class_rows(
     return ClassRows(pairs, len(classes), num_file_classes)
 
 
+def _usable_rows(rows: ClassRows, initial: Mapping[str, Tensor], in_file: Mapping[str, Tensor]) -> ClassRows:
+    """Return ``rows`` without those that are useless because of the layers before them, and with ``anew`` filled in."""
+    widths = {len(values[CLASS_TOWER_NORM]) for values in (in_file, initial) if CLASS_TOWER_NORM in values}
+    if len(widths) > 1:
+        return ClassRows([], rows.number, None)
+    kernels = [name for name in initial if name.endswith(".weight") and name in in_file]
+    return rows._replace(anew=frozenset(n for n in kernels if (initial[n].ndim, in_file[n].ndim) == (2, 4)))
+
+
 def _choose(
     report: LoadReport, name: str, initial: Tensor, new: Tensor | None, rows: ClassRows | None
 ) -> tuple[list[str], Tensor]:
@@ -242,8 +251,7 @@ def _choose(
             return report.loaded, new
         has_other_width = rows is not None and rows.number_in_file is None  # depends on the number of classes
         return report.rebuilt if has_other_width and CLASS_TOWER.fullmatch(name) else report.mismatched, initial
-    is_plain_in_file = initial.ndim == 2 and new.ndim == {"weight": 4, "bias": 1}.get(last[1])  # and a mixture here
-    if rows.number_in_file is None or is_plain_in_file:
+    if rows.number_in_file is None or f"{name.removesuffix(last[1])}weight" in rows.anew:
         return report.rebuilt, initial
     return _with_rows_of_file(report, last[1], initial, new, rows)
 

@@ -1,15 +1,19 @@
 """Training with dynamic layers: upcycled experts become different; freezing, averaging, compiling, mixed precision."""
 
+from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import pytest
 import torch
+from torch import nn
 
 from detector import DetectorModule, build_detector
-from detector.callbacks.ema import RampedEMA
+from detector.callbacks.ema import RampedEMA, update_average
 from detector.dynamic.conv2d import DynamicConv2d, dynamic_layers
 from detector.dynamic.convert import upcycle_state_dict
+from detector.training.batch_size import random_batch, step
 from tests.detector.training.test_module import NAMES, loader, trainer
 
 
@@ -94,3 +98,70 @@ def test_compiled_layers_compute_the_same_in_one_graph(case: dict, batch: int, r
     gradients = torch.autograd.grad(got.square().sum(), parameters), torch.autograd.grad(expected.square().sum(), parameters)
     for a, b in zip(*gradients):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "omni": {"kind": "omni"},
+    "omni all": {"kind": "omni", "num_experts": 2, "gates": ["input", "filter", "position"]},
+    "residual": {"kind": "residual", "num_experts": 2, "gates": ["input"]},
+}
+
+
+@pytest.mark.parametrize(("kind", "batch"), [("omni", 3), ("omni all", 3), ("residual", 1)])
+def test_compiled_layers_of_every_kind(kind: str, batch: int) -> None:
+    """In training, where the router of a single image has a way of its own."""
+    torch.manual_seed(0)
+    layer = DynamicConv2d(4, 4, 3, padding=1, **KINDS[kind])
+    for parameter in layer.parameters():
+        nn.init.normal_(parameter)
+    x = torch.randn(batch, 4, 6, 6)
+    expected = deepcopy(layer)(x)
+    torch.compiler.reset()  # there is a limit of graphs for one function
+    torch.compiler.reset()  # there is a limit of graphs for one function
+    got = torch.compile(layer, backend="aot_eager", fullgraph=True, dynamic=False)(x)
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("settings", [KINDS["omni all"], KINDS["residual"]], ids=["omni", "residual"])
+def test_the_norm_of_a_router(settings: dict[str, Any]) -> None:
+    """A single image leaves its statistics alone, and gives the same as in evaluation; several images change them."""
+    torch.manual_seed(0)
+    layer = DynamicConv2d(4, 4, 3, padding=1, **settings)
+    x = torch.randn(3, 4, 6, 6)
+    before = {name: value.clone() for name, value in layer.state_dict().items()}
+    alone = layer(x[:1])
+    assert all(torch.equal(value, before[name]) for name, value in layer.state_dict().items())
+    torch.testing.assert_close(alone, deepcopy(layer).eval()(x[:1]))
+    layer(x)
+    buffers = dict(layer.named_buffers())
+    assert buffers
+    assert not any(torch.equal(value, before[name]) for name, value in buffers.items())
+    average = deepcopy(layer)
+    layer(x + 1)
+    expected = {
+        name: (average.get_buffer(name) + value) / 2 for name, value in layer.named_buffers() if value.is_floating_point()
+    }
+    update_average(average, layer, 0.5)
+    assert all(torch.allclose(average.get_buffer(name), value) for name, value in expected.items())
+
+
+@pytest.mark.parametrize("freeze", ["norms", "backbone"])
+def test_norms_of_routers_are_frozen_like_others(freeze: str) -> None:
+    overrides = {"width": 0.125, "dynamic": KINDS["residual"]}
+    model = DetectorModule("dyn_n", NAMES, overrides=overrides, freeze=[freeze]).train().model
+    norms = [m for layer in dynamic_layers(model).values() for m in layer.router.modules() if isinstance(m, nn.BatchNorm1d)]
+    assert len(norms) == 2 * len(dynamic_layers(model))
+    assert not any(norm.training for norm in norms)
+    assert not any(p.requires_grad for norm in norms for p in norm.parameters())
+
+
+def test_a_step_of_one_image(tmp_path: Path) -> None:
+    """Batches of one in bfloat16, accumulated, with a sanity validation; then the step that measures memory."""
+    overrides = {"width": 0.125, "depth": 0.33, "dynamic": KINDS["omni all"] | {"temperature": 5}}
+    module = DetectorModule("dyn_n", NAMES, overrides=overrides, nominal_batch=2)
+    module.model.backbone.stage_p2.blocks[0].conv1.conv.router.norm.running_mean.fill_(0.5)
+    fitted = trainer(tmp_path, max_epochs=1, num_sanity_val_steps=1, precision="bf16-mixed", callbacks=[RampedEMA(tau=2)])
+    fitted.fit(module, loader(2, 1), loader(1, 1))
+    assert fitted.callback_metrics["train/total"].isfinite()
+    assert (module.model.backbone.stage_p2.blocks[0].conv1.conv.router.norm.running_mean == 0.5).all()
+    step(module.train(), random_batch(1, (64, 64), "cpu"), "32-true")

@@ -73,7 +73,7 @@ class Steps(L.Callback):
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
         for layer in pl_module.modules():
-            if isinstance(layer, nn.BatchNorm2d):
+            if isinstance(layer, nn.modules.batchnorm._BatchNorm):
                 layer.eval()
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Any) -> None:

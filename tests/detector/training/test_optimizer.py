@@ -40,6 +40,35 @@ def test_learning_rate_decay_and_muon_of_every_parameter(routing: str) -> None:
         assert group["bias"] == name.endswith("bias"), name
 
 
+@pytest.mark.parametrize("muon", [True, False])
+@pytest.mark.parametrize(
+    ("settings", "matrices"),
+    [
+        ({"kind": "omni", "gates": ["input", "position"]}, {"weight": 1}),
+        ({"kind": "omni", "num_experts": 3, "router_norm": "layer"}, {"weight": 3}),
+        ({"kind": "residual", "num_experts": 2, "gates": ["filter"]}, {"weight": 1, "delta": 2}),
+    ],
+    ids=lambda value: value.get("kind"),
+)
+def test_groups_of_every_kind_of_dynamic_layer(settings: dict, matrices: dict[str, int], muon: bool) -> None:
+    """Kernels are matrices, one each; matrices of the router decay without Muon steps; its norm does not decay."""
+    layer = DynamicConv2d(4, 6, 3, groups=2, **settings)
+    groups = parameter_groups(nn.ModuleDict({"conv": layer}), 0.01, 5e-4, muon, lr_ratios={"*.router": 0.5})
+    group_of = {id(p): group for group in groups for p in group["params"]}
+    for name, p in layer.named_parameters():
+        group = group_of[id(p)]
+        in_router = name.startswith("router.")
+        decays = name in matrices or (in_router and p.ndim > 1)
+        assert group["weight_decay"] == (5e-4 if decays else 0), name
+        assert group["muon"] == (muon and name in matrices), name
+        assert group["bias"] == name.endswith("bias"), name
+        assert group["lr"] == (0.005 if in_router else 0.01), name
+    assert {"*.router norms", "*.router routers", "*.router biases"} < {group["name"] for group in groups}
+    if muon:
+        (kernels,) = (group for group in groups if group["muon"])
+        assert kernels["matrices"] == [(count, 6, 2 * 3 * 3, 1.0) for count in matrices.values()]
+
+
 def test_whatever_is_in_a_router_takes_no_muon_step() -> None:
     """A router of another kind, with a convolution and a parameter of its own, is no kernel either."""
     layer = DynamicConv2d(4, 4, 3)

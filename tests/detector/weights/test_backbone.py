@@ -31,11 +31,14 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("variant", ["yolo26_n", "dyn_n"])
-def test_every_tensor_of_a_local_file_arrives(weights: Path, variant: str) -> None:
-    detector = build_detector(variant, 2, backbone=NAME).eval()
+@pytest.mark.parametrize(
+    "dynamic", [None, *({"kind": kind, "where": "backbone-pointwise"} for kind in ("mixture", "omni", "residual"))], ids=str
+)
+def test_every_tensor_of_a_local_file_arrives(weights: Path, dynamic: dict[str, str] | None) -> None:
+    """Dynamic layers of every kind compute what the plain ones did."""
+    detector = build_detector("yolo26_n", 2, backbone=NAME, dynamic=dynamic).eval()
     report = load_backbone(detector, str(weights))
-    trunk, whole, dynamic = (
+    trunk, whole, layers = (
         detector.backbone.trunk.state_dict(),
         classifier().eval(),
         dynamic_layers(detector.backbone.trunk),
@@ -43,11 +46,11 @@ def test_every_tensor_of_a_local_file_arrives(weights: Path, variant: str) -> No
     expected = whole.state_dict()
     for name, value in trunk.items():
         module = name.rpartition(".")[0]
-        if module not in dynamic and ".router" not in name:
+        if module not in layers and ".router" not in name:
             assert torch.equal(value, expected[name]), name
     assert sorted(report.loaded + report.left_out) == sorted(expected)
     assert set(report.left_out) == {name for name in expected if name.startswith(("conv_head", "bn2", "classifier"))}
-    assert report.upcycled == list(dynamic)
+    assert report.upcycled == list(layers)
     assert detector.backbone.mean.flatten().tolist() == [0.5] * 3
     torch.testing.assert_close(detector.backbone.std.flatten(), torch.tensor([0.1, 0.2, 0.3]))
     x = torch.rand(2, 3, 64, 64)
@@ -57,7 +60,7 @@ def test_every_tensor_of_a_local_file_arrives(weights: Path, variant: str) -> No
     assert (got - map_p5).abs().max() < 1e-5 * map_p5.abs().mean()
     text = str(report)
     assert f"{len(expected):} tensors" in text
-    assert f"{len(trunk) if variant == 'yolo26_n' else len(report.loaded)} loaded, all of the backbone's" in text
+    assert f"{len(trunk) if dynamic is None else len(report.loaded)} loaded, all of the backbone's" in text
     assert "license: MIT" in text
 
 
@@ -139,7 +142,8 @@ def test_parameternet_takes_official_names_and_plain_kernels(
         for key, value in state.items()
     }  # fmt: skip
     torch.save(official, tmp_path / "official.pt")
-    detector = build_detector("yolo26_n", 2, backbone="parameternet_w050").eval()
+    dynamic = None if experts else {"kind": "residual", "num_experts": 1, "gates": ["input"]}
+    detector = build_detector("yolo26_n", 2, backbone="parameternet_w050", dynamic=dynamic).eval()
     report = load_backbone(detector, str(tmp_path / "official.pt"))
     assert len(report.upcycled) == (0 if experts else 75)
     assert report.license == files.UNKNOWN

@@ -111,10 +111,19 @@ def test_classes_without_names_are_taken_in_order() -> None:
     assert len(load_into(build_detector("yolo26_n", 2), weights, ["x", "y"]).rebuilt) == 12
 
 
-@pytest.mark.parametrize("routing", ["sigmoid", "softmax"])
-def test_plain_weights_make_dynamic_layers_of_the_same_function(routing: str) -> None:
-    weights = trained()
-    detector = build_detector("dyn_n", 3, dynamic={"routing": routing})
+KINDS: list[dict[str, Any]] = [
+    {"kind": "mixture", "routing": "sigmoid"},
+    {"kind": "mixture", "routing": "softmax"},
+    {"kind": "omni"},
+    {"kind": "omni", "num_experts": 2, "gates": ["position"], "router_norm": "layer"},
+    {"kind": "residual", "gates": ["filter"]},
+]
+
+
+@pytest.mark.parametrize("dynamic", KINDS, ids=str)
+def test_plain_weights_make_dynamic_layers_of_the_same_function(dynamic: dict[str, Any]) -> None:
+    weights = trained(overrides=TINY)
+    detector = build_detector("dyn_n", 3, **TINY, dynamic=dynamic)
     report = load_into(detector, weights)
     assert_complete_lists(report, detector)
     assert report.complete
@@ -125,10 +134,35 @@ def test_plain_weights_make_dynamic_layers_of_the_same_function(routing: str) ->
         torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-4)
 
 
-def test_dynamic_weights_are_not_upcycled_again() -> None:
-    weights, detector = trained("dyn_n"), build_detector("dyn_n", 3)
+@pytest.mark.parametrize("dynamic", KINDS, ids=str)
+def test_dynamic_weights_are_not_upcycled_again(dynamic: dict[str, Any]) -> None:
+    """A layer with one kernel beside its gates has the kernel of a plain one, under the same name."""
+    weights = trained("dyn_n", overrides=TINY | {"dynamic": dynamic})
+    detector = build_detector("dyn_n", 3, **weights.info.overrides)
     report = load_into(detector, weights)
     assert len(report.loaded) == len(detector.state_dict())
+    assert all(torch.equal(value, weights.state_dict[name]) for name, value in detector.state_dict().items())
+
+
+def test_weights_of_another_kind_are_refused() -> None:
+    weights = trained("dyn_n", overrides=TINY | {"dynamic": {"kind": "omni", "gates": ["input"]}})
+    with pytest.raises(ValueError, match=r"(?s)not in the file, as initialized: \S+delta.*'kind': 'omni'"):
+        load_into(build_detector("dyn_n", 3, **TINY, dynamic={"kind": "residual", "gates": ["input"]}), weights)
+
+
+@pytest.mark.parametrize("dynamic", KINDS, ids=str)
+def test_last_class_layers_of_every_kind_are_fine_tuned(dynamic: dict[str, Any]) -> None:
+    """From dynamic weights, known classes keep their scores. From plain ones, layers with several experts start anew."""
+    overrides = TINY | {"dynamic": dynamic | {"where": r"head\..*\.cls\.\d\.4"}}
+    for weights in (trained("dyn_n", overrides=overrides), trained(overrides=TINY)):
+        detector = build_detector("dyn_n", 2, **overrides)
+        report = load_into(detector, weights, ["bird", "fish"])
+        assert report.complete
+        is_kept = "dynamic" in weights.info.overrides or detector.head.one2one.cls[0][4].weight.ndim == 4
+        assert report.known_classes == (["bird"] if is_kept else [])
+        expected, actual = outputs(build_from(weights)), outputs(detector)
+        for name in [name for name in actual if "scores" in name and is_kept]:
+            torch.testing.assert_close(actual[name][:, 0], expected[name][:, 2], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -379,41 +379,6 @@ def test_the_published_experiment() -> None:
     assert (config["model"]["optimizer"], config["data"]["single_cls"]) == ("musgd", False)
 
 
-def test_a_run_from_reference_weights(arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    """The run is resumed and evaluated without the weights file, and written as safetensors."""
-    names = ["green", "person", "red", *(f"class {i}" for i in range(77))]  # 80: class towers of another width than for 3
-    weights = write_checkpoint(tmp_path / "official.pt", some_weights(80), names, train_args={"imgsz": 640})
-    quick = ["--trainer.max_epochs", "1", "--model.variant", "null", "--model.freeze", '["backbone.stem"]']
-    train.main([*arguments, *quick, "--model.weights", str(weights)])
-    run = Path("runs/yolo26_n")  # the variant is the file's
-    before = load_detector(weights).model.state_dict()
-    weights.unlink()
-    last = torch.load(run / "last.ckpt", weights_only=True)
-    stem = last["state_dict"]["model.backbone.stem.conv.weight"]
-    assert torch.equal(stem, before["backbone.stem.conv.weight"])
-    assert last["hyper_parameters"]["overrides"] == {"class_channels": 80}
-
-    train.main(["--config", str(run / "config.yaml"), "--ckpt_path", str(run / "last.ckpt"), "--trainer.max_epochs", "2"])
-    assert torch.load(run / "last.ckpt", weights_only=True)["epoch"] == 1
-    evaluate.main([str(run / "last.ckpt"), *arguments])
-    with pytest.raises(SystemExit, match=r"freeze: \['backbone.stem'\] in the checkpoint, None here"):
-        train.main([*arguments, "--model.variant", "null", "--ckpt_path", str(run / "last.ckpt")])
-
-    capsys.readouterr()
-    detector_command(["weights", str(run / "last.ckpt"), "out.safetensors"])
-    assert "license: AGPL-3.0" in capsys.readouterr().out
-    predictor = load_detector("out.safetensors")
-    assert (predictor.class_names, predictor.category_ids) == (["red", "green", "blue"], [7, 22, 90])
-    assert predictor.image_size == (64, 64)
-    assert (
-        "trained with lightning-dyn-detector for 2 epochs, starting from: converted from official.pt"
-        in predictor.info.provenance
-    )
-    assert set(predictor.info.metrics) >= {"val/AP", "val/one2many/AP", "val/AR100"}
-    expected = load_detector(run / "last.ckpt").model.state_dict()
-    assert all(torch.equal(value, expected[name]) for name, value in predictor.model.state_dict().items())
-
-
 def test_a_pretrained_backbone(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -79,9 +79,9 @@ def load_backbone(detector: Detector, source: str, accept_license: str | None = 
             "--model.backbone timm/hgnetv2_b0, or start from a detector with --model.weights"
         )
     file, license = _file_and_license(backbone.name, str(source), accept_license)
-    state_dict = _trunk_state_dict(detector, file)
+    plain = _trunk_state_dict(detector, file)
     replaced = {n.removeprefix(TRUNK): part for n, part in detector.replaced.items() if n.startswith(TRUNK)}
-    state_dict = rename_kept(state_dict, replaced)
+    state_dict = rename_kept(plain, replaced)
     values, expected = upcycle_state_dict(backbone.trunk, state_dict), backbone.trunk.state_dict()
     inside = tuple(f"{name}." for name in replaced)
     of_replaced = [
@@ -93,7 +93,7 @@ def load_backbone(detector: Detector, source: str, accept_license: str | None = 
     for name, numbers in file.statistics.items():
         getattr(backbone, name).copy_(torch.tensor(numbers).view(1, 3, 1, 1))
     upcycled = plain_kernels(backbone.trunk, state_dict)
-    left_out = [name for name in file.state_dict if name not in state_dict] if set(state_dict) & set(file.state_dict) else []
+    left_out = [name for name in file.state_dict if name not in plain] if set(plain) & set(file.state_dict) else []
     loaded = [name for name in state_dict if name not in of_replaced]
     return BackboneReport(backbone.name, file, license, loaded, upcycled, left_out, new, of_replaced)
 

@@ -37,7 +37,8 @@ def test_mistakes_exit_with_a_message(tmp_path: Path) -> None:
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("the network was used"))
     weights = tmp_path / "w.safetensors"
-    predictor = lively("yolo26_n")
+    own = {"class_path": "docs.my_blocks.SqueezeExcitation", "init_args": {"reduction": 2}}  # a block of the user
+    predictor = lively("yolo26_n", replace=[{"where": "backbone-bottlenecks", "layer": own}])
     save_weights(weights, predictor.model.state_dict(), predictor.info)
     assert main(["export", str(weights), "--format", "openvino", "--dynamic", "size", "--image_size", "64"]) == 0
     assert "  image_size: [64, 64]" in capsys.readouterr().out

@@ -9,6 +9,7 @@ from torch import nn
 from detector import build_detector
 from detector.dynamic.conv2d import DynamicConv2d, dynamic_layers
 from detector.training.optimizer import build_optimizer, group_table, parameter_groups
+from tests.detector.network.replace.blocks import Fresh
 
 
 @pytest.mark.parametrize("variant", ["yolo26_n", "dyn_n"])
@@ -79,6 +80,30 @@ def test_whatever_is_in_a_router_takes_no_muon_step() -> None:
     assert not routers & {id(p) for group in groups.values() if group["muon"] for p in group["params"]}
     assert [id(p) for p in groups["kernels"]["params"]] == [id(layer.weight)]
     assert groups["routers"]["weight_decay"] == 5e-4
+
+
+def test_parameters_of_blocks_of_the_user_are_in_one_group_and_take_a_step() -> None:
+    """Kernels of layers in them are kernels; their own parameters, of any shape, neither decay nor take Muon steps."""
+    block = Fresh(4, 8, 1, 3)
+    model = nn.ModuleDict({"block": block, "line": nn.Conv1d(4, 4, 3), "head": nn.ModuleDict({"one2one": nn.Module()})})
+    model["head"]["one2one"].cls = nn.Linear(4, 4)
+    groups = parameter_groups(model, lr=0.01, weight_decay=5e-4)
+    names = {id(p): name for name, p in model.named_parameters()}
+    assert {group["name"]: [names[id(p)] for p in group["params"]] for group in groups} == {
+        "norms": ["block.experts", "block.scale", "block.tables.0"],
+        "kernels": [
+            "block.conv.weight",
+            "block.cls.weight",
+            "line.weight",
+        ],  # a name of the user's does not make it a class branch
+        "biases": ["block.conv.bias", "block.cls.bias", "line.bias"],
+        "class kernels": ["head.one2one.cls.weight"],
+        "class biases": ["head.one2one.cls.bias"],
+    }
+    before = [p.detach().clone() for p in block.parameters()]
+    block(torch.randn(2, 4, 5, 5)).square().sum().backward()
+    build_optimizer("musgd", groups, 0.9).step()
+    assert not any(torch.equal(old, new) for old, new in zip(before, block.parameters(), strict=True))
 
 
 def test_the_momentum_reaches_every_optimizer() -> None:

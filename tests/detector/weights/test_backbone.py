@@ -64,6 +64,31 @@ def test_every_tensor_of_a_local_file_arrives(weights: Path, dynamic: dict[str, 
     assert "license: MIT" in text
 
 
+def test_weights_beside_blocks_of_the_user(tmp_path: Path) -> None:
+    """What a block goes on to use is loaded under its new name; what is new in it, and what is gone, is counted."""
+    blocks = "tests.detector.network.replace.blocks"
+    plain = build_detector("yolo26_n", 2, backbone=NAME).backbone.trunk
+    first, second = [n for n, m in plain.named_modules() if type(m) is nn.Conv2d and m.groups == 1 and n.count(".") > 1][3:5]
+    entries = [
+        {"where": f"backbone.trunk.{first}", "layer": f"{blocks}.SqueezeExcitation"},
+        {"where": f"backbone.trunk.{second}", "layer": f"{blocks}.Fresh"},
+    ]
+    save_file(plain.state_dict(), tmp_path / "w.safetensors", {"license": "MIT"})
+    detector = build_detector("yolo26_n", 2, backbone=NAME, replace=entries)
+    report = load_backbone(detector, str(tmp_path / "w.safetensors"))
+    trunk = detector.backbone.trunk
+    assert torch.equal(trunk.get_submodule(first).conv.weight, plain.get_submodule(first).weight)
+    squeezed = [f"{first}.{layer}.{kind}" for layer in ("squeeze", "excite") for kind in ("weight", "bias")]
+    assert set(report.new) == {*squeezed, *[f"{second}.{n}" for n in trunk.get_submodule(second).state_dict()]}
+    assert report.of_replaced == [f"{second}.weight"]
+    assert report.left_out == []
+    assert len(report.loaded) + len(report.new) == len(trunk.state_dict())
+    kept = [n for n in plain.state_dict() if not n.startswith((f"{first}.", f"{second}."))]
+    assert all(torch.equal(trunk.state_dict()[n], plain.state_dict()[n]) for n in kept)
+    assert f"{len(report.new):>6} of new parts, as initialized: {report.new[0]}" in str(report)
+    assert f"     1 left out, of modules that were replaced: {second}.weight" in str(report)
+
+
 def test_checkpoints_of_other_programs(tmp_path: Path) -> None:
     state = classifier("test_resnet").state_dict()
     path = tmp_path / "theirs.pt"

@@ -1,7 +1,6 @@
 """Diagnosis of dynamic layers on a tiny set: AP with other routing against evaluations by hand."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +44,7 @@ def data(root: Path, batch_size: int = 2) -> CocoDataModule:
 
 
 @pytest.fixture(scope="module")
-def module(root: Path) -> Iterator[DetectorModule]:
+def module(root: Path) -> DetectorModule:
     """A detector whose routing varies strongly, and whose scores are high enough to be detections."""
     torch.manual_seed(0)
     overrides = TINY | {"dynamic": {"kind": "residual", "gates": ["filter"]}}
@@ -58,7 +57,7 @@ def module(root: Path) -> Iterator[DetectorModule]:
         torch.nn.init.normal_(layer.router.filter.weight)
     module.double()  # the order of a sum must not matter
     recompute_norms(module.model, part.eval_dataloader("train"))  # else an untrained network gives the same for all images
-    yield module
+    return module
 
 
 def recorded(network: torch.nn.Module, images: EvaluationSet) -> tuple[np.ndarray, Recording]:

@@ -152,6 +152,16 @@ class DynamicConv2d(nn.Module):
         """The experts, flat (M, K): the changes of a residual layer; a layer with one kernel has one row."""
         return (self.weight if self.delta is None else self.delta).reshape(self.num_experts, -1)
 
+    @property
+    def lr_ratios(self) -> dict[str, float]:
+        """Factors of the learning rate that parameters of the layer need, by name.
+
+        The M changes of a residual layer move the kernel of an image together. At the full rate an orthogonalized step, whose
+        size does not depend on the gradient, moves it several times as far as a plain kernel, in a direction that depends on
+        the image: training then ends at a higher loss (docs/dynamic-study.md).
+        """
+        return {} if self.delta is None else {"delta": 1 / self.num_experts}
+
     def matrices(self) -> dict[str, tuple[tuple[int, ...], int]]:
         """Return the shape and number of the kernels in each parameter that holds kernels, by its name."""
         counts = {"weight": 1 if self.weight.ndim == 4 else self.num_experts, "delta": self.num_experts}

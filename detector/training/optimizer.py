@@ -21,6 +21,7 @@ class _GroupKey(NamedTuple):
     part: str | None  # key of lr_ratios
     is_class: bool  # of a class branch
     kind: Kind
+    ratio: float = 1.0  # of the learning rate
 
 
 def parameter_groups(
@@ -34,7 +35,7 @@ def parameter_groups(
     """Sort the trainable parameters of ``model`` into groups; each parameter is in one group, and no group is empty.
 
     Kernels of convolutions and linear layers have weight decay and, with ``muon``, Muon steps; every expert of a dynamic
-    convolution is a matrix. Weights of routers have weight decay only; norms, biases and all other parameters neither. Class
+    convolution is a matrix. The M changes of a residual layer have 1 / M of the rate. Weights of routers have weight decay only; norms, biases and all other parameters neither. Class
     branches (``CLASS_TOWER``) have ``class_lr_ratio`` times the learning rate. ``lr_ratios`` has further factors for
     parts of the model (see ``parts.py``); their groups come last.
 
@@ -50,9 +51,10 @@ def parameter_groups(
         module_name, _, attribute = name.rpartition(".")
         module = model.get_submodule(module_name)
         kind = _kind(module, module_name, attribute, p)
-        key = _GroupKey(innermost[module_name], bool(CLASS_TOWER.search(name)), kind)
+        ratio = module.lr_ratios.get(attribute, 1.0) if isinstance(module, DynamicConv2d) else 1.0
+        key = _GroupKey(innermost[module_name], bool(CLASS_TOWER.search(name)), kind, ratio)
         if key not in groups:
-            rate = lr * (class_lr_ratio if key.is_class else 1.0) * (lr_ratios[key.part] if key.part else 1.0)
+            rate = lr * ratio * (class_lr_ratio if key.is_class else 1.0) * (lr_ratios[key.part] if key.part else 1.0)
             groups[key] = _empty_group(key, rate, weight_decay, muon)
         groups[key]["params"].append(p)
         if groups[key]["muon"]:
@@ -76,7 +78,8 @@ def _kind(module: nn.Module, module_name: str, attribute: str, p: nn.Parameter) 
 
 
 def _empty_group(key: _GroupKey, lr: float, weight_decay: float, muon: bool) -> dict[str, Any]:
-    name = " ".join(word for word in (key.part, "class" if key.is_class else None, key.kind) if word)
+    slowed = f"x {key.ratio:.3g}" if key.ratio != 1 else None
+    name = " ".join(word for word in (key.part, "class" if key.is_class else None, key.kind, slowed) if word)
     decay = weight_decay if key.kind in ("kernels", "routers") else 0.0
     group = {"params": [], "name": name, "lr": lr, "base_lr": lr, "weight_decay": decay, "bias": key.kind == "biases"}
     return group | ({"muon": True, "matrices": []} if muon and key.kind == "kernels" else {"muon": False})

@@ -63,11 +63,11 @@ def test_groups_of_every_kind_of_dynamic_layer(settings: dict, matrices: dict[st
         assert group["weight_decay"] == (5e-4 if decays else 0), name
         assert group["muon"] == (muon and name in matrices), name
         assert group["bias"] == name.endswith("bias"), name
-        assert group["lr"] == (0.005 if in_router else 0.01), name
+        assert group["lr"] == (0.005 if in_router or name == "delta" else 0.01), name  # 2 changes: half of the rate each
     assert {"*.router norms", "*.router routers", "*.router biases"} < {group["name"] for group in groups}
     if muon:
-        (kernels,) = (group for group in groups if group["muon"])
-        assert kernels["matrices"] == [(count, 6, 2 * 3 * 3, 1.0) for count in matrices.values()]
+        stacks = [stack for group in groups if group["muon"] for stack in group["matrices"]]
+        assert stacks == [(count, 6, 2 * 3 * 3, 1.0) for count in matrices.values()]
 
 
 def test_whatever_is_in_a_router_takes_no_muon_step() -> None:

@@ -156,9 +156,9 @@ class DynamicConv2d(nn.Module):
     def lr_ratios(self) -> dict[str, float]:
         """Factors of the learning rate that parameters of the layer need, by name.
 
-        The M changes of a residual layer move the kernel of an image together. At the full rate an orthogonalized step, whose
-        size does not depend on the gradient, moves it several times as far as a plain kernel, in a direction that depends on
-        the image: training then ends at a higher loss (docs/dynamic-study.md).
+        The M changes of a residual layer move the kernel of an image together. The size of an orthogonalized step does not
+        depend on the gradient, so at the full rate they move it several times as far as a plain kernel, in a direction that
+        depends on the image: training then ends at a higher loss (docs/dynamic-study.md).
         """
         return {} if self.delta is None else {"delta": 1 / self.num_experts}
 

@@ -35,9 +35,9 @@ def parameter_groups(
     """Sort the trainable parameters of ``model`` into groups; each parameter is in one group, and no group is empty.
 
     Kernels of convolutions and linear layers have weight decay and, with ``muon``, Muon steps; every expert of a dynamic
-    convolution is a matrix. The M changes of a residual layer have 1 / M of the rate. Weights of routers have weight decay only; norms, biases and all other parameters neither. Class
-    branches (``CLASS_TOWER``) have ``class_lr_ratio`` times the learning rate. ``lr_ratios`` has further factors for
-    parts of the model (see ``parts.py``); their groups come last.
+    convolution is a matrix. The M changes of a residual layer have 1 / M of the rate. Weights of routers have weight decay
+    only; norms, biases and all other parameters neither. Class branches (``CLASS_TOWER``) have ``class_lr_ratio`` times the
+    learning rate. ``lr_ratios`` has further factors for parts of the model (see ``parts.py``); their groups come last.
 
     A group has the keys of the optimizer, and ``name``, ``base_lr`` and ``bias`` for ``Schedule``. Raises ValueError if
     nothing is trainable, or for a part that does not exist.

@@ -1,4 +1,4 @@
-"""Use a trained model: ``python -m detector predict|export|report|weights ...``."""
+"""Use a trained model: ``python -m detector predict|export|report|weights|summary ...``."""
 
 import argparse
 import gc
@@ -7,6 +7,7 @@ import sys
 from detector.commands.export import add_export_command
 from detector.commands.predict import add_predict_command
 from detector.commands.report import add_report_command
+from detector.commands.summary import add_summary_command
 from detector.commands.weights import add_weights_command
 from detector.option_errors import OptionParser
 from detector.text import print_any_name
@@ -20,6 +21,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_export_command(commands)
     add_report_command(commands)
     add_weights_command(commands)
+    add_summary_command(commands)
     return parser
 
 

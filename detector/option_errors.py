@@ -50,6 +50,8 @@ OTHER_COMMANDS: dict[str, str] = (
     | dict.fromkeys(("check", "verify"), "python -m data check --config FILE")
     | dict.fromkeys(("show", "view", "visualize", "plot"), "python -m data show --config FILE")
     | dict.fromkeys(("shapes", "draw"), "python -m data.shapes")
+    | dict.fromkeys(("summary", "info", "flops", "parameters"), "python -m detector summary VARIANT")
+    | dict.fromkeys(("compare", "ablation", "study"), "python -m benchmarks.compare STUDY.yaml")
     | {"report": "python -m detector report RUN", "weights": "python -m detector weights CKPT OUT"}
 )
 

@@ -14,7 +14,7 @@ def test_the_help_lists_the_commands() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "detector.network.model" in done.stderr
     assert "timm" not in {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}  # as it starts slowly
-    for command in ("predict", "export", "report", "weights"):
+    for command in ("predict", "export", "report", "weights", "summary"):
         assert f"\n    {command} " in done.stdout
 
 
@@ -31,7 +31,7 @@ def test_every_command_says_what_to_run() -> None:
     parser = build_parser()
     (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
     assert {name: callable(command.get_default("run")) for name, command in commands.choices.items()} == dict.fromkeys(
-        ("predict", "export", "report", "weights"), True
+        ("predict", "export", "report", "weights", "summary"), True
     )
 
 
@@ -42,6 +42,7 @@ def test_every_command_says_what_to_run() -> None:
             ["train"],
             "unknown command 'train'; did you mean python train.py --config configs/finetune_backbone.yaml? Commands: ",
         ),
+        (["flops"], "did you mean python -m detector summary VARIANT"),
         (["val"], "unknown command 'val'; did you mean python evaluate.py CKPT"),
         (["detect"], "unknown command 'detect'; did you mean python -m detector predict CKPT SOURCE?"),
         (

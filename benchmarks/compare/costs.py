@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.common import in_new_process, peak_mb
 from benchmarks.compare.networks import BuiltArm, build_arm
 from benchmarks.yard import median, milliseconds, ratio, take_turns
+from detector.text import plural
 from detector.training.batch_size import DTYPES, random_batch
 from detector.training.optimizer import build_optimizer, parameter_groups
 
@@ -62,7 +63,7 @@ def _ratio(turns: list[float], others: list[float]) -> Ratio:
 def conditions(arm: BuiltArm) -> str:
     """Return device, threads and input of the measurement as text."""
     device = torch.cuda.get_device_name(arm.device) if arm.device.type == "cuda" else f"{platform.machine()} CPU"
-    threads = f", {torch.get_num_threads()} threads" if arm.device.type == "cpu" else ""
+    threads = f", {plural(torch.get_num_threads(), 'thread')}" if arm.device.type == "cpu" else ""
     height, width = arm.size
     return f"{device}{threads}, {width} x {height} px, steps of {arm.data.batch_size} images, PyTorch {torch.__version__}"
 

@@ -75,6 +75,7 @@ def make_page(results: Results, plots: list[Plot], arms: Mapping[str, Mapping[st
         heading=f"Comparison: {study.name}",
         facts=facts,
         verdicts=results.verdicts(),
+        warnings=results.warnings(),
         plots=plots,
         level=results.level_text(),
         tables=make_tables(results),

@@ -264,6 +264,6 @@ def print_results(results: Results) -> None:
     for titled in make_tables(results):
         print(f"\n{titled.title}:")
         print_table(*text_table(titled.table))
-    print("", *notes(results), "", *results.verdicts(), sep="\n")
+    print("", *notes(results), "", *results.verdicts(), *results.warnings(), sep="\n")
     if (results.study.out / "report.html").is_file():
         print(f"open {results.study.out / 'report.html'}")

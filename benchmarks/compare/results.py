@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from statistics import mean
 from typing import Any
 
@@ -70,9 +71,12 @@ class Results:
         return paired_difference(differences, self.level, self.study.folds) if differences else None
 
     def needed(self, arm: str, data: str) -> int | None:
-        """Return the pairs that the effect of the study needs in the deciding column; None if unknown, as for folds."""
+        """Return the pairs that the effect of the study needs in the deciding column.
+
+        None if unknown: for folds, and for pairs without a spread, as of networks that have learned nothing.
+        """
         difference = self.difference(arm, data, self.study.deciding)
-        if difference is None or difference.sd is None or self.study.folds is not None or not self.study.effect:
+        if difference is None or not difference.sd or self.study.folds is not None or not self.study.effect:
             return None
         return pairs_needed(difference.sd, self.study.effect, self.level)
 
@@ -109,6 +113,16 @@ class Results:
             return ""
         more = max(needed - difference.pairs, 0)
         return f" To show an effect of {self.study.effect:g} with 80 % power, {needed} pairs are needed: {more} more."
+
+    def warnings(self) -> list[str]:
+        """Return a sentence for each arm and data set whose mean AP is not above that of a constant box."""
+        lines, deciding = [], self.study.deciding
+        for arm, data in product(self.study.arms, self.study.data):
+            values, floor = self.values(arm, data, deciding), self.floors.get(data, {}).get(deciding)
+            if values and floor is not None and (ap := mean(values.values())) <= floor:
+                where = f" on {data}" if data else ""
+                lines.append(f"{arm}{where}: {ap:.3f} is not above the constant box ({floor:.3f}): this arm shows nothing.")
+        return lines
 
     def level_text(self) -> str:
         """Return the level of each interval: "95 %", or "99.17 %"."""

@@ -85,8 +85,8 @@ def difference_table(results: Results, data: str, without: Collection[int] = ())
         if (first := cells[0]) is None:
             continue
         needed = results.needed(arm, data)
-        known = first.pairs > 1
-        ends = [("more than 1,000" if needed is None else f"{needed:,}") if known else ""] if needs else []
+        spread_is_known = bool((results.difference(arm, data, study.deciding) or first).sd)
+        ends = [("more than 1,000" if needed is None else f"{needed:,}") if spread_is_known else ""] if needs else []
         table.rows.append([arm, str(first.pairs), *map(difference_text, cells), *ends])
     return table
 

@@ -42,7 +42,7 @@ def test_every_command_says_what_to_run() -> None:
             ["train"],
             "unknown command 'train'; did you mean python train.py --config configs/finetune_backbone.yaml? Commands: ",
         ),
-        (["flops"], "did you mean python -m detector summary VARIANT"),
+        (["flops"], "unknown command 'flops'; did you mean python -m detector summary VARIANT"),
         (["val"], "unknown command 'val'; did you mean python evaluate.py CKPT"),
         (["detect"], "unknown command 'detect'; did you mean python -m detector predict CKPT SOURCE?"),
         (

@@ -97,6 +97,14 @@ def test_a_difference_that_is_not_shown_says_how_many_pairs_it_takes(results: Re
     assert "To show an effect of 0.01 with 80 % power, 34 pairs are needed: 31 more." in verdict
 
 
+def test_arms_that_are_not_above_a_constant_box_and_pairs_without_a_spread_say_so(results: Results) -> None:
+    rows = [row(arm, seed, 0.1) for arm in ("plain", "mine_1") for seed in range(3)]
+    nothing = replace(results, rows=rows)
+    assert nothing.warnings()[1] == "mine_1: 0.100 is not above the constant box (0.123): this arm shows nothing."
+    assert difference_table(nothing, "").rows[0][-1] == ""
+    assert not results.warnings()
+
+
 def test_costs_are_ratios_to_the_reference(results: Results) -> None:
     cost = {"parameters": 1000, "multiply_adds": 2000, "step_ms": 10.0, "inference_ms": 2.0, "step_mb": 50.0}
     times = {"step_ratio": [1.5, 1.4, 1.6], "inference_ratio": [1.1]}

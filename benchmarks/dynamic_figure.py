@@ -12,8 +12,9 @@ from detector.imaging.plot_style import COLORS, MUTED, plot_style
 FIGURE = Path(__file__).parent / "results" / "dynamic_study.svg"
 
 
-def save_figure(content: dict[str, Any], path: Path = FIGURE) -> None:
-    """Draw the numbers of ``dynamic_study.report`` into an SVG file: a point for each run, and 95 % intervals."""
+def save_figure(content: dict[str, Any], path: Path | None = None) -> None:
+    """Draw the numbers of ``dynamic_study.report`` into an SVG file, by default FIGURE."""
+    path = path or FIGURE
     stages = [stage for stage in content["help"] if len(content["help"][stage]) > 1]
     with plot_style():
         figure = Figure(figsize=(13, 1.4 + 2.6 * max(len(stages), 1)), layout="constrained")

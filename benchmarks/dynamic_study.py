@@ -52,6 +52,7 @@ ARMS: dict[str, dict[str, Any]] = {  # fields of the detector's configuration th
     "se": {"replace": [{"layer": GATED_CONV}]},  # goes into model.replace, not into overrides
     "wide": {"width": 0.28},
 }
+PATHS = ("data.root", "model.backbone_weights")  # settings that may be elsewhere on another day or machine
 DYNAMIC_ARMS = [name for name, fields in ARMS.items() if "dynamic" in fields]
 NO_MOSAIC = {"mosaic": 0.0}  # a mosaic would have several sources, but an image has one routing
 SAME_STYLE = NO_MOSAIC | {"hsv": [0.0, 0.0, 0.0], "scale": 0.3}  # colors are part of a style; small shapes stay visible
@@ -154,8 +155,7 @@ class Study:
     def read(self, run: Path, settings: dict[str, Any]) -> dict[str, Any]:
         """Return the result of a finished run. Raises ValueError if it was trained with other settings than ``settings``."""
         result = read_json(run / RESULT, dict, "the result of a run of the study")
-        paths = ("data.root", "model.backbone_weights")  # may be elsewhere by now
-        differing = [k for k in settings if k not in paths and result["settings"].get(k) != settings[k]]
+        differing = [k for k in settings if k not in PATHS and result["settings"].get(k) != settings[k]]
         if differing or result["settings"].keys() != settings.keys():
             names = ", ".join(differing) or "others"
             raise ValueError(f"{run}: was trained with other settings ({names}); remove it, or give other --runs")
@@ -183,6 +183,8 @@ class Study:
     def report(self, num_arms: int) -> dict[str, Any]:
         """Print the tables of all stages that have results, and return the numbers."""
         results = self.results()
+        for result in results:
+            result["settings"] = {name: value for name, value in result["settings"].items() if name not in PATHS}
         content: dict[str, Any] = {"num_arms": num_arms, "dynamic": {}, "help": {}, "runs": results}
         for stage, arms in by_stage_and_arm(results).items():
             diagnoses: dict[str, dict[int, Any]] = {}

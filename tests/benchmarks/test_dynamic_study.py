@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import dynamic_study, runs
+from benchmarks import common, dynamic_diagnosis, dynamic_figure, dynamic_study, runs
 from benchmarks.dynamic_tables import better_partner, compare, pooled_sd, print_help, print_plan
 from benchmarks.squeeze_excitation import SqueezeExcitedConv
 from detector.network.config import DetectorConfig, detector_config
@@ -20,10 +20,11 @@ BOX, WRONG = [10.0, 10.0, 20.0, 20.0], [60.0, 60.0, 20.0, 20.0]
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Write validation annotations of two sources: two images of the class 1, one image of the class 2."""
+    """Write validation annotations of two sources: two images with the class 1, and one with the classes 1 and 2."""
     content: dict[str, Any] = {"categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}]}
     content["images"] = [{"id": n, "file_name": "", "width": 99, "height": 99, "source": s} for n, s in enumerate("ssd")]
     objects = [{"id": n, "image_id": n, "category_id": 1 + (n == 2), "bbox": BOX, "area": 400} for n in range(3)]
+    objects += [{"id": 3, "image_id": 2, "category_id": 1, "bbox": WRONG, "area": 400}]
     path = tmp_path / "data/control/annotations/instances_val.json"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(content | {"annotations": objects}))
@@ -55,14 +56,60 @@ def test_a_run_leaves_its_aps_by_source(data: Path, monkeypatch: pytest.MonkeyPa
     assert "train.py failed" in capsys.readouterr().out
     assert study(monkeypatch, data, "--stage", "control", "--arms", "plain") == 0
     result = json.loads((data.parent / "dynamic_control_plain_s0/result.json").read_text())
-    half = 51 / 101  # precision 1 up to the recall 1/2
+    half, third = 51 / 101, 34 / 101  # precision 1 up to the recalls 1/2 and 1/3
     aps = {branch: {part: numbers["AP"] for part, numbers in parts.items()} for branch, parts in result["AP"].items()}
-    assert aps["one2one"] == pytest.approx({"all": half / 2, "s": half, "d": 0, "macro": half / 2})
-    assert aps["one2many"] == pytest.approx({"all": (1 + half) / 2, "s": half, "d": 1, "macro": (1 + half) / 2})
+    assert aps["one2one"] == pytest.approx({"all": third / 2, "s": half, "d": 0, "macro": half / 2})
+    assert aps["one2many"] == pytest.approx({"all": (third + 1) / 2, "s": half, "d": 0.5, "macro": (half + 0.5) / 2})
     with pytest.raises(
         ValueError, match=r"dynamic_control_plain_s0: was trained with other settings \(model.warmup_epochs, t"
     ):
         study(monkeypatch, data, "--stage", "control", "--arms", "plain", "--epochs", "3")
+
+
+def diagnosis(low: float, rho: float) -> dict[str, Any]:
+    """Return a routing.json in which shuffling costs 0.05 of macro AP, at least ``low``."""
+    drop = {"value": 0.05, "low": low, "high": 0.09}
+    layers = {"a": {"rho": rho}, "b": {"rho": 3 * rho}}
+    drops = {"shuffled": {"all": drop | {"low": 0.04}, "macro": drop}}
+    return {"layers": layers, "all_layers": {}, "ap": {"as is": {"all": 0.4, "macro": 0.3}}, "drops": drops}
+
+
+def test_the_report_has_tables_numbers_and_a_figure(
+    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(common, "RESULTS", data / "results")
+    monkeypatch.setattr(dynamic_figure, "FIGURE", data / "results/dynamic_study.svg")
+    assert study(monkeypatch, data, "--stage", "control", "--arms", "plain", "residual") == 0
+    (data.parent / "dynamic_control_residual_s0/routing.json").write_text(json.dumps(diagnosis(0.02, 0.01)))
+    assert study(monkeypatch, data, "--report", "--diagnose") == 0  # nothing is left to diagnose
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    row = next(row for row in rows if row[:1] == ["residual,"])
+    assert row[1:9] == ["seed", "0", "0.0200", "0.300", "0.050", "(0.020", "to", "0.090)"]
+    content = json.loads((data / "results/dynamic_study.json").read_text())
+    assert content["help"]["control"]["residual"]["minus"]["plain"]["mean"] == 0
+    assert "data.root" not in content["runs"][0]["settings"]
+    assert "macro AP lost by shuffling" in (data / "results/dynamic_study.svg").read_text()
+
+
+def test_an_arm_is_dynamic_if_three_runs_are(tmp_path: Path) -> None:
+    numbers = []
+    for low, rho in ((0.02, 0.01), (0.005, 0.01), (0.02, 0.004)):
+        (tmp_path / "routing.json").write_text(json.dumps(diagnosis(low, rho)))
+        numbers.append(dynamic_diagnosis.read_diagnosis(tmp_path))
+    yes, small_loss, small_rho = numbers
+    assert [one["rho"] for one in numbers] == pytest.approx([0.02, 0.02, 0.008])
+    assert dynamic_diagnosis.verdict([yes, yes, yes]) == "yes"
+    assert dynamic_diagnosis.verdict([yes, yes]) == "in 2 of 2, needs 3"
+    assert dynamic_diagnosis.verdict([yes, yes, small_loss]) == dynamic_diagnosis.verdict([yes, yes, small_rho]) == "no"
+    assert dynamic_diagnosis.read_diagnosis(tmp_path / "absent") is None
+
+
+def test_a_failed_diagnosis_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(dynamic_diagnosis.sys, "executable", "false")
+    assert not dynamic_diagnosis.diagnose_runs([(tmp_path, tmp_path)], jobs=1)
+    assert "failed" in capsys.readouterr().out
 
 
 def test_mistakes_are_named(data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:

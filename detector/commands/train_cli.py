@@ -23,7 +23,7 @@ from detector.network.config import merge_overrides, saved_overrides
 from detector.network.model import build_detector
 from detector.network.replace.block_files import import_blocks
 from detector.network.replace.entries import check_entries
-from detector.network.replace.parts import isolated_generators
+from detector.network.replace.generators import isolated_generators
 from detector.runs import folder
 from detector.runs.checks import (
     EVALUATION_SETTINGS,

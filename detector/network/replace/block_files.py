@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from detector.network.replace.entries import Entry
+from detector.network.replace.generators import isolated_generators
 from detector.network.replace.own_class import is_installed, load_class
 
 BlockFiles = dict[str, dict[str, str]]  # module -> {"path": of its file, "sha256": of the file's content}
@@ -34,7 +35,8 @@ def import_blocks(entries: Iterable[Entry], remembered: Mapping[str, Mapping[str
         module = class_path.rpartition(".")[0]
         if module in (remembered or {}) and not _is_importable(module):
             _add_remembered(module, class_path, remembered[module])
-        load_class(class_path, f"replace[{number}]")
+        with isolated_generators():  # a module may draw numbers when it is imported
+            load_class(class_path, f"replace[{number}]")
         path = getattr(sys.modules[module], "__file__", None)
         if path and not is_installed(Path(path).resolve()) and not Path(path).resolve().is_relative_to(PACKAGE):
             files[module] = {"path": str(Path(path).resolve()), "sha256": _sha256(Path(path))}
@@ -74,8 +76,8 @@ def _add_remembered(module: str, class_path: str, facts: Mapping[str, str]) -> N
     if problem:
         raise ValueError(
             f"the block {class_path} cannot be imported: Python finds no module {module}, and its file in training, {path}, "
-            f"{problem}. Put the file of {module} into a folder of PYTHONPATH (PYTHONPATH=FOLDER python ...), or give a "
-            "--config beside it"
+            f"{problem}. Put the file of {module} into a folder of PYTHONPATH (PYTHONPATH=FOLDER python ...); train.py and "
+            "evaluate.py also take it from beside a --config"
         )
     add_import_folders([folder])
 

@@ -1,16 +1,14 @@
 """replace_parts: put blocks of the user in place of modules of a detector."""
 
-import random
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from detector.network.replace.contract import Call, check_contract, record_calls
 from detector.network.replace.entries import Entry, label
+from detector.network.replace.generators import isolated_generators
 from detector.network.replace.own_class import BlockFactory
 from detector.network.replace.places import find_modules, without_nested
 
@@ -34,10 +32,10 @@ def replace_parts(detector: nn.Module, entries: Sequence[Entry]) -> dict[str, Re
     breaks the contract: other outputs for the same inputs, tried once on a small input.
     """
     entry_of = _entries_by_name(detector, entries)
-    factories = [BlockFactory(entry, label(number, entry)) for number, entry in enumerate(entries)]
     side = 2 * detector.strides[-1]
     like = next(detector.parameters())
     with isolated_generators():
+        factories = [BlockFactory(entry, label(number, entry)) for number, entry in enumerate(entries)]
         images = torch.rand((2, 3, side, side + detector.strides[-1]), device=like.device, dtype=like.dtype)
         calls = record_calls(detector, entry_of, images)
         _check_all_are_called(entry_of, calls, factories)
@@ -103,17 +101,3 @@ def _new_block(old: nn.Module, factory: BlockFactory, entry: Entry, like: Tensor
 
 def _named_tensors(module: nn.Module) -> dict[str, Tensor]:
     return {**dict(module.named_parameters()), **dict(module.named_buffers())}
-
-
-@contextmanager
-def isolated_generators() -> Iterator[None]:
-    """Restore the global random generators of Python, NumPy and torch (CPU and CUDA) at the end."""
-    python_state, numpy_generator = random.getstate(), np.random.get_bit_generator()
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-    try:
-        with torch.random.fork_rng(devices=devices):
-            np.random.set_bit_generator(np.random.MT19937(torch.initial_seed() % 2**32))
-            yield
-    finally:
-        random.setstate(python_state)
-        np.random.set_bit_generator(numpy_generator)

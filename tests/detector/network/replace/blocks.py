@@ -1,13 +1,13 @@
 """Blocks as users write them, good ones and bad ones, for tests of ``replace``."""
 
+import random
 from typing import Literal, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from docs.my_blocks import SqueezeExcitation  # noqa: F401, used by its name
-
-Dropped = nn.Dropout  # has its own first argument, which is no module
 
 
 class Fresh(nn.Module):
@@ -21,6 +21,7 @@ class Fresh(nn.Module):
         self.tables = nn.ParameterList([torch.zeros(3, 3)])
         self.cls = nn.Linear(out_channels, out_channels)
         self.register_buffer("index", torch.arange(3))
+        self.drawn = random.random(), np.random.rand()  # noqa: NPY002  as in much code of users
 
     @classmethod
     def like(cls, conv: nn.Conv2d, size: int = 3, mode: Literal["a", "b"] = "a") -> Self:

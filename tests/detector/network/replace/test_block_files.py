@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from detector.network.replace.block_files import BlockFiles, add_import_folders, import_blocks, without_folders
 
-CODE = "from torch import nn\nclass Block(nn.Identity): pass\n"
+CODE = "import torch\nfrom torch import nn\ntorch.rand(3)\nclass Block(nn.Identity): pass\n"
 ENTRIES = [{"where": ["sppf"], "layer": {"class_path": "own_folder.own_module.Block", "init_args": {}}}]
 
 
@@ -34,7 +35,9 @@ def _forget() -> None:
 def remembered(file: Path) -> BlockFiles:
     """The facts that a training saves."""
     add_import_folders([file.parents[1]])
+    state = torch.random.get_rng_state()
     files = import_blocks(ENTRIES)
+    assert torch.equal(torch.random.get_rng_state(), state)  # although the module draws numbers
     _forget()
     return files
 

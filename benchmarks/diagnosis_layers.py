@@ -16,7 +16,7 @@ from detector.dynamic.conv2d import DynamicConv2d
 from detector.dynamic.kernels import KernelStatistics
 from detector.dynamic.to_plain import mean_convolution, run
 
-CLASS_PERMUTATIONS = 50  # there are many classes
+CLASS_PERMUTATIONS = 100  # there are many classes
 MOST_CLASSES = 16  # those in the most images, and not in all
 LEAST_IMAGES = 5  # with a class, and without it
 
@@ -133,23 +133,21 @@ def source_numbers(routing: Tensor, inputs: Tensor, sources: Tensor) -> dict[str
 def class_numbers(routing: Tensor, presence: Mapping[str, Tensor], sources: Tensor | None) -> dict[str, Any]:
     """Return what ``routing`` (N, U) tells about the presence of a class within sources.
 
-    Of the class that it tells most about, its ``name``, the ``information_share`` of the best unit, and ``p``, times the
-    number of classes; ``mean_information_share`` over classes and units. Classes in too few or nearly all images are left
-    out; empty if none is left.
+    Of the class that it tells most about, its ``name``, the ``information_share`` of the best unit, and ``p``, the share of
+    permutations of the images that tell as much about any class; ``mean_information_share`` over classes and units. Classes
+    in too few or nearly all images are left out; empty if none is left.
     """
     counts = {name: min(int(mask.sum()), int((~mask).sum())) for name, mask in presence.items()}
     names = sorted((name for name, count in counts.items() if count >= LEAST_IMAGES), key=lambda name: -counts[name])
-    parts = {}
-    for name in names[:MOST_CLASSES]:
-        labels = presence[name].long()
-        parts[name] = diagnostics.information(routing, labels, sources, num_permutations=CLASS_PERMUTATIONS)
-    if not parts:
+    labelings = {name: presence[name].long() for name in names[:MOST_CLASSES]}
+    if not labelings:
         return {}
+    parts = diagnostics.informations(routing, labelings, sources, num_permutations=CLASS_PERMUTATIONS)
     best = max(parts, key=lambda name: parts[name].largest_share)
     return {
         "name": best,
         "information_share": parts[best].largest_share,
-        "p": min(parts[best].p * len(parts), 1.0),
+        "p": parts[best].p,
         "mean_information_share": float(np.mean([part.mean_share for part in parts.values()])),
     }
 

@@ -6,7 +6,8 @@ Variances are divided by N.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -101,21 +102,36 @@ def information(
     With ``groups`` (N,), such as sources, it is the information within groups: sum over g of P(g) I(unit; label | g), with
     bins and permutations within each group. The entropy is that within groups, too.
     """
-    groups = torch.zeros_like(labels) if groups is None else groups
-    generator = torch.Generator().manual_seed(seed)
-    totals, entropy = torch.zeros(1 + num_permutations, routing.shape[1], dtype=torch.float64), 0.0
-    for group in groups.unique():
-        rows = groups == group
-        part, labeling = float(rows.double().mean()), _one_hot(labels[rows])
-        orders = [torch.randperm(len(labeling), generator=generator) for _ in range(num_permutations)]
-        permuted = torch.stack([labeling, *(labeling[order] for order in orders)])
-        totals += part * _information_by_unit(equal_count_bins(routing[rows], num_bins), permuted, num_bins)
-        entropy += part * entropy_bits(labels[rows])
+    totals, entropy = _permuted_information(routing, labels, groups, num_bins, num_permutations, seed)
     observed, permuted = totals[0], totals[1:]
     corrected = observed - permuted.mean(dim=0)
-    exceeding = int((permuted.amax(dim=1) >= observed.max() - 1e-12).sum())
-    p = (1 + exceeding) / (1 + num_permutations)
+    p = _share_as_large(observed.max(), permuted.amax(dim=1))
     return Information(float(corrected.max()), float(corrected.mean()), entropy, p)
+
+
+def informations(
+    routing: Tensor,
+    labelings: Mapping[str, Tensor],
+    groups: Tensor | None = None,
+    num_bins: int = NUM_BINS,
+    num_permutations: int = NUM_PERMUTATIONS,
+    seed: int = 0,
+) -> dict[str, Information]:
+    """Return the information about each of several ``labelings``, as ``information`` does, with a p that counts all of them.
+
+    p is the share of the permutations whose largest share of the entropy, of all units and labelings, is as large.
+    """
+    arguments = (groups, num_bins, num_permutations, seed)  # the same permutations of the images for all
+    parts, largest = {}, []
+    for name, labels in labelings.items():
+        totals, entropy = _permuted_information(routing, labels, *arguments)
+        corrected = totals - totals[1:].mean(dim=0)
+        parts[name] = Information(float(corrected[0].max()), float(corrected[0].mean()), entropy, 1.0)
+        largest.append(corrected.amax(dim=1) / entropy if entropy else torch.zeros(len(totals), dtype=torch.float64))
+    permuted = torch.stack(largest)[:, 1:].amax(dim=0)
+    return {
+        name: replace(part, p=_share_as_large(shares[0], permuted)) for (name, part), shares in zip(parts.items(), largest)
+    }
 
 
 def equal_count_bins(routing: Tensor, num_bins: int = NUM_BINS) -> Tensor:
@@ -187,6 +203,31 @@ def _one_hot(labels: Tensor) -> Tensor:
     """Return (N, C) float64 with a column for each label that occurs, in ascending order."""
     values, indices = labels.unique(return_inverse=True)
     return one_hot(indices, len(values)).double()
+
+
+def _permuted_information(
+    routing: Tensor, labels: Tensor, groups: Tensor | None, num_bins: int, num_permutations: int, seed: int
+) -> tuple[Tensor, float]:
+    """Return the information of each unit about the labels, then about each permutation of them, and the entropy in bits.
+
+    The information (1 + P, U) and the entropy are those within groups.
+    """
+    groups = torch.zeros_like(labels) if groups is None else groups
+    generator = torch.Generator().manual_seed(seed)
+    totals, entropy = torch.zeros(1 + num_permutations, routing.shape[1], dtype=torch.float64), 0.0
+    for group in groups.unique():
+        rows = groups == group
+        part, labeling = float(rows.double().mean()), _one_hot(labels[rows])
+        orders = [torch.randperm(len(labeling), generator=generator) for _ in range(num_permutations)]
+        permuted = torch.stack([labeling, *(labeling[order] for order in orders)])
+        totals += part * _information_by_unit(equal_count_bins(routing[rows], num_bins), permuted, num_bins)
+        entropy += part * entropy_bits(labels[rows])
+    return totals, entropy
+
+
+def _share_as_large(observed: Tensor, permuted: Tensor) -> float:
+    """Return which share of ``permuted`` (P,) and of ``observed`` itself is at least as large as ``observed``."""
+    return (1 + int((permuted >= observed - 1e-12).sum())) / (1 + len(permuted))
 
 
 def _information_by_unit(bins: Tensor, labels: Tensor, num_bins: int) -> Tensor:

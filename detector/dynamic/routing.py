@@ -121,12 +121,10 @@ def alike_experts(layer: DynamicConv2d) -> str:
 
     Experts of a residual layer are changes of its kernel, which may have any length: they are alike in their direction.
     """
-    if layer.num_experts < 2:
-        return ""
     if layer.delta is not None:
-        cosine = mean_cosine(layer.experts)  # NaN, which is not above, before the first step: all changes are 0
+        cosine = mean_cosine(layer.experts)  # NaN, which is not above, of one expert, and while all changes are 0
         return f"cosine {cosine:.3f}" if cosine > ALIKE_COSINE else ""
-    distance = expert_distance(layer.experts)
+    distance = expert_distance(layer.experts)  # infinite for one expert
     return f"distance {distance:.3f} of their size" if distance < ALIKE else ""
 
 

@@ -162,7 +162,7 @@ def test_rare_classes_are_left_out_and_the_best_is_named() -> None:
     numbers = class_numbers(routing, {"rare": rare, "other": other, "seen": seen}, None)
     assert numbers["name"] == "seen"
     assert numbers["information_share"] > 0.8
-    assert numbers["p"] == pytest.approx(2 / 51)
+    assert numbers["p"] == pytest.approx(1 / 101)
     assert class_numbers(routing, {"rare": rare}, None) == {}
 
 

@@ -105,6 +105,18 @@ def test_information_within_groups_is_the_weighted_mean_of_that_of_each_group() 
     assert (means_group.largest, means_group.entropy) == pytest.approx((0, 0), abs=1e-12)
 
 
+def test_p_counts_all_labelings_that_were_tried() -> None:
+    generator = torch.Generator().manual_seed(4)
+    routing = torch.rand(120, 2, generator=generator)
+    noise = {str(n): torch.randint(2, (120,), generator=generator) for n in range(20)}
+    alone = {name: diagnostics.information(routing, labels, num_permutations=50) for name, labels in noise.items()}
+    together = diagnostics.informations(routing, noise | {"seen": (routing[:, 0] > 0.5).long()}, num_permutations=50)
+    assert {name: part.largest for name, part in alone.items()} == {n: p.largest for n, p in together.items() if n != "seen"}
+    assert min(part.p for part in alone.values()) < 0.1  # of twenty
+    assert min(together[name].p for name in noise) > 0.1
+    assert together["seen"].p == pytest.approx(1 / 51)
+
+
 def loop_accuracy(features: Tensor, labels: list[int], k: int) -> float:
     columns = [[(v - mean(c)) / variance(c) ** 0.5 for v in c] for c in features.T.tolist()]
     rows, correct = list(zip(*columns)), 0

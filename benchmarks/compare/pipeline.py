@@ -43,6 +43,7 @@ class Plan:
     runs: list[Run]
     arms: dict[str, dict[str, Any]]
     floors: dict[str, dict[str, float]]
+    remarks: list[str]  # differences between the arms that a reader must know
 
 
 def compare(study: Study, jobs: int = 1, costs: bool = True, trainer: Trainer | None = None) -> Results:
@@ -55,7 +56,7 @@ def compare(study: Study, jobs: int = 1, costs: bool = True, trainer: Trainer | 
         threads = max((os.cpu_count() or 1) // jobs, 1) if jobs > 1 else None
         trainer = trainer or TrainPy(study.out, study.folder, threads, lock)
         rows = complete_all(plan.runs, study.out, trainer, study.splits, study.after, jobs)
-        results = Results(plan.study, rows, plan.floors, measured)
+        results = Results(plan.study, rows, plan.floors, measured, plan.remarks)
         write_results(results, plan)
     return results
 
@@ -79,10 +80,11 @@ def make_plan(study: Study) -> Plan:
     if study.after is not None:
         load_hook(study.after, study.folder)
     study = replace(study, arms=matched_arms(study, study.out / MATCHED))
-    runs, floors, arms = [], {}, {}
+    runs, floors, arms, remarks = [], {}, {}, []
     for data in study.data:
         built = {arm: build_arm(arm, arguments_of(study.part(arm, data))) for arm in study.arms}
         check_same_images(study, data, built)
+        remarks += differences_in_training(study, data, built)
         parts = fold_parts(study, data, built[study.reference])
         floors[data] = mean_floor(study, data, built[study.reference], parts)
         for arm in study.arms:
@@ -93,7 +95,7 @@ def make_plan(study: Study) -> Plan:
                 for fold, seed in product(parts, study.seeds_of(arm))
             ]
     runs.sort(key=lambda run: study.seeds.index(run.seed) if run.seed in study.seeds else len(study.seeds))
-    return Plan(study, runs, arms, floors)
+    return Plan(study, runs, arms, floors, remarks)
 
 
 def make_run(
@@ -133,8 +135,18 @@ def check_same_images(study: Study, data: str, built: Mapping[str, BuiltArm]) ->
                 f"arm {arm!r} has other {split} images or objects{where} than {study.reference!r}, so their APs cannot be "
                 "compared; give both the same data"
             )
-    if len(epochs := {built[arm].epochs for arm in built}) > 1:
-        print(f"note: the arms train for different numbers of epochs: {sorted(epochs)}")
+
+
+def differences_in_training(study: Study, data: str, built: Mapping[str, BuiltArm]) -> list[str]:
+    """Return a sentence for each arm that trains on other images than the reference, or for other epochs."""
+    reference, remarks = built[study.reference], []
+    where = f" on {data}" if data else ""
+    for name, arm in built.items():
+        if fingerprint(arm.data.annotations["train"]) != fingerprint(reference.data.annotations["train"]):
+            remarks.append(f"{name} trains{where} on other images or objects than {study.reference}.")
+        if arm.epochs != reference.epochs:
+            remarks.append(f"{name} trains{where} for {arm.epochs} epochs, {study.reference} for {reference.epochs}.")
+    return remarks
 
 
 def fingerprint(annotations: Annotations) -> str:
@@ -188,7 +200,7 @@ def costs_of(plan: Plan) -> dict[str, Any]:
 
 def notes(results: Results) -> list[str]:
     """Return what a reader of the tables must know."""
-    lines = [f"* The {results.level_text()} interval does not contain 0."]
+    lines = [*results.remarks, f"* The {results.level_text()} interval does not contain 0."]
     if any(results.floors.values()):
         lines.append(
             "Constant box: the mean box of each class of the training data, the same on every image. A network whose AP is "
@@ -243,6 +255,7 @@ def numbers(results: Results, plan: Plan) -> dict[str, Any]:
         "differences": differences,
         "floors": results.floors,
         "costs": results.costs,
+        "remarks": results.remarks,
         "rows": [{key: row[key] for key in ("arm", "data", "fold", "seed", "scores", "after")} for row in results.rows],
     }
 
@@ -256,7 +269,7 @@ def show_results(study: Study, file: Path) -> Results:
     ]
     if unknown:
         raise ValueError(f"{file}: has results of {unknown[0]!r}, which the study does not have")
-    return Results(study, rows, content.get("floors") or {}, content.get("costs"))
+    return Results(study, rows, content.get("floors") or {}, content.get("costs"), content.get("remarks") or [])
 
 
 def print_results(results: Results) -> None:

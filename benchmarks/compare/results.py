@@ -25,6 +25,7 @@ class Results:
     rows: Sequence[Mapping[str, Any]]  # as in the files of ``trainings``
     floors: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     costs: Mapping[str, Any] | None = None
+    remarks: Sequence[str] = ()  # differences between the trainings of the arms
 
     @property
     def columns(self) -> list[str]:

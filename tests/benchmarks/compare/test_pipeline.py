@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -136,6 +137,24 @@ def test_a_missing_split_and_a_missing_hook_are_errors_before_any_training(study
         compare(replace(study, splits=("val", "test")), costs=False, trainer=MadeUpTrainer())
     with pytest.raises(ValueError, match="lost:function cannot be imported"):
         compare(replace(study, after="lost:function"), costs=False, trainer=MadeUpTrainer())
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_arm_that_trains_on_other_images_is_named_in_the_tables(content: dict[str, Any], tmp_path: Path) -> None:
+    settings = {"data.train_annotations": "annotations/val.json", "data.train_images": "images/val"}
+    content["arms"]["mine"] = {"settings": settings}
+    compare(make_study(content, "tiny", tmp_path), costs=False, trainer=MadeUpTrainer())
+    assert "mine trains on other images or objects than plain." in (tmp_path / "out/report.html").read_text()
+
+
+def test_a_training_that_outlives_its_study_keeps_the_lock(tmp_path: Path) -> None:
+    with locked(tmp_path) as lock:
+        training = subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=[lock])
+    with pytest.raises(ValueError, match="a training of one that was killed"), locked(tmp_path):
+        pass
+    training.communicate()
+    with locked(tmp_path):
+        pass
 
 
 def test_two_processes_cannot_work_on_one_study(tmp_path: Path) -> None:

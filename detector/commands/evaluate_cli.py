@@ -74,7 +74,8 @@ class EvaluateCLI(RunCLI):
         """Leave the replaced modules to CKPT: others would be evaluated untrained."""
         model = self.config["model"]
         overrides = dict(model["overrides"] or {})
-        given = check_entries(overrides.pop("replace", None) if model["replace"] is None else model["replace"])
+        from_overrides = overrides.pop("replace", None)
+        given = check_entries(from_overrides if model["replace"] is None else model["replace"])
         if given and given != check_entries(weights.info.overrides.get("replace")):
             rank_zero_info(f"{self.checkpoint} has replaced modules of its own, or none: model.replace is not used")
         model["replace"], model["overrides"] = None, overrides or None

@@ -71,7 +71,6 @@ class TrainCLI(RunCLI):
         if resume_slurm_job(self.config):
             self._resolve_model_settings()  # again: ckpt_path is now the checkpoint of the job's run
         self._check_network_settings()
-        self._check_replaced_modules()
         self.run_dir = inherited_run_dir() or folder.training_folder(self.config)
         self.config["run_dir"] = str(self.run_dir)  # config.yaml gets the folder of the run, not the requested one
         self.start_number = 1 + len(folder.numbered_files(self.run_dir, folder.CONFIG))
@@ -114,27 +113,22 @@ class TrainCLI(RunCLI):
             model["overrides"] = saved_overrides(model["variant"], model["overrides"] or {}) or None
 
     def _check_network_settings(self) -> None:
-        """Raise ValueError for wrong settings of the network: now, not after the data are read."""
+        """Raise ValueError for wrong settings of the network: now, not after the data are read.
+
+        A network with blocks of the user is built once, and the files of the blocks become ``model.block_files``.
+        """
         model = self.config["model"]
         weights = read_weights(model["weights"]) if model["weights"] else None
         num_classes = 1 if weights is None else weights.num_classes  # that of the data is not known yet
-        settings = model["variant"], model["overrides"], weights, num_classes, model["backbone"], model["replace"]
-        variant_and_overrides(*settings)
-
-    def _check_replaced_modules(self) -> None:
-        """Build the network once if it has blocks of the user, so that mistakes in them are found before data are read."""
-        model = self.config["model"]
-        overrides = dict(model["overrides"] or {})
         if model["replace"] is not None:
             model["replace"] = check_entries(model["replace"])
-        entries = check_entries(overrides.pop("replace", None) if model["replace"] is None else model["replace"])
-        if not entries:
-            return
-        if model["backbone"] is not None:
-            overrides["backbone"] = model["backbone"]
-        model["block_files"] = import_blocks(entries, model["block_files"]) or None
-        with isolated_generators():
-            build_detector(model["variant"], 1, **overrides, replace=entries)
+        settings = model["variant"], model["overrides"], weights, num_classes, model["backbone"], model["replace"]
+        variant, overrides = variant_and_overrides(*settings)
+        if entries := (overrides or {}).get("replace"):
+            remembered = (weights.info.block_files if weights else {}) | (model["block_files"] or {})
+            model["block_files"] = import_blocks(entries, remembered)
+            with isolated_generators():
+                build_detector(variant, num_classes, **overrides)
 
     def loggers(self) -> list[Logger]:
         """Return CSV and TensorBoard loggers and those of the configuration; none for ``logger: false``."""

@@ -34,6 +34,7 @@ def variant_and_overrides(
         overrides["backbone"] = backbone
     if overrides.get("backbone") == "yolo26":  # the default
         del overrides["backbone"]
-    if entries := check_entries(overrides.pop("replace", None) if replace is None else replace):
+    from_overrides = overrides.pop("replace", None)
+    if entries := check_entries(from_overrides if replace is None else replace):
         overrides["replace"] = entries
     return variant, complete_overrides(variant, overrides) or None

@@ -20,7 +20,7 @@ def new_parts_for(detector: Detector, weights: Weights, patterns: Iterable[str] 
     parts: dict[str, ReplacedPart | None] = {n: p for n, p in detector.replaced.items() if p.entry not in known}
     for pattern in patterns:
         try:
-            parts |= {name: parts.get(name) for name in matching_modules(detector, pattern)}
+            parts |= {name: detector.replaced.get(name) for name in matching_modules(detector, pattern)}
         except ValueError as error:
             raise ValueError(f"new_parts: {error}") from None
     return parts

@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
+from detector.dynamic import DynamicConv2d
 from detector.network.blocks import SPPF, Attention, Bottleneck, CSPStage, PSABlock
 from detector.text import nearest_names
 
@@ -41,7 +42,8 @@ def places(detector: nn.Module) -> dict[str, list[str]]:
     and the stages of the backbone, such as ``stage_p4``.
     """
     modules = dict(detector.named_modules(remove_duplicate=False))
-    convolutions = [name for name, module in modules.items() if isinstance(module, nn.Conv2d) or hasattr(module, "router")]
+    replaced = getattr(detector, "replaced", {})
+    convolutions = [n for n, m in modules.items() if isinstance(m, nn.Conv2d | DynamicConv2d) or n in replaced]
     groups = {name: _full_matches(pattern, convolutions) for name, pattern in detector.convolution_patterns.items()}
     for name, (block_class, prefix) in BLOCK_CLASSES.items():
         groups[name] = [n for n, m in modules.items() if isinstance(m, block_class) and n.startswith(prefix)]

@@ -12,6 +12,7 @@ from torch import nn
 from detector.network.model import Detector, build_detector
 from detector.network.replace.entries import check_entries
 from detector.predict import load_detector
+from detector.training.network_settings import variant_and_overrides
 from detector.weights import Weights, WeightsInfo, build_from, load_into, read_weights, save_weights
 
 BLOCKS = "tests.detector.network.replace.blocks"
@@ -93,6 +94,22 @@ def test_weights_with_the_same_blocks_must_be_whole(plain: Detector, own: Detect
     with pytest.raises(ValueError, match="nothing was loaded"):  # a plain detector from weights with blocks
         load_into(plain, weights)
     assert load_into(plain, weights, new_parts=[f"{SQUEEZED[:-10]}*", "neck.down.0"]).left_out
+    # Named places mean the same modules after a replacement.
+    assert len(load_into(own, weights_of(plain, ENTRIES), new_parts=["backbone-bottlenecks", "neck.down.0"]).new) == 16
+
+
+def test_blocks_come_with_the_weights_unless_the_user_gives_others(own: Detector) -> None:
+    weights = weights_of(own, ENTRIES)
+    other = check_entries([{"where": "sppf", "layer": nn.Identity}])
+
+    def replaced(**settings: Any) -> Any:
+        return (variant_and_overrides(None, settings.pop("overrides", None), weights, 2, **settings)[1] or {}).get("replace")
+
+    assert replaced() == ENTRIES
+    assert replaced(replace=other) == replaced(overrides={"replace": other}) == other
+    assert replaced(replace=[]) is replaced(overrides={"replace": []}) is None
+    with pytest.raises(ValueError, match="replace is given twice"):
+        replaced(overrides={"replace": other}, replace=other)
 
 
 def test_own_class_towers_start_anew_for_other_classes(plain: Detector) -> None:

@@ -325,6 +325,7 @@ def test_wrong_keys_and_types_are_refused_by_name(
         (["--model.lr_ratios", '{"neck": -1}'], "a ratio must be above 0"),
         (["--model.variant", "yolo27_n"], "unknown variant 'yolo27_n'"),
         (["--model.overrides", '{"widht": 1}'], "widht"),
+        (["--model.overrides.dynamic.kind", "residul"], "unknown kind 'residul'; did you mean 'residual'?"),
         (["--data.image_size", "60"], "multiples of 32"),
         (["--trainer.devices", "0"], "devices='0'"),
         (["--model.lr", "-1"], "lr is -1.0; expected a number, 0 or more"),

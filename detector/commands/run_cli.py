@@ -21,6 +21,7 @@ from detector.callbacks import CocoEvaluation, PredictionSheet, RoutingLog, RunP
 from detector.commands.run_parser import RunParser
 from detector.evaluation import coco_table
 from detector.files import read_yaml, unique_key_loader
+from detector.network.config import nested_overrides
 from detector.runs.checkpoint_io import AtomicCheckpointIO
 from detector.runs.folder import sheet_file
 from detector.runs.launch import check_torchrun, child_process_environment
@@ -84,6 +85,8 @@ class RunCLI(LightningCLI):
         """Parse ``args`` into ``config``, and move the ignored settings to ``ignored_values``."""
         refuse_repeated_keys(sys.argv[1:] if args is None else args)
         super().parse_arguments(parser, args)
+        if overrides := self.config["model"]["overrides"]:
+            self.config["model"]["overrides"] = nested_overrides(overrides)
         self.ignored_values = {name: self.config.pop(name) for name in self.ignored_settings if name in self.config}
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:

@@ -181,3 +181,10 @@ def merge_overrides(saved: Mapping[str, Any], given: Mapping[str, Any]) -> dict[
 
 def _same_kind(saved: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
     return given.get("kind", saved.get("kind")) == saved.get("kind")
+
+
+def nested_overrides(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``overrides`` with "dynamic.kind", as a command line gives it, as the field ``kind`` of ``dynamic``."""
+    nested = {name: value for name, value in overrides.items() if not name.startswith("dynamic.")}
+    given = {name.removeprefix("dynamic."): value for name, value in overrides.items() if name not in nested}
+    return nested | {"dynamic": (nested.get("dynamic") or {}) | given} if given else nested

@@ -1,6 +1,5 @@
 """The LightningModule: training and validation steps, optimizer, logging, checkpoints."""
 
-import math
 import os
 import re
 from pathlib import Path
@@ -29,13 +28,13 @@ from detector.training.optimizer import OptimizerName, build_optimizer, group_ta
 from detector.training.parts import freeze_parts, frozen_text, innermost_parts
 from detector.training.schedule import Schedule
 from detector.training.setting_checks import check_classes, check_optimization
+from detector.training.steps_texts import steps_texts
 from detector.weights import NONE, Weights, load_backbone, load_into, read_weights, saved_license
 
 # Default learning rate, and default learning rate of biases at the first step of the warm-up
 DEFAULT_RATES = {"musgd": (0.01, 0.1), "sgd": (0.01, 0.1), "adamw": (0.001, 0.0)}
 # Factor of the learning rate of a pretrained backbone, if ``backbone_lr_ratio`` is not given
 PRETRAINED_LR_RATIO = 0.2
-FEW_STEPS = 1000  # a run with fewer optimizer steps logs how to get more
 
 
 class DetectorModule(L.LightningModule):
@@ -53,7 +52,9 @@ class DetectorModule(L.LightningModule):
         variant: a key of ``detector.VARIANTS``; by default that of ``weights``, and ``dyn_n`` without weights.
         class_names: names of the classes 0..C-1, saved in checkpoints.
         category_ids: the id of each class in the annotation file; by default 0..C-1.
-        overrides: fields of ``DetectorConfig`` that differ from the variant, e.g. ``{"dynamic": {"num_experts": 8}}``.
+        overrides: fields of ``DetectorConfig`` that differ from the variant, e.g. ``{"dynamic": {"num_experts": 8}}``. Fields
+            of ``dynamic`` are those of ``DynamicConfig``; the others are those of ``weights`` or of the variant. Checkpoints
+            have all of them.
         weights: file to start from, see ``detector.weights.files.read_weights``. It is read at construction only: a
             checkpoint is loaded or resumed without it.
         image_size: (height, width) of the network input in pixels, or one side; multiples of the largest stride. Saved in
@@ -299,7 +300,8 @@ class DetectorModule(L.LightningModule):
         rank_zero_info(group_table(groups))
         if hp.freeze:
             rank_zero_info(frozen_text(self.model, hp.freeze))
-        self._log_steps(batch_size, images_per_step)
+        for text in steps_texts(self.trainer, hp.optimizer, hp.nominal_batch, batch_size, images_per_step):
+            rank_zero_info(text)
         return build_optimizer(hp.optimizer, groups, hp.momentum)
 
     def _set_accumulation(self, batch_size: int) -> int:
@@ -326,27 +328,6 @@ class DetectorModule(L.LightningModule):
     def _set_temperature(self, temperature: float) -> None:
         self._temperature = temperature
         set_temperature(self.model, temperature)
-
-    def _log_steps(self, batch_size: int, images_per_step: int) -> None:
-        """Log how many images and batches make a step, and what to change if steps are few or large."""
-        nominal_batch, processes = self.hparams.nominal_batch, self.trainer.world_size
-        accumulated, batches = self.trainer.accumulate_grad_batches, self.trainer.num_training_batches
-        steps = math.ceil(batches / accumulated)
-        rank_zero_info(
-            f"{self.hparams.optimizer}: {plural(images_per_step, 'image')} a step = {batch_size} a device x "
-            f"{plural(processes, 'process', 'processes')} on {plural(self.trainer.num_nodes, 'node')} x {accumulated} "
-            f"accumulated; {plural(batches, 'batch', 'batches')} and {plural(steps, 'step')} an epoch"
-        )
-        if accumulated > 1 and 0 < (total := self.schedule.max_epochs * steps) < FEW_STEPS:
-            rank_zero_info(
-                f"the whole run has only {plural(total, 'optimizer step')}; on a small set a lower model.nominal_batch "
-                f"(now {nominal_batch}{', say 16' if nominal_batch > 16 else ''}) or more epochs make more"
-            )
-        if images_per_step > nominal_batch:
-            rank_zero_info(
-                f"{images_per_step} images a step are more than model.nominal_batch ({nominal_batch}): there are fewer "
-                "steps, with more weight decay; a lower data.batch_size keeps them as they were"
-            )
 
     def configure_gradient_clipping(
         self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None

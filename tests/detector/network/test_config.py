@@ -9,7 +9,14 @@ import torch
 
 from detector import DetectorModule, build_detector, load_detector
 from detector.dynamic import DynamicConfig, dynamic_layers
-from detector.network.config import VARIANTS, complete_overrides, detector_config, merge_overrides, saved_overrides
+from detector.network.config import (
+    VARIANTS,
+    complete_overrides,
+    detector_config,
+    merge_overrides,
+    nested_overrides,
+    saved_overrides,
+)
 from detector.weights import WeightsInfo, read_weights, save_weights
 
 TINY = {"width": 0.125, "depth": 0.33}
@@ -121,3 +128,15 @@ def test_new_files_name_all_settings(tmp_path: Path, omni: None) -> None:
     detector = build_detector("dyn_n", 2, **TINY)
     save_weights(tmp_path / "w.safetensors", detector.state_dict(), WeightsInfo("dyn_n", TINY))
     assert read_weights(tmp_path / "w.safetensors").info.overrides["dynamic"] == VARIANTS["dyn_n"].dynamic.to_dict()
+
+
+def test_fields_of_a_command_line() -> None:
+    given = {
+        "width": 0.5,
+        "dynamic": {"kind": "omni", "gates": ["input"]},
+        "dynamic.gates": ["filter"],
+        "dynamic.where": "all",
+    }
+    dynamic = {"kind": "omni", "gates": ["filter"], "where": "all"}
+    assert nested_overrides(given) == {"width": 0.5, "dynamic": dynamic}
+    assert nested_overrides(TINY) == TINY

@@ -1,0 +1,32 @@
+"""What the log says of the optimizer steps of a training."""
+
+import math
+
+import lightning as L
+
+from detector.text import plural
+
+FEW_STEPS = 1000  # a run with fewer optimizer steps logs how to get more
+
+
+def steps_texts(trainer: L.Trainer, optimizer: str, nominal_batch: int, batch_size: int, images_per_step: int) -> list[str]:
+    """Return how many images and batches make a step, and what to change if steps are few or large."""
+    accumulated, batches, processes = trainer.accumulate_grad_batches, trainer.num_training_batches, trainer.world_size
+    steps = math.ceil(batches / accumulated)
+    texts = [
+        f"{optimizer}: {plural(images_per_step, 'image')} a step = {batch_size} a device x "
+        f"{plural(processes, 'process', 'processes')} on {plural(trainer.num_nodes, 'node')} x {accumulated} "
+        f"accumulated; {plural(batches, 'batch', 'batches')} and {plural(steps, 'step')} an epoch"
+    ]
+    total = (trainer.max_epochs or 0) * steps  # not above 0: endless
+    if accumulated > 1 and 0 < total < FEW_STEPS:
+        texts.append(
+            f"the whole run has only {plural(total, 'optimizer step')}; on a small set a lower model.nominal_batch "
+            f"(now {nominal_batch}{', say 16' if nominal_batch > 16 else ''}) or more epochs make more"
+        )
+    if images_per_step > nominal_batch:
+        texts.append(
+            f"{images_per_step} images a step are more than model.nominal_batch ({nominal_batch}): there are fewer "
+            "steps, with more weight decay; a lower data.batch_size keeps them as they were"
+        )
+    return texts

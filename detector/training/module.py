@@ -28,7 +28,7 @@ from detector.training.optimizer import OptimizerName, build_optimizer, group_ta
 from detector.training.parts import freeze_parts, frozen_text, innermost_parts
 from detector.training.schedule import Schedule
 from detector.training.setting_checks import check_classes, check_optimization
-from detector.training.steps_texts import steps_texts
+from detector.training.steps import loader_batch_size, steps_texts
 from detector.weights import NONE, Weights, load_backbone, load_into, read_weights, saved_license
 
 # Default learning rate, and default learning rate of biases at the first step of the warm-up
@@ -52,9 +52,8 @@ class DetectorModule(L.LightningModule):
         variant: a key of ``detector.VARIANTS``; by default that of ``weights``, and ``dyn_n`` without weights.
         class_names: names of the classes 0..C-1, saved in checkpoints.
         category_ids: the id of each class in the annotation file; by default 0..C-1.
-        overrides: fields of ``DetectorConfig`` that differ from the variant, e.g. ``{"dynamic": {"num_experts": 8}}``. Fields
-            of ``dynamic`` are those of ``DynamicConfig``; the others are those of ``weights`` or of the variant. Checkpoints
-            have all of them.
+        overrides: fields of ``DetectorConfig`` that differ from the variant, e.g. ``{"dynamic": {"num_experts": 8}}``. Other
+            fields of ``dynamic`` are those of ``weights``, else of the variant. Checkpoints have all of them.
         weights: file to start from, see ``detector.weights.files.read_weights``. It is read at construction only: a
             checkpoint is loaded or resumed without it.
         image_size: (height, width) of the network input in pixels, or one side; multiples of the largest stride. Saved in
@@ -278,7 +277,7 @@ class DetectorModule(L.LightningModule):
         hp = self.hparams
         # Batches are accumulated until about nominal_batch images make a step. The batch size is that of the dataloader.
         self.trainer.fit_loop.setup_data()
-        batch_size = _batch_size(self.trainer.train_dataloader)
+        batch_size = loader_batch_size(self.trainer.train_dataloader)
         images_per_step = self._set_accumulation(batch_size)
         # A larger step has more weight decay, as there are fewer steps in an epoch.
         weight_decay = hp.weight_decay * images_per_step / hp.nominal_batch
@@ -395,13 +394,3 @@ class DetectorModule(L.LightningModule):
         """Log the learning rate of the first group at the end of the epoch."""
         lr = self.optimizers(use_pl_optimizer=False).param_groups[0]["lr"]
         self.log("train/lr", lr, batch_size=1, sync_dist=True)
-
-
-def _batch_size(loader: Any) -> int:
-    size = getattr(loader, "batch_size", None) or getattr(getattr(loader, "batch_sampler", None), "batch_size", None)
-    if not size:
-        raise ValueError(
-            f"the training dataloader ({type(loader).__name__}) has no batch_size, by which nominal_batch is "
-            "divided; give the DataLoader or its batch sampler a batch_size attribute"
-        )
-    return int(size)

@@ -1,6 +1,7 @@
-"""What the log says of the optimizer steps of a training."""
+"""Optimizer steps of a training: images of a batch, and what the log says about steps."""
 
 import math
+from typing import Any
 
 import lightning as L
 
@@ -30,3 +31,14 @@ def steps_texts(trainer: L.Trainer, optimizer: str, nominal_batch: int, batch_si
             "steps, with more weight decay; a lower data.batch_size keeps them as they were"
         )
     return texts
+
+
+def loader_batch_size(loader: Any) -> int:
+    """Return the images of a batch of ``loader``. Raises ValueError if it has no attribute that says so."""
+    size = getattr(loader, "batch_size", None) or getattr(getattr(loader, "batch_sampler", None), "batch_size", None)
+    if not size:
+        raise ValueError(
+            f"the training dataloader ({type(loader).__name__}) has no batch_size, by which nominal_batch is "
+            "divided; give the DataLoader or its batch sampler a batch_size attribute"
+        )
+    return int(size)

@@ -16,6 +16,7 @@ from detector.dynamic import dynamic_layers
 from detector.export.graph import CONTRACTS, MAX_DETECTIONS, OUTPUT_NAMES, ExportGraph, ExportSettings
 from detector.files import atomic_write, check_output
 from detector.imaging.letterbox import GRAY
+from detector.network.model import Detector
 from detector.predict import Predictor
 from detector.text import package_version, unknown_name
 
@@ -90,7 +91,7 @@ def export_metadata(predictor: Predictor, format: Format, settings: ExportSettin
         "output_contract": CONTRACTS[settings.output],
         "branch": predictor.branch,
         "precision": "float16" if settings.half else "float32",
-        "dynamic_convolution": settings.form if dynamic_layers(predictor.model) else "none",
+        "dynamic_convolution": _dynamic_convolution(predictor.model, settings),
         "variant": info.variant,
         "backbone": predictor.model.backbone.name,
         "license": info.license or "not stated",
@@ -98,6 +99,14 @@ def export_metadata(predictor: Predictor, format: Format, settings: ExportSettin
         **best_f1,
         "version": f"{PACKAGE} {package_version(PACKAGE) or 'of a clone'}, format {format}",
     }
+
+
+def _dynamic_convolution(model: Detector, settings: ExportSettings) -> str:
+    """Return the form of the dynamic layers in the graph: "none", "gates" (of channels only), "mix" or "experts"."""
+    layers = dynamic_layers(model).values()
+    if not layers:
+        return "none"
+    return "gates" if all(layer.has_constant_kernel for layer in layers) else settings.form
 
 
 def _check(predictor: Predictor, path: Path, format: Format, settings: ExportSettings) -> None:

@@ -33,7 +33,8 @@ class ExportSettings:
     A ``batch_size`` of None is any batch size; ``dynamic_size`` is any height and width that are multiples of the largest
     stride. ``dynamic_form`` is the form of dynamic layers: ``"mix"`` mixes the kernel for the one image, then convolves
     (batch 1 only); ``"experts"`` convolves with every expert, then mixes the results (constant kernels, several times the
-    arithmetic). The default is ``"mix"`` for batch 1, else ``"experts"``.
+    arithmetic). The default is ``"mix"`` for batch 1, else ``"experts"``. Both are the same for layers that only gate
+    channels: their kernel is constant.
     """
 
     output: Output = "end2end"
@@ -62,7 +63,8 @@ class ExportGraph(nn.Module):
         self.detector = detector.deploy(branch)
         if settings.form == "experts":
             for name, layer in dynamic_layers(self.detector).items():
-                self.detector.set_submodule(name, ExpertsConv2d(layer))
+                if not layer.has_constant_kernel:
+                    self.detector.set_submodule(name, ExpertsConv2d(layer))
         self.dtype = torch.float16 if settings.half else torch.float32
         self.detector.to(self.dtype)
         self.branch, self.output = branch, settings.output

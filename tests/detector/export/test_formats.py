@@ -10,9 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from detector import build_detector
-from detector.dynamic.conv2d import DynamicConv2d
-from detector.dynamic.experts import ExpertsConv2d
+from detector import Detector, build_detector
+from detector.dynamic import DynamicConv2d, make_dynamic
 from detector.export.formats import export, export_metadata
 from detector.export.graph import MAX_DETECTIONS, ExportGraph, ExportSettings
 from detector.predict.predictor import Predictor
@@ -35,8 +34,11 @@ def predictor() -> Predictor:
 def lively(variant: str, **overrides: Any) -> Predictor:
     """An untrained detector whose outputs depend on the image, so that no two scores are equal."""
     torch.manual_seed(0)
-    detector = build_detector(variant, 3, **overrides)
-    for norm in (m for m in detector.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+    return made_lively(build_detector(variant, 3, **overrides), WeightsInfo(variant, overrides, **INFO))
+
+
+def made_lively(detector: Detector, info: WeightsInfo) -> Predictor:
+    for norm in (m for m in detector.modules() if isinstance(m, torch.nn.BatchNorm2d | torch.nn.BatchNorm1d)):
         norm.momentum = None  # the statistics of the pass below
     with torch.no_grad():
         for branch in (detector.head.one2one, detector.head.one2many):
@@ -45,9 +47,15 @@ def lively(variant: str, **overrides: Any) -> Predictor:
                 cls[-1].weight.mul_(0.15)
                 cls[-1].bias.zero_()
         for layer in (m for m in detector.modules() if isinstance(m, DynamicConv2d)):
-            layer.router.weight.mul_(3)
+            if isinstance(layer.router, torch.nn.Linear):
+                layer.router.weight.mul_(3)
+            else:  # gates start at 1, changes of a kernel at 0
+                for gate in layer.units:
+                    torch.nn.init.normal_(getattr(layer.router, gate).weight, std=0.2)
+            if layer.delta is not None:
+                torch.nn.init.normal_(layer.delta, std=0.2 * layer.weight.std().item())
         detector(random_images(8, contrast=1))
-    return Predictor(detector.eval(), WeightsInfo(variant, overrides, **INFO))
+    return Predictor(detector.eval(), info)
 
 
 def random_images(number: int, size: tuple[int, int] = SIZE, contrast: float = 0.4) -> Tensor:
@@ -102,15 +110,6 @@ def test_different_images_give_different_detections(predictor: Predictor) -> Non
     assert detections[detections[..., 4] > 0][:, 4].std() > 0.001
 
 
-@pytest.mark.parametrize("groups", [1, 2])
-def test_all_experts_then_mixing_equals_mixing_first(groups: int) -> None:
-    torch.manual_seed(0)
-    layer = DynamicConv2d(8, 12, 3, stride=2, padding=1, groups=groups, num_experts=3)
-    layer.fold(torch.rand(12), torch.rand(12))
-    x = torch.randn(2, 8, 9, 7)
-    torch.testing.assert_close(ExpertsConv2d(layer)(x), layer(x), atol=1e-5, rtol=1e-5)
-
-
 @pytest.mark.parametrize("output", ["end2end", "raw"])
 def test_batch_of_one(predictor: Predictor, output: str, tmp_path: Path) -> None:
     about = export(predictor, tmp_path / "a.onnx", "onnx", ExportSettings(output))
@@ -152,6 +151,19 @@ def test_any_batch_with_a_backbone_of_timm(tmp_path: Path) -> None:
         images = random_images(batch)
         for run in (run_onnx, run_openvino):
             assert_same(predictor, images, run(tmp_path / "a.onnx", images), "raw")
+
+
+def test_any_batch_of_gates_and_residual_experts(tmp_path: Path) -> None:
+    detector = build_detector("yolo26_n", 3, width=0.125, dynamic={"kind": "omni"})
+    info = WeightsInfo("yolo26_n", **INFO)
+    assert export_metadata(Predictor(detector, info), "onnx", ExportSettings())["dynamic_convolution"] == "gates"
+    make_dynamic(detector, "downsample", kind="residual", gates=("filter", "position"), num_experts=2)
+    predictor = made_lively(detector, info)
+    about = export(predictor, tmp_path / "a.onnx", "onnx", ExportSettings("raw", batch_size=None))
+    assert about["dynamic_convolution"] == "experts"
+    for run, batch in ((run_onnx, 1), (run_onnx, 5), (run_openvino, 2)):
+        images = random_images(batch)
+        assert_same(predictor, images, run(tmp_path / "a.onnx", images), "raw")
 
 
 def test_openvino_files(predictor: Predictor, tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from detector.export.int8 import IN_FLOAT, quantize
 from tests.detector.export.test_formats import expected, lively, random_images, run_openvino
 
 
-@pytest.mark.parametrize("variant", ["yolo26_n", "dyn_n"])
-def test_int8(variant: str, tmp_path: Path) -> None:
-    predictor = lively(variant)
+@pytest.mark.parametrize("kind", [None, "mixture", "omni"])
+def test_int8(kind: str | None, tmp_path: Path) -> None:
+    predictor = lively("yolo26_n", **({"dynamic": {"kind": kind}} if kind else {}))
     files = []
     for number, image in enumerate(random_images(4)):
         files.append(tmp_path / f"{number}.png")
@@ -31,8 +31,11 @@ def test_int8(variant: str, tmp_path: Path) -> None:
     quantized = {
         op.get_friendly_name(): op.input_value(0).get_node().get_type_name() == "FakeQuantize"
         for op in model.get_ops()
-        if op.get_type_name() in ("Convolution", "MatMul")
+        if op.get_type_name() in ("Convolution", "MatMul", "Multiply", "ReduceMean")
     }
+    in_layers = [name for name in quantized if re.match(r".*/stage_p\d/.*conv[12]/conv/(?!Conv)", name)]
+    assert len(in_layers) == {None: 0, "mixture": 12 * 3, "omni": 12 * 7}[kind]  # pooling, routers, products
+    assert not any(quantized[name] for name in in_layers)
     in_float = [name for name in quantized if any(re.match(pattern, name) for pattern in IN_FLOAT)]
     assert len(in_float) >= 6  # the last convolutions of a branch
     assert not any(quantized[name] for name in in_float)

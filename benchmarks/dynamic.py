@@ -1,6 +1,6 @@
 """What do dynamic convolutions cost, compared with the plain network in the same run?
 
-``python -m benchmarks.dynamic`` (about 10 minutes on 2 cores; nothing else may run) prints, as ratios to plain yolo26_n
+``python -m benchmarks.dynamic`` (about 20 minutes on 2 cores; nothing else may run; ``--networks`` takes some of them) prints, as ratios to plain yolo26_n
 with 80 classes: parameters, multiply-adds and time of an inference (640 px, batch 1, one branch, folded), time and peak
 memory of a training step (320 px, batch 16), and writes ``benchmarks/results/dynamic.json``. Times are medians over rounds;
 every network has its turn in each round. Memory is measured in a separate process.
@@ -25,6 +25,16 @@ PLAIN, THREADS = "plain", 2
 NETWORKS: dict[str, dict[str, Any] | None] = {PLAIN: None} | {
     f"{where}, {routing}": {"where": where, "routing": routing}
     for where, routing in product(CONVOLUTION_PATTERNS, ("sigmoid", "softmax"))
+}
+GATES = ("input", "filter", "position")
+NETWORKS |= {  # of the other kinds, in the bottlenecks of the backbone
+    "omni, filter": {"kind": "omni", "gates": ("filter",)},
+    "omni, input and filter": {"kind": "omni"},
+    "omni, all gates": {"kind": "omni", "gates": GATES},
+    "omni, all gates, 4 experts": {"kind": "omni", "gates": GATES, "num_experts": 4},
+    "residual, centred": {"kind": "residual"},
+    "residual, softmax": {"kind": "residual", "routing": "softmax"},
+    "residual, centred, input and filter": {"kind": "residual", "gates": ("input", "filter")},
 }
 COLUMNS = ("layers", "parameters", "multiply_adds", "inference_ms", "step_ms", "step_mb")
 

@@ -3,7 +3,8 @@
 ``python -m benchmarks.inference --models yolo26_n dyn_n`` prints parameters and GFLOPs (trained: both branches; deployed:
 one, folded), latency of a batch of 1 (median and 95th percentile, in milliseconds and in yards, see benchmarks/yard.py),
 throughput of a batch of 8 and peak memory of a separate process, and writes ``benchmarks/results/inference.json``. About 10
-minutes, on a quiet machine. ``--models`` takes variants and checkpoints; ``--batch`` is that of the throughput;
+minutes, on a quiet machine. ``--models`` takes variants, checkpoints, and variants with dynamic layers of one kind by its
+default settings, as in ``yolo26_n+omni`` or ``yolo26_n+residual``; ``--batch`` is that of the throughput;
 ``--out`` names the results file. int8 needs images to calibrate with: ``--int8 datasets/bccd/train``.
 
 The speed of a machine may drift by a third within an hour. So every round runs each model in each runtime once, in
@@ -30,6 +31,7 @@ import torch
 from benchmarks.common import costs, in_new_process, option_parser, peak_mb, print_table, write
 from benchmarks.runtimes import load_onnx, load_openvino, load_torch
 from benchmarks.yard import median, milliseconds, ratio, take_turns, yard
+from detector.dynamic import DynamicConfig
 from detector.export import ExportSettings, export
 from detector.export.int8 import quantize
 from detector.network.config import VARIANTS
@@ -46,10 +48,12 @@ Run = Callable[[], object]
 
 
 def predictor_of(model: str, size: int) -> Predictor:
-    """Return the detector of a checkpoint, or an untrained detector of a variant, with 80 classes."""
-    if model in VARIANTS:
+    """Return the detector of a checkpoint, or an untrained detector of a variant or VARIANT+KIND, with 80 classes."""
+    variant, _, kind = model.partition("+")
+    if variant in VARIANTS:
         torch.manual_seed(0)
-        return Predictor(build_detector(model, 80).eval(), WeightsInfo(model), image_size=size)
+        overrides = {"dynamic": DynamicConfig(kind=kind)} if kind else {}
+        return Predictor(build_detector(variant, 80, **overrides).eval(), WeightsInfo(variant), image_size=size)
     return load_detector(model, image_size=size)
 
 

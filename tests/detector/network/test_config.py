@@ -2,12 +2,15 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from detector import DetectorModule, build_detector, load_detector
+from detector.commands.train_cli import TrainCLI
 from detector.dynamic import DynamicConfig, dynamic_layers
 from detector.network.config import (
     VARIANTS,
@@ -140,3 +143,23 @@ def test_fields_of_a_command_line() -> None:
     dynamic = {"kind": "omni", "gates": ["filter"], "where": "all"}
     assert nested_overrides(given) == {"width": 0.5, "dynamic": dynamic}
     assert nested_overrides(TINY) == TINY
+
+
+@pytest.mark.parametrize("how", ["resumed", "repeated", "new"])
+def test_configurations_of_old_runs_keep_their_layers(how: str, tmp_path: Path, omni: None) -> None:
+    """A run's config.yaml has all settings: if it names no kind, it is of a version without kinds. A user's file is not."""
+    settings = {"run_dir": "runs/dyn_n", "ckpt_path": None, "model": {"variant": "dyn_n", "overrides": None}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings if how != "new" else {"model": {"variant": "dyn_n"}}))
+    model = dict.fromkeys(("overrides", "weights", "backbone", "backbone_weights", "backbone_lr_ratio", "accept_license"))
+    model |= {"variant": "dyn_n", "replace": None, "block_files": None, "new_parts": None}
+    config = {"config": [tmp_path / "config.yaml"], "ckpt_path": None, "model": model}
+    if how == "resumed":
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(VARIANTS, "dyn_n", replace(VARIANTS["dyn_n"], dynamic=DynamicConfig()))
+            old_checkpoint(tmp_path / "last.ckpt")
+        config |= {"config": [], "ckpt_path": str(tmp_path / "last.ckpt")}
+    cli = SimpleNamespace(config=config)
+    TrainCLI._resolve_model_settings(cli)
+    TrainCLI._check_network_settings(cli)
+    dynamic = (model["overrides"] or {}).get("dynamic")
+    assert dynamic == (None if how == "new" else DynamicConfig().to_dict())

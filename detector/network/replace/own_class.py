@@ -83,6 +83,7 @@ class BlockFactory:
         self._unchecked = {name: value for name, value in self.arguments.items() if name not in known}
         if self._unchecked and not _takes_any_name(self._create, known):
             raise ValueError(f"{self.name}: {_unknown_argument(self.class_path, next(iter(self._unchecked)), known)}")
+        _check_imported(self.arguments, self.name)  # before jsonargparse imports what they name
         try:
             values = self._parser.parse_object({name: v for name, v in self.arguments.items() if name in known})
         except Exception as error:  # those of jsonargparse, and whatever an import in the values raises

@@ -65,7 +65,11 @@ def test_modules_as_arguments_are_new_for_every_block() -> None:
         (f"{BLOCKS}.SqueezeExcitation", {"reduction": "a"}, "reduction is 'a'; expected a whole number"),
         (f"{BLOCKS}.Fresh", {"mode": "c"}, "unknown mode 'c'; choose one of a, b"),
         (f"{BLOCKS}.Fresh", {"in_channels": 4}, "unknown argument .* 'in_channels'"),
-        (f"{BLOCKS}.WithParts", {"inner": {"class_path": "subprocess.Popen"}}, "init_args"),
+        (
+            f"{BLOCKS}.WithParts",
+            {"inner": {"class_path": "antigravity.Module"}},
+            "init_args: .*antigravity.* is not imported",
+        ),
         (f"{BLOCKS}.WithParts", {"call": {"class_path": "subprocess.Popen"}}, "not imported: subprocess"),
         (f"{BLOCKS}.WithParts", {"act": "os.system"}, "init_args: act"),
     ],
@@ -77,6 +81,7 @@ def test_mistakes_are_refused_with_a_remedy(
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ValueError, match=f"(?s)^replace.0.: .*{message}"):
         factory(class_path, **arguments)
+    assert "antigravity" not in sys.modules
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@
 ``python -m benchmarks.dynamic`` (about 20 minutes on 2 cores, nothing else may run; ``--networks`` takes some of the
 networks) prints, as ratios to plain yolo26_n with 80 classes: parameters, multiply-adds and time of an inference (640 px,
 batch 1, one branch, folded), time and peak memory of a training step (320 px, batch 16), and writes
-``benchmarks/results/dynamic.json``. Times are medians over rounds; every network has its turn in each round. Memory is measured in a separate process.
+``benchmarks/results/dynamic.json``. Times are medians over rounds; every network has its turn in each round. Memory is
+measured in a separate process.
 """
 
 import os

@@ -17,7 +17,7 @@ from benchmarks.diagnosis_layers import Recording, layer_numbers, numbers_of_all
 from data import CocoDataModule
 from detector import DetectorModule
 from detector.batch import Batch, network_input
-from detector.callbacks.coco_evaluation import check_categories, original_rows
+from detector.callbacks.coco_evaluation import check_categories, drop_non_finite, original_rows
 from detector.dynamic import collapse, dynamic_layers, recompute_norms, record_routing, replaced_routing
 from detector.dynamic.routing import record_router_inputs
 from detector.evaluation import load_ground_truth
@@ -156,8 +156,7 @@ def detect(
             outputs = network(network_input(batch["images"].to(parameter.device), parameter.dtype))
         for number, target, found in zip(images.numbers[places], batch["targets"], decode(outputs, branch), strict=True):
             rows.append(original_rows(target, int(number), found, images.category_numbers))
-    detections = np.concatenate(rows)
-    return detections[np.isfinite(detections).all(axis=1)]
+    return drop_non_finite(np.concatenate(rows), branch)
 
 
 def donors(sources: np.ndarray, way: str, seed: list[int]) -> np.ndarray:

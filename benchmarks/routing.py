@@ -19,6 +19,9 @@ Then the AP: as is; with mean kernels (averaged), without and with recomputed no
 macro AP, the mean over sources, and shuffles within and across sources. If shuffling costs nothing, the layers vary, but it
 does not matter. If it costs across sources only, they are a switch between domains.
 
+``--branch one2many`` takes the AP with NMS in place of the NMS-free one, ``--source_key camera`` another field of the images
+than "source".
+
 The numbers are written to routing.json beside the checkpoint, and are then in the report of the run.
 """
 
@@ -81,15 +84,16 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     if args.branch not in BRANCHES or args.orders < 1 or args.train_images < 1:
         raise ValueError(f"--branch is one of {', '.join(BRANCHES)}; --orders and --train_images are at least 1")
     module = DetectorModule.load_from_checkpoint(args.checkpoint, map_location="cpu", weights_only=True).eval()
-    files = {f"{split}_annotations": f"annotations/instances_{split}.json" for split in ("train", "val")}
-    folders = {f"{split}_images": split for split in ("train", "val")}
     size = args.image_size or module.hparams.image_size
-    data = CocoDataModule(str(args.root), **files, **folders, image_size=size, num_workers=0)
-    sources = read_sources(args.root / files["val_annotations"], args.source_key)
+    if size is None:
+        raise ValueError(f"{args.checkpoint} does not hold the size of its input; give --image_size")
+    files = {f"{split}_annotations": f"annotations/instances_{split}.json" for split in ("train", "val")}
+    settings = {"image_size": size, "num_workers": 0, "sixteen_bit_range": module.hparams.sixteen_bit_range}
+    data = CocoDataModule(str(args.root), **files, train_images="train", val_images="val", **settings)
+    annotations = args.root / files["val_annotations"]
+    sources = read_sources(annotations, args.source_key)
     if not sources and args.source_key != SOURCE_KEY:
-        raise ValueError(
-            f"no image in {args.root / files['val_annotations']} has {args.source_key!r}; leave out --source_key"
-        )
+        raise ValueError(f"no image in {annotations} has {args.source_key!r}; leave out --source_key")
     numbers = diagnose(module, data, sources, args.branch, args.orders, args.train_images, log=print)
     numbers = {"checkpoint": str(args.checkpoint), "data": str(args.root), "image_size": list(data.size)} | numbers
     with atomic_write(out) as unfinished:

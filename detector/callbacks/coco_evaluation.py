@@ -140,7 +140,7 @@ class CocoEvaluation(L.Callback):
                 # reversed: if an image comes twice, the lowest rank wins
                 rows_by_image = {i: rows for rank in reversed(rows_of_ranks) for i, rows in rank[branch].items()}
                 detections = np.concatenate([np.empty((0, 7)), *(rows_by_image[i] for i in sorted(rows_by_image))])
-                detections = _drop_non_finite(detections, branch)
+                detections = drop_non_finite(detections, branch)
                 if self.predictions:
                     second_branch = "" if branch == self.branches[0] else branch
                     coco_files.write_predictions(folder / predictions_file(split, second_branch), detections, self._coco)
@@ -232,7 +232,7 @@ def _gather(rows: DetectionRows, trainer: L.Trainer) -> list[DetectionRows]:
     return rows_of_ranks or []
 
 
-def _drop_non_finite(detections: np.ndarray, branch: BranchName) -> np.ndarray:
+def drop_non_finite(detections: np.ndarray, branch: BranchName) -> np.ndarray:
     """Drop detections with NaN or infinity, with a warning: pycocotools would take them for perfect matches."""
     finite = np.isfinite(detections).all(axis=1)
     if finite.all():  # the usual case, without a copy

@@ -3,11 +3,12 @@
 import json
 from pathlib import Path
 
+import lightning as L
 import numpy as np
 import pytest
 import torch
 
-from benchmarks import diagnosis
+from benchmarks import diagnosis, routing
 from benchmarks.diagnosis import EvaluationSet, detect, diagnose, donors
 from benchmarks.diagnosis_layers import Recording, class_numbers, expert_numbers, output_effects
 from benchmarks.routing import main, read_sources
@@ -164,6 +165,36 @@ def test_rare_classes_are_left_out_and_the_best_is_named() -> None:
     assert numbers["information_share"] > 0.8
     assert numbers["p"] == pytest.approx(1 / 101)
     assert class_numbers(routing, {"rare": rare}, None) == {}
+
+
+def test_the_command_passes_its_options_on_and_writes_the_numbers(
+    root: Path, module: DetectorModule, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def stub(*arguments, log):
+        calls.append(arguments)
+        layers = {"a": {"gates": {"filter": {"variation": 0.25, "image_share": 0.5}}, "rho": 0.125}}
+        return {"images": 5, "layers": layers, "ap": {"as is": {"all": 0.5}}, "ap_sd": {}, "drops": {}}
+
+    monkeypatch.setattr(routing, "diagnose", stub)
+    monkeypatch.setitem(module.hparams, "sixteen_bit_range", [0, 4095])
+    trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    trainer.strategy.connect(module)
+    module.trainer = trainer
+    trainer.save_checkpoint(tmp_path / "best.ckpt")
+    options = ["--branch", "one2many", "--orders", "3", "--train_images", "4", "--image_size", "96"]
+    main([str(tmp_path / "best.ckpt"), "--root", str(root), *options])
+    main([str(tmp_path / "best.ckpt"), "--root", str(root), "--out", str(tmp_path / "other.json"), "--source_key", "height"])
+    (_, first, *rest), (_, second, sources, *_) = calls
+    assert (first.size, first.sixteen_bit_range, *rest) == ((96, 96), (0, 4095), SOURCES, "one2many", 3, 4)
+    assert (second.size, sources[203]) == ((64, 64), "70")
+    assert json.loads((tmp_path / "routing.json").read_text())["ap"] == {"as is": {"all": 0.5}}
+    assert (tmp_path / "other.json").exists()
+    assert "as is" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main([str(tmp_path / "best.ckpt"), "--root", str(root), "--source_key", "camera"])
+    assert "has 'camera'; leave out --source_key" in capsys.readouterr().err
 
 
 def test_mistakes_are_named_before_any_work(root: Path, module: DetectorModule, tmp_path: Path, capsys) -> None:

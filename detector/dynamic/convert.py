@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 from torch import Tensor, nn
 
 from detector.dynamic.conv2d import DynamicConv2d, dynamic_layers
+from detector.dynamic.plain import can_be_dynamic
 from detector.dynamic.router import Gate, RouterName, RouterNormName, Routing
 from detector.dynamic.settings import Kind, LayerSettings
 
@@ -89,7 +90,9 @@ def make_dynamic(
     Args:
         module: a network, for instance a Detector, or a model of torchvision or timm.
         where: one or several regular expressions, each over whole module names. If the network has a dict
-            ``convolution_patterns`` (name -> regular expression), as Detector has, these names may be used, too.
+            ``convolution_patterns`` (name -> regular expression), as Detector has, these names may be used, too. Other
+            networks have the groups ``all`` (all convolutions that can be dynamic but the first), and its parts ``spatial``
+            (kernels above 1x1), ``pointwise`` and ``depthwise``.
         num_experts, routing: see ``DynamicConv2d``, as for its other ``settings``: ``kind``, ``gates``, ``router`` and
             ``router_norm``.
         init: ``"fresh"`` initializes new experts; ``"upcycle"`` takes over the present weights, so that the network computes
@@ -102,7 +105,7 @@ def make_dynamic(
         raise ValueError(f"unknown init {init!r}; choose 'fresh' or 'upcycle'")
     settings = asdict(LayerSettings(num_experts=num_experts, routing=routing, **settings))
     layers = {n: m for n, m in module.named_modules(remove_duplicate=False) if isinstance(m, nn.Conv2d) and n}
-    matching = _matching_names(list(layers), [where] if isinstance(where, str) else where, module)
+    matching = _matching_names(layers, [where] if isinstance(where, str) else where, module)
     replacements = {layers[name]: DynamicConv2d.like(layers[name], **settings) for name in matching}
     names = [name for name in layers if layers[name] in replacements]  # a shared layer has several names
     for name in names:
@@ -138,23 +141,39 @@ def plain_kernels(module: nn.Module, state_dict: Mapping[str, Tensor]) -> list[s
     return [name for name, kernel in kernels.items() if kernel is not None and kernel.ndim == 4]
 
 
-def _matching_names(names: list[str], where: Sequence[str], module: nn.Module) -> list[str]:
-    """Return those of ``names``, in their order, that any entry of ``where`` matches. Each entry must match some."""
+def _matching_names(layers: Mapping[str, nn.Conv2d], where: Sequence[str], module: nn.Module) -> list[str]:
+    """Return the names of those of ``layers``, in their order, that any entry of ``where`` matches; each must match some."""
     patterns: Mapping[str, str] = getattr(module, "convolution_patterns", {})
-    choice = f"choose from {', '.join(patterns)}, or give" if patterns else "give"
+    groups = {} if patterns else _groups(layers)
+    known = [*patterns, *groups]
+    choice = f"choose from {', '.join(known)}, or give" if known else "give"
     matching: set[str] = set()
     for entry in where:
-        try:
-            pattern = re.compile(patterns.get(entry, entry))
-        except re.error as error:
-            raise ValueError(f"where: {entry!r} is not a regular expression: {error}") from None
-        matches = {name for name in names if pattern.fullmatch(name)}
+        matches = groups.get(entry) or _matches(patterns.get(entry, entry), layers)
         if not matches:
             raise ValueError(
                 f"where: {entry!r} names no convolution of {type(module).__name__}; {choice} a regular expression over "
-                f"the names of its convolutions, such as {', '.join(names[1:3]) or '(it has none)'}"
+                f"the names of its convolutions, such as {', '.join(list(layers)[1:3]) or '(it has none)'}"
             )
-        matching |= matches
+        matching |= set(matches)
     if not matching:
         raise ValueError(f"where is empty; {choice} a regular expression over names of convolutions")
-    return [name for name in names if name in matching]
+    return [name for name in layers if name in matching]
+
+
+def _matches(pattern: str, names: Iterable[str]) -> list[str]:
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"where: {pattern!r} is not a regular expression: {error}") from None
+    return [name for name in names if compiled.fullmatch(name)]
+
+
+def _groups(layers: Mapping[str, nn.Conv2d]) -> dict[str, list[str]]:
+    """Return groups of the convolutions of any network: those that can be dynamic, without the first one."""
+    able = {name: conv for name, conv in list(layers.items())[1:] if can_be_dynamic(conv)}
+    depthwise = [name for name, conv in able.items() if conv.groups == conv.in_channels > 1]
+    pointwise = [name for name, conv in able.items() if conv.kernel_size == (1, 1) and name not in depthwise]
+    spatial = [name for name in able if name not in {*depthwise, *pointwise}]
+    groups = {"all": list(able), "spatial": spatial, "pointwise": pointwise, "depthwise": depthwise}
+    return {group: names for group, names in groups.items() if names}

@@ -86,6 +86,17 @@ def test_a_shared_layer_stays_shared() -> None:
     assert isinstance(net["c"], nn.Conv2d)
 
 
+def test_any_network_has_groups_of_convolutions() -> None:
+    """Without the first convolution, and without those that cannot be dynamic; an error names the groups that there are."""
+    convs = (nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 4, 3))
+    circular = nn.Conv2d(4, 4, 3, padding_mode="circular")
+    groups = {"all": ["1", "2", "3"], "depthwise": ["1"], "pointwise": ["2"], "spatial": ["3"]}
+    for where, names in groups.items():
+        assert make_dynamic(nn.Sequential(*convs, circular), where) == names
+    with pytest.raises(ValueError, match=r"'neck' names no .*; choose from all, spatial, pointwise, or give a regular"):
+        make_dynamic(nn.Sequential(convs[0], convs[2], convs[3]), "neck")
+
+
 def test_mistakes_are_refused_and_nothing_is_replaced() -> None:
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, padding=1, padding_mode="circular"), nn.ReLU())
     for where, message in [

@@ -1,6 +1,7 @@
 """Every command and example of the documentation works."""
 
 import importlib.util
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ import torchvision
 
 import train
 from data import CocoDataModule
-from detector import DetectorModule, Predictor
+from data.shapes.draw import CLASSES
+from data.shapes.write import draw_shapes
+from detector import DetectorModule, Predictor, load_detector
 from detector.export.formats import export
 from detector.weights.info import WeightsInfo
-from tests.detector.training.test_module import loader
 from tests.docs_commands import PAGES, check, examples, main
 from tests.file_logger import FileLogger
 from tests.resuming import TINY
@@ -24,7 +26,16 @@ from tests.resuming import TINY
 EXTRAS = ("nncf", "openvino", "supervision")  # not in the test environment: an example that needs one runs up to its import
 
 EXAMPLES = [(page, kind, example) for page in PAGES for kind, example in examples(page)]
-PYTHON = [(page.name, example) for page, kind, example in EXAMPLES if kind == "python"]
+PYTHON = [(page.name, example) for page, kind, example in EXAMPLES if kind == "python" and page.name != "python.md"]
+PROGRAMS = [example for page, kind, example in EXAMPLES if kind == "python" and page.name == "python.md"]
+# Settings of the programs, and what a test has in their place.
+SMALLER = {
+    r"\b160\b": "32",
+    r'(\bbatch_size"?[=:] ?)16\b': r"\g<1>4",
+    r'(num_workers"?[=:] ?)2\b': r"\g<1>0",
+    r"max_epochs=20\b": "max_epochs=1",
+}
+
 
 
 def test_every_example_is_accepted(capsys: pytest.CaptureFixture) -> None:
@@ -62,8 +73,6 @@ def names(tiny_arguments: dict[str, Any], tmp_path: Path, monkeypatch: pytest.Mo
         "any_network": torchvision.models.resnet18(),
         "model": module.model,
         "dataloader": data.val_dataloader(),
-        "train_loader": loader(4, 2),
-        "val_loader": loader(2, 2),
     }
 
 
@@ -76,6 +85,23 @@ def test_python_examples_run(page: str, example: str, names: dict[str, Any]) -> 
         if error.name not in EXTRAS:
             raise
         pytest.skip(f"{error.name} is not installed: {error}")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("program", PROGRAMS, ids=["CocoDataModule", "own dataloader"])
+def test_the_programs_that_train_are_complete(
+    program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Each runs by itself: it has only the images of the page's command, here fewer and smaller ones."""
+    monkeypatch.chdir(tmp_path)
+    draw_shapes(Path("datasets/few_shapes"), num_train=4, num_val=2)
+    for setting, smaller in SMALLER.items():
+        program, found = re.subn(setting, smaller, program)
+        assert found, setting
+    exec(compile(program, "python.md", "exec"), {"__name__": "__main__"})
+    assert re.search(r"AP \d\.\d{3}", capsys.readouterr().out)
+    (checkpoint,) = Path("runs/python").glob("*.ckpt")
+    assert load_detector(checkpoint).class_names == list(CLASSES)
 
 
 @pytest.mark.parametrize(

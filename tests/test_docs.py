@@ -37,7 +37,6 @@ SMALLER = {
 }
 
 
-
 def test_every_example_is_accepted(capsys: pytest.CaptureFixture) -> None:
     assert main() == 0, capsys.readouterr().out
     assert len(EXAMPLES) > 30

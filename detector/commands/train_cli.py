@@ -8,6 +8,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser
@@ -115,7 +116,8 @@ class TrainCLI(RunCLI):
     def _check_network_settings(self) -> None:
         """Raise ValueError for wrong settings of the network: now, not after the data are read.
 
-        A network with blocks of the user is built once, and the files of the blocks become ``model.block_files``.
+        A network with blocks of the user is built once, and the files of the blocks become ``model.block_files``. So is one
+        with settings of dynamic layers: ``where`` must name convolutions. Without blocks it needs no memory.
         """
         model = self.config["model"]
         weights = read_weights(model["weights"]) if model["weights"] else None
@@ -127,7 +129,8 @@ class TrainCLI(RunCLI):
         if entries := (overrides or {}).get("replace"):
             remembered = (weights.info.block_files if weights else {}) | (model["block_files"] or {})
             model["block_files"] = import_blocks(entries, remembered)
-            with isolated_generators():
+        if entries or "dynamic" in (model["overrides"] or {}):
+            with isolated_generators(), torch.device("cpu" if entries else "meta"):
                 build_detector(variant, num_classes, **overrides)
 
     def loggers(self) -> list[Logger]:

@@ -106,7 +106,7 @@ def make_dynamic(
     settings = asdict(LayerSettings(num_experts=num_experts, routing=routing, **settings))
     layers = {n: m for n, m in module.named_modules(remove_duplicate=False) if isinstance(m, nn.Conv2d) and n}
     matching = _matching_names(layers, [where] if isinstance(where, str) else where, module)
-    replacements = {layers[name]: DynamicConv2d.like(layers[name], **settings) for name in matching}
+    replacements = {layers[name]: _dynamic_like(layers[name], name, settings) for name in matching}
     names = [name for name in layers if layers[name] in replacements]  # a shared layer has several names
     for name in names:
         conv = layers[name]
@@ -114,6 +114,14 @@ def make_dynamic(
             replacements[conv].upcycle(conv.weight, conv.bias)
         module.set_submodule(name, replacements[conv])
     return names
+
+
+def _dynamic_like(conv: nn.Conv2d, name: str, settings: Mapping[str, Any]) -> DynamicConv2d:
+    """Return ``DynamicConv2d.like``; an error names the convolution."""
+    try:
+        return DynamicConv2d.like(conv, **settings)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
 
 
 def upcycle_state_dict(module: nn.Module, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:

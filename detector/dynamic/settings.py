@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 from detector.dynamic.router import GATES, Gate, RouterName, RouterNormName, Routing
 
 Kind = Literal["mixture", "omni", "residual"]
+MOST_EXPERTS = 1024  # each has the size of the plain kernel: more are a typing error, and end in a lack of memory
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "mixture": {"num_experts": 4, "gates": (), "routing": "sigmoid", "router": "direct"},
     "omni": {"num_experts": 1, "gates": ("input", "filter"), "routing": "softmax", "router": "bottleneck"},
@@ -45,8 +46,9 @@ class LayerSettings:
         self._check()
 
     def _check(self) -> None:
-        if isinstance(self.num_experts, bool) or not isinstance(self.num_experts, int) or self.num_experts < 1:
-            raise ValueError(f"num_experts is {self.num_experts!r}; expected a whole number of at least 1")
+        number = self.num_experts
+        if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= MOST_EXPERTS:
+            raise ValueError(f"num_experts is {number!r}; expected a whole number of at least 1, at most {MOST_EXPERTS}")
         _check_choice("routing", self.routing, get_args(Routing))
         _check_choice("router", self.router, get_args(RouterName))
         _check_choice("router_norm", self.router_norm, get_args(RouterNormName))

@@ -125,7 +125,10 @@ def detector_config(variant: str, **overrides: Any) -> DetectorConfig:
     if config.dynamic is not None:
         overrides.setdefault("dynamic", default)
     if isinstance(dynamic := overrides.get("dynamic"), dict):
-        overrides["dynamic"] = _complete(dynamic, default or DynamicConfig())
+        try:
+            overrides["dynamic"] = _complete(dynamic, default or DynamicConfig())
+        except ValueError as error:
+            raise ValueError(f"dynamic: {error}") from None
     return replace(config, **overrides)
 
 
@@ -137,7 +140,7 @@ def has_own_experts(backbone: Any) -> bool:
 def _complete(dynamic: dict[str, Any], default: DynamicConfig) -> DynamicConfig:
     """Return the settings ``dynamic``. The others are those of ``default``, or of the kind if it is another kind."""
     if unknown := [name for name in dynamic if name not in _DYNAMIC_FIELDS]:
-        raise ValueError(unknown_name("field of dynamic:", unknown[0], _DYNAMIC_FIELDS))
+        raise ValueError(unknown_name("field", unknown[0], _DYNAMIC_FIELDS))
     if dynamic.get("kind", default.kind) != default.kind:
         return DynamicConfig(**{"where": default.where} | dynamic)
     of_kind = DynamicConfig(kind=default.kind)

@@ -139,7 +139,10 @@ def build_detector(variant: str, num_classes: int, **overrides: Any) -> Detector
     neck = Neck(backbone.channels, config)
     detector = Detector(backbone, neck, Head(neck.channels, backbone.strides, num_classes, config.class_channels))
     if (dynamic := dynamic_config(config)) is not None:
-        make_dynamic(detector, dynamic.where, **dynamic.layer)
+        try:
+            make_dynamic(detector, dynamic.where, **dynamic.layer)
+        except ValueError as error:
+            raise ValueError(f"dynamic: {error}") from None
     if config.replace:
         detector.replaced = replace_parts(detector, check_entries(config.replace))
     return detector

@@ -170,6 +170,7 @@ ALL = ["input", "filter", "position"]
 KINDS = {
     "mixture": {"num_experts": 3},
     "mixture bottleneck": {"num_experts": 3, "router": "bottleneck", "routing": "softmax"},
+    "mixture bottleneck sigmoid": {"num_experts": 3, "router": "bottleneck"},
     "omni": {"kind": "omni", "router_norm": "layer"},
     "omni all": {"kind": "omni", "num_experts": 3, "gates": ALL, "router_norm": "none"},
     "residual": {"kind": "residual", "num_experts": 3},

@@ -74,8 +74,24 @@ def test_parameternets_have_mixtures_in_every_variant(omni: None) -> None:
 def test_dynamic_must_have_fields(dynamic: Any) -> None:
     with pytest.raises(ValueError, match=r"expected fields of DynamicConfig, as \{'kind': 'omni'\}"):
         detector_config("dyn_n", dynamic=dynamic)
-    with pytest.raises(ValueError, match=r"unknown field of dynamic: 'gate'; did you mean gates\?"):
+    with pytest.raises(ValueError, match=r"dynamic: unknown field 'gate'; did you mean gates\?"):
         detector_config("dyn_n", dynamic={"gate": ["input"]})
+
+
+@pytest.mark.parametrize(
+    ("dynamic", "message"),
+    [
+        ({"num_experts": 10**8}, "dynamic: num_experts is 100000000; expected a whole number of at least 1, at most 1024"),
+        ({"where": "nowhere"}, "dynamic: where: 'nowhere' names no convolution"),
+        ({"where": "("}, r"dynamic: where: '\(' is not a regular expression"),
+        ({"kind": "omni", "gates": ["position"], "where": "pointwise"}, r"dynamic: backbone\.stage_p2\.split\.conv: .* 1x1"),
+    ],
+)
+def test_dynamic_layers_that_cannot_be_are_refused_before_data_are_read(dynamic: dict[str, Any], message: str) -> None:
+    model = dict.fromkeys(("weights", "backbone", "replace", "block_files"))
+    model |= {"variant": "yolo26_n", "overrides": TINY | {"dynamic": dynamic}}
+    with pytest.raises(ValueError, match=message):
+        TrainCLI._check_network_settings(SimpleNamespace(config={"model": model}))
 
 
 def test_overrides_of_files(omni: None) -> None:

@@ -59,13 +59,27 @@ def compare(arms: Arms, arm: str, partner: str, num_arms: int) -> Comparison | N
     return Comparison(seeds, center, half, difference(*pair, LEVEL / num_arms)[1])
 
 
-def better_partner(arms: Arms, arm: str) -> str:
-    """Return the partner with the higher mean over the seeds that it shares with ``arm``."""
-    means = {}
-    for partner in partners(arm):
-        if shared := arms[arm].keys() & arms.get(partner, {}).keys():
-            means[partner] = mean(arms[partner][seed] for seed in shared)
-    return max(means, key=means.__getitem__, default=PLAIN)
+def better_partner(arms: Arms, arm: str) -> str | None:
+    """Return the partner with the higher mean over the seeds that the arm and both partners share.
+
+    None if there is no such seed: an arm that beats one partner only does not help.
+    """
+    aps = [arms.get(name, {}) for name in (arm, *partners(arm))]
+    if not (seeds := set.intersection(*(set(one) for one in aps))):
+        return None
+    return max(partners(arm), key=lambda name: mean(arms[name][seed] for seed in seeds))
+
+
+def decision(arms: Arms, arm: str, num_arms: int) -> str:
+    """Return whether an arm helps, and over which partner, in words; empty for a control."""
+    if arm in CONTROLS:
+        return ""
+    if (best := better_partner(arms, arm)) is None:
+        return f"open: needs {' and '.join(partners(arm))}"
+    one = compare(arms, arm, best, num_arms)
+    if one is None or one.decision_half_width is None:
+        return "open: a single pair"
+    return f"{'yes' if one.helps else 'no'}, over {best}"
 
 
 def pooled_sd(arms: Arms) -> float | None:
@@ -109,13 +123,9 @@ def print_help(stage: str, arms: Arms, num_arms: int) -> dict[str, Any]:
     rows, numbers = [], {}
     for arm, aps in arms.items():
         compared = {name: compare(arms, arm, name, num_arms) for name in CONTROLS if name != arm}
-        best = better_partner(arms, arm)
-        verdict = compared.get(best)
-        is_control = arm in CONTROLS
         cells = [_difference_text(compared.get(name)) for name in CONTROLS]
-        decided = "" if is_control or verdict is None else f"{'yes' if verdict.helps else 'no'}, over {best}"
         seeds = ",".join(map(str, sorted(aps)))
-        rows.append([arm, seeds, f"{mean(aps.values()):.4f}", *cells, decided])
+        rows.append([arm, seeds, f"{mean(aps.values()):.4f}", *cells, decision(arms, arm, num_arms)])
         numbers[arm] = {"macro AP": aps, "minus": {name: one._asdict() for name, one in compared.items() if one}}
     heading = (f"{stage}: does it help?", "seeds", "macro AP", *(f"minus {name}" for name in CONTROLS), "helps")
     print()

@@ -11,6 +11,7 @@ from torch import nn
 
 from detector import DetectorModule, build_detector
 from detector.callbacks.ema import RampedEMA, update_average
+from detector.dynamic import router
 from detector.dynamic.conv2d import DynamicConv2d, dynamic_layers
 from detector.dynamic.convert import upcycle_state_dict
 from detector.training.batch_size import random_batch, step
@@ -165,3 +166,15 @@ def test_a_step_of_one_image(tmp_path: Path) -> None:
     assert fitted.callback_metrics["train/total"].isfinite()
     assert (module.model.backbone.stage_p2.blocks[0].conv1.conv.router.norm.running_mean == 0.5).all()
     step(module.train(), random_batch(1, (64, 64), "cpu"), "32-true")
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_norm_with_statistics_of_several_processes_is_called_for_one_image_too(
+    processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other processes wait for its statistics; a norm of one process uses the running ones, which are 0 and 1."""
+    monkeypatch.setattr(router.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(router.distributed, "get_world_size", lambda group: processes)
+    monkeypatch.setattr(nn.SyncBatchNorm, "forward", lambda norm, x: x + 1)
+    norm, x = nn.SyncBatchNorm(3, eps=0.0, affine=False), torch.ones(1, 3)
+    torch.testing.assert_close(router._normalize(norm.train(), x), x if processes == 1 else x + 1)

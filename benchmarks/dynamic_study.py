@@ -168,10 +168,16 @@ class Study:
         return all(result is not None for of_seeds in results.values() for result in of_seeds)
 
     def results(self) -> list[dict[str, Any]]:
-        """Return the results of all finished runs: by stage and arm, in the order of their tables, and seed."""
+        """Return the results of all finished runs: by stage and arm, in the order of their tables, and seed.
+
+        Runs of other arms, such as those that only explored, decide nothing: they are named and left out.
+        """
         files = self.runs.glob(f"dynamic_*/{RESULT}")
         results = [read_json(file, dict, "the result of a run of the study") for file in files]
         stages, arms = list(STAGES), list(ARMS)
+        if others := sorted({result["arm"] for result in results if result["arm"] not in arms}):
+            print(f"left out, because the study has no such arm: {', '.join(others)}")
+            results = [result for result in results if result["arm"] in arms]
         return sorted(results, key=lambda r: (stages.index(r["stage"]), arms.index(r["arm"]), r["seed"]))
 
     def diagnose(self) -> bool:

@@ -80,9 +80,14 @@ def test_the_report_has_tables_numbers_and_a_figure(
     monkeypatch.setattr(common, "RESULTS", data / "results")
     monkeypatch.setattr(dynamic_figure, "FIGURE", data / "results/dynamic_study.svg")
     assert study(monkeypatch, data, "--stage", "control", "--arms", "plain", "residual") == 0
+    other = data.parent / "dynamic_control_residual_fast_s0/result.json"
+    other.parent.mkdir()
+    other.write_text(json.dumps({"stage": "control", "arm": "residual_fast", "seed": 0}))
     (data.parent / "dynamic_control_residual_s0/routing.json").write_text(json.dumps(diagnosis(0.02, 0.01)))
     assert study(monkeypatch, data, "--report", "--diagnose") == 0  # nothing is left to diagnose
-    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    output = capsys.readouterr().out
+    assert "left out, because the study has no such arm: residual_fast" in output
+    rows = [line.split() for line in output.splitlines()]
     row = next(row for row in rows if row[:1] == ["residual,"])
     assert row[1:9] == ["seed", "0", "0.0200", "0.300", "0.050", "(0.020", "to", "0.090)"]
     content = json.loads((data / "results/dynamic_study.json").read_text())

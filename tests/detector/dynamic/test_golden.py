@@ -231,3 +231,14 @@ def test_a_converted_layer_computes_the_same_and_learns(settings: dict[str, Any]
         optimizer.step()
     without = [name for name, p in layer.named_parameters() if p.grad is None or not p.grad.any()]
     assert not [name for name in without if not name.endswith("fc.bias")]
+
+
+@pytest.mark.parametrize("settings", KINDS.values(), ids=KINDS)
+def test_a_trained_layer_takes_over_plain_weights(settings: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    plain, layer = nn.Conv2d(4, 6, 3).double(), DynamicConv2d(4, 6, 3, **settings).double()
+    for parameter in layer.parameters():
+        nn.init.normal_(parameter)
+    layer.upcycle(plain.weight, plain.bias)
+    x = torch.randn(3, 4, 5, 6, dtype=torch.float64)
+    torch.testing.assert_close(layer(x), plain(x))

@@ -34,7 +34,7 @@ def test_int8(kind: str | None, tmp_path: Path) -> None:
         if op.get_type_name() in ("Convolution", "MatMul", "Multiply", "ReduceMean")
     }
     in_layers = [name for name in quantized if re.match(r".*/stage_p\d/.*conv[12]/conv/(?!Conv)", name)]
-    assert len(in_layers) == {None: 0, "mixture": 12 * 3, "omni": 12 * 7}[kind]  # pooling, routers, products
+    assert len(in_layers) >= {None: 0, "mixture": 12 * 3, "omni": 12 * 7}[kind]  # pooling, routers, products
     assert not any(quantized[name] for name in in_layers)
     in_float = [name for name in quantized if any(re.match(pattern, name) for pattern in IN_FLOAT)]
     assert len(in_float) >= 6  # the last convolutions of a branch

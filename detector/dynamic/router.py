@@ -77,7 +77,7 @@ class BottleneckRouter(nn.Module):
 
     ``temperature`` is T for the weights of experts, ``gate_temperature`` for the gates. They are Python numbers, not
     buffers, so that an average of weights leaves them alone. A training changes ``temperature`` only: gates, whose heads
-    start at zero, would only learn more slowly.
+    start at zero, would only learn more slowly. A compiled network compiles again whenever one of them changes.
     """
 
     def __init__(self, in_channels: int, units: Mapping[Gate, int], routing: Routing, norm: RouterNormName) -> None:

@@ -48,6 +48,7 @@ def start_anew() -> None:
             "unknown argument of her_blocks.SqueezeExcitation: 'reducton'; did you mean reduction?",
         ),
         ("where: backbone", "where: backbon", "names no part of the detector; did you mean backbone-bottlenecks"),
+        ("replace:", "overrides:\n   replace:", "model.overrides has replace; give it on its own, as model.replace"),
         ("replace:", "replaces:", "unknown key model.replaces; did you mean model.replace?"),
     ],
 )

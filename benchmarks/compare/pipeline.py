@@ -263,7 +263,8 @@ def numbers(results: Results, plan: Plan) -> dict[str, Any]:
 def show_results(study: Study, file: Path) -> Results:
     """Return the results of a study.json for ``study``, without training. Raises ValueError for rows of unknown arms."""
     content = read_json(file, dict, "the study.json of a study")
-    rows = content.get("rows") or []
+    if not (rows := content.get("rows")):
+        raise ValueError(f"{file}: has no results; give the study.json that a study has written into its folder")
     unknown = [row["arm"] for row in rows if row["arm"] not in study.arms] + [
         row["data"] for row in rows if row["data"] not in study.data
     ]

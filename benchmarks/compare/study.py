@@ -131,6 +131,8 @@ def make_study(content: Any, name: str, folder: Path) -> Study:
     data = content.get("data") or {"": None}
     if not isinstance(data, dict):
         raise ValueError(f"data is {data!r}; expected data sets by name, as in data: {{mine: configs/data/mine.yaml}}")
+    if not isinstance(content.get("out") or "", str | Path):
+        raise ValueError(f"out is {content['out']!r}; expected a folder")
     name = str(content.get("name") or name)
     study = Study(
         name=name,
@@ -175,6 +177,8 @@ def _arm(name: str, value: Any, reference: str, names: Sequence[str], folder: Pa
     value = {} if value is None else {"configs": value} if isinstance(value, str | list) else value
     _check_keys(value, ("configs", "settings", "seeds", "match"), f"key of arm {name!r}:")
     seeds = _seeds(value["seeds"], f"seeds of arm {name!r}") if value.get("seeds") is not None else None
+    if seeds == ():
+        raise ValueError(f"seeds of arm {name!r}: expected at least one; without the key they are those of the study")
     part = _part({key: value[key] for key in ("configs", "settings") if key in value}, f"arm {name!r}", folder)
     if (match := value.get("match")) is None:
         return Arm(name, part, seeds)
@@ -236,6 +240,8 @@ def _seeds(value: Any, name: str) -> tuple[int, ...]:
 
 def _elsewhere(value: Any, columns: Sequence[str]) -> dict[str, dict[str, list[float]]]:
     results: dict[str, dict[str, list[float]]] = {}
+    if not isinstance(value, dict):
+        raise ValueError(f"elsewhere: expected results by name, as in {{theirs: {{{columns[0]}: [0.51]}}}}, not {value!r}")
     for name, numbers in value.items():
         _check_keys(numbers, columns, f"column of {name!r} in elsewhere:")
         results[str(name)] = {column: [float(number) for number in _as_list(given)] for column, given in numbers.items()}
@@ -259,6 +265,12 @@ def _check_names(study: Study) -> None:
                 raise ValueError(f"the names {' and '.join(map(repr, same))} would have the same folder; rename one")
             if not folder and name:
                 raise ValueError(f"{name!r} cannot be the name of a folder; use letters and digits")
+    folders = {}  # of the runs
+    for pair in product(study.data, study.arms):
+        other = folders.setdefault("_".join(map(file_name, pair)), pair)
+        if other != pair:
+            texts = [f"{arm!r} on {data!r}" for data, arm in (other, pair)]
+            raise ValueError(f"the runs of {' and of '.join(texts)} would have the same folder; rename an arm or a data set")
 
 
 def _check_pairs(study: Study) -> None:

@@ -60,8 +60,10 @@ class TrainCLI(RunCLI):
         parser.add_lightning_class_args(NonFiniteGuard, "guard")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse ``args``; raise ValueError for ``--eval``, which evaluate.py has replaced."""
+        """Parse ``args``; raise ValueError for ``--eval``, which evaluate.py has replaced, and for misplaced blocks."""
         super().parse_arguments(parser, args)
+        if "replace" in (self.config["model"]["overrides"] or {}):  # jsonargparse has filled in arguments of the blocks
+            raise ValueError("model.overrides has replace; give it on its own, as model.replace (docs/your-own-block.md)")
         if checkpoint := self.ignored_values.get("eval"):
             command = evaluation_command(sys.argv[1:] if args is None else args, checkpoint)
             raise ValueError(f"train.py only trains; evaluate with\n    {command}")

@@ -14,7 +14,7 @@ from detector.network.model import Detector, build_detector
 from detector.network.replace.block_files import import_blocks
 from detector.network.replace.entries import check_entries
 from detector.network.replace.parts import ReplacedPart
-from detector.network.replace.places import matching_modules
+from detector.network.replace.places import matching_modules, without_nested
 from detector.text import plural
 from detector.weights.infer import CLASS_TOWER_NORM
 from detector.weights.info import Weights
@@ -192,7 +192,7 @@ def _fit(
         (report.unexpected, report.left_out),
     ):
         move_names(names, moved, new)
-    report.new_parts = [part for part in new if any(name.startswith(f"{part}.") for name in report.new)]
+    report.new_parts = without_nested([part for part in new if any(name.startswith(f"{part}.") for name in report.new)])
     if detector.backbone.name != weights.info.overrides.get("backbone", "yolo26"):
         for names in (report.mismatched, report.missing, report.unexpected):
             report.other_backbone += [name for name in names if name.startswith("backbone.")]

@@ -63,14 +63,20 @@ def _entries_by_name(detector: nn.Module, entries: Sequence[Entry]) -> dict[str,
         except ValueError as error:
             raise ValueError(f"{label(number, entry)}: {error}") from None
         for name in without_nested(dict.fromkeys(names)):
-            _refuse_overlap(name, number, entry_of)
+            _refuse_overlap(name, number, entry_of, detector)
             entry_of[name] = number
     order = {name: position for position, (name, _) in enumerate(detector.named_modules(remove_duplicate=False))}
     return dict(sorted(entry_of.items(), key=lambda item: order[item[0]]))
 
 
-def _refuse_overlap(name: str, number: int, entry_of: dict[str, int]) -> None:
+def _refuse_overlap(name: str, number: int, entry_of: dict[str, int], detector: nn.Module) -> None:
     for other, other_number in entry_of.items():
+        is_shared = other_number != number and detector.get_submodule(other) is detector.get_submodule(name)
+        if is_shared and other != name:
+            raise ValueError(
+                f"replace[{number}] and replace[{other_number}] overlap: {name} and {other} are one module; change "
+                "where, so that it is replaced once"
+            )
         is_same = other == name
         if is_same or name.startswith(f"{other}.") or other.startswith(f"{name}."):
             relation = "is" if is_same else f"and {other} are one inside the other, and"

@@ -22,6 +22,12 @@ def test_the_width_with_the_nearest_cost_is_found(start: float, wanted: float, n
     assert ratio == pytest.approx(cost_ratio(nearest / 32))
 
 
+def test_nearest_means_by_the_factor() -> None:
+    """Half as much is farther away than one and a half times as much."""
+    width, ratio = nearest_width(lambda width: 0.55 if width <= 0.25 else 1.5, 0.25)
+    assert (width, ratio) == (33 / 128, 1.5)
+
+
 def test_a_cost_that_no_width_meets_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"even a width of 10 has only 0\.500 times the cost"):
         nearest_width(lambda width: 0.5, 0.25)

@@ -69,6 +69,8 @@ def test_a_study_writes_all_files_and_a_second_start_gives_the_same_without_trai
     assert {name: (study.out / name).read_text() for name in FILES} == written
     shown = show_results(study, study.out / "study.json")
     assert shown.difference("mine", "", study.deciding) == results.difference("mine", "", study.deciding)
+    with pytest.raises(ValueError, match=r"plain_s0\.json: has no results; give the study\.json"):
+        show_results(study, study.out / "results/plain_s0.json")
 
 
 @pytest.mark.usefixtures("quick")

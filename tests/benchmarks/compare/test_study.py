@@ -80,6 +80,13 @@ def test_a_configuration_beside_the_study_file_is_found_first(
         ({"effect": -1}, "effect is -1"),
         ({"data": ["a"]}, "expected data sets by name"),
         ({"data": {"a": None, "A": None}}, "would have the same folder"),
+        (
+            {"arms": {"c": "plain.yaml", "b_c": "plain.yaml"}, "data": {"a": None, "a_b": None}},
+            "the runs of 'b_c' on 'a' and of 'c' on 'a_b' would have the same folder",
+        ),
+        ({"arms": ARMS | {"x": {"seeds": []}}}, "seeds of arm 'x': expected at least one"),
+        ({"elsewhere": ["them"]}, "elsewhere: expected results by name"),
+        ({"out": 5}, "out is 5; expected a folder"),
         ({"elsewhere": {"them": {"AP": [0.5]}}}, "column of 'them'"),
         ({"elsewhere": {"mine": {"val one2one AP": [0.5]}}}, "would have the same folder"),
     ],

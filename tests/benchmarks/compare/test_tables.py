@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.compare.page import make_plots
+from benchmarks.compare.page import make_page, make_plots
 from benchmarks.compare.results import Results
 from benchmarks.compare.study import Arm, Part, Study
 from benchmarks.compare.tables import ap_table, cost_table, difference_table, latex, make_tables, markdown
@@ -95,6 +95,30 @@ def test_a_difference_that_is_not_shown_says_how_many_pairs_it_takes(results: Re
     (verdict,) = replace(results, rows=rows).verdicts()
     assert "no difference to plain shown" in verdict
     assert "To show an effect of 0.01 with 80 % power, 34 pairs are needed: 31 more." in verdict
+    half = 4.302653 * 0.02 / 3**0.5
+    assert difference_table(replace(results, rows=rows), "").rows[0][2] == f"+0.010 ± {half:.3f}"  # no star
+
+
+def test_an_arm_that_is_worse_has_a_star_and_two_seeds_have_a_wide_interval(results: Results) -> None:
+    rows = [row("plain", 0, 0.4), row("plain", 1, 0.4), row("mine_1", 0, 0.3), row("mine_1", 1, 0.299)]
+    worse = replace(results, rows=rows)
+    assert difference_table(worse, "").rows[0][:3] == ["mine_1", "2", f"-0.101 ± {12.7062 * 0.0005:.3f} *"]
+    assert worse.verdicts()[0].startswith("mine_1: worse than plain in val NMS-free AP (-0.101, 95 % interval -0.107 to")
+
+
+def test_a_single_pair_shows_nothing(results: Results) -> None:
+    alone = replace(results, rows=[row("plain", 0, 0.4), row("mine_1", 0, 0.5), row("mine_1", 1, 0.5)])
+    assert difference_table(alone, "").rows[0] == ["mine_1", "1", "+0.100", "+0.100", ""]
+    assert alone.verdicts() == ["mine_1: +0.100 in val NMS-free AP, from one pair, which shows nothing."]
+
+
+def test_names_are_text_in_the_page(results: Results) -> None:
+    arms = {"plain": Arm("plain"), "<b>mine": Arm("<b>mine")}
+    rows = [row(arm, seed, 0.1 * seed) for arm in arms for seed in range(2)]
+    named = Results(replace(results.study, arms=arms, name="<i>study"), rows)
+    page = make_page(named, [], {arm: {"model.lr": "<u>"} for arm in arms}, [])
+    assert "&lt;b&gt;mine" in page
+    assert not {tag for tag in ("<b>mine", "<i>study", "<u>") if tag in page}
 
 
 def test_arms_that_are_not_above_a_constant_box_and_pairs_without_a_spread_say_so(results: Results) -> None:
@@ -118,6 +142,10 @@ def test_costs_are_ratios_to_the_reference(results: Results) -> None:
 def test_markdown_and_latex_escape_names() -> None:
     table = Table(["", "a|b"], [["50 %_x", "+0.1 ± 0.2 *"]])
     assert markdown(table) == "|  | a\\|b |\n| --- | --- |\n| 50 %_x | +0.1 ± 0.2 * |\n"
+    assert latex(Table(["a\\b{c}", "~^"], [["&#", "$"]])).splitlines()[2:5:2] == [
+        r"a\textbackslash{}b\{c\} & \textasciitilde{}\textasciicircum{} \\",
+        r"\&\# & \$ \\",
+    ]
     assert r"50 \%\_x & +0.1 $\pm$ 0.2$^{*}$ \\" in latex(table)
     assert latex(table).startswith("\\begin{tabular}{lr}\n\\toprule\n & a|b \\\\\n\\midrule\n")
 

@@ -1,6 +1,8 @@
 """Every setting of DetectorModule reaches what it sets, and nothing else."""
 
+import hashlib
 import inspect
+import sys
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -60,6 +62,10 @@ BACKBONE_TESTS = {
     "backbone_lr_ratio": "test_learning_rates_of_backbones",
     "accept_license": "test_a_restrictive_license_is_accepted_by_its_name",
 }
+# Settings of replaced and new parts, and the test here that shows their effect.
+PARTS_TESTS = dict.fromkeys(
+    ("replace", "block_files", "new_parts"), "test_blocks_and_new_parts_reach_the_network_and_the_checkpoint"
+)
 # Defaults that depend on the optimizer, given values in their place, and 0, which is a value, too.
 OTHER_VALUES = [
     {"optimizer": "sgd"},
@@ -72,9 +78,9 @@ OTHER_VALUES = [
 
 def test_every_setting_is_tested() -> None:
     """A new setting needs a line in SETTINGS, which shows that it reaches what it sets."""
-    assert [*SETTINGS, *BACKBONE_TESTS] == list(inspect.signature(DetectorModule).parameters)
-    tests = (Path(__file__).parent / "test_backbones.py").read_text()
-    assert all(f"def {test}(" in tests for test in BACKBONE_TESTS.values())
+    assert [*SETTINGS, *BACKBONE_TESTS, *PARTS_TESTS] == list(inspect.signature(DetectorModule).parameters)
+    for file, names in ((Path(__file__).with_name("test_backbones.py"), BACKBONE_TESTS), (Path(__file__), PARTS_TESTS)):
+        assert all(f"def {test}(" in file.read_text() for test in names.values())
 
 
 def module(settings: dict[str, Any], **trainer_settings: Any) -> DetectorModule:
@@ -243,6 +249,32 @@ def test_a_setting_reaches_what_it_sets_and_nothing_else(settings: dict[str, Any
     expected = EXPECTED | differences
     for name, value in effects(model).items():
         assert value == (pytest.approx(expected[name], rel=1e-4) if isinstance(value, float) else expected[name]), name
+
+
+def test_blocks_and_new_parts_reach_the_network_and_the_checkpoint(weights: Path, tmp_path: Path) -> None:
+    """The block is in a file where Python does not look: ``block_files`` has its place."""
+    code = "from torch import nn\nclass Block(nn.Identity): pass\n"
+    (file := tmp_path / "block_of_settings.py").write_text(code)
+    facts = {"block_of_settings": {"path": str(file), "sha256": hashlib.sha256(code.encode()).hexdigest()}}
+    entries = [{"where": "sppf", "layer": "block_of_settings.Block"}]
+    start = BASE | {"weights": weights}
+    with pytest.raises(ValueError, match="no module block_of_settings"):
+        DetectorModule(**start, replace=entries)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", list(sys.path))
+        model = DetectorModule(**start, replace=entries, block_files=facts)
+    assert type(model.model.backbone.sppf).__name__ == "Block"
+    assert model.hparams.block_files == facts
+    assert model.hparams.overrides["replace"][0]["where"] == ["sppf"]
+    assert (model.model.backbone.stem.conv.weight == 7).all()
+
+    bigger = BASE | {"weights": weights, "overrides": TINY | {"depth": 1.0}}  # more blocks in a stage of the neck
+    with pytest.raises(ValueError, match="nothing was loaded"):
+        DetectorModule(**bigger)
+    model = DetectorModule(**bigger, new_parts=["neck", "backbone"])
+    assert (model.model.backbone.stem.conv.weight == 7).all()
+    with pytest.raises(ValueError, match=r"new_parts is \['neck'\], but there are no weights"):
+        DetectorModule(**BASE, new_parts=["neck"])
 
 
 def test_settings_of_the_trainer_count() -> None:

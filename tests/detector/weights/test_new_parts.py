@@ -80,6 +80,8 @@ def test_anything_else_that_is_missing_is_refused(plain: Detector, own: Detector
         report = load_into(own, replace(weights, state_dict=state), new_parts=["sppf"])
         assert name in report.new
         assert report.new_parts[-1] == "backbone.sppf"
+        report = load_into(own, replace(weights, state_dict=state), new_parts=["backbone.*"])
+        assert report.new_parts == ["neck.down.0.conv", "backbone.stage_p2", "backbone.sppf"]  # not each module in them
     with pytest.raises(ValueError, match=r"new_parts: where: 'spfp' names no part .* did you mean sppf"):
         load_into(own, weights, new_parts=["spfp"])
 

@@ -87,6 +87,8 @@ def test_a_module_with_several_names_becomes_one_block() -> None:
     assert list(parts) == ["act", "act2"]
     assert network.act is network.act2
     assert type(network.act) is nn.Identity
+    with pytest.raises(ValueError, match=r"replace.1. and replace.0. overlap: act2 and act are one module"):
+        replace_parts(network, [entry("act", "WithParts"), entry("act2", "torch.nn.Identity")])
 
 
 @pytest.mark.parametrize(

@@ -143,13 +143,15 @@ def test_any_batch_and_size(predictor: Predictor, output: str, tmp_path: Path) -
         run_onnx(tmp_path / "a.onnx", random_images(1, (80, 96)))  # 80 is no multiple of 32
 
 
-def test_any_batch_with_a_backbone_of_timm_and_layers_of_all_kinds(tmp_path: Path) -> None:
-    overrides = {"backbone": "timm/test_efficientnet"}  # mixtures
+def test_any_batch_with_a_backbone_of_timm_layers_of_all_kinds_and_an_own_block(tmp_path: Path) -> None:
+    own = {"where": ["neck.down.0.conv"], "layer": {"class_path": "docs.my_blocks.SqueezeExcitation"}}
+    overrides = {"backbone": "timm/test_efficientnet", "replace": [own]}  # mixtures
     torch.manual_seed(0)
     detector = build_detector("dyn_n", 3, **overrides)
     make_dynamic(detector, r"neck\.top_down\.\d\.blocks\..*conv[12]\.conv", kind="omni")
     residual = {"kind": "residual", "gates": ("filter", "position"), "num_experts": 2}
     make_dynamic(detector, r"neck\.bottom_up\.0\.blocks\..*conv[12]\.conv", **residual)
+    assert type(detector.neck.down[0].conv).__name__ == "SqueezeExcitation"
     predictor = made_lively(detector, WeightsInfo("dyn_n", overrides, **INFO))
     about = export(predictor, tmp_path / "a.onnx", "onnx", ExportSettings("raw", batch_size=None))
     assert (about["backbone"], about["license"]) == ("timm/test_efficientnet", "MIT")

@@ -3,6 +3,9 @@
 import re
 
 GROUP_HINTS = {"data": "data.root", "model": "model.variant or model.weights"}  # what a path or a name is meant for
+EXAMPLES = {  # of settings with a form of their own
+    "model.replace": "[{where: sppf, layer: {class_path: my_blocks.Pool, init_args: {size: 7}}}]",
+}
 TYPES = {
     "int": "a whole number",
     "float": "a number",
@@ -31,6 +34,8 @@ def value_error(message: str) -> str | None:
     value, expected = match[3].strip(), list(dict.fromkeys(map(_in_words, types)))
     takes_list = any(name.removeprefix("<class '").startswith("list") for name in types)
     hint = f"; a list of one is [{value}]" if takes_list and re.fullmatch(r"[\w.]+", value) else ""
+    if match[1] in EXAMPLES:
+        hint = f", as {EXAMPLES[match[1]]}"
     return f"{match[1]} is {value!r}; expected {' or '.join(expected)}{hint}"
 
 

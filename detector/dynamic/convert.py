@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, fields
+from difflib import get_close_matches
 from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
@@ -159,9 +160,11 @@ def _matching_names(layers: Mapping[str, nn.Conv2d], where: Sequence[str], modul
     for entry in where:
         matches = groups.get(entry) or _matches(patterns.get(entry, entry), layers)
         if not matches:
+            near = get_close_matches(entry, known, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
             raise ValueError(
-                f"where: {entry!r} names no convolution of {type(module).__name__}; {choice} a regular expression over "
-                f"the names of its convolutions, such as {', '.join(list(layers)[1:3]) or '(it has none)'}"
+                f"where: {entry!r} names no convolution of {type(module).__name__}; {hint}{choice} a regular expression "
+                f"over the names of its convolutions, such as {', '.join(list(layers)[1:3]) or '(it has none)'}"
             )
         matching |= set(matches)
     if not matching:

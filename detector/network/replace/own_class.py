@@ -45,8 +45,8 @@ class BlockFactory:
             block = self._create(module, **self._instantiate())
         except Exception as error:
             raise ValueError(
-                f"{self.name}: {self.call_text} failed for the {type(module).__name__} {_short(module)}: "
-                f"{error_text(error, self.block_class)}"
+                f"{self.name}: {self.call_text} failed for the {type(module).__name__}{_short(module)}: "
+                f"{error_text(error, self.block_class)}; its first argument is the replaced module itself"
             ) from error
         if not isinstance(block, nn.Module):
             raise ValueError(f"{self.name}: {self.call_text} returned a {type(block).__name__}; expected an nn.Module")
@@ -82,7 +82,7 @@ class BlockFactory:
         known = list(dict.fromkeys(action.dest.partition(".")[0] for action in self._parser._actions))
         self._unchecked = {name: value for name, value in self.arguments.items() if name not in known}
         if self._unchecked and not _takes_any_name(self._create, known):
-            raise ValueError(f"{self.name}: {_unknown_argument(self.class_path, next(iter(self._unchecked)), known)}")
+            self._refuse(next(iter(self._unchecked)), known)
         _check_imported(self.arguments, self.name)  # before jsonargparse imports what they name
         try:
             values = self._parser.parse_object({name: v for name, v in self.arguments.items() if name in known})
@@ -91,6 +91,16 @@ class BlockFactory:
             raise ValueError(f"{self.name}: init_args: {' '.join(message.split())}") from None
         _check_imported(values, self.name)
         return values
+
+    def _refuse(self, argument: str, known: list[str]) -> None:
+        """Raise ValueError for an ``argument`` that the class does not take."""
+        message = _unknown_argument(self.class_path, argument, known)
+        if argument == next(iter(inspect.signature(self._create).parameters)):
+            message = (
+                f"{argument} is the replaced module, which {self.class_path} is given anyway; leave it out in "
+                "init_args, and in a configuration write the entry under model.replace, not model.overrides"
+            )
+        raise ValueError(f"{self.name}: {message}")
 
     def _instantiate(self) -> dict[str, Any]:
         """Return the given arguments, with new instances of the modules among them."""
@@ -209,7 +219,7 @@ def _check_imported(value: Any, name: str) -> None:
 
 def _short(module: nn.Module) -> str:
     text = re.sub(r"\s+", " ", module.extra_repr())
-    return f"({text[:100]})" if text else ""
+    return f" ({text[:100]})" if text else ""
 
 
 def _one_line(error: BaseException) -> str:

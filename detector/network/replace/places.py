@@ -114,6 +114,15 @@ def _no_match(where: str, named: list[str], modules: list[str]) -> str:
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     outer = [name for name in modules if name.count(".") < 2]
     return (
-        f"where: {where!r} names no part of the detector; {hint}Places: {', '.join(named)}. Or give the name of a module, "
-        f"or a pattern, such as {', '.join(outer[:8])}"
+        f"where: {where!r} names no part of the detector{_regex_error(where)}; {hint}Places: {', '.join(named)}. "
+        f"Or give the name of a module, or a pattern, such as {', '.join(outer[:8])}"
     )
+
+
+def _regex_error(where: str) -> str:
+    """Return what is wrong with a regular expression, in brackets; nothing for a right one, a name or a shell pattern."""
+    try:
+        re.compile(where)
+    except re.error as error:
+        return "" if where.startswith(("*", "?")) else f" (as a regular expression: {error})"
+    return ""

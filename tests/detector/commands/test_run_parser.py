@@ -34,6 +34,7 @@ CALLBACKS = {
         (["--data.batch_size", "8.5"], "data.batch_size is '8.5'; expected a whole number\n"),
         (["--data.rect", "maybe"], "data.rect is 'maybe'; expected true or false\n"),
         (["--data.image_size", "x"], "data.image_size is 'x'; expected a whole number or a list of 2 whole numbers\n"),
+        (["--model.replace", "{where: sppf}"], "expected a list or null, as [{where: sppf, layer: {class_path: my_blocks"),
         (["--model.freeze", "neck"], "model.freeze is 'neck'; expected a list or null; a list of one is [neck]\n"),
         (["--sheet.score_threshold", "bst"], "sheet.score_threshold is 'bst'; expected a number or 'best'\n"),
         (["--data", "coco"], "data is a group of settings and takes no 'coco'; did you mean --data.root?\n"),

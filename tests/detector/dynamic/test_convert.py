@@ -95,6 +95,8 @@ def test_any_network_has_groups_of_convolutions() -> None:
         assert make_dynamic(nn.Sequential(*convs, circular), where) == names
     with pytest.raises(ValueError, match=r"'neck' names no .*; choose from all, spatial, pointwise, or give a regular"):
         make_dynamic(nn.Sequential(convs[0], convs[2], convs[3]), "neck")
+    with pytest.raises(ValueError, match=r"'spatal' names no .*; did you mean 'spatial'"):
+        make_dynamic(nn.Sequential(*convs), "spatal")
 
 
 def test_mistakes_are_refused_and_nothing_is_replaced() -> None:

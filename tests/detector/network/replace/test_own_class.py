@@ -63,6 +63,7 @@ def test_modules_as_arguments_are_new_for_every_block() -> None:
         (f"{BLOCKS}.TakesNothing", {}, "takes no module; its first argument must be"),
         (f"{BLOCKS}.SqueezeExcitation", {"reducton": 4}, "'reducton'; did you mean reduction"),
         (f"{BLOCKS}.SqueezeExcitation", {"reduction": "a"}, "reduction is 'a'; expected a whole number"),
+        (f"{BLOCKS}.SqueezeExcitation", {"conv": None}, "conv is the replaced module, .*; leave it out in init_args"),
         (f"{BLOCKS}.Fresh", {"mode": "c"}, "unknown mode 'c'; choose one of a, b"),
         (f"{BLOCKS}.Fresh", {"in_channels": 4}, "unknown argument .* 'in_channels'"),
         (
@@ -105,3 +106,9 @@ def test_an_error_of_the_constructor_names_its_line() -> None:
         ValueError, match=r"Fails\(module, early=True\) failed for the Conv2d .*too early .*blocks.py, line \d+"
     ):
         factory(f"{BLOCKS}.Fails", early=True)(nn.Conv2d(1, 1, 1))
+
+
+def test_a_block_that_expects_no_module_is_told_what_it_gets() -> None:
+    message = r"failed for the Sequential: AttributeError.*; its first argument is the replaced module itself"
+    with pytest.raises(ValueError, match=message):
+        factory(f"{BLOCKS}.SqueezeExcitation")(nn.Sequential())

@@ -104,6 +104,7 @@ def make_dynamic(
     """
     if init not in get_args(Init):
         raise ValueError(f"unknown init {init!r}; choose 'fresh' or 'upcycle'")
+    _check_names(settings)
     settings = asdict(LayerSettings(num_experts=num_experts, routing=routing, **settings))
     layers = {n: m for n, m in module.named_modules(remove_duplicate=False) if isinstance(m, nn.Conv2d) and n}
     matching = _matching_names(layers, [where] if isinstance(where, str) else where, module)
@@ -123,6 +124,15 @@ def _dynamic_like(conv: nn.Conv2d, name: str, settings: Mapping[str, Any]) -> Dy
         return DynamicConv2d.like(conv, **settings)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
+
+
+def _check_names(settings: Iterable[str]) -> None:
+    known = [field.name for field in fields(LayerSettings)]
+    for name in settings:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}? It takes" if near else "it takes"
+            raise ValueError(f"unknown setting of make_dynamic: {name!r}; {hint} where, init, {', '.join(known)}")
 
 
 def upcycle_state_dict(module: nn.Module, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -156,12 +166,14 @@ def _matching_names(layers: Mapping[str, nn.Conv2d], where: Sequence[str], modul
     groups = {} if patterns else _groups(layers)
     known = [*patterns, *groups]
     choice = f"choose from {', '.join(known)}, or give" if known else "give"
+    if not isinstance(where, list | tuple) or not all(isinstance(entry, str) for entry in where):
+        raise ValueError(f"where is {where!r}; {choice} a regular expression over names of convolutions, or a list of them")
     matching: set[str] = set()
     for entry in where:
         matches = groups.get(entry) or _matches(patterns.get(entry, entry), layers)
         if not matches:
             near = get_close_matches(entry, known, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
+            hint = f"did you mean {near[0]!r}? Else " if near else ""
             raise ValueError(
                 f"where: {entry!r} names no convolution of {type(module).__name__}; {hint}{choice} a regular expression "
                 f"over the names of its convolutions, such as {', '.join(list(layers)[1:3]) or '(it has none)'}"

@@ -112,6 +112,10 @@ def test_mistakes_are_refused_and_nothing_is_replaced() -> None:
             make_dynamic(net, where)
     with pytest.raises(ValueError, match="unknown init 'warm'"):
         make_dynamic(net, "0", init="warm")
+    with pytest.raises(ValueError, match=r"'num_expert'; did you mean num_experts\? It takes where, init, kind, "):
+        make_dynamic(net, "0", num_expert=2)
+    with pytest.raises(ValueError, match="where is None; give a regular expression"):
+        make_dynamic(net, None)
     assert not dynamic_layers(net)
 
 

@@ -165,3 +165,9 @@ def test_entropy_of_the_shares_of_an_image() -> None:
     slow = [-sum(a * math.log(a) for a in row) for row in routing.tolist()]
     assert diagnostics.mean_entropy(routing) == pytest.approx(mean(slow), abs=1e-12)
     assert diagnostics.mean_entropy(3 * torch.eye(4)) == 0
+
+
+def test_a_rare_low_value_has_a_bin_of_its_own() -> None:
+    """The bin of equal values is that of the middle one of them: by the first, both values would share a bin."""
+    bins = diagnostics.equal_count_bins(torch.tensor([[0.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 1.0]]).T, num_bins=2)
+    assert bins.T.tolist() == [[0, 1, 1, 1], [0, 0, 0, 1]]

@@ -110,7 +110,8 @@ def to_channels_last(module: ModuleType) -> ModuleType:
     """
     for tensor in (*module.parameters(), *module.buffers()):
         if tensor.ndim == 4:
-            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+            # Not contiguous(): it leaves the strides of a depthwise kernel, and DDP then warns of the gradient's.
+            tensor.data = tensor.data.to(memory_format=torch.channels_last)
     return module
 
 

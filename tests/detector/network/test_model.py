@@ -153,7 +153,7 @@ def test_errors_name_the_choice() -> None:
     with pytest.raises(ValueError, match=r"unknown override 'num_experts'; did you mean dynamic\.num_experts"):
         build_detector("dyn_n", 80, num_experts=8)
     with pytest.raises(
-        ValueError, match=r"field of dynamic: 'experts'; did you mean num_experts.*where, num_experts, routing"
+        ValueError, match=r"dynamic: unknown field 'experts'; did you mean num_experts.*where, num_experts, routing"
     ):
         build_detector("dyn_n", 80, dynamic={"experts": 8})
     with pytest.raises(ValueError, match="names no convolution"):

@@ -245,7 +245,7 @@ def test_dynamic_layers_anywhere_load_and_are_fine_tuned(where: str, tmp_path: P
 @pytest.mark.parametrize(
     ("overrides", "reason"),
     [
-        ({"dynamic": {"num_experts": 10**9}}, "make a detector of"),
+        ({"dynamic": {"num_experts": 10**9}}, "make no detector: dynamic: num_experts is 1000000000; .* at most 1024"),
         ({"width": "wide"}, "make no detector"),
         ({"depth": 1e9}, "depth is 1"),
         ({"color": 3}, "color"),

@@ -160,18 +160,7 @@ class DetectorModule(L.LightningModule):
         largest = self.model.strides[-1]
         if image_size and any(side % largest for side in image_size):
             raise ValueError(f"image_size is {image_size}; both sides must be multiples of {largest}, the largest stride")
-        # license and source of the weights, saved in checkpoints
-        self._license_and_source = {"license": None, "started_from": None}
-        if initial_weights is not None:
-            self._load_initial(initial_weights, backbone_weights, new_parts or [])
-        elif new_parts:
-            raise ValueError(
-                f"new_parts is {new_parts}, but there are no weights to start from; give weights, or leave it out"
-            )
-        if backbone_weights is not None:
-            self._load_backbone(str(backbone_weights), accept_license)
-        elif accept_license is not None:
-            rank_zero_info(f"accept_license {accept_license} is not needed: no backbone_weights are loaded")
+        self._load_start(initial_weights, new_parts or [], backbone_weights, accept_license)
         self._frozen = freeze_parts(self.model, freeze or [])
         self.train()  # frozen parts stay in evaluation mode
         innermost_parts(self.model, self._lr_ratios())  # raises for an unknown part now, not when training starts
@@ -184,6 +173,27 @@ class DetectorModule(L.LightningModule):
         self.latest_terms: dict[str, Tensor] = {}  # terms of the last loss, read by NonFiniteGuard
         self.step_skipped = False  # NonFiniteGuard skipped the last optimizer step; read by RampedEMA
         self._chosen_accumulation = 1  # set by this module; any other number above 1 is the choice of the Trainer's user
+
+    def _load_start(
+        self,
+        initial_weights: Weights | None,
+        new_parts: list[str],
+        backbone_weights: str | Path | None,
+        accept_license: str | None,
+    ) -> None:
+        """Load the weights that training starts from, of the whole detector or of its backbone."""
+        # license and source of the weights, saved in checkpoints
+        self._license_and_source = {"license": None, "started_from": None}
+        if initial_weights is not None:
+            self._load_initial(initial_weights, backbone_weights, new_parts)
+        elif new_parts:
+            raise ValueError(
+                f"new_parts is {new_parts}, but there are no weights to start from; give weights, or leave it out"
+            )
+        if backbone_weights is not None:
+            self._load_backbone(str(backbone_weights), accept_license)
+        elif accept_license is not None:
+            rank_zero_info(f"accept_license {accept_license} is not needed: no backbone_weights are loaded")
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **settings: Any) -> Self:

@@ -41,6 +41,16 @@ class Batch(TypedDict):
     targets: list[Target]  # one for each image, in the same order
 
 
+class ClassBatch(TypedDict):
+    """The images of one step of pre-training, each with its class, or with two classes that were mixed."""
+
+    images: Tensor  # (B, 3, H, W) RGB: uint8 in 0..255, or floating point in 0..1
+    labels: Tensor  # (B,) int64, 0..C-1
+    other_labels: Tensor  # (B,) int64: class of the image that was mixed in; equal to ``labels`` without mixing
+    shares: Tensor  # (B,) float32 in 0..1: share of ``labels`` in the target; 1 without mixing
+    indices: Tensor  # (B,) int64: number of the image in its split, for evaluation
+
+
 def network_input(images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """Convert the images of a ``Batch`` for the network: to 0..1 and to ``dtype``, on the same device."""
     return images.to(dtype) / 255 if images.dtype == torch.uint8 else images.to(dtype)

@@ -287,11 +287,8 @@ def develop(image: np.ndarray, rng: Generator) -> np.ndarray:
     return np.clip(image, 0, 255, out=image).astype(np.uint8)
 
 
-def draw_image(seed: int, split: str, index: int) -> Drawing:
-    """Draw one image. The boxes of its objects cover their full extent, hidden parts included."""
-    rng = np.random.default_rng((seed, SPLITS.index(split), index))
-    height, width = (int(side) for side in rng.integers(SIDES[0], SIDES[1] + 1, 2))
-    shapes = arrange(height, width, rng)
+def paint_image(shapes: list[Stamp], height: int, width: int, rng: Generator) -> np.ndarray:
+    """Paint the shapes, listed from front to back, onto a random background. Returns (H, W, 3) uint8, BGR."""
     background = paint_background(height, width, rng)
     scribble(background, rng)
     image = background.astype(np.float32)
@@ -299,6 +296,15 @@ def draw_image(seed: int, split: str, index: int) -> Drawing:
         cast_shadows(image, shapes, rng)
     for shape in reversed(shapes):
         paint_shape(image, shape, rng)
+    return develop(image, rng)
+
+
+def draw_image(seed: int, split: str, index: int) -> Drawing:
+    """Draw one image. The boxes of its objects cover their full extent, hidden parts included."""
+    rng = np.random.default_rng((seed, SPLITS.index(split), index))
+    height, width = (int(side) for side in rng.integers(SIDES[0], SIDES[1] + 1, 2))
+    shapes = arrange(height, width, rng)
+    image = paint_image(shapes, height, width, rng)
     objects = [shape for shape in shapes if shape.kind in CLASSES]
     boxes = np.array([shape.box for shape in objects]).reshape(-1, 4)
-    return Drawing(develop(image, rng), boxes, [CLASSES.index(shape.kind) for shape in objects])
+    return Drawing(image, boxes, [CLASSES.index(shape.kind) for shape in objects])

@@ -1,23 +1,29 @@
-"""Writes the embedded data set: drawn images of shapes with annotations in COCO format."""
+"""Writes the sets of drawn shapes: the embedded data set, in COCO format, and folders of single shapes by class."""
 
 import json
 import logging
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import cv2
 
 from data.shapes.draw import CLASSES, SPLITS, draw_image
+from data.shapes.single import KINDS, SMALLEST_SIDE, draw_single
 from detector.batch import xyxy_to_xywh
 
-SHAPES = Path("datasets/shapes")  # folder of the set, relative to the folder where training starts
+SHAPES = Path("datasets/shapes")  # folder of the embedded set, relative to the folder where training starts
 VERSION = 3  # raise it whenever images or annotations change: sets of older versions are then drawn again
+SINGLE_SHAPES = Path("datasets/single_shapes")
+SINGLE_VERSION = 1  # the same for single shapes
 MARKER = "drawn_by_data_shapes.json"  # in the set's folder: the arguments and the version that it was drawn with
 STALE_SECONDS = 86400  # a temporary folder of this age is left from a process that was killed
 JPEG_QUALITY = 90
+
+Recipe = dict[str, int]  # the arguments that a set is drawn with, and the version
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +49,19 @@ def write_split(folder: Path, split: str, num_images: int, seed: int) -> None:
     (folder / "annotations" / f"{split}.json").write_text(json.dumps(content))
 
 
-def is_complete(root: Path, recipe: dict[str, int]) -> bool:
+def write_classes(folder: Path, split: str, num_images: int, recipe: Recipe) -> None:
+    """Draw ``num_images`` single shapes into ``folder/split/<class>/``; the classes take turns."""
+    kinds = KINDS[: recipe["num_classes"]]
+    for kind in kinds:
+        (folder / split / kind).mkdir(parents=True)
+    for index in range(num_images):
+        kind = kinds[index % len(kinds)]
+        image = draw_single(kind, recipe["seed"], split, index, recipe["image_size"])
+        _, png = cv2.imencode(".png", image)
+        (folder / split / kind / f"{index + 1:06d}.png").write_bytes(png.tobytes())
+
+
+def is_complete(root: Path, recipe: Recipe) -> bool:
     """Return True if ``root`` holds the set that ``recipe`` describes. The marker is written last, so it stands for all."""
     try:
         return json.loads((root / MARKER).read_text()) == recipe
@@ -60,7 +78,7 @@ def check_replaceable(root: Path) -> None:
         )
 
 
-def move_into_place(drawn: Path, root: Path, aside: Path, recipe: dict[str, int]) -> None:
+def move_into_place(drawn: Path, root: Path, aside: Path, recipe: Recipe) -> None:
     """Rename ``drawn`` to ``root``, and an older ``root`` to ``aside``. If another process was faster, its set stays."""
     if is_complete(root, recipe):
         return
@@ -89,11 +107,40 @@ def draw_shapes(root: Path, num_train: int = 1000, num_val: int = 200, seed: int
     process is interrupted, ``root`` stays as it was, and several processes may draw at the same time. Raises ValueError if
     ``root`` has other contents, which are never touched, and for a number out of range.
     """
-    if num_train < 1 or num_val < 1 or seed < 0:
-        raise ValueError(
-            f"num_train={num_train}, num_val={num_val}, seed={seed}: expected at least 1, at least 1 and at least 0"
-        )
+    check_numbers(1, num_train=num_train, num_val=num_val)
+    check_numbers(0, seed=seed)
     recipe = {"version": VERSION, "num_train": num_train, "num_val": num_val, "seed": seed}
+    return fill(root, recipe, lambda folder, split, num_images: write_split(folder, split, num_images, seed))
+
+
+def draw_singles(
+    root: Path, num_train: int = 160, num_val: int = 40, num_classes: int = 4, image_size: int = 64, seed: int = 0
+) -> Path:
+    """Draw images of one shape each into ``root/train/<class>/`` and ``root/val/<class>/``; return ``root``.
+
+    ``num_train`` and ``num_val`` count the images of all classes together, ``image_size`` is the side in px. A set
+    with more images begins with those of a smaller one. Otherwise as ``draw_shapes``.
+    """
+    check_numbers(1, num_classes=num_classes)
+    if num_classes > len(KINDS):
+        raise ValueError(f"num_classes={num_classes}: there are only {len(KINDS)} kinds of shape ({', '.join(KINDS)})")
+    check_numbers(num_classes, num_train=num_train, num_val=num_val)  # no class without images
+    check_numbers(SMALLEST_SIDE, image_size=image_size)
+    check_numbers(0, seed=seed)
+    recipe = {"single_version": SINGLE_VERSION, "num_train": num_train, "num_val": num_val}
+    recipe |= {"num_classes": num_classes, "image_size": image_size, "seed": seed}
+    return fill(root, recipe, lambda folder, split, num_images: write_classes(folder, split, num_images, recipe))
+
+
+def check_numbers(least: int, **numbers: int) -> None:
+    """Raise a ValueError if one of the numbers is less than ``least``."""
+    if min(numbers.values()) < least:
+        found = ", ".join(f"{name}={number}" for name, number in numbers.items())
+        raise ValueError(f"{found}: expected at least {least}")
+
+
+def fill(root: Path, recipe: Recipe, write: Callable[[Path, str, int], None]) -> Path:
+    """Let ``write(folder, split, num_images)`` draw both splits of the set; move it to ``root``, which is returned."""
     target = Path(root).resolve()  # a symbolic link stays; the folder it points to is filled
     if is_complete(target, recipe):
         return root
@@ -101,13 +148,14 @@ def draw_shapes(root: Path, num_train: int = 1000, num_val: int = 200, seed: int
     target.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{target.name}-drawing-"
     remove_stale(target.parent, prefix)
+    num_images = [recipe[f"num_{split}"] for split in SPLITS]
     replacing = ", in place of an older set" if (target / MARKER).is_file() else ""
-    logger.info("drawing %d images of shapes into %s%s", num_train + num_val, root, replacing)
+    logger.info("drawing %d images of shapes into %s%s", sum(num_images), root, replacing)
     with tempfile.TemporaryDirectory(prefix=prefix, dir=target.parent, ignore_cleanup_errors=True) as temporary:
         drawn = Path(temporary, "drawn")
         drawn.mkdir()
-        for split, num_images in zip(SPLITS, (num_train, num_val)):
-            write_split(drawn, split, num_images, seed)
+        for split, number in zip(SPLITS, num_images):
+            write(drawn, split, number)
         (drawn / MARKER).write_text(json.dumps(recipe))
         move_into_place(drawn, target, Path(temporary, "old"), recipe)
     return root

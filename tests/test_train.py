@@ -270,7 +270,7 @@ def test_an_automatic_batch_size_is_measured_and_recorded(
 
 
 def test_callbacks_are_called_in_the_documented_order(tiny_arguments: dict[str, Any], tmp_path: Path) -> None:
-    """The user's own, then the list in TrainCLI.callbacks."""
+    """The user's own, then the list in TrainingCLI.callbacks."""
     data = [f"--data.{name}={value}" for name, value in tiny_arguments.items()]
     options = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=true", "--trainer.enable_model_summary=false"]
     own = "--trainer.callbacks+=lightning.pytorch.callbacks.Timer"

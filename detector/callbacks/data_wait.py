@@ -8,16 +8,19 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 WARN_ABOVE = 0.2  # share of the training time
 MIN_BATCHES = 10  # shorter epochs are not warned about
+CACHE_ADVICE = "set data.cache to ram (python -m benchmarks.data shows what a core can do)"  # for CocoDataModule
 
 
 class DataWait(L.Callback):
     """Log ``train/data_wait``, the share (0..1) of an epoch's training time that steps waited for their batch.
 
     The wait is the time from the end of a step to the start of the next. Validation is not part of it, nor is the first
-    batch of an epoch, because workers start then. A share above ``WARN_ABOVE`` gives a warning with advice, once in a run.
+    batch of an epoch, because workers start then. A share above ``WARN_ABOVE`` gives a warning, once in a run. It says what
+    to do: to raise data.num_workers, or ``advice``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, advice: str = CACHE_ADVICE) -> None:
+        self.advice = advice
         self._warned = False
         self._step_ended: float | None = None  # time; None before the first step and after a validation
         self._waited = self._worked = 0.0
@@ -55,5 +58,5 @@ class DataWait(L.Callback):
             self._warned = True
             rank_zero_warn(
                 f"{share:.0%} of the training time is spent waiting for data; raise data.num_workers if there are idle CPU "
-                "cores, or set data.cache to ram (python -m benchmarks.data shows what a core can do)"
+                f"cores, or {self.advice}"
             )

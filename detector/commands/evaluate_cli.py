@@ -8,7 +8,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from detector.callbacks import NonFiniteGuard, RampedEMA
-from detector.commands.run_cli import RunCLI
+from detector.commands.detector_cli import DetectorCLI
 from detector.imaging.sixteen_bits import FULL_RANGE
 from detector.network.replace.entries import check_entries
 from detector.runs.checks import check_classes
@@ -19,7 +19,7 @@ from detector.training.module import DetectorModule
 from detector.weights import Weights, read_weights
 
 
-class EvaluateCLI(RunCLI):
+class EvaluateCLI(DetectorCLI):
     """Build the evaluation of a checkpoint or weights file on the data of a configuration, and run it."""
 
     usage = "python evaluate.py CKPT [--help] [--config FILE ...] [--split val|test] [--GROUP.OPTION VALUE ...]"

@@ -1,4 +1,4 @@
-"""The command line that training and evaluation share."""
+"""The command line that all programs share: train.py, evaluate.py and pretrain.py."""
 
 import sys
 import warnings
@@ -10,40 +10,40 @@ from typing import Any
 import torch
 import yaml
 from jsonargparse import SUPPRESS, get_loader, set_loader
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from detector.callbacks import CocoEvaluation, PredictionSheet, RoutingLog, RunProgressBar
+from detector.callbacks import RoutingLog, RunProgressBar
 from detector.commands.run_parser import RunParser
-from detector.evaluation import coco_table
 from detector.files import read_yaml, unique_key_loader
 from detector.network.config import nested_overrides
 from detector.runs.checkpoint_io import AtomicCheckpointIO
 from detector.runs.folder import sheet_file
 from detector.runs.launch import check_torchrun, child_process_environment
 from detector.training.lightning_hints import hide_hints
-from detector.training.module import DetectorModule
 
-BASE_CONFIG = Path(__file__).parents[2] / "configs" / "base.yaml"
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 class RunCLI(LightningCLI):
     """Build data, network and Trainer from configuration files and options; mistakes in them exit with a message.
 
-    Configuration files are merged in the order given, over configs/base.yaml. Any value can be set on the command line:
-    ``--model.lr 0.02``. The data module takes a ``seed`` and has ``class_names``, ``category_ids`` and ``size`` (height,
-    width) for the network, like ``data.CocoDataModule``.
+    Configuration files are merged in the order given, over ``base_config``. Any value can be set on the command line:
+    ``--model.lr 0.02``. The data module takes a ``seed`` and has the attributes in ``links``.
 
     A subclass sets ``run_dir``, the folder to write to, in ``before_instantiate_classes``.
     """
 
     usage: str  # shown before an error; --help lists the options
+    module_class: type[LightningModule]
+    base_config: Path
+    links: tuple[tuple[str, str], ...]  # attributes of the data module, and the arguments of ``module_class`` that they set
     # Settings of the other program (train.py or evaluate.py): accepted and ignored, so both can read the same files.
-    ignored_settings: tuple[str, ...]
+    ignored_settings: tuple[str, ...] = ()
     run_dir: Path
 
     def __init__(self, datamodule_class: type[LightningDataModule], args: list[str] | None = None) -> None:
@@ -52,10 +52,10 @@ class RunCLI(LightningCLI):
         torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it
         try:
             super().__init__(
-                DetectorModule,
+                self.module_class,
                 datamodule_class,
                 save_config_callback=None,  # Lightning's callback fails if the folder is not empty, even when resuming
-                parser_kwargs={"default_config_files": [str(BASE_CONFIG)], "allow_abbrev": False, "usage": self.usage},
+                parser_kwargs={"default_config_files": [str(self.base_config)], "allow_abbrev": False, "usage": self.usage},
                 parser_class=RunParser,
                 args=args,
                 run=False,
@@ -70,16 +70,17 @@ class RunCLI(LightningCLI):
         parser.add_argument("--seed_everything", type=int, default=0, help="seed of weights, data order and augmentation")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the COCO evaluation, and link what the network takes from the data."""
+        """Add the evaluation, and link what the network takes from the data."""
         for name in self.ignored_settings:
             parser.add_argument(f"--{name}", type=Any, default=SUPPRESS, help=SUPPRESS)
-        parser.add_lightning_class_args(CocoEvaluation, "evaluation")
-        parser.add_class_arguments(PredictionSheet, "sheet")  # built by callbacks(), which sets its place among them
-        for name in ("class_names", "category_ids"):
-            parser.link_arguments(f"data.{name}", f"model.{name}", apply_on="instantiate")
-        parser.link_arguments("data.size", "model.image_size", apply_on="instantiate")
-        parser.link_arguments("data.sixteen_bit_range", "model.sixteen_bit_range", apply_on="instantiate")
+        self.add_evaluation(parser)
+        for attribute, argument in self.links:
+            parser.link_arguments(f"data.{attribute}", f"model.{argument}", apply_on="instantiate")
         parser.link_arguments("seed_everything", "data.seed")
+
+    def add_evaluation(self, parser: LightningArgumentParser) -> None:
+        """Add the callbacks that evaluate the network on the validation data."""
+        raise NotImplementedError
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse ``args`` into ``config``, and move the ignored settings to ``ignored_values``."""
@@ -111,9 +112,13 @@ class RunCLI(LightningCLI):
         """Return the callbacks of every run that ``LightningCLI`` does not add itself.
 
         Lightning calls callbacks in the order of its list. ``LightningCLI`` puts those of ``trainer.callbacks`` first, then
-        ``ema``, ``evaluation`` and ``guard``, then these; ``TrainCLI.callbacks`` has the whole list.
+        ``ema``, ``evaluation`` and ``guard``, then these; ``TrainingCLI.callbacks`` has the whole list.
         """
-        return [self.config_init["sheet"], RoutingLog()]
+        return [*self.sheets(), RoutingLog()]
+
+    def sheets(self) -> list[Callback]:
+        """Return the callbacks that draw images of an evaluation; none here."""
+        return []
 
     def loggers(self) -> list[Logger]:
         """Return the loggers; none here."""
@@ -139,22 +144,26 @@ class RunCLI(LightningCLI):
     @rank_zero_only
     def print_results(self) -> None:
         """Print the table of the last evaluation, a summary, and the files of the run."""
-        evaluation = next(c for c in self.trainer.callbacks if isinstance(c, CocoEvaluation))
-        if evaluation.results:
-            print(coco_table(evaluation.results))
+        if table := self.results_table():
+            print(table)
         names = sorted(path.name for path in self.run_dir.iterdir() if path.is_file() and path.suffix != ".yaml")
         print(f"report: python -m detector report {self.run_dir}")
-        summary = ", ".join(self.summary(evaluation)) or "no evaluation"
+        summary = ", ".join(self.summary()) or "no evaluation"
         print(f"done: {summary}; everything is in {self.run_dir}: {', '.join(names)}")
         for image in self.run_dir.glob(sheet_file("*")):
             print(f"look at {image}")
 
-    def summary(self, evaluation: CocoEvaluation) -> list[str]:
-        """Return one phrase for the AP of each branch, with the score threshold of its best F1."""
-        points = {branch: result.best_f1 for branch, result in evaluation.results.items()}
-        best_f1 = {branch: f" (best F1 {p.f1:.3f} at the score {p.threshold})" for branch, p in points.items() if p}
-        results = evaluation.results.items()
-        return [f"{branch} AP {result.metrics['AP']:.3f}{best_f1.get(branch, '')}" for branch, result in results]
+    def results_table(self) -> str:
+        """Return the results of the last evaluation as a table; empty without one."""
+        raise NotImplementedError
+
+    def results_summary(self) -> list[str]:
+        """Return short phrases about the results of the last evaluation."""
+        raise NotImplementedError
+
+    def summary(self) -> list[str]:
+        """Return short phrases about the run."""
+        return self.results_summary()
 
 
 def refuse_repeated_keys(words: Sequence[str]) -> None:

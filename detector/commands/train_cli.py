@@ -1,7 +1,6 @@
 """The command line of train.py."""
 
 import argparse
-import json
 import shlex
 import sys
 from math import prod
@@ -9,74 +8,41 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
-from detector.callbacks import CocoEvaluation, DataWait, EpochLog, RampedEMA
-from detector.callbacks.non_finite_guard import NonFiniteGuard, NonFiniteLoss
-from detector.callbacks.save_on_signal import SaveOnSignal, StoppedBySignal
-from detector.commands.run_cli import RunCLI
+from detector.batch import Size
+from detector.callbacks.data_wait import CACHE_ADVICE
+from detector.commands.detector_cli import DetectorCLI
+from detector.commands.training_cli import TrainingCLI
 from detector.files import read_yaml
 from detector.network.config import merge_overrides, saved_overrides
 from detector.network.model import build_detector
 from detector.network.replace.block_files import import_blocks
 from detector.network.replace.entries import check_entries
 from detector.network.replace.generators import isolated_generators
-from detector.runs import folder
-from detector.runs.checks import (
-    EVALUATION_SETTINGS,
-    check_resumable,
-    is_run_config,
-    log_changed_settings,
-    saved_settings,
-)
-from detector.runs.launch import inherited_run_dir
-from detector.runs.old_report import set_aside_message, set_aside_report
-from detector.runs.record import run_record
-from detector.runs.slurm import resume_slurm_job
-from detector.training.batch_size import automatic_batch_size
+from detector.runs.checks import EVALUATION_SETTINGS, is_run_config, saved_settings
 from detector.training.module import PRETRAINED_LR_RATIO
 from detector.training.network_settings import variant_and_overrides
 from detector.weights import NONE, read_weights
 
 
-class TrainCLI(RunCLI):
-    """Build a training from configuration files and options, and run or resume it."""
+class TrainCLI(TrainingCLI, DetectorCLI):
+    """Build the training of a detector from configuration files and options, and run or resume it."""
 
+    program = "train.py"
     usage = "python train.py [--help] [--config FILE ...] [--GROUP.OPTION VALUE ...]"
     ignored_settings = EVALUATION_SETTINGS
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the options of a training, weight averaging and the guard against losses that are not finite."""
-        parser.add_argument("--run_dir", type=str | None, help="folder of the run; by default runs/<variant>, numbered")
-        parser.add_argument("--ckpt_path", type=str | None, help="checkpoint of ours to resume from, <run>/last.ckpt")
-        batch_size_help = "choose data.batch_size so that a step takes this fraction of the CUDA device's memory, e.g. 0.8"
-        parser.add_argument("--auto_batch_size", type=float | None, help=batch_size_help)
-        parser.add_lightning_class_args(RampedEMA, "ema")  # before the evaluation, see callbacks()
-        super().add_arguments_to_parser(parser)
-        parser.add_lightning_class_args(NonFiniteGuard, "guard")
+    monitor = "val/AP"
+    faster_data = CACHE_ADVICE
+    smaller_batches = "model.nominal_batch keeps the images of an optimizer step as they are"
+    less_memory = "a smaller data.image_size (with data.augment.multi_scale the largest counts), a smaller model.variant"
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse ``args``; raise ValueError for ``--eval``, which evaluate.py has replaced, and for misplaced blocks."""
+        """Parse ``args``; raise ValueError for ``--eval``, which evaluate.py has replaced."""
         super().parse_arguments(parser, args)
-        if "replace" in (self.config["model"]["overrides"] or {}):  # jsonargparse has filled in arguments of the blocks
-            raise ValueError("model.overrides has replace; give it on its own, as model.replace (docs/your-own-block.md)")
         if checkpoint := self.ignored_values.get("eval"):
             command = evaluation_command(sys.argv[1:] if args is None else args, checkpoint)
             raise ValueError(f"train.py only trains; evaluate with\n    {command}")
-
-    def before_instantiate_classes(self) -> None:
-        """Fill in the settings of the model, and choose the folder of the run."""
-        self._resolve_model_settings()
-        if resume_slurm_job(self.config):
-            self._resolve_model_settings()  # again: ckpt_path is now the checkpoint of the job's run
-        self._check_network_settings()
-        self.run_dir = inherited_run_dir() or folder.training_folder(self.config)
-        self.config["run_dir"] = str(self.run_dir)  # config.yaml gets the folder of the run, not the requested one
-        self.start_number = 1 + len(folder.numbered_files(self.run_dir, folder.CONFIG))
 
     def _resolve_model_settings(self) -> None:
         """Fill in the section ``model`` from the checkpoint or weights file.
@@ -135,120 +101,9 @@ class TrainCLI(RunCLI):
             with isolated_generators(), torch.device("cpu" if entries else "meta"):
                 build_detector(variant, num_classes, **overrides)
 
-    def loggers(self) -> list[Logger]:
-        """Return CSV and TensorBoard loggers and those of the configuration; none for ``logger: false``."""
-        configured = self.config_init["trainer"]["logger"]
-        if configured is False:
-            return []
-        # A folder for every start: CSVLogger deletes a metrics.csv in its folder.
-        csv = CSVLogger(self.run_dir, "", folder.metrics_folder(self.start_number))
-        tensorboard = TensorBoardLogger(self.run_dir, "", folder.TENSORBOARD)
-        if configured in (None, True):
-            return [csv, tensorboard]
-        return [csv, tensorboard] + (configured if isinstance(configured, list) else [configured])
-
-    def callbacks(self) -> list[Callback]:
-        """Return the callbacks of every training that ``LightningCLI`` does not add itself.
-
-        Lightning calls all callbacks of a training in this order:
-
-        - those of ``trainer.callbacks`` in the configuration
-        - ``RampedEMA``, ``CocoEvaluation``, ``NonFiniteGuard``: as in ``add_arguments_to_parser``. RampedEMA is first: it
-          updates the average before SaveOnSignal or ModelCheckpoint saves it.
-        - ``DataWait``, ``EpochLog``: EpochLog prints what DataWait has logged.
-        - ``PredictionSheet``, ``RoutingLog``: their place does not matter.
-        - ``SaveOnSignal``: saves in the middle of an epoch, so the callbacks before it must have updated their state.
-        - the progress bar, and Lightning's own callbacks
-        - ``ModelCheckpoint`` for best.ckpt, then for last.ckpt: Lightning moves them to the end. They save between epochs.
-        """
-        checkpoints = self._checkpoint_callbacks()
-        save_on_signal = SaveOnSignal(self.run_dir / folder.LAST_CHECKPOINT if checkpoints else None)
-        return [DataWait(), EpochLog(), *super().callbacks(), save_on_signal, *checkpoints]
-
-    def _checkpoint_callbacks(self) -> list[ModelCheckpoint]:
-        """Return the callbacks that write last.ckpt after every epoch and, in a run with validation, best.ckpt."""
-        settings = self.config_init["trainer"]
-        if settings["enable_checkpointing"] is False:
-            return []
-        last_name, best_name = Path(folder.LAST_CHECKPOINT).stem, Path(folder.BEST_CHECKPOINT).stem
-        last = ModelCheckpoint(self.run_dir, last_name, save_on_train_epoch_end=True, enable_version_counter=False)
-        best = ModelCheckpoint(self.run_dir, best_name, monitor="val/AP", mode="max", enable_version_counter=False)
-        # Call best first, so that last.ckpt also stores the best AP so far.
-        return [last] if settings["limit_val_batches"] == 0 else [best, last]
-
-    def after_instantiate_classes(self) -> None:
-        """Check the checkpoint of a run that is resumed; choose the batch size of a new run if asked to."""
-        super().after_instantiate_classes()
-        path, fraction = self.config["ckpt_path"], self.config["auto_batch_size"]
-        dynamic = {k: v for k, v in (self.model.hparams.overrides or {}).items() if k == "dynamic"}
-        # In full in config.yaml: the default of the variant may change.
-        self.config["model"]["overrides"] = (self.config["model"]["overrides"] or {}) | dynamic or None
-        if path:
-            check_resumable(path, dict(self.model.hparams), self.trainer.max_epochs)
-            log_changed_settings(Path(path).parent, yaml.safe_load(self.parser.dump(self.config)))
-        if fraction is not None:
-            if path:
-                raise ValueError("--auto_batch_size is for new runs; one that is resumed keeps its data.batch_size")
-            self._choose_batch_size(fraction)
-
-    def _choose_batch_size(self, fraction: float) -> None:
-        """Set data.batch_size to the number of images that fit into ``fraction`` of the GPU's memory."""
-        size = max(self.datamodule.training_sizes, key=prod)
-        batch_size = automatic_batch_size(self.model, self.trainer, size, fraction)
-        self.datamodule.batch_size = self.config["data"]["batch_size"] = batch_size
-        # Only training was measured: the batch size of validation does not change.
-        self.config["data"]["val_batch_size"] = self.datamodule.val_batch_size
-        self.config["auto_batch_size"] = None
-
-    def fit(self) -> None:
-        """Train or resume; exit if a signal, or a loss that is not finite, stops the run."""
-        self._write_config_and_record()
-        path = self.config["ckpt_path"]
-        with self.run_environment() as is_child:
-            try:
-                self.trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=path, weights_only=True)
-            except StoppedBySignal as stop:
-                self._log_resume_command(stop)
-                # A child exits with 0, or Lightning kills all processes.
-                # The main process exits with 128 + signal, as shells do.
-                sys.exit(0 if is_child else 128 + stop.signum)
-            except NonFiniteLoss as error:
-                sys.exit(f"error: {error}")
-
-    @rank_zero_only
-    def _write_config_and_record(self) -> None:
-        """Write the configuration and the record of this start, and name the folder; rename a report of before a resume."""
-        self.run_dir.mkdir(parents=True, exist_ok=True)
-        if renamed := set_aside_report(self.run_dir):
-            rank_zero_info(set_aside_message(renamed))
-        self.parser.save(self.config, self.run_dir / folder.numbered(folder.CONFIG, self.start_number))
-        record = self.run_dir / folder.numbered(folder.RECORD, self.start_number)
-        record.write_text(json.dumps(run_record(), indent=1) + "\n")
-        rank_zero_info(f"folder of this run: {self.run_dir}")
-
-    @rank_zero_only
-    def _log_resume_command(self, stop: StoppedBySignal) -> None:
-        """Log the reason of the stop and the command that resumes the run."""
-        config = folder.numbered_files(self.run_dir, folder.CONFIG)[-1]
-        hint = f": python train.py --config {config} --ckpt_path {stop.checkpoint}" if stop.checkpoint else ""
-        rank_zero_info(f"{stop}{hint}")
-
-    def memory_advice(self) -> str:
-        """Return the settings that ran out of memory, and settings that need less."""
-        data, trainer = self.config["data"], self.config["trainer"]
-        return (
-            f"out of memory with data.batch_size {data['batch_size']} (a device) at data.image_size {data['image_size']} in "
-            f"{trainer['precision']}. Halve data.batch_size: model.nominal_batch keeps the images of an optimizer step as "
-            "they are. Validation takes data.val_batch_size. Other ways: --config configs/bf16.yaml, a smaller "
-            "data.image_size (with data.augment.multi_scale the largest counts), a smaller model.variant"
-        )
-
-    def summary(self, evaluation: CocoEvaluation) -> list[str]:
-        """Return one phrase for the AP of each branch, and one for the best epoch."""
-        best = next((c for c in self.trainer.checkpoint_callbacks if c.monitor), None)
-        if best is None or best.best_model_score is None:
-            return super().summary(evaluation)
-        return [*super().summary(evaluation), f"best AP {best.best_model_score:.3f} in {folder.BEST_CHECKPOINT}"]
+    def largest_size(self) -> Size:
+        """Return the largest (height, width) of a network input in training: multi-scale training has several."""
+        return max(self.datamodule.training_sizes, key=prod)
 
 
 def evaluation_command(args: list[str], checkpoint: str) -> str:

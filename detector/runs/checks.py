@@ -18,6 +18,7 @@ FIXED_BY_CHECKPOINT = (
     *("variant", "overrides", "class_names", "category_ids"),
     *("optimizer", "freeze", "lr_ratios", "backbone_lr_ratio"),
 )
+DATA_MODULES = ("CocoDataModule", "ImageFolderDataModule")  # keys of a checkpoint with the position in the data
 # Settings of evaluations. Old config.yaml of train.py have them, from before evaluate.py existed.
 EVALUATION_SETTINGS = ("eval", "split")
 # Differences in these settings are not logged: the paths that a run starts from and writes to, and settings of evaluations.
@@ -55,7 +56,8 @@ def check_resumable(path: str, hparams: dict[str, Any], max_epochs: int) -> None
 
 def _log_if_finished(path: str, checkpoint: dict[str, Any], max_epochs: int) -> None:
     # Use our position: Lightning's epoch would count a half-finished epoch as done. Old checkpoints have no position.
-    position = checkpoint.get("CocoDataModule") or {"epoch": checkpoint["epoch"] + 1}
+    saved = next((checkpoint[name] for name in DATA_MODULES if checkpoint.get(name)), None)
+    position = saved or {"epoch": checkpoint["epoch"] + 1}
     if position["epoch"] >= max_epochs > 0:
         rank_zero_info(f"{path} is from the end of a run of {plural(max_epochs, 'epoch')}: nothing is left to train")
 

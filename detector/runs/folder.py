@@ -2,10 +2,10 @@
 
 The files of a run, and who writes them:
 
-    config.yaml, run.json                  TrainCLI; a resumed run adds config-2.yaml and run-2.json, then -3, ...
+    config.yaml, run.json                  TrainingCLI; a resumed run adds config-2.yaml and run-2.json, then -3, ...
     last.ckpt, best.ckpt                   ModelCheckpoint and SaveOnSignal
     train.log                              EpochLog
-    metrics.csv, tensorboard/              CSVLogger, TensorBoardLogger (TrainCLI.loggers); resumed: resumed-2/metrics.csv
+    metrics.csv, tensorboard/              CSVLogger, TensorBoardLogger (TrainingCLI.loggers); resumed: resumed-2/metrics.csv
     predictions.json, ground_truth.json    CocoEvaluation; of the second branch predictions_one2many.json
     val_predictions.jpg                    PredictionSheet
     routing.png                            RoutingLog
@@ -83,20 +83,22 @@ def _suffix(split: str) -> str:
     return "" if split == "val" else f"_{split}"
 
 
-def requested_folder(config: Any) -> Path:
+def requested_folder(config: Any, prefix: str = "") -> Path:
     """Return the folder that the settings of a training ask for.
 
-    That is run_dir; else the folder of the checkpoint when resuming; else trainer.default_root_dir; else runs/<variant>.
+    That is run_dir; else the folder of the checkpoint when resuming; else trainer.default_root_dir; else
+    runs/<prefix><variant>.
     """
     if config["ckpt_path"] and not config["run_dir"]:
         return Path(config["ckpt_path"]).parent
-    return Path(config["run_dir"] or config["trainer"]["default_root_dir"] or Path("runs") / config["model"]["variant"])
+    default = Path("runs", prefix + config["model"]["variant"])
+    return Path(config["run_dir"] or config["trainer"]["default_root_dir"] or default)
 
 
-def training_folder(config: Any) -> Path:
+def training_folder(config: Any, prefix: str = "") -> Path:
     """Return the folder of a training: the requested one, or if another run has used it, the next free <name>-2, -3, ..."""
     resumed = Path(config["ckpt_path"]).parent.resolve() if config["ckpt_path"] else None
-    requested = folder = requested_folder(config)
+    requested = folder = requested_folder(config, prefix)
     check_writable(requested)
     number = 2
     while folder.exists() and any(folder.iterdir()) and folder.resolve() != resumed:

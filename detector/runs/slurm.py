@@ -27,15 +27,15 @@ def requeue() -> None:
         rank_zero_info(f"SLURM job {job} is queued again")
 
 
-def resume_slurm_job(config: Any) -> bool:
+def resume_slurm_job(config: Any, prefix: str = "") -> bool:
     """Set ``config`` to resume the run of this SLURM job if the job was queued again; return True if there is such a run.
 
-    SLURM starts a job that was queued again with the command it had the first time.
+    SLURM starts a job that was queued again with the command it had the first time. For ``prefix`` see ``requested_folder``.
     """
     job = SLURMEnvironment.job_id()
     if job is None or int(os.environ.get("SLURM_RESTART_COUNT", 0)) == 0:
         return False
-    requested = requested_folder(config)
+    requested = requested_folder(config, prefix)
     numbered_name = re.compile(re.escape(requested.name) + r"(-\d+)?")  # as training_folder numbers them
     for run in [folder for folder in requested.parent.glob("*") if numbered_name.fullmatch(folder.name)]:
         checkpoint = run / LAST_CHECKPOINT

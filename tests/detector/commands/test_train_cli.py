@@ -12,7 +12,9 @@ from detector.commands.train_cli import TrainCLI
 def test_best_ckpt_is_of_the_highest_ap_and_is_written_before_last_ckpt(val_batches: float, names: list[str]) -> None:
     """last.ckpt holds the best AP so far, so best.ckpt comes first."""
     settings = {"trainer": {"enable_checkpointing": None, "limit_val_batches": val_batches}}
-    callbacks = TrainCLI._checkpoint_callbacks(SimpleNamespace(config_init=settings, run_dir=Path("run")))
+    callbacks = TrainCLI._checkpoint_callbacks(
+        SimpleNamespace(config_init=settings, run_dir=Path("run"), monitor=TrainCLI.monitor)
+    )
     assert [callback.filename for callback in callbacks] == names
     watched = [(callback.monitor, callback.mode) for callback in callbacks if callback.filename == "best"]
     assert watched == [("val/AP", "max")] * len(watched)

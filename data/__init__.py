@@ -1,4 +1,4 @@
-"""Loads data sets in COCO format or with YOLO labels as batches. Used from a clone; ``detector`` never imports it."""
+"""Loads data sets (COCO format, YOLO labels, class folders) as batches. Used from a clone; ``detector`` never imports it."""
 
 import os
 
@@ -6,8 +6,10 @@ import os
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 from data.annotations import Annotations
+from data.classification.augmentation import ClassAugmentation
+from data.classification.datamodule import ImageFolderDataModule
 from data.coco import read_coco
 from data.datamodule import CocoDataModule
 from data.transforms import Augmentation
 
-__all__ = ["Annotations", "Augmentation", "CocoDataModule", "read_coco"]
+__all__ = ["Annotations", "Augmentation", "ClassAugmentation", "CocoDataModule", "ImageFolderDataModule", "read_coco"]

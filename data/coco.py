@@ -34,7 +34,7 @@ def read_coco(path: Path, folder: Path) -> Annotations:
     """
     content = load_coco_json(path)
     faults, remarks = Faults(str(path)), []
-    category_ids, class_names = _read_categories(Entries("category", "categories", content.categories, faults))
+    category_ids, class_names = read_categories(Entries("category", "categories", content.categories, faults))
     image_ids, sizes, names = _read_images(Entries("image", "images", content.images, faults))
     faults.raise_if_any()
     annotations = Entries("annotation", "annotations", content.annotations, faults)
@@ -66,7 +66,7 @@ def check_root(root: Path, is_coco: bool) -> None:
     raise ValueError(f"data.root: there is no folder {root} (looked from {Path.cwd()}); {remedy}")
 
 
-def _read_categories(categories: Entries) -> tuple[list[int], list[str]]:
+def read_categories(categories: Entries) -> tuple[list[int], list[str]]:
     """Return the ids, ascending, and the names in the same order."""
     faults, names = categories.faults, {}
     ids = categories.ids()
@@ -119,9 +119,9 @@ def _read_objects(
         ids = np.arange(1, len(ids) + 1)
     else:
         annotations.check_unique(ids)
-    image_indices = _image_indices(annotations, image_ids)
+    image_indices = indices_of_images(annotations, image_ids)
     category_refs = annotations.whole_numbers("category_id", fallback=category_ids[0])
-    labels, unknown = _look_up(category_refs, np.array(category_ids))
+    labels, unknown = look_up(category_refs, np.array(category_ids))
     annotations.add_fault(unknown, lambda n: f"refers to category_id {category_refs[n]}; listed are {category_ids}")
     bboxes = _read_bboxes(annotations)
     _remark_on_boxes(annotations, bboxes, sizes[image_indices], remarks)
@@ -130,7 +130,7 @@ def _read_objects(
     return Objects(ids, image_indices, bboxes, _read_areas(annotations, bboxes), _read_crowds(annotations), labels)
 
 
-def _image_indices(annotations: Entries, image_ids: np.ndarray) -> np.ndarray:
+def indices_of_images(annotations: Entries, image_ids: np.ndarray) -> np.ndarray:
     """Return the index of each annotation's image, (N,)."""
     refs = annotations.values("image_id")
     if differing := [n for n, ref in enumerate(refs) if isinstance(ref, str) != (image_ids.dtype.kind == "S")]:
@@ -141,7 +141,7 @@ def _image_indices(annotations: Entries, image_ids: np.ndarray) -> np.ndarray:
         return np.zeros(len(refs), np.int64)
     order = np.argsort(image_ids)
     values = annotations.ids("image_id")
-    positions, unknown = _look_up(values, image_ids[order])
+    positions, unknown = look_up(values, image_ids[order])
     annotations.add_fault(unknown, lambda n: f"refers to image_id {refs[n]!r}, which 'images' does not list")
     return order[positions]
 
@@ -163,7 +163,7 @@ def _remark_on_boxes(annotations: Entries, bboxes: np.ndarray, sizes: np.ndarray
             remarks.append(one)
 
 
-def _look_up(values: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def look_up(values: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the index of each value in the sorted array ``known``, and the indices of the values that are not in it."""
     indices = np.searchsorted(known, values).clip(0, len(known) - 1)
     return indices, np.flatnonzero(known[indices] != values)

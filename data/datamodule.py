@@ -1,35 +1,29 @@
 """CocoDataModule: the section ``data`` of a configuration file."""
 
-import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-import torch
-from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
 from data.annotations import Annotations
+from data.base_datamodule import BaseDataModule, check_choice
 from data.cache import PoolCache, RamCache
 from data.check.findings import check_annotations
 from data.dataset import EvalDataset, TrainDataset, collate
 from data.reader import BadImages, ImageReader
-from data.sampler import NUM_ROTATING_POOLS, EpochOrder, EpochSampler, ShardSampler, order_by_aspect_ratio, training_sizes
+from data.sampler import NUM_ROTATING_POOLS, EpochOrder, EpochSampler, order_by_aspect_ratio, training_sizes
 from data.splits import COCO_TRAIN, COCO_VAL, Files, Paths, Split, read_splits
 from data.transforms import Augmentation, TrainPipeline, as_augmentation
-from data.watched_loader import WORKER_DEATH, WatchedDataset, WatchedLoader
-from data.workers import check_temporary_folder, init_worker, log_many_workers
-from detector.arguments import as_whole_number
 from detector.batch import Size, as_size
-from detector.imaging.sixteen_bits import FULL_RANGE, as_sample_range
-from detector.text import plural
+from detector.imaging.sixteen_bits import FULL_RANGE
 
 CacheKind = Literal["none", "recent", "ram"]
 
 
-class CocoDataModule(LightningDataModule):
+class CocoDataModule(BaseDataModule):
     """Training, validation and test data in COCO format, or with YOLO labels. Yields ``detector.batch.Batch``.
 
     Annotation files are read and checked in the constructor, so a mistake in them stops a run before it starts. ``root`` is
@@ -75,21 +69,11 @@ class CocoDataModule(LightningDataModule):
         rect: bool = False,
         sixteen_bit_range: tuple[int, int] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(batch_size, val_batch_size, num_workers, seed, on_bad_image, sixteen_bit_range)
+        check_choice("cache", cache, get_args(CacheKind))
         self.size = as_size(image_size, "data.image_size")
-        self.batch_size, self.val_batch_size = batch_size, val_batch_size or batch_size
         self.augment = augment = as_augmentation(augment)
-        self.num_workers, self.seed, self.rect = num_workers, seed, rect
-        self._check_numbers()
-        if sixteen_bit_range is not None:
-            sixteen_bit_range = as_sample_range(sixteen_bit_range, "data.sixteen_bit_range")
-        self.sixteen_bit_range = sixteen_bit_range
-        for name, value, choices in (("on_bad_image", on_bad_image, BadImages), ("cache", cache, CacheKind)):
-            if value not in get_args(choices):
-                raise ValueError(f"data.{name} is {value!r}; expected one of {', '.join(get_args(choices))}")
-        if num_workers:
-            check_temporary_folder()
-            log_many_workers(num_workers)
+        self.rect = rect
         self.training_sizes = training_sizes(self.size, augment.multi_scale)
         self._pipeline = TrainPipeline(self.size, augment, transforms, self.training_sizes)
         files: Files = {
@@ -100,7 +84,7 @@ class CocoDataModule(LightningDataModule):
         self.annotations = read_splits(Path(root), files)
         if single_cls:
             self.annotations = {split: part.as_single_class() for split, part in self.annotations.items()}
-        samples = sixteen_bit_range or FULL_RANGE
+        samples = self.sixteen_bit_range or FULL_RANGE
         self.annotations = {s: replace(part, sixteen_bit_range=samples) for s, part in self.annotations.items()}
         _warn_of_doubtful_data(self.annotations, self.size)
         self._readers = {split: ImageReader(part, on_bad_image) for split, part in self.annotations.items()}
@@ -109,12 +93,6 @@ class CocoDataModule(LightningDataModule):
         train = self.annotations["train"]
         self.class_names: list[str] = train.class_names
         self.category_ids: list[int] = train.category_ids
-        self._resume_position = (0, 0)  # the next training starts in this epoch, and each process skips so many samples
-        self._watched: list[WatchedDataset] = []  # the datasets of all loaders
-
-    def _check_numbers(self) -> None:
-        for name, least in (("batch_size", 1), ("val_batch_size", 1), ("num_workers", 0), ("seed", 0)):
-            as_whole_number(getattr(self, name), f"data.{name}", least)
 
     def check_split(self, split: Split) -> None:
         """Raise ValueError if the data have no ``split``."""
@@ -129,11 +107,6 @@ class CocoDataModule(LightningDataModule):
         self.check_split(split)
         return self.annotations[split].ground_truth()
 
-    @property
-    def skipped(self) -> dict[str, list[str]]:
-        """The images that could not be decoded so far, by split; only those of this process and its workers."""
-        return {split: reader.skipped_paths() for split, reader in self._readers.items()}
-
     def train_dataloader(self) -> DataLoader:
         """Return the loader of augmented images; their order depends only on seed, epoch and batch size."""
         reader, augment, close_epoch = self._readers["train"], self.augment, None
@@ -147,9 +120,9 @@ class CocoDataModule(LightningDataModule):
         else:
             cache = self._filled_ram_cache()
         dataset = TrainDataset(reader, self._pipeline, order, augment.mosaic, augment.mixup, close_epoch, cache)
-        sampler = EpochSampler(order, self.batch_size, self.training_sizes, num_replicas, rank, self._resume_position)
-        self._resume_position = (0, 0)
-        return self._loader(dataset, sampler, self.batch_size)
+        position = self._take_resume_position()
+        sampler = EpochSampler(order, self.batch_size, self.training_sizes, num_replicas, rank, position)
+        return self._loader(dataset, sampler, self.batch_size, collate)
 
     def val_dataloader(self) -> DataLoader:
         return self.eval_dataloader("val")
@@ -161,75 +134,11 @@ class CocoDataModule(LightningDataModule):
         """Return the loader that evaluates a split, "train" included, without augmentation."""
         self.check_split(split)
         dataset = EvalDataset(self._readers[split], self.size)
-        image_sizes, (num_replicas, rank) = self.annotations[split].sizes, self._replicas_and_rank()
-        if len(image_sizes) < num_replicas:  # an error in one process alone would leave the others waiting
-            raise ValueError(
-                f"{split} has {plural(len(image_sizes), 'image')} for {num_replicas} processes; use as many "
-                "trainer.devices at most"
-            )
+        image_sizes = self.annotations[split].sizes
         order, sizes = np.arange(len(image_sizes)), np.tile(self.size, (len(image_sizes), 1))
         if self.rect:
-            order, sizes = order_by_aspect_ratio(image_sizes, self.size, self.val_batch_size * num_replicas)
-        return self._loader(dataset, ShardSampler(order, sizes, num_replicas, rank), self.val_batch_size)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the position in the training data for a checkpoint: the epoch, and how many of its samples are done.
-
-        It counts the samples that all processes together have trained on; prefetched samples do not count.
-        """
-        if self.trainer is None:
-            return {}
-        started = self.trainer.fit_loop.epoch_progress.current.started
-        batches = self.trainer.fit_loop.epoch_loop.batch_progress
-        global_batch_size = self.batch_size * self.trainer.world_size
-        # Checkpoints are written before Lightning counts an epoch as completed, so ask if its last batch is done.
-        if batches.is_last_batch or started == 0:
-            return {"epoch": started, "samples": 0, "step_batch": global_batch_size}
-        return {
-            "epoch": started - 1,
-            "samples": batches.current.processed * global_batch_size,
-            "step_batch": global_batch_size,
-        }
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Start the next training at the position in ``state_dict``.
-
-        Raises ValueError for the middle of an epoch if the batch size has changed: the rest of the epoch is then unknown.
-        """
-        trainer, epoch, samples = self.trainer, state_dict["epoch"], state_dict["samples"]
-        if trainer is not None and trainer.state.fn != "fit":  # evaluating a checkpoint must not move a later fit
-            return
-        processes = 1 if trainer is None else trainer.world_size
-        if samples and trainer is not None and trainer.overfit_batches:
-            raise ValueError(
-                f"the checkpoint is from the middle of epoch {epoch}, and trainer.overfit_batches always starts with the "
-                "first image: start this run from the beginning"
-            )
-        if samples and state_dict.get("step_batch") != self.batch_size * processes:
-            raise ValueError(
-                f"the checkpoint is from the middle of epoch {epoch}, with {state_dict.get('step_batch')} images in a batch "
-                f"of all processes; here they are {self.batch_size} x {processes}. Resume with as many, or from the end of "
-                "an epoch"
-            )
-        self._resume_position = epoch, samples // processes
-
-    def on_exception(self, exception: BaseException) -> None:
-        """Add the image to the error of a worker that died while the main process computed a step."""
-        message = str(exception).strip()
-        if message.startswith(WORKER_DEATH) and "was at" not in message:
-            for dataset in self._watched:
-                if dataset.has_worker_in(message):
-                    exception.add_note(dataset.describe_workers(message))
-
-    def teardown(self, stage: str) -> None:
-        for split, paths in self.skipped.items():
-            if paths:
-                images = plural(len(paths), "image could not be decoded and was", "images could not be decoded and were")
-                warnings.warn(f"{split}: {images} skipped, e.g. {', '.join(paths[:3])}", stacklevel=2)
-
-    def _replicas_and_rank(self) -> tuple[int, int]:
-        """Return the number of processes and the rank of this one."""
-        return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
+            order, sizes = order_by_aspect_ratio(image_sizes, self.size, self.val_batch_size * self._replicas_and_rank()[0])
+        return self._loader(dataset, self._shard_sampler(split, order, sizes), self.val_batch_size, collate)
 
     def _filled_ram_cache(self) -> RamCache | None:
         if self._ram_cache is not None and self._ram_cache.pixels is None:
@@ -237,19 +146,6 @@ class CocoDataModule(LightningDataModule):
             self._ram_cache.check(self._replicas_and_rank()[0] // num_nodes)
             self._ram_cache.fill()
         return self._ram_cache
-
-    def _loader(self, dataset: TrainDataset | EvalDataset, sampler: Sampler, batch_size: int) -> DataLoader:
-        self._watched.append(WatchedDataset(dataset, self.num_workers))
-        return WatchedLoader(
-            self._watched[-1],
-            batch_size=batch_size,
-            sampler=sampler,
-            num_workers=self.num_workers,
-            collate_fn=collate,
-            worker_init_fn=init_worker,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-        )
 
 
 def _warn_of_doubtful_data(splits: dict[str, Annotations], size: Size) -> None:

@@ -25,15 +25,35 @@ class ScaledImage:
     scale: tuple[float, float]  # x, y: factors from the original image, for its boxes
 
 
-class ImageReader:
-    """Reads the images of a split. ``on_bad_image`` is "raise" or "skip", for images that cannot be decoded.
+class SkippedImages:
+    """The images of a split that could not be decoded. ``on_bad_image`` is "raise" or "skip".
 
-    ``skipped`` (I,) uint8 is 1 for skipped images. It is in shared memory, so the main process sees those of its workers.
+    ``flags`` (I,) uint8 is 1 for skipped images. It is in shared memory, so the main process sees those of its workers.
     """
 
+    def __init__(self, num_images: int, on_bad_image: BadImages) -> None:
+        self.on_bad_image = on_bad_image
+        self.flags = torch.zeros(num_images, dtype=torch.uint8).share_memory_()
+
+    def add(self, index: int, error: BadImageError) -> None:
+        """Raise ``error``, or note that image ``index`` is skipped, with a warning for the first time."""
+        if self.on_bad_image == "raise":
+            raise error
+        if not self.flags[index]:
+            self.flags[index] = 1
+            warnings.warn(f"skipped: {error}", stacklevel=2)
+
+    def indices(self) -> list[int]:
+        """Return the indices of the images skipped so far."""
+        return self.flags.nonzero().flatten().tolist()
+
+
+class ImageReader:
+    """Reads the images of a split. ``on_bad_image`` is "raise" or "skip", for images that cannot be decoded."""
+
     def __init__(self, annotations: Annotations, on_bad_image: BadImages) -> None:
-        self.annotations, self.on_bad_image = annotations, on_bad_image
-        self.skipped = torch.zeros(len(annotations), dtype=torch.uint8).share_memory_()
+        self.annotations = annotations
+        self.skipped = SkippedImages(len(annotations), on_bad_image)
 
     def read(self, index: int) -> np.ndarray | None:
         """Return the image, (H, W, 3) uint8 RGB, or None if it is bad and bad images are skipped."""
@@ -61,16 +81,12 @@ class ImageReader:
 
     def skipped_paths(self) -> list[str]:
         """Return the paths of the images skipped so far."""
-        return [str(self.annotations.image_path(index)) for index in self.skipped.nonzero().flatten().tolist()]
+        return [str(self.annotations.image_path(index)) for index in self.skipped.indices()]
 
     def _read_or_skip(self, index: int, factor: int) -> np.ndarray | None:
         path, size = self.annotations.image_path(index), self.annotations.size(index)
         try:
             return read_image(path, size, self.annotations.upright, factor, self.annotations.sixteen_bit_range)
         except BadImageError as error:
-            if self.on_bad_image == "raise":
-                raise
-            if not self.skipped[index]:
-                self.skipped[index] = 1
-                warnings.warn(f"skipped: {error}", stacklevel=2)
+            self.skipped.add(index, error)
             return None

@@ -12,6 +12,7 @@ from torch.utils.data import DistributedSampler
 
 from detector.batch import Size
 
+CHUNK = 65536  # keys that a sampler turns into Python numbers at a time: an epoch may have millions
 NUM_ROTATING_POOLS = 8  # training takes batches from so many pools in turn; choose num_workers 1, 2, 4, 8, 16, 24, ...
 
 
@@ -39,15 +40,18 @@ class EpochOrder:
     def __init__(self, length: int, seed: int, pool: int) -> None:
         self.length, self.seed = length, seed
         self.pool = pool if 0 < pool < length else length
-        self._latest: tuple[int, np.ndarray, np.ndarray] | None = None
+        self._order: tuple[int, np.ndarray] | None = None  # of the latest epoch
+        self._positions: tuple[int, np.ndarray] | None = None
 
     def order(self, epoch: int) -> np.ndarray:
         """Return the indices of the images, (length,), pool after pool."""
-        return self._shuffled(epoch)[0]
+        if self._order is None or self._order[0] != epoch:
+            self._order = epoch, np.random.default_rng([self.seed, epoch]).permutation(self.length)
+        return self._order[1]
 
     def pool_of(self, index: int, epoch: int) -> tuple[int, np.ndarray]:
         """Return the number of the pool that has image ``index``, and the indices of all images in the pool."""
-        order, positions = self._shuffled(epoch)
+        order, positions = self.order(epoch), self._positions_in_order(epoch)
         last_pool = self.length // self.pool - 1
         number = min(int(positions[index]) // self.pool, last_pool)
         return number, order[number * self.pool : None if number == last_pool else (number + 1) * self.pool]
@@ -73,14 +77,14 @@ class EpochOrder:
             blocks.append(pools.reshape(-1, self.pool // batch, batch).swapaxes(0, 1).reshape(-1))
         return np.concatenate([*blocks, order[num_pools * self.pool :]])
 
-    def _shuffled(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the order, and the position of each image in it. The latest epoch's are kept."""
-        if self._latest is None or self._latest[0] != epoch:
-            order = np.random.default_rng([self.seed, epoch]).permutation(self.length)
+    def _positions_in_order(self, epoch: int) -> np.ndarray:
+        """Return the position of each image in the order, (length,)."""
+        if self._positions is None or self._positions[0] != epoch:
+            order = self.order(epoch)
             positions = np.empty_like(order)
             positions[order] = np.arange(self.length)
-            self._latest = epoch, order, positions
-        return self._latest[1:]
+            self._positions = epoch, positions
+        return self._positions[1]
 
 
 class EpochSampler(DistributedSampler[SampleKey]):
@@ -116,11 +120,14 @@ class EpochSampler(DistributedSampler[SampleKey]):
         self.epoch += 1
         skip = self.skip_samples if epoch == self.skip_epoch else 0
         order = self.order.rotated_order(epoch, self.batch_size * self.num_replicas)
-        indices = np.resize(order, self.total_size)[self.rank :: self.num_replicas].tolist()
         rng = np.random.default_rng([self.order.seed, 1, epoch])  # 1: not the random stream of the order
-        size_of_batch = rng.integers(len(self.sizes), size=math.ceil(len(indices) / self.batch_size)).tolist()
-        for position, index in enumerate(indices[skip:], start=skip):
-            yield SampleKey(index, epoch, self.sizes[size_of_batch[position // self.batch_size]])
+        size_of_batch = rng.integers(len(self.sizes), size=math.ceil(self.num_samples / self.batch_size))
+        for first in range(skip, self.num_samples, CHUNK):
+            positions = np.arange(first, min(first + CHUNK, self.num_samples))
+            indices = order[(positions * self.num_replicas + self.rank) % len(order)]
+            sizes = size_of_batch[positions // self.batch_size]
+            for index, size in zip(indices.tolist(), sizes.tolist()):
+                yield SampleKey(index, epoch, self.sizes[size])
 
 
 class ShardSampler(DistributedSampler[SampleKey]):
@@ -141,8 +148,10 @@ class ShardSampler(DistributedSampler[SampleKey]):
         return len(self.order)
 
     def __iter__(self) -> Iterator[SampleKey]:
-        for index, (height, width) in zip(self.order.tolist(), self.sizes.tolist()):
-            yield SampleKey(index, 0, (height, width))
+        for first in range(0, len(self.order), CHUNK):
+            chunk = slice(first, first + CHUNK)
+            for index, (height, width) in zip(self.order[chunk].tolist(), self.sizes[chunk].tolist()):
+                yield SampleKey(index, 0, (height, width))
 
 
 def size_step(size: Size) -> int:

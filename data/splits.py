@@ -38,7 +38,7 @@ def read_splits(root: Path, files: Files) -> dict[str, Annotations]:
     check_root(root, is_coco=files["train"][0] == COCO_TRAIN or root.name == "coco")
     given = {split: paths for split, paths in files.items() if paths != (None, None)}
     for split, paths in given.items():  # all of them before any is read, which takes long for a large set
-        check_paths(root, split, *_as_lists(split, *paths))
+        check_paths(root, split, *as_lists(split, *paths))
     splits = {split: read_split(root, split, *paths) for split, paths in given.items()}
     for annotations in splits.values():
         check_same_classes(splits["train"], annotations)
@@ -55,13 +55,13 @@ def needs_data_yaml(root: Path, files: Files) -> bool:
 
 def read_split(root: Path, split: str, names: Paths | None, folders: Paths | None) -> Annotations:
     """Read and join the COCO annotation files ``names`` of a split, whose images are in ``folders``."""
-    names, folders = _as_lists(split, names, folders)
+    names, folders = as_lists(split, names, folders)
     check_paths(root, split, names, folders)
     folders = folders * len(names) if len(folders) == 1 else folders
     return join_annotations([read_coco(root / name, root / folder) for name, folder in zip(names, folders)])
 
 
-def _as_lists(split: str, names: Paths | None, folders: Paths | None) -> tuple[list[str], list[str]]:
+def as_lists(split: str, names: Paths | None, folders: Paths | None) -> tuple[list[str], list[str]]:
     """Return the annotation files and image folders of a split as lists. Raises ValueError if their numbers do not fit."""
     if names is None or folders is None:
         raise ValueError(f"data.{split}_annotations and data.{split}_images belong together; give both or neither")

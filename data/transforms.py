@@ -2,7 +2,7 @@
 
 import random
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -11,6 +11,8 @@ from data.mosaic import MosaicAffine, MosaicTile, map_objects, render
 from data.user_transforms import build_transforms, check_output, compose, seeded_globals
 from detector.batch import Size
 from detector.text import unknown_name
+
+Settings = TypeVar("Settings")
 
 
 @dataclass(frozen=True)
@@ -43,16 +45,17 @@ class Augmentation:
             raise ValueError(f"augment.hsv is {self.hsv}; expected three gains (hue, saturation, value) in 0..1")
 
 
-def as_augmentation(value: Any) -> Augmentation:
-    """Return ``value``, an Augmentation or a mapping of its fields. Raises ValueError for anything else."""
-    if isinstance(value, Augmentation):
+def as_augmentation(value: Any, kind: type[Settings] = Augmentation) -> Settings:
+    """Return ``value``, which is a ``kind`` of settings or a mapping of its fields. Raises ValueError for anything else."""
+    if isinstance(value, kind):
         return value
     if not isinstance(value, dict):
-        raise ValueError(f"data.augment is {value!r}; expected an Augmentation, or a mapping of its fields")
-    names = [field.name for field in fields(Augmentation)]
+        article = "an" if kind.__name__[0] in "AEIOU" else "a"
+        raise ValueError(f"data.augment is {value!r}; expected {article} {kind.__name__}, or a mapping of its fields")
+    names = [field.name for field in fields(kind)]
     if unknown := [name for name in value if name not in names]:
         raise ValueError(unknown_name("field of data.augment:", unknown[0], names))
-    return Augmentation(**value)
+    return kind(**value)
 
 
 class TrainPipeline:

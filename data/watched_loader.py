@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from multiprocessing import AuthenticationError, active_children
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from data.dataset import EvalDataset, Sample, TrainDataset
 from data.sampler import SampleKey
 from data.workers import held_signals, init_worker
 
@@ -22,6 +21,16 @@ CONNECTION_ERRORS = (OSError, EOFError, AuthenticationError, UnpicklingError, Ru
 LONGEST_END = 5.0  # seconds that the end of a killed process may take
 
 
+class DescribedDataset(Protocol):
+    """A dataset by SampleKey that can say in words which image a key stands for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, key: SampleKey | int) -> Any: ...
+
+    def describe(self, key: SampleKey | int) -> str: ...
+
+
 class WatchedDataset(Dataset):
     """Returns the samples of ``dataset``, and names the image in errors.
 
@@ -29,7 +38,7 @@ class WatchedDataset(Dataset):
     killed and cannot report anything.
     """
 
-    def __init__(self, dataset: TrainDataset | EvalDataset, num_workers: int) -> None:
+    def __init__(self, dataset: DescribedDataset, num_workers: int) -> None:
         self.dataset = dataset
         # One row for each worker: process id, index, epoch, height, width.
         self.current_keys = torch.zeros(num_workers, 5, dtype=torch.int64).share_memory_()
@@ -37,7 +46,7 @@ class WatchedDataset(Dataset):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, key: SampleKey | int) -> Sample:
+    def __getitem__(self, key: SampleKey | int) -> Any:
         worker = get_worker_info()
         if worker is not None:
             index, epoch, (height, width) = key if isinstance(key, tuple) else (key, 0, (0, 0))
@@ -89,7 +98,7 @@ class WatchedLoader(DataLoader):
         return _name_images_in_errors(batches, self.dataset)
 
     def check_worker_number_rationality(self) -> None:
-        """Do not warn of many workers: CocoDataModule logs it once for all loaders."""
+        """Do not warn of many workers: the data module logs it once for all loaders."""
 
     def _start_method(self) -> str:
         """Return how workers are started: as Python does by default, but ``spawn`` for ``forkserver``, see held_signals."""

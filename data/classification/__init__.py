@@ -1,0 +1,1 @@
+"""Labeled images for classification: class folders or COCO files, samples, loaders."""

@@ -1,35 +1,30 @@
 """The LightningModule: training and validation steps, optimizer, logging, checkpoints."""
 
 import os
-import re
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import lightning as L
 import torch
-from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.optim import Optimizer
 
-from detector.batch import Batch, as_size, network_input
-from detector.dynamic.temperature import FallingTemperature, set_temperature
+from detector.batch import Batch, as_size
 from detector.imaging.sixteen_bits import FULL_RANGE, as_sample_range
 from detector.network.decode import DetectionDict
 from detector.network.head import RawOutput
-from detector.network.model import build_detector, restore_activations, to_channels_last
+from detector.network.model import build_detector, to_channels_last
 from detector.network.replace.block_files import import_blocks
 from detector.network.replace.table import replacement_table
-from detector.text import plural
-from detector.training.lightning_hints import hide_hints
+from detector.training.base_module import BaseModule
 from detector.training.loss import DetectionLoss, one2many_weight_at
 from detector.training.network_settings import variant_and_overrides
 from detector.training.optimizer import OptimizerName, build_optimizer, group_table, parameter_groups
-from detector.training.parts import freeze_parts, frozen_text, innermost_parts
+from detector.training.parts import frozen_text, innermost_parts
 from detector.training.schedule import Schedule
 from detector.training.setting_checks import check_classes, check_optimization
 from detector.training.steps import loader_batch_size, steps_texts
-from detector.weights import NONE, Weights, load_backbone, load_into, read_weights, saved_license
+from detector.weights import NONE, Origin, Weights, load_backbone, load_into, read_weights
 
 # Default learning rate, and default learning rate of biases at the first step of the warm-up
 DEFAULT_RATES = {"musgd": (0.01, 0.1), "sgd": (0.01, 0.1), "adamw": (0.001, 0.0)}
@@ -37,7 +32,7 @@ DEFAULT_RATES = {"musgd": (0.01, 0.1), "sgd": (0.01, 0.1), "adamw": (0.001, 0.0)
 PRETRAINED_LR_RATIO = 0.2
 
 
-class DetectorModule(L.LightningModule):
+class DetectorModule(BaseModule):
     """Train and evaluate a Detector with any dataloader that yields ``detector.batch.Batch``.
 
     ``training_step`` returns the loss times the number of images. Gradients of batches are summed until about
@@ -96,6 +91,9 @@ class DetectorModule(L.LightningModule):
             ``replace`` need not be named.
     """
 
+    kind = "detector"
+    metric_names = r"val/(\w+/)?A[PR]\w*"
+
     def __init__(
         self,
         variant: str | None = None,
@@ -133,7 +131,6 @@ class DetectorModule(L.LightningModule):
         new_parts: list[str] | None = None,
     ) -> None:
         super().__init__()
-        hide_hints()
         check_classes(class_names, category_ids)
         self.class_names = list(class_names)
         self.category_ids = list(range(len(class_names))) if category_ids is None else list(category_ids)
@@ -153,26 +150,18 @@ class DetectorModule(L.LightningModule):
         names = ["weights", "backbone", "backbone_weights", "accept_license", "replace", "new_parts"]
         self.save_hyperparameters(ignore=names)
         check_optimization(self.hparams)
-        # Of the experts' weights in dynamic layers: now, and by step, if a training is to start with a higher one
-        self._temperature = 1.0
-        self._temperatures: FallingTemperature | None = None
         self.model = build_detector(variant, len(self.class_names), **(overrides or {}))
         largest = self.model.strides[-1]
         if image_size and any(side % largest for side in image_size):
             raise ValueError(f"image_size is {image_size}; both sides must be multiples of {largest}, the largest stride")
         self._load_start(initial_weights, new_parts or [], backbone_weights, accept_license)
-        self._frozen = freeze_parts(self.model, freeze or [])
-        self.train()  # frozen parts stay in evaluation mode
+        self._freeze(freeze or [])
         innermost_parts(self.model, self._lr_ratios())  # raises for an unknown part now, not when training starts
         if channels_last:
             to_channels_last(self.model)
         self.loss = DetectionLoss(box_gain, class_gain, l1_gain)
         # Score thresholds of the best F1 in the last validation, by branch: set by CocoEvaluation, saved in checkpoints
         self.best_f1_thresholds: dict[str, float | None] = {}
-        self._restored_metrics: dict[str, float] = {}  # of the checkpoint that is resumed, until the next validation
-        self.latest_terms: dict[str, Tensor] = {}  # terms of the last loss, read by NonFiniteGuard
-        self.step_skipped = False  # NonFiniteGuard skipped the last optimizer step; read by RampedEMA
-        self._chosen_accumulation = 1  # set by this module; any other number above 1 is the choice of the Trainer's user
 
     def _load_start(
         self,
@@ -182,8 +171,6 @@ class DetectorModule(L.LightningModule):
         accept_license: str | None,
     ) -> None:
         """Load the weights that training starts from, of the whole detector or of its backbone."""
-        # license and source of the weights, saved in checkpoints
-        self._license_and_source = {"license": None, "started_from": None}
         if initial_weights is not None:
             self._load_initial(initial_weights, backbone_weights, new_parts)
         elif new_parts:
@@ -218,16 +205,13 @@ class DetectorModule(L.LightningModule):
             rank_zero_info(f"these weights were trained with the sixteen_bit_range {trained_range}, not {sample_range}")
         if info.license:
             rank_zero_info(f"license of these weights: {info.license}; it is saved in the checkpoints of this run, too")
-        self._license_and_source = {"license": info.license, "started_from": info.provenance}
+        self._origin = Origin(info.license, info.provenance, info.data_license, info.data_provenance)
 
     def _load_backbone(self, source: str, accept_license: str | None) -> None:
         """Load pretrained weights into the backbone, log what was loaded and its license, and remember both."""
         report = load_backbone(self.model, source, accept_license)
         rank_zero_info(report)
-        saved = {"license": report.license, "started_from": report.provenance}
-        for name, separator in (("license", " AND "), ("started_from", "; ")):
-            parts = (self._license_and_source[name], saved[name])
-            self._license_and_source[name] = separator.join(dict.fromkeys(part for part in parts if part))
+        self._origin = self._origin.joined(report.origin)
 
     def _lr_ratios(self) -> dict[str, float]:
         """Return the factors of learning rates by part: that of the backbone, then those of the user, which win."""
@@ -235,20 +219,9 @@ class DetectorModule(L.LightningModule):
         part = "backbone" if self.model.backbone.name == "yolo26" else "backbone.trunk"
         return ({} if ratio is None else {part: ratio}) | (self.hparams.lr_ratios or {})
 
-    def train(self, mode: bool = True) -> Self:
-        """Set the mode, except that frozen parts stay in evaluation mode."""
-        super().train(mode)
-        for name in self._frozen:
-            self.model.get_submodule(name).training = False
-        return self
-
     def forward(self, images: Tensor) -> RawOutput:
         """Return the raw outputs for ``images`` (B, 3, H, W), uint8 in 0..255 or floating point in 0..1."""
         return self.model(self._prepare(images))
-
-    def _prepare(self, images: Tensor) -> Tensor:
-        layout = torch.channels_last if self.hparams.channels_last else torch.contiguous_format
-        return network_input(images, self.dtype).contiguous(memory_format=layout)
 
     def _losses(self, outputs: RawOutput, batch: Batch) -> dict[str, Tensor]:
         one2many_weight = one2many_weight_at(self.current_epoch, self.trainer.max_epochs)
@@ -298,8 +271,7 @@ class DetectorModule(L.LightningModule):
         # branches have class_lr_ratio times the learning rate, parts of the network have their lr_ratios.
         muon = hp.optimizer == "musgd"
         groups = parameter_groups(self.model, lr, weight_decay, muon, hp.class_lr_ratio, self._lr_ratios())
-        # Resuming restores the groups of the checkpoint; on_train_start sets these values again.
-        self._group_settings = [{name: value for name, value in group.items() if name != "params"} for group in groups]
+        self._keep_group_settings(groups)
         # The learning rate warms up step by step, then decays epoch by epoch. Training may be endless.
         max_epochs = -1 if self.trainer.max_epochs is None else self.trainer.max_epochs
         bias_lr = default_bias_lr if hp.warmup_bias_lr is None else hp.warmup_bias_lr
@@ -313,39 +285,6 @@ class DetectorModule(L.LightningModule):
             rank_zero_info(text)
         return build_optimizer(hp.optimizer, groups, hp.momentum)
 
-    def _set_accumulation(self, batch_size: int) -> int:
-        """Set the Trainer's accumulation, unless its user did, and return the images of an optimizer step."""
-        images_per_batch = batch_size * self.trainer.world_size
-        user_has_set_it = self.trainer.accumulate_grad_batches not in (1, self._chosen_accumulation)
-        if not user_has_set_it:
-            self._chosen_accumulation = max(round(self.hparams.nominal_batch / images_per_batch), 1)
-            self.trainer.accumulate_grad_batches = self._chosen_accumulation
-        return images_per_batch * self.trainer.accumulate_grad_batches
-
-    def _plan_temperatures(self) -> None:
-        """Choose and log the temperatures of the experts' weights, if they start above 1."""
-        start = ((self.hparams.overrides or {}).get("dynamic") or {}).get("temperature", 1)
-        if start != 1:
-            self._temperatures = FallingTemperature(start, self.trainer.estimated_stepping_batches)
-            rank_zero_info(self._temperatures)
-
-    def _update_temperature(self) -> None:
-        """Set the temperature of this step of a training; all processes have the same."""
-        if self._temperatures is not None and self.trainer.state.fn == TrainerFn.FITTING:
-            self._set_temperature(self._temperatures.at(self.trainer.global_step))
-
-    def _set_temperature(self, temperature: float) -> None:
-        self._temperature = temperature
-        set_temperature(self.model, temperature)
-
-    def configure_gradient_clipping(
-        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
-    ) -> None:
-        """Clip gradients to the Trainer's ``gradient_clip_val``, or to ``clip_norm`` if it has none."""
-        if gradient_clip_val is None:
-            gradient_clip_val = self.hparams.clip_norm or None
-        self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-
     def setup(self, stage: str) -> None:
         """Log, before training, which modules blocks of the user have replaced, with their costs at the input size."""
         if stage == "fit" and self.model.replaced:
@@ -355,49 +294,17 @@ class DetectorModule(L.LightningModule):
                 plain = build_detector(hp.variant, len(self.class_names), **plain_overrides)
             rank_zero_info(replacement_table(plain, self.model, self.model.replaced, tuple(hp.image_size or (640, 640))))
 
-    def on_fit_start(self) -> None:
-        """Compile the network in place if ``compile`` is set, so the names in its state_dict stay."""
-        restore_activations(self.model)  # Lightning may have made SyncBatchNorms
-        if self.hparams.compile:
-            self.model.compile()
-
-    def on_validation_start(self) -> None:
-        """Set the temperature of the last step, and undo what Lightning does to BatchNorms after several processes."""
-        restore_activations(self.model)
-        self._update_temperature()
-
-    on_test_start = on_predict_start = on_validation_start
-
-    def on_train_start(self) -> None:
-        """Set the groups of the optimizer as this run is configured: resuming restored those of the checkpoint."""
-        groups = self.optimizers(use_pl_optimizer=False).param_groups
-        for group, settings in zip(groups, self._group_settings, strict=True):
-            group.update(settings)
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save provenance and license of the weights, and metrics and score thresholds of the last validation."""
-        epochs = self.trainer.fit_loop.epoch_progress.current.started
-        source = self._license_and_source["started_from"]
-        after = f", starting from: {source}" if source else " from scratch"
-        metrics = {k: float(v) for k, v in self.trainer.callback_metrics.items() if re.fullmatch(r"val/(\w+/)?A[PR]\w*", k)}
-        provenance = f"trained with lightning-dyn-detector for {plural(epochs, 'epoch')}{after}"
-        validation = {"metrics": metrics or self._restored_metrics, "best_f1_thresholds": self.best_f1_thresholds}
-        checkpoint["weights_info"] = {**self._license_and_source, "provenance": provenance, **validation}
-        if self._temperature != 1:  # these weights need it
-            checkpoint["weights_info"]["temperature"] = self._temperature
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["weights_info"]["best_f1_thresholds"] = self.best_f1_thresholds
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore license and provenance of the weights, and metrics and score thresholds of their last validation."""
-        info = checkpoint.get("weights_info", {})
-        self._license_and_source = {"license": saved_license(info), "started_from": info.get("started_from")}
-        self.best_f1_thresholds = dict(info.get("best_f1_thresholds") or {})
-        self._restored_metrics = dict(info.get("metrics") or {})
-        self._set_temperature(info.get("temperature", 1.0))
+        super().on_load_checkpoint(checkpoint)
+        self.best_f1_thresholds = dict(checkpoint.get("weights_info", {}).get("best_f1_thresholds") or {})
 
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Set the learning rate, the momentum and the temperature of this batch."""
-        self._update_temperature()
-        optimizer = self.optimizers(use_pl_optimizer=False)
+    def _schedule_step(self, optimizer: Optimizer, batch_idx: int) -> None:
         self.schedule.apply(optimizer, self.current_epoch, batch_idx, self.trainer.num_training_batches)
 
     def on_train_epoch_end(self) -> None:

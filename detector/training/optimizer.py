@@ -18,7 +18,7 @@ Kind = Literal["kernels", "norms", "biases", "routers"]
 
 
 class _GroupKey(NamedTuple):
-    part: str | None  # key of lr_ratios
+    part: str | None  # key of lr_ratios: a part of the model, or a layer
     is_class: bool  # of a class branch
     kind: Kind
     ratio: float = 1.0  # of the learning rate
@@ -31,19 +31,21 @@ def parameter_groups(
     muon: bool = True,
     class_lr_ratio: float = 3.0,
     lr_ratios: Mapping[str, float] | None = None,
+    layers: Mapping[str, str] | None = None,
 ) -> list[dict[str, Any]]:
     """Sort the trainable parameters of ``model`` into groups; each parameter is in one group, and no group is empty.
 
     Kernels of convolutions and linear layers have weight decay and, with ``muon``, Muon steps; every expert of a dynamic
     convolution is a matrix. The M changes of a residual layer have 1 / M of the rate. Weights of routers have weight decay
     only; norms, biases and all other parameters neither. Class branches (``CLASS_TOWER``) have ``class_lr_ratio`` times the
-    learning rate. ``lr_ratios`` has further factors for parts of the model (see ``parts.py``); their groups come last.
+    learning rate. ``lr_ratios`` has further factors for parts of the model (see ``parts.py``); their groups come last. With
+    ``layers``, the layer of each parameter by name, they are factors for layers.
 
     A group has the keys of the optimizer, and ``name``, ``base_lr`` and ``bias`` for ``Schedule``. Raises ValueError if
     nothing is trainable, or for a part that does not exist.
     """
     lr_ratios = lr_ratios or {}
-    innermost = innermost_parts(model, lr_ratios)
+    innermost = {} if layers is not None else innermost_parts(model, lr_ratios)
     groups: dict[_GroupKey, dict[str, Any]] = {}
     for name, p in model.named_parameters():
         if not p.requires_grad:
@@ -52,7 +54,8 @@ def parameter_groups(
         module = model.get_submodule(module_name)
         kind = _kind(module, module_name, attribute, p)
         ratio = module.lr_ratios.get(attribute, 1.0) if isinstance(module, DynamicConv2d) else 1.0
-        key = _GroupKey(innermost[module_name], bool(CLASS_TOWER.search(name)), kind, ratio)
+        part = innermost[module_name] if layers is None else layers[name]
+        key = _GroupKey(part, bool(CLASS_TOWER.search(name)), kind, ratio)
         if key not in groups:
             rate = lr * ratio * (class_lr_ratio if key.is_class else 1.0) * (lr_ratios[key.part] if key.part else 1.0)
             groups[key] = _empty_group(key, rate, weight_decay, muon)

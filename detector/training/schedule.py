@@ -1,4 +1,4 @@
-"""Learning rate and momentum of every step, as pure functions of epoch and batch, so a resumed run continues them."""
+"""Learning rate and momentum of every step, as pure functions of its number, so a resumed run continues them."""
 
 import math
 from dataclasses import dataclass
@@ -48,3 +48,31 @@ class Schedule:
                 group["betas"] = (momentum, group["betas"][1])
             else:
                 group["momentum"] = momentum
+
+
+@dataclass(frozen=True)
+class StepSchedule:
+    """Linear warm-up, then a cosine from 1 to ``final_ratio``, by optimizer step: the schedule of pre-training.
+
+    The warm-up takes at most half of ``num_steps``. Endless training (``num_steps`` infinite) has no decay. (timm's
+    ``CosineLRScheduler`` ends at one rate for all groups; with ``layer_decay`` each has its own.)
+    """
+
+    num_steps: float
+    warmup_steps: float = 0.0
+    final_ratio: float = 0.0
+
+    def factor(self, step: int) -> float:
+        """Return the factor of the learning rate in optimizer step ``step`` (0-based), in 0..1."""
+        warmup = min(self.warmup_steps, self.num_steps / 2)
+        if step < warmup:
+            return min((step + 1) / warmup, 1.0)
+        if math.isinf(self.num_steps):
+            return 1.0
+        progress = min((step - warmup) / max(self.num_steps - warmup, 1), 1.0)
+        return self.final_ratio + (1 - self.final_ratio) * (1 + math.cos(math.pi * progress)) / 2
+
+    def apply(self, optimizer: Optimizer, step: int) -> None:
+        """Set the learning rate of every group of ``parameter_groups``."""
+        for group in optimizer.param_groups:
+            group["lr"] = group["base_lr"] * self.factor(step)

@@ -1,4 +1,4 @@
-"""Checks of the settings that DetectorModule takes."""
+"""Checks of the settings that DetectorModule and ClassifierModule take."""
 
 import math
 from collections.abc import Mapping
@@ -23,6 +23,16 @@ UPPER_LIMITS = {  # of numbers that are 0 or more
     "class_gain": math.inf,
     "l1_gain": math.inf,
 }
+CLASSIFIER_LIMITS = {  # the same for ClassifierModule
+    "lr": math.inf,
+    "final_lr_ratio": math.inf,
+    "weight_decay": math.inf,
+    "momentum": 1.0,
+    "warmup_epochs": math.inf,
+    "layer_decay": 1.0,
+    "label_smoothing": 1.0,
+    "clip_norm": math.inf,
+}
 
 
 def check_classes(class_names: list[str] | None, category_ids: list[int] | None) -> None:
@@ -39,17 +49,28 @@ def check_classes(class_names: list[str] | None, category_ids: list[int] | None)
         raise ValueError(f"category_ids has an id twice: {category_ids}; give every class its own")
 
 
-def check_optimization(settings: Mapping[str, Any]) -> None:
-    """Raise ValueError, with name and value, for a wrong setting of loss, optimizer or schedule. None is a default."""
+def check_optimization(settings: Mapping[str, Any], limits: Mapping[str, float] = UPPER_LIMITS) -> None:
+    """Raise ValueError, with name and value, for a wrong setting of loss, optimizer or schedule. None is a default.
+
+    ``limits`` are the upper limits of numbers that are 0 or more.
+    """
     for name, choices in CHOICES.items():
-        if settings[name] not in choices:
+        if name in settings and settings[name] not in choices:
             raise ValueError(unknown_name(name, settings[name], choices))
-    for name, high in UPPER_LIMITS.items():
+    for name, high in limits.items():
         if settings[name] is not None:
             as_number(settings[name], name, high=high)
-    as_whole_number(settings["nominal_batch"], "nominal_batch")
-    ratio, ratios = settings["backbone_lr_ratio"], settings["lr_ratios"] or {}
+    if settings["nominal_batch"] is not None:
+        as_whole_number(settings["nominal_batch"], "nominal_batch")
+    _check_ratios(settings)
+
+
+def _check_ratios(settings: Mapping[str, Any]) -> None:
+    """Raise ValueError for a factor of learning rates that is not above 0."""
+    ratio, ratios = settings.get("backbone_lr_ratio"), settings.get("lr_ratios") or {}
     if ratio is not None and not ratio > 0:
         raise ValueError(f"backbone_lr_ratio is {ratio}; expected a factor above 0; to keep it fixed, freeze it")
     if wrong := {part: ratio for part, ratio in ratios.items() if not ratio > 0}:
         raise ValueError(f"lr_ratios has {wrong}; a ratio must be above 0; list parts that must not learn in freeze")
+    if settings.get("layer_decay") == 0:
+        raise ValueError("layer_decay is 0; expected a factor above 0, at most 1; list parts that must not learn in freeze")

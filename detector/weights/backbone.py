@@ -21,6 +21,7 @@ from detector.weights.backbone_files import (
     read_backbone_file,
     resolve_license,
 )
+from detector.weights.info import Origin
 from detector.weights.new_parts import rename_kept
 
 TRUNK = "backbone.trunk."  # before the names of the trunk's modules
@@ -60,9 +61,9 @@ class BackboneReport:
         return "\n".join(lines)
 
     @property
-    def provenance(self) -> str:
-        """The origin of the weights, in a phrase."""
-        return f"{self.backbone} weights of {self.file.path.name} (sha256 {self.file.sha256})"
+    def origin(self) -> Origin:
+        """The origin of a detector that starts from these weights."""
+        return Origin(self.license, f"{self.backbone} weights of {self.file.path.name} (sha256 {self.file.sha256})")
 
 
 def load_backbone(detector: Detector, source: str, accept_license: str | None = None) -> BackboneReport:

@@ -30,6 +30,8 @@ class WeightsInfo:
     # The files of the user's own blocks in training: module -> path and sha256, see detector/network/replace/block_files.py.
     block_files: dict[str, dict[str, str]] = field(default_factory=dict)
     temperature: float = 1.0  # of experts' weights in the last validation: above 1 only early in a training
+    data_license: str | None = None  # of the images of the pre-training that the weights started from
+    data_provenance: str | None = None  # the origin of these images
 
     def describe_best_f1(self, branch: str) -> str:
         """Return the threshold of the best F1 of ``branch`` as text, or the reason why there is none."""
@@ -40,6 +42,45 @@ class WeightsInfo:
         if self.metrics or self.best_f1_thresholds:
             return f"unknown, because the file has none for the branch {branch}"  # not evaluated, or an earlier version
         return "unknown, because the file records no validation"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What training started from: the license and the provenance of the weights, and of the images of their pre-training.
+
+    All are None if it started from scratch.
+    """
+
+    license: str | None = None
+    started_from: str | None = None
+    data_license: str | None = None
+    data_provenance: str | None = None
+
+    def joined(self, other: "Origin") -> "Origin":
+        """Return the origin of weights that come from both. Parts that are the same are named once."""
+        return Origin(
+            join_facts(" AND ", self.license, other.license),
+            join_facts("; ", self.started_from, other.started_from),
+            join_facts(" AND ", self.data_license, other.data_license),
+            join_facts("; ", self.data_provenance, other.data_provenance),
+        )
+
+    def to_dict(self) -> dict[str, str | None]:
+        """Return the facts for a checkpoint; those about images only if they are known."""
+        facts = {"license": self.license, "started_from": self.started_from}
+        about_data = {"data_license": self.data_license, "data_provenance": self.data_provenance}
+        return facts | {name: value for name, value in about_data.items() if value is not None}
+
+    @classmethod
+    def from_dict(cls, facts: Mapping[str, Any]) -> "Origin":
+        """Return the origin in the ``weights_info`` of a checkpoint."""
+        names = ("started_from", "data_license", "data_provenance")
+        return cls(saved_license(facts), *(facts.get(name) for name in names))
+
+
+def join_facts(separator: str, *facts: str | None) -> str | None:
+    """Return ``facts`` joined by ``separator``, which may be in them already; each part once, and None if there is none."""
+    return separator.join(dict.fromkeys(part for fact in facts if fact for part in fact.split(separator))) or None
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ class ForeignBackbone(nn.Module):
         super().__init__()
         self.name = config.backbone
         levels = range(config.min_level, config.max_level + 1)
-        trunk_levels = [level for level in levels if level < 6 or 64 in _native_strides(self.name)]
-        self.trunk_strides = [2**level for level in trunk_levels]
+        self.trunk_strides = trunk_strides(config)
+        trunk_levels = levels[: len(self.trunk_strides)]
         trunk = build_trunk(self.name, self.trunk_strides)
         mean, std = input_statistics(self.name)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
@@ -50,7 +50,7 @@ class ForeignBackbone(nn.Module):
             self.down_p6 = self.stage_p6 = None
         self.sppf = SPPF(self.channels[-1], residual=config.max_level == 5)
         self.attention = AttentionStage(self.channels[-1], config.repeats(2))
-        places = dynamic_places(self.trunk, "backbone.trunk", is_ghost=_is_ghostnet(self.trunk))
+        places = dynamic_places(self.trunk, "backbone.trunk", is_ghost=is_ghostnet(self.trunk))
         self.convolution_patterns = with_neck_and_head(places, CONVOLUTION_PATTERNS)
         self.stem_parts = [f"trunk.{name}" for name in stem_modules(self.trunk)]  # for ``freeze``
 
@@ -89,10 +89,16 @@ def input_statistics(backbone: str) -> tuple[tuple[float, ...], tuple[float, ...
     return cfg.mean, cfg.std
 
 
+def trunk_strides(config: DetectorConfig) -> list[int]:
+    """Return the strides of the maps that a detector takes from its trunk; 64 only if the trunk has such a map."""
+    levels = range(config.min_level, config.max_level + 1)
+    return [2**level for level in levels if level < 6 or 64 in _native_strides(config.backbone)]
+
+
 def _native_strides(backbone: str) -> tuple[int, ...]:
     return () if backbone.startswith("parameternet") else tuple(timm_levels(architecture(backbone.removeprefix("timm/"))))
 
 
-def _is_ghostnet(trunk: nn.Module) -> bool:
+def is_ghostnet(trunk: nn.Module) -> bool:
     """Return True for a GhostNet of version 1, which has the layers of a ParameterNet."""
     return isinstance(trunk, GhostTrunk) and type(trunk.blocks[-1][-1].ghost1).__name__ == "GhostModule"

@@ -77,7 +77,7 @@ def test_neck_and_head_from_one_file_and_the_backbone_from_another(tmp_path: Pat
     save_weights(path, trained.state_dict(), WeightsInfo("yolo26_n", class_names=["red", "green"], license="AGPL-3.0"))
     model = module(weights=path, backbone=BACKBONE, backbone_weights=str(weights))
     assert torch.equal(model.model.neck.down[0].conv.weight, trained.neck.down[0].conv.weight)
-    assert model._license_and_source["license"] == "AGPL-3.0 AND MIT"
+    assert model._origin.license == "AGPL-3.0 AND MIT"
     save_weights(path, model.model.state_dict(), WeightsInfo("yolo26_n", {"backbone": BACKBONE}, ["red", "green"]))
     with pytest.raises(ValueError, match=r"trained timm/test_efficientnet, which backbone_weights would replace"):
         module(weights=path, backbone_weights=str(weights))
@@ -131,7 +131,7 @@ def test_a_restrictive_license_is_accepted_by_its_name(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"accept_license cc-by-nc-4\.0"):
         module(**settings)
     accepted = module(**settings, accept_license="cc-by-nc-4.0")
-    assert accepted._license_and_source["license"] == "cc-by-nc-4.0"
+    assert accepted._origin.license == "cc-by-nc-4.0"
 
 
 def test_the_license_is_logged_before_training(weights: Path, caplog: pytest.LogCaptureFixture) -> None:

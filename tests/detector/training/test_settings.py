@@ -184,7 +184,7 @@ def effects(model: DetectorModule) -> dict[str, Any]:
         "category_ids": model.category_ids,
         "stem channels": len(stem),
         "stem value": 7.0 if (stem == 7).all() else None,
-        "license": model._license_and_source["license"],
+        "license": model._origin.license,
         "image size": model.hparams.image_size,
         "16-bit range": model.hparams.sixteen_bit_range,
         "without gradient": {name for name, part in parts.items() if not all(p.requires_grad for p in part.parameters())},

@@ -61,10 +61,9 @@ class ExportGraph(nn.Module):
     def __init__(self, detector: Detector, branch: BranchName, settings: ExportSettings, image_size: Size) -> None:
         super().__init__()
         self.detector = detector.deploy(branch)
-        if settings.form == "experts":
-            for name, layer in dynamic_layers(self.detector).items():
-                if not layer.has_constant_kernel:
-                    self.detector.set_submodule(name, ExpertsConv2d(layer))
+        for name, layer in dynamic_layers(self.detector).items():
+            if layer.has_constant_kernel or settings.form == "experts":
+                self.detector.set_submodule(name, ExpertsConv2d(layer))
         self.dtype = torch.float16 if settings.half else torch.float32
         self.detector.to(self.dtype)
         self.branch, self.output = branch, settings.output

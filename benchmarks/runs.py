@@ -1,4 +1,4 @@
-"""Trainings and evaluations of a benchmark, by train.py and evaluate.py: the programs that users run."""
+"""Trainings and evaluations of a benchmark, by train.py, pretrain.py and evaluate.py: the programs that users run."""
 
 import os
 import shutil
@@ -22,10 +22,11 @@ from detector.runs.folder import EVALUATION_PREFIX, LAST_CHECKPOINT, TRAIN_LOG, 
 ROOT = Path(__file__).parents[1]  # of the project: train.py and evaluate.py are there
 
 
-def train(arguments: list[str], run: Path, epochs: int, log: Path | None = None) -> None:
+def train(arguments: list[str], run: Path, epochs: int, log: Path | None = None, program: str = "train.py") -> None:
     """Train into ``run`` with ``arguments`` of train.py: start the run, or resume it if it has stopped before its end.
 
-    The output goes to the end of the file ``log``, or is printed. Raises RuntimeError with its last lines if train.py fails.
+    The output goes to the end of the file ``log``, or is printed. ``program`` can be pretrain.py. Raises RuntimeError with
+    the last lines of the output if it fails.
     """
     if log_is_finished(run, epochs):
         return
@@ -33,7 +34,7 @@ def train(arguments: list[str], run: Path, epochs: int, log: Path | None = None)
     if not last.exists():
         shutil.rmtree(run, ignore_errors=True)  # stopped before its first epoch ended
     start = ["--ckpt_path", str(last)] if last.exists() else ["--run_dir", str(run)]
-    command = [sys.executable, str(ROOT / "train.py"), *arguments, *start]
+    command = [sys.executable, str(ROOT / program), *arguments, *start]
     if log is None:
         subprocess.run(command, check=True)
         return

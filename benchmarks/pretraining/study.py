@@ -20,7 +20,7 @@ with experts gains in top-1 of the labeled set from much data, over little, minu
 import argparse
 import json
 import time
-from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,7 +78,7 @@ class Study:
     def __init__(self, args: argparse.Namespace) -> None:
         self.data, self.datasets, self.runs, self.labeled = args.data, args.datasets, args.runs, args.labeled
         self.sizes, self.jobs = TOY if args.toy else FULL, args.jobs
-        left = args.hours - sum(result["minutes"] for result in self.results()) / 60 / args.jobs
+        left = args.hours - sum(result["minutes"] for result in read_results(self.runs)) / 60 / args.jobs
         self.end = time.monotonic() + 3600 * left if args.hours else float("inf")
 
     def check_data(self) -> None:
@@ -87,8 +87,8 @@ class Study:
         missing += [self.datasets / name for name in DETECTOR_SETS if not (self.datasets / name).is_dir()]
         if missing:
             raise ValueError(
-                f"{missing[0]}: is missing. python -m benchmarks.pretraining.sources writes --data; docs/results.md says how "
-                "to get the detectors' sets, which are in --datasets"
+                f"{missing[0]}: is missing. python -m benchmarks.pretraining.sources writes --data; docs/results.md says "
+                "how to get the detectors' sets, which are in --datasets"
             )
 
     def settings(self, run: Run) -> dict[str, Any]:
@@ -135,11 +135,10 @@ class Study:
     def read(self, folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
         """Return the result of a finished run. Raises ValueError if it was trained with other settings than ``settings``."""
         result = read_json(folder / RESULT, dict, "the result of a run of the study")
-        names = result["settings"].keys() | settings.keys()
-        differing = [n for n in names if n not in PATHS and result["settings"].get(n) != settings.get(n)]
-        if differing:
-            names = ", ".join(sorted(differing))
-            raise ValueError(f"{folder}: was trained with other settings ({names}); remove it, or give other --runs")
+        old, names = result["settings"], (result["settings"].keys() | settings.keys()) - set(PATHS)
+        if differing := sorted(name for name in names if old.get(name) != settings.get(name)):
+            text = ", ".join(differing)
+            raise ValueError(f"{folder}: was trained with other settings ({text}); remove it, or give other --runs")
         return result
 
     def train_all(self, seeds: list[int]) -> bool:
@@ -148,18 +147,9 @@ class Study:
         finished = measure_all(self.measure_chain, CHAINS, seeds, self.jobs)
         return all(all(of_seeds) for of_seeds in finished.values())
 
-    def results(self) -> Iterator[dict[str, Any]]:
-        """Yield the results of all finished runs, sorted by stage, network, start and seed, without paths."""
-        for stage in STAGES:
-            for network, start in CHAINS.values():
-                for file in sorted(self.runs.glob(f"{NAME}_{stage}_{network}_{start}_s*/{RESULT}")):
-                    result = read_json(file, dict, "the result of a run of the study")
-                    kept = {name: value for name, value in result["settings"].items() if name not in PATHS}
-                    yield result | {"settings": kept}
-
     def report(self) -> dict[str, Any]:
         """Print the tables of all stages that have results, and return the numbers."""
-        results = list(self.results())
+        results = read_results(self.runs)
         table = by_stage(results)
         content: dict[str, Any] = {"costs": network_costs(self.sizes.class_size)}
         content["stages"] = {stage: print_stage(stage, cells) for stage, cells in table.items()}
@@ -167,6 +157,17 @@ class Study:
         content["hours"] = sum(result["minutes"] for result in results) / 60
         print(f"\n{len(results)} runs, {content['hours']:.1f} hours of one thread")
         return content | {"runs": results}
+
+
+def read_results(runs: Path) -> list[dict[str, Any]]:
+    """Return the results of all finished runs, sorted by stage, network, start and seed, without paths."""
+    results = []
+    for stage, (network, start) in product(STAGES, CHAINS.values()):
+        for file in sorted(runs.glob(f"{NAME}_{stage}_{network}_{start}_s*/{RESULT}")):
+            result = read_json(file, dict, "the result of a run of the study")
+            kept = {name: value for name, value in result["settings"].items() if name not in PATHS}
+            results.append(result | {"settings": kept})
+    return results
 
 
 def write_json(path: Path, content: object) -> None:

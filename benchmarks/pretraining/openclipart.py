@@ -1,8 +1,8 @@
 """Drawings by topic from Debian's package openclipart-png (public domain), as images for classification.
 
-The package is fetched by its name, unpacked into a folder that git ignores, and never committed. A class is a topic: a folder with
-MIN_DRAWINGS drawings or more of its own. Topics that have others below them (food, beside food/fruit) are left out, because
-they overlap. So are EXCLUDED. Links are other names of drawings, and not counted.
+The package is fetched by its name, unpacked into a folder that git ignores, and never committed. A class is a topic: a
+folder with MIN_DRAWINGS drawings or more of its own. Topics that have others below them (food, beside food/fruit) are left
+out, because they overlap. So are EXCLUDED. Links are other names of drawings, and not counted.
 """
 
 import hashlib

@@ -25,8 +25,9 @@ class Classifier(nn.Module):
 
     ``network`` has the names that its files have: those of timm for a network of timm and a ParameterNet, and ``backbone``
     and ``classifier`` for our own. ``trunk`` has the names of those of its tensors that become the backbone of a detector,
-    which are the same there. ``layers`` are the names of its parameters by depth, from input to output. ``replaced`` has the
-    modules of ``network`` that were replaced by blocks of the user, by name.
+    which are the same there; ``trunk_strides`` are the strides of the maps that a detector takes from a foreign trunk.
+    ``layers`` are the names of its parameters by depth, from input to output. ``replaced`` has the modules of ``network``
+    that were replaced by blocks of the user, by name.
     """
 
     def __init__(
@@ -36,18 +37,26 @@ class Classifier(nn.Module):
         num_classes: int,
         trunk: Sequence[str],
         layers: Sequence[Sequence[str]],
+        trunk_strides: Sequence[int] = (),
         mean: Sequence[float] = (0.0, 0.0, 0.0),
         std: Sequence[float] = (1.0, 1.0, 1.0),
     ) -> None:
         super().__init__()
         self.network, self.backbone, self.num_classes = network, backbone, num_classes
         self.trunk, self.layers = list(trunk), [list(names) for names in layers]
+        self.trunk_strides = list(trunk_strides)
         self.replaced: dict[str, ReplacedPart] = {}
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network((images - self.mean) / self.std)
+
+    @property
+    def last_layer(self) -> str:
+        """The name of the module of ``network`` that gives the logits."""
+        last = self.network.get_classifier()
+        return next(name for name, module in self.network.named_modules() if module is last)
 
 
 class BackboneClassifier(nn.Module):
@@ -67,6 +76,10 @@ class BackboneClassifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.classifier(self.dropout(self.backbone(images)[-1].mean(dim=(2, 3))))
+
+    def get_classifier(self) -> nn.Module:
+        """Return the linear layer; networks of timm have a method of this name, too."""
+        return self.classifier
 
     def layers(self) -> list[list[str]]:
         """Return the names of the parameters by depth: the stem, each level, pooling, attention, the linear layer."""

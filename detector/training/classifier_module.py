@@ -23,7 +23,9 @@ from detector.training.schedule import StepSchedule
 from detector.training.setting_checks import CLASSIFIER_LIMITS, check_classes, check_optimization
 from detector.training.steps import loader_batch_size, steps_texts
 from detector.training.top_classes import TopClasses
-from detector.weights import Origin
+from detector.weights import Origin, Weights
+from detector.weights.backbone_files import PRETRAINED, read_backbone_file
+from detector.weights.classifier import load_classifier
 
 # Default learning rate for steps of ``LR_IMAGES``, and default weight decay; only those of adamw are of a published recipe
 DEFAULTS = {"adamw": (0.002, 0.05), "sgd": (0.4, 1e-4), "musgd": (0.16, 5e-4)}
@@ -110,19 +112,30 @@ class ClassifierModule(BaseModule):
         super().__init__()
         check_classes(class_names, None)
         self.class_names = list(class_names)
-        variant, overrides = variant_and_overrides(variant, overrides, None, len(self.class_names), backbone, replace)
+        start = _start_file(weights)
+        variant, overrides = variant_and_overrides(variant, overrides, start, len(self.class_names), backbone, replace)
+        if start is not None:
+            block_files = start.info.block_files | (block_files or {})
         block_files = import_blocks((overrides or {}).get("replace", []), block_files) or None
         image_size = None if image_size is None else list(as_size(image_size))
         sixteen_bit_range = None if sixteen_bit_range is None else list(as_sample_range(sixteen_bit_range))
         self.save_hyperparameters(ignore=["weights", "backbone", "accept_license", "replace"])  # the others have them
         check_optimization(self.hparams, CLASSIFIER_LIMITS)
         self.model = build_classifier(variant, len(self.class_names), dropout, drop_path, **(overrides or {}))
+        self._load_start(weights, accept_license)
         self._freeze([f"network.{pattern}" if pattern != "norms" else pattern for pattern in freeze or []])
         if channels_last:
             to_channels_last(self.model)
         self._top_classes = TopClasses()
+
+    def _load_start(self, weights: str | Path | None, accept_license: str | None) -> None:
+        """Load the weights that training starts from, log what was loaded, and remember where they come from."""
         if weights is not None:
-            raise ValueError("weights of a classifier cannot be loaded yet")
+            report = load_classifier(self.model, weights, self.class_names, accept_license)
+            rank_zero_info(report)
+            self._origin = report.origin
+        elif accept_license is not None:
+            rank_zero_info(f"accept_license {accept_license} is not needed: there are no weights to start from")
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (B, C) of ``images`` (B, 3, H, W), uint8 in 0..255 or floating point in 0..1."""
@@ -218,6 +231,12 @@ class ClassifierModule(BaseModule):
         """Log the highest learning rate at the end of the epoch: with layer decay, that of the last layer."""
         lr = max(group["lr"] for group in self.optimizers(use_pl_optimizer=False).param_groups)
         self.log("train/lr", lr, batch_size=1, sync_dist=True)
+
+
+def _start_file(source: str | Path | None) -> Weights | None:
+    """Return the file of an earlier pre-training, whose variant and overrides are the defaults; None for other sources."""
+    file = None if source in (None, PRETRAINED) else read_backbone_file(source, "weights")
+    return None if file is None or file.info is None else Weights(file.state_dict, file.info, file.path, "classifier")
 
 
 def class_losses(logits: Tensor, batch: ClassBatch, label_smoothing: float = 0.0) -> Tensor:

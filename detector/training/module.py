@@ -79,9 +79,10 @@ class DetectorModule(BaseModule):
         backbone: ``yolo26``, the default; ``timm/NAME`` or ``timm/NAME.TAG``, any network of timm with maps of stride 8, 16
             and 32; ``parameternet_300m`` or ``parameternet_600m``. It is saved with the ``overrides``.
         backbone_weights: ``pretrained``, those that timm has on the Hub; or the path of a file with the weights of the
-            backbone's classifier; or ``none``, the default. Read at construction only, like ``weights``.
+            backbone's classifier, e.g. ``runs/pretrain_dyn_n/best.ckpt`` of pretrain.py; or ``none``, the default. Read at
+            construction only, like ``weights``.
         backbone_lr_ratio: factor for the learning rate of the backbone, without its projections to the neck; by default 0.2
-            with ``backbone_weights``, else 1.
+            with ``backbone_weights``, for every backbone, else 1.
         accept_license: license of ``backbone_weights`` that restricts their use, e.g. ``cc-by-nc-4.0``: you may use them.
         replace: blocks of your own in place of modules, e.g. ``[{"where": "sppf", "layer": {"class_path": "my_blocks.Pool",
             "init_args": {"size": 7}}}]``; see docs/your-own-block.md. It is saved with the ``overrides``.

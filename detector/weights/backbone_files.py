@@ -3,14 +3,22 @@
 import hashlib
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.request import getproxies
 
 from torch import Tensor
 
+from detector.weights.classifier_files import (
+    ClassifierContent,
+    classifier_of_checkpoint,
+    classifier_of_safetensors,
+    is_classifier_checkpoint,
+)
+from detector.weights.files import CLASSIFIER
+from detector.weights.info import WeightsInfo
 from detector.weights.safe_load import load_safetensors, load_torch_file
 from detector.weights.wrappers import without_wrappers
 
@@ -32,6 +40,7 @@ class BackboneFile:
     license: str | None = None
     architecture: str | None = None
     statistics: dict[str, list[float]] = field(default_factory=dict)  # "mean" and "std", three values each, in 0..1
+    info: WeightsInfo | None = None  # of a file of our pre-training; the names are those of ``Classifier.network``
 
     @property
     def sha256(self) -> str:
@@ -40,18 +49,30 @@ class BackboneFile:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_backbone_file(path: str | Path) -> BackboneFile:
+def read_backbone_file(path: str | Path, option: str = "backbone_weights") -> BackboneFile:
     """Read a ``.safetensors``, or a file of ``torch.save``, with the weights of a classifier. Nothing in it is run.
 
-    Raises ValueError, with file and reason, for all others, and for the file of a detector.
+    It is a file of our pre-training, or one of timm or of the official code of ParameterNet. ``option`` is the name of the
+    setting that gave ``path``, for messages. Raises ValueError, with file and reason, for all others, and for the file of a
+    detector.
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"{path}: no such file; backbone_weights is {PRETRAINED!r}, {NONE!r}, or a .safetensors or .pt")
-    file = _from_safetensors(path) if path.suffix == ".safetensors" else BackboneFile(path, _from_torch_file(path))
-    if any(name.startswith(("backbone.", "model.backbone.")) for name in file.state_dict):
-        raise ValueError(f"{path}: has the weights of a detector; start from it with --model.weights")
+        none = f" {NONE!r}," if option == "backbone_weights" else ""
+        raise ValueError(f"{path}: no such file; {option} is {PRETRAINED!r},{none} or a .ckpt, .safetensors or .pt")
+    file = _from_safetensors(path) if path.suffix == ".safetensors" else _from_torch_file(path)
+    if file.info is None and any(name.startswith(("backbone.", "model.backbone.")) for name in file.state_dict):
+        raise ValueError(f"{path}: has the weights of a detector; start from it with train.py --model.weights")
     return file
+
+
+def _from_pretraining(path: Path, read: Callable[..., ClassifierContent], *content: Any) -> BackboneFile:
+    """Return a file of our pre-training; ``read`` reads its ``content``. An error names the file."""
+    try:
+        state_dict, info, statistics = read(*content)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return BackboneFile(path, state_dict, info.license, info.overrides.get("backbone", info.variant), statistics, info)
 
 
 def _from_safetensors(path: Path) -> BackboneFile:
@@ -59,8 +80,10 @@ def _from_safetensors(path: Path) -> BackboneFile:
         facts, state_dict = load_safetensors(path)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    license = facts.get("license", facts.get("licence"))
     statistics = {name: _three_numbers(path, name, facts[name]) for name in ("mean", "std") if name in facts}
+    if facts.get("kind") == CLASSIFIER:
+        return _from_pretraining(path, classifier_of_safetensors, facts, state_dict, statistics)
+    license = facts.get("license", facts.get("licence"))
     return BackboneFile(path, state_dict, license, facts.get("architecture"), statistics)
 
 
@@ -77,10 +100,12 @@ def _three_numbers(path: Path, name: str, text: str) -> list[float]:
     return numbers * 3 if len(numbers) == 1 else numbers
 
 
-def _from_torch_file(path: Path) -> dict[str, Tensor]:
+def _from_torch_file(path: Path) -> BackboneFile:
     content = load_torch_file(path)
+    if is_classifier_checkpoint(content):
+        return _from_pretraining(path, classifier_of_checkpoint, content)
     if isinstance(content, dict) and "pytorch-lightning_version" in content:
-        raise ValueError(f"{path}: is a checkpoint of a training; start from a detector with --model.weights")
+        raise ValueError(f"{path}: is the checkpoint of a detector; start from it with train.py --model.weights")
     for container in CONTAINERS:
         if isinstance(content, Mapping) and isinstance(content.get(container), Mapping):
             content = content[container]
@@ -88,12 +113,12 @@ def _from_torch_file(path: Path) -> dict[str, Tensor]:
     if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
         raise ValueError(
             f"{path}: has no state dict; expected names and tensors, as timm's networks save them. A trained detector "
-            "belongs to --model.weights"
+            "belongs to train.py --model.weights"
         )
-    return {without_wrappers(str(name)): value for name, value in content.items()}
+    return BackboneFile(path, {without_wrappers(str(name)): value for name, value in content.items()})
 
 
-def downloaded_file(name: str, cfg: "PretrainedCfg") -> BackboneFile:
+def downloaded_file(name: str, cfg: "PretrainedCfg", option: str = "backbone_weights") -> BackboneFile:
     """Read the pretrained weights of timm's ``name``: from the cache of the Hub, or downloaded to it.
 
     Raises ValueError if there are none, and without a network; the message then names the file to fetch.
@@ -110,7 +135,7 @@ def downloaded_file(name: str, cfg: "PretrainedCfg") -> BackboneFile:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(
             f"the weights of timm/{tagged} are not in the cache, and could not be downloaded ({reason}). On a machine with "
-            f"a network, get\n    {url}\nsave it as {local}, and give\n    --model.backbone_weights {local}"
+            f"a network, get\n    {url}\nsave it as {local}, and give\n    --model.{option} {local}"
         ) from error
     return read_backbone_file(path)
 

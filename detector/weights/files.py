@@ -28,6 +28,7 @@ from detector.weights.reference import is_reference_state_dict, is_state_dict, r
 from detector.weights.safe_load import load_safetensors, load_torch_file
 from detector.weights.wrappers import unwrap, without_wrappers
 
+CLASSIFIER = "classifier"  # the kind of a file of pre-training, in its facts
 FORMAT_VERSION = 2  # of the metadata in our safetensors files; in 1 the key "license" was "licence"
 
 
@@ -73,7 +74,23 @@ def _from_lightning(path: Path, content: dict[str, Any]) -> Weights:
             return weights
         keys = " and no ".join(missing)
         raise ValueError(f"is a Lightning checkpoint, but not of DetectorModule: its hyper_parameters have no {keys}")
-    info = WeightsInfo(
+    refuse_classifier(path, facts)
+    state_dict = without_prefix(_as_type(content.get("state_dict"), dict, "state_dict"))
+    return Weights(state_dict, info_of_checkpoint(settings, facts), path, TRAINING_CHECKPOINT)
+
+
+def refuse_classifier(path: Path, facts: Mapping[str, Any]) -> None:
+    """Raise ValueError if the ``facts`` in a file are those of a classifier of pre-training."""
+    if facts.get("kind") == CLASSIFIER:
+        raise ValueError(
+            "has a classifier of pretrain.py, not a detector; start a detector from it with "
+            f"train.py --model.backbone_weights {path}"
+        )
+
+
+def info_of_checkpoint(settings: Mapping[str, Any], facts: Mapping[str, Any]) -> WeightsInfo:
+    """Return what a checkpoint says in its ``hyper_parameters`` (``settings``) and ``weights_info`` (``facts``)."""
+    return WeightsInfo(
         variant=settings["variant"],
         overrides=settings.get("overrides") or {},
         class_names=settings["class_names"],
@@ -86,12 +103,12 @@ def _from_lightning(path: Path, content: dict[str, Any]) -> Weights:
         best_f1_thresholds=facts.get("best_f1_thresholds") or {},
         block_files=settings.get("block_files") or {},
         temperature=facts.get("temperature", 1.0),
+        data_license=facts.get("data_license"),
+        data_provenance=facts.get("data_provenance"),
     )
-    state_dict = _without_prefix(_as_type(content.get("state_dict"), dict, "state_dict"))
-    return Weights(state_dict, info, path, TRAINING_CHECKPOINT)
 
 
-def _without_prefix(state_dict: dict[str, Any]) -> dict[str, Any]:
+def without_prefix(state_dict: dict[str, Any]) -> dict[str, Any]:
     """Return the weights of ``DetectorModule.model`` under the names of the Detector."""
     state_dict = {without_wrappers(str(name)): value for name, value in state_dict.items()}
     if others := [name for name in state_dict if not name.startswith("model.")]:
@@ -101,13 +118,14 @@ def _without_prefix(state_dict: dict[str, Any]) -> dict[str, Any]:
 
 def _from_safetensors(path: Path) -> Weights:
     entries, state_dict = load_safetensors(path)
+    refuse_classifier(path, entries)
     if "format_version" in entries:
-        return Weights(state_dict, _from_metadata(entries), path, "safetensors")
+        return Weights(state_dict, info_of_metadata(entries), path, "safetensors")
     kind = "safetensors without our metadata"
     return _from_foreign(path, state_dict, kind) or _from_state_dict(path, state_dict, kind)
 
 
-def _from_metadata(entries: dict[str, str]) -> WeightsInfo:
+def info_of_metadata(entries: dict[str, str]) -> WeightsInfo:
     """Return the facts in the metadata of a safetensors file, see ``metadata``."""
     version = _as_type(_from_json(entries, "format_version"), int, "format_version")
     if version > FORMAT_VERSION:
@@ -123,6 +141,8 @@ def _from_metadata(entries: dict[str, str]) -> WeightsInfo:
         best_f1_thresholds=_from_json(entries, "best_f1_thresholds") if "best_f1_thresholds" in entries else {},
         block_files=_from_json(entries, "block_files") if "block_files" in entries else {},
         temperature=_from_json(entries, "temperature") if "temperature" in entries else 1.0,
+        data_license=entries.get("data_license"),
+        data_provenance=entries.get("data_provenance"),
         **{name: _from_json(entries, name) for name in ("overrides", "class_names", "category_ids", "metrics")},
     )
 
@@ -182,22 +202,36 @@ def _sample_range(value: Any) -> SampleRange | None:
 
 def _checked(weights: Weights) -> Weights:
     """Check the facts of a file and compare them with its weights: a wrong class name must not be noticed in production."""
-    blocks = bool(weights.info.overrides.get("replace")) if isinstance(weights.info.overrides, dict) else False
-    for name, value in weights.state_dict.items():
-        if not _is_ordinary(name, value, any_type=blocks):
-            kind = f"{value.dtype} {value.layout}" if isinstance(value, Tensor) else type(value).__name__
-            raise ValueError(f"{name!r} is a {kind}; expected a dense floating-point tensor, all of it in the file")
-    types = get_type_hints(WeightsInfo)
-    info = WeightsInfo(**{name: _as_type(getattr(weights.info, name), types[name], name) for name in types})
+    check_tensors(weights.state_dict, weights.info)
+    info = with_checked_types(weights.info)
     number = weights.num_classes
     for name, values in (("class names", info.class_names), ("category ids", info.category_ids)):
         if values is not None and len(values) != number:
             raise ValueError(f"has {len(values)} {name}, but weights for {plural(number, 'class', 'classes')}")
+    return replace(weights, info=with_saved_overrides(info))
+
+
+def check_tensors(state_dict: Mapping[str, Any], info: WeightsInfo) -> None:
+    """Raise ValueError for a weight that is no dense floating-point tensor; blocks of the user may have other types."""
+    blocks = bool(info.overrides.get("replace")) if isinstance(info.overrides, dict) else False
+    for name, value in state_dict.items():
+        if not _is_ordinary(name, value, any_type=blocks):
+            kind = f"{value.dtype} {value.layout}" if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(f"{name!r} is a {kind}; expected a dense floating-point tensor, all of it in the file")
+
+
+def with_checked_types(info: WeightsInfo) -> WeightsInfo:
+    """Return ``info`` with each fact as its type. Raises ValueError for a fact of another type."""
+    types = get_type_hints(WeightsInfo)
+    return WeightsInfo(**{name: _as_type(getattr(info, name), types[name], name) for name in types})
+
+
+def with_saved_overrides(info: WeightsInfo) -> WeightsInfo:
+    """Return ``info`` with all settings of dynamic layers. Raises ValueError for an unknown variant or override."""
     try:
-        overrides = saved_overrides(info.variant, info.overrides)
-    except (ValueError, TypeError) as error:  # an unknown variant, or an unknown field
+        return replace(info, overrides=saved_overrides(info.variant, info.overrides))
+    except (ValueError, TypeError) as error:
         raise ValueError(f"{error} (overrides: {info.overrides})") from None
-    return replace(weights, info=replace(info, overrides=overrides))
 
 
 def _as_type(value: Any, expected: Any, name: str) -> Any:
@@ -234,6 +268,16 @@ def save_weights(
             f"{path}: these weights have no {CLASS_TOWER_NORM!r}, as those of a deployed detector, and could not be loaded; "
             "save those of the detector before deploy()"
         )
+    entries = metadata(_with_complete_overrides(info))
+    with atomic_write(path) as unfinished:  # safetensors' own save_file makes files that only their owner can read
+        unfinished.write_bytes(save(as_saved(state_dict, dtype), entries))
+
+
+def as_saved(state_dict: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """Return the weights for a safetensors file: on the CPU, floating-point values as ``dtype``.
+
+    Raises ValueError if a value is too large for ``dtype``.
+    """
     tensors = {}
     for name, value in state_dict.items():
         converted = value.detach().cpu().to(dtype if value.is_floating_point() else value.dtype)
@@ -243,8 +287,7 @@ def save_weights(
             raise ValueError(
                 f"{name} has values up to {value.abs().max():g}, too large for {dtype}; choose bfloat16 or float32"
             )
-    with atomic_write(path) as unfinished:  # safetensors' own save_file makes files that only their owner can read
-        unfinished.write_bytes(save(tensors, metadata(_with_complete_overrides(info))))
+    return tensors
 
 
 def _with_complete_overrides(info: WeightsInfo) -> WeightsInfo:
@@ -267,4 +310,6 @@ def metadata(info: WeightsInfo) -> dict[str, str]:
         entries["sixteen_bit_range"] = json.dumps(info.sixteen_bit_range)
     if info.temperature != 1:
         entries["temperature"] = json.dumps(info.temperature)
+    about_data = {"data_license": info.data_license, "data_provenance": info.data_provenance}
+    entries |= {name: value for name, value in about_data.items() if value is not None}
     return entries if info.license is None else entries | {"license": info.license}

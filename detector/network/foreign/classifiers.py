@@ -49,7 +49,7 @@ def foreign_classifier(
     if layers:
         make_dynamic(network, [name.replace(".", r"\.") for name in layers], **dynamic.layer)
     mean, std = input_statistics(config.backbone)
-    return Classifier(network, config.backbone, num_classes, trunk, _layers(network), mean, std)
+    return Classifier(network, config.backbone, num_classes, trunk, _layers(network), trunk_strides(config), mean, std)
 
 
 def _dynamic_trunk(config: DetectorConfig, dynamic: DynamicConfig | None) -> tuple[list[str], list[str]]:

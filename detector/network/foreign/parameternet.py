@@ -66,6 +66,13 @@ def parameternet_trunk(name: str, strides: Sequence[int]) -> GhostTrunk:
     return GhostTrunk(parameternet(name.removesuffix("_plain") + "_plain", num_classes=0), strides)
 
 
+def official_names(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights of a ParameterNet with the names of the official code in place of ours."""
+    dynamic = {name.partition(".router.")[0] for name in state_dict if ".router." in name}
+    kernels = {f"{name}.weight": f"{name}.cond_conv.weight" for name in dynamic}
+    return {kernels.get(name, name.replace(".router.", ".routing.")): value for name, value in state_dict.items()}
+
+
 def converted_names(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the weights of a ParameterNet with our names in place of those of the official code."""
     return {

@@ -13,7 +13,7 @@ from torch import nn
 from detector import build_detector
 from detector.dynamic import DynamicConfig, dynamic_layers
 from detector.network.foreign.parameternet import parameternet
-from detector.weights import WeightsInfo, backbone, load_backbone, load_into, read_weights, save_weights
+from detector.weights import WeightsInfo, load_backbone, load_into, read_weights, save_weights, trunk
 from detector.weights import backbone_files as files
 
 NAME = "timm/test_efficientnet"
@@ -106,20 +106,20 @@ def test_another_network_is_refused_by_its_name(tmp_path: Path, weights: Path, m
     with pytest.raises(ValueError, match=r"not the weights of timm/test_resnet \(.*those of timm/test_efficientnet$"):
         load_backbone(detector, str(tmp_path / "test_efficientnet.safetensors"))
     assert all(torch.equal(value, before[name]) for name, value in detector.state_dict().items())
-    monkeypatch.setattr(backbone, "SEARCH_SECONDS", 0)
+    monkeypatch.setattr(trunk, "SEARCH_SECONDS", 0)
     larger = classifier("test_resnet").state_dict() | {"layer1.1.conv1.weight": torch.zeros(8, 8, 3, 3)}
     save_file(larger, tmp_path / "larger.safetensors")
     with pytest.raises(ValueError, match=r"1 too many: layer1\.1\.conv1\.weight"):
         load_backbone(detector, str(tmp_path / "larger.safetensors"))
     save_weights(tmp_path / "detector.safetensors", detector.state_dict(), WeightsInfo("yolo26_n"))
-    with pytest.raises(ValueError, match=r"weights of a detector; start from it with --model\.weights"):
+    with pytest.raises(ValueError, match=r"weights of a detector; start from it with train\.py --model\.weights"):
         load_backbone(detector, str(tmp_path / "detector.safetensors"))
     torch.save({"pytorch-lightning_version": "2"}, tmp_path / "best.ckpt")
     with pytest.raises(
-        ValueError, match=r"best\.ckpt: is a checkpoint of a training; start from a detector with --model\.weights"
+        ValueError, match=r"best\.ckpt: is the checkpoint of a detector; start from it with train\.py --model\.weights"
     ):
         load_backbone(detector, str(tmp_path / "best.ckpt"))
-    with pytest.raises(ValueError, match="backbone is yolo26, which has none"):
+    with pytest.raises(ValueError, match=r"not the weights of our own backbone, yolo26; give a file of pretrain\.py"):
         load_backbone(build_detector("yolo26_n", 2), str(weights))
 
 
@@ -155,7 +155,7 @@ def test_the_tag_in_the_name_of_a_file_must_be_that_of_the_backbone(tmp_path: Pa
 def test_parameternet_takes_official_names_and_plain_kernels(
     tmp_path: Path, experts: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backbone, "SEARCH_SECONDS", 0)
+    monkeypatch.setattr(trunk, "SEARCH_SECONDS", 0)
     torch.manual_seed(2)
     name = "parameternet_w050" + ("" if experts else "_plain")
     source = parameternet(name, 9, experts and DynamicConfig(num_experts=experts)).eval()
@@ -261,7 +261,7 @@ def test_a_weights_file_names_its_backbone_and_loads_without_pretrained_weights(
 
 def test_names_of_the_networks_own_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """timm converts the names of ConvNeXt's own code; linear layers become 1x1 convolutions."""
-    monkeypatch.setattr(backbone, "SEARCH_SECONDS", 0)
+    monkeypatch.setattr(trunk, "SEARCH_SECONDS", 0)
     state = classifier("test_convnext", 1000).state_dict()
     theirs = {}
     for name, value in state.items():

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from detector import build_detector
-from detector.dynamic import DynamicConfig, DynamicConv2d, dynamic_layers
+from detector.dynamic import DynamicConv2d, dynamic_layers
+from detector.network.classifier import build_classifier
 from detector.network.foreign.ghost import GhostTrunk
-from detector.network.foreign.parameternet import converted_names, parameternet
+from detector.network.foreign.parameternet import converted_names, official_names
 from tests.golden_values import hashed, load
 
 GOLDEN = load("parameternet")
@@ -29,8 +30,9 @@ COUNTED = [("parameternet_300m", "8 softmax"), ("parameternet_600m", "4 sigmoid"
 @pytest.mark.parametrize(("name", "experts"), COUNTED)
 def test_parameters_multiply_adds_and_layers(name: str, experts: str) -> None:
     golden, (number, routing) = GOLDEN["models"][name], experts.split()
+    dynamic = {"num_experts": int(number), "routing": routing, "where": "backbone"}
     with torch.device("meta"):
-        network = parameternet(NAMES[name], 1000, DynamicConfig(num_experts=int(number), routing=routing)).eval()
+        network = build_classifier("yolo26_n", 1000, backbone=NAMES[name], dynamic=dynamic).eval().network
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(torch.empty(1, 3, 224, 224, device="meta"))
     expected = golden["experts"][experts]
@@ -58,8 +60,10 @@ def golden_weight(network: nn.Module, name: str, value: Tensor) -> Tensor:
 def test_forward_values(case: str) -> None:
     golden, (name, *experts) = GOLDEN["forward"]["cases"][case], case.split()
     plain = experts == ["plain"]
-    dynamic = None if plain else DynamicConfig(num_experts=int(experts[0]), routing=experts[1])
-    network = parameternet(NAMES[name] + ("_plain" if plain else ""), 10, dynamic).eval()
+    dynamic = None if plain else {"num_experts": int(experts[0]), "routing": experts[1], "where": "backbone"}
+    network = (
+        build_classifier("dyn_n", 10, backbone=NAMES[name] + ("_plain" if plain else ""), dynamic=dynamic).eval().network
+    )
     weights = {key: golden_weight(network, key, value).float() for key, value in network.state_dict().items()}
     network.load_state_dict(weights)
     network.double()
@@ -95,4 +99,9 @@ def test_trunk_of_a_detector(name: str) -> None:
 
 def test_official_names() -> None:
     official = {"blocks.0.conv.cond_conv.weight": torch.zeros(1), "conv_stem.routing.bias": torch.ones(1)}
-    assert list(converted_names(official)) == ["blocks.0.conv.weight", "conv_stem.router.bias"]
+    ours = {"blocks.0.conv.weight": torch.zeros(1), "conv_stem.router.bias": torch.ones(1)}
+    assert converted_names(official) == ours
+    ours |= {"blocks.0.conv.router.bias": torch.ones(1), "bn1.weight": torch.ones(1)}
+    names = ["blocks.0.conv.cond_conv.weight", "conv_stem.routing.bias", "blocks.0.conv.routing.bias", "bn1.weight"]
+    assert list(official_names(ours)) == names
+    assert converted_names(official_names(ours)) == ours

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 POLICIES = re.compile(  # of a name with other parts, timm would ignore some
-    r"rand(-(m|n|mmax|inc)\d+|-(p|mstd)\d+(\.\d+)?|-t[a-z0-9]+)*"
+    r"rand(-(m|n|mmax|inc)\d+|-(p|mstd)\d+(\.\d+)?|-t(weights|3aw|3a))*"
     r"|augmix(-(m|w|d|b)\d+|-(a|mstd)\d+(\.\d+)?)*"
     r"|(original|originalr|v0|v0r|3a)(-mstd\d+(\.\d+)?)?"
 )

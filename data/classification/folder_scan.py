@@ -18,7 +18,7 @@ IMAGE, FOLDER = "image", "folder"
 LEFT_OUT: dict[str, tuple[Level, str, str, str]] = {  # by kind: level of the remark, one, many, and the rest of the sentence
     "unread": ("warning", "image is", "images are", "left out, being of a format that is not read; convert to PNG or JPEG"),
     "outside": ("warning", "image is", "images are", "left out, lying beside the class folders and not in one"),
-    "repeated": ("warning", "link is", "links are", "left out, leading to a folder whose images are read already"),
+    "repeated": ("warning", "folder is", "folders are", "left out, being a link to one that is read elsewhere"),
     "hidden": ("note", "hidden file or folder is", "hidden files or folders are", "left out"),
     "other": ("note", "file that is not an image is", "files that are not images are", "left out"),
 }
@@ -27,14 +27,14 @@ LEFT_OUT: dict[str, tuple[Level, str, str, str]] = {  # by kind: level of the re
 class FolderScan:
     """The class folders directly in ``folder``, and the images in them. A class has the images at any depth.
 
-    Paths are bytes, relative to ``folder``. Links are followed, except those that lead back into ``folder``, above it, or
-    to a folder that another link has led to.
+    Paths are bytes, relative to ``folder``. Links are followed, except those that lead back into ``folder`` or above it. A
+    folder that several links lead to is read once.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self._bytes = folder, os.fsencode(folder)
         self._real = os.path.realpath(self._bytes)
-        self._linked: set[bytes] = set()  # real folders that links have led to
+        self._read: set[tuple[int, int]] = set()  # device and number of each folder that has been read
         self._counts: Counter[str] = Counter()
         self._examples: dict[str, list[str]] = {}
         self.broken_links: list[bytes] = []  # with names of images
@@ -59,6 +59,9 @@ class FolderScan:
         stack = [folder]
         while stack:
             at = stack.pop()
+            if not self._is_first_time(at):
+                self._leave_out("repeated", at)
+                continue
             names, folders = self._list(at)
             if names:
                 yield at, names
@@ -99,7 +102,7 @@ class FolderScan:
         if is_hidden(decode_name(entry.name)):
             return "hidden"
         if entry.is_dir():
-            return "repeated" if entry.is_symlink() and self._is_repeated(entry.path) else FOLDER
+            return "repeated" if entry.is_symlink() and self._is_inner(entry.path) else FOLDER
         suffix = os.path.splitext(entry.name)[1].lower()
         if suffix in READ and entry.is_symlink() and not entry.is_file():
             self.broken_links.append(os.path.join(folder, entry.name))
@@ -108,13 +111,18 @@ class FolderScan:
             return "other"
         return IMAGE if suffix in READ else "unread" if suffix in OTHER_IMAGES else "other"
 
-    def _is_repeated(self, link: bytes) -> bool:
+    def _is_inner(self, link: bytes) -> bool:
+        """Return True for a link to a folder in the scanned one, which is read at its own place, or to one that holds it."""
         target, separator = os.path.realpath(link), os.sep.encode()
         below = target if target.endswith(separator) else target + separator
-        if target in self._linked or target.startswith(self._real + separator) or (self._real + separator).startswith(below):
-            return True
-        self._linked.add(target)
-        return False
+        return target.startswith(self._real + separator) or (self._real + separator).startswith(below)
+
+    def _is_first_time(self, folder: bytes) -> bool:
+        status = os.stat(os.path.join(self._bytes, folder))
+        identity = status.st_dev, status.st_ino
+        is_first = identity not in self._read
+        self._read.add(identity)
+        return is_first
 
     def _leave_out(self, kind: str, path: bytes) -> None:
         self._counts[kind] += 1

@@ -1,5 +1,6 @@
 """Settings and transforms of labeled images."""
 
+import dataclasses
 import random
 from typing import Any
 
@@ -51,40 +52,40 @@ def test_evaluation_images_are_the_center_after_resizing() -> None:
     torch.testing.assert_close(normalized(EvalTransform((28, 20), 0.875)(NOISE)), expected)
 
 
-@pytest.mark.parametrize(
-    ("settings", "expected"),
-    [
-        ({}, NOISE[:40]),
-        ({"flip": 1}, NOISE[:40, ::-1]),
-        ({"vertical_flip": 1}, NOISE[:40][::-1]),
-    ],
-)
+FLIPS = [({}, NOISE[:40]), ({"flip": 1}, NOISE[:40, ::-1]), ({"vertical_flip": 1}, NOISE[:40][::-1])]
+SETTINGS: list[dict[str, Any]] = [
+    {"scale": (0.2, 0.3)},
+    {"ratio": (0.3, 0.4)},
+    {"auto_augment": "rand-m9-n3"},
+    {"auto_augment": "augmix-m3-w2"},
+    {"auto_augment": "original-mstd0.5"},
+    {"auto_augment": "3a"},
+    {"color_jitter": 0.5},
+    {"interpolation": "nearest"},
+    {"erasing": 1},
+]
+
+
+@pytest.mark.parametrize(("settings", "expected"), FLIPS)
 def test_flips_and_plain_crops(settings: dict[str, Any], expected: np.ndarray) -> None:
     with seeded_globals(0):
         pixels = transform((40, 40), **settings)(NOISE[:40])
     np.testing.assert_array_equal(pixels.permute(1, 2, 0), expected)
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"scale": (0.2, 0.3)},
-        {"ratio": (0.3, 0.4)},
-        {"auto_augment": "rand-m9-n3"},
-        {"auto_augment": "augmix-m3-w2"},
-        {"auto_augment": "original-mstd0.5"},
-        {"auto_augment": "3a"},
-        {"color_jitter": 0.5},
-        {"interpolation": "nearest"},
-        {"erasing": 1},
-    ],
-)
+@pytest.mark.parametrize("settings", SETTINGS)
 def test_every_setting_reaches_the_image(settings: dict[str, Any]) -> None:
     images = []
     for one in (transform(), transform(**settings)):
         with seeded_globals(3):
             images.append(one(NOISE))
     assert not torch.equal(*images)
+
+
+def test_every_field_has_a_case() -> None:
+    mixing = {"mixup", "cutmix", "mix_prob", "switch_prob"}  # in test_mixing.py
+    tested = {name for settings in (*SETTINGS, *(settings for settings, _ in FLIPS)) for name in settings}
+    assert tested | mixing == {field.name for field in dataclasses.fields(ClassAugmentation)}
 
 
 def test_posterizing_keeps_a_bit() -> None:

@@ -17,7 +17,6 @@ from lightning.pytorch.cli import LightningArgumentParser
 from data import ClassAugmentation, ImageFolderDataModule
 from data.sampler import SampleKey
 from detector.batch import ClassBatch
-from tests.data.classification.conftest import CLASSES
 
 Arguments = dict[str, Any]
 MIXED = ClassAugmentation(mixup=0.8, cutmix=1.0, erasing=0.5)
@@ -187,22 +186,6 @@ def test_the_label_of_a_replaced_image_is_that_of_the_replacement(class_folders:
     sample = data.train_dataloader().dataset[3]
     assert (sample.label, sample.other_label, sample.index) == (1, 1, 3)
     assert sample.image.float().mean(dim=(1, 2)).argmax() == 1
-
-
-def test_attributes_for_the_model_and_the_run(class_arguments: Arguments) -> None:
-    data = ImageFolderDataModule(**class_arguments, license="CC0-1.0", provenance="drawn", sixteen_bit_range=(0, 4095))
-    assert (data.class_names, data.category_ids) == (list(CLASSES), [0, 1, 2])
-    assert (data.size, data.training_sizes, data.num_images) == ((32, 32), [(32, 32)], {"train": 12, "val": 6})
-    assert (data.license, data.provenance, data.sixteen_bit_range) == ("CC0-1.0", "drawn", (0, 4095))
-    assert data._readers["train"].sixteen_bit_range == (0, 4095)
-
-
-def test_shares_and_crops_reach_the_data(class_arguments: Arguments) -> None:
-    data = ImageFolderDataModule(**class_arguments, val=None, val_share=0.5, crop_pct=1.0)
-    assert data.num_images == {"train": 4, "val": 8}
-    other = ImageFolderDataModule(**class_arguments, val=None, val_share=0.5)
-    assert data.val_dataloader().dataset[0].image.shape == (3, 32, 32)
-    assert not torch.equal(data.val_dataloader().dataset[0].image, other.val_dataloader().dataset[0].image)
 
 
 def test_coco_files_are_an_alternative(tmp_path: Path) -> None:

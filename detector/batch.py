@@ -51,6 +51,11 @@ class ClassBatch(TypedDict):
     indices: Tensor  # (B,) int64: number of the image in its split, for evaluation
 
 
+def num_images(batch: Batch | ClassBatch) -> int:
+    """Return the number of images of a batch: of its targets, or of its labels."""
+    return len(batch["targets"] if "targets" in batch else batch["labels"])
+
+
 def network_input(images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """Convert the images of a ``Batch`` for the network: to 0..1 and to ``dtype``, on the same device."""
     return images.to(dtype) / 255 if images.dtype == torch.uint8 else images.to(dtype)

@@ -1,5 +1,6 @@
-"""Callbacks of a training: averaged weights, COCO evaluation, logs, guards. Each has its own file."""
+"""Callbacks of a training: averaged weights, evaluation, logs, guards. Each has its own file."""
 
+from detector.callbacks.class_evaluation import ClassEvaluation
 from detector.callbacks.coco_evaluation import CocoEvaluation
 from detector.callbacks.data_wait import DataWait
 from detector.callbacks.ema import RampedEMA
@@ -11,6 +12,7 @@ from detector.callbacks.routing_log import RoutingLog
 from detector.callbacks.save_on_signal import SaveOnSignal, StoppedBySignal
 
 __all__ = [
+    "ClassEvaluation",
     "CocoEvaluation",
     "DataWait",
     "EpochLog",

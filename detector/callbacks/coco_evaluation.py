@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 import lightning as L
 import numpy as np
-import torch
 from lightning.pytorch.utilities import rank_zero_warn
 
 from detector.batch import Batch, Target
+from detector.callbacks.gather import gather
 from detector.evaluation import Backend, CocoResult, check_backend, coco_files, evaluate
 from detector.evaluation.coco_files import GroundTruth
 from detector.evaluation.ids import Id
@@ -76,6 +76,11 @@ class CocoEvaluation(L.Callback):
         self._written_ground_truth: tuple[Path, list[Id]] | None = None  # the ground truth file and its image ids
         self._rows: DetectionRows = {}
 
+    @property
+    def epoch_columns(self) -> tuple[str, ...]:
+        """The columns of train.log with values of this evaluation."""
+        return ("AP", "AP50", "AP_nms") if len(self.branches) > 1 else ("AP", "AP50")
+
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage == "predict" or (stage == "fit" and not trainer.enable_validation):
             return
@@ -111,7 +116,7 @@ class CocoEvaluation(L.Callback):
         if trainer.sanity_checking:
             return
         started = time.perf_counter()
-        rows_of_ranks = _gather(self._rows, trainer)
+        rows_of_ranks = gather(self._rows, trainer)
         self._rows = {}
         outcome = self._evaluate(rows_of_ranks, trainer) if trainer.is_global_zero else None
         outcome = trainer.strategy.broadcast(outcome, src=0)
@@ -221,15 +226,6 @@ def _ground_truth_of_data_module(trainer: L.Trainer, split: str) -> str | Path |
             f"CocoEvaluation(ground_truth='val.json'), or a data module with ground_truth(split), or remove it"
         )
     return source
-
-
-def _gather(rows: DetectionRows, trainer: L.Trainer) -> list[DetectionRows]:
-    """Return the rows of every rank, in the order of the ranks, on rank 0; an empty list on the others. All must call it."""
-    if trainer.world_size == 1:
-        return [rows]
-    rows_of_ranks = [None] * trainer.world_size if trainer.is_global_zero else None
-    torch.distributed.gather_object(rows, rows_of_ranks, dst=0)
-    return rows_of_ranks or []
 
 
 def drop_non_finite(detections: np.ndarray, branch: BranchName) -> np.ndarray:

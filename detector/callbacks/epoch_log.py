@@ -8,17 +8,17 @@ from typing import Any
 
 import lightning as L
 
-from detector.batch import Batch
-from detector.callbacks.coco_evaluation import CocoEvaluation
+from detector.batch import Batch, ClassBatch, num_images
 from detector.runs.folder import TRAIN_LOG
 from detector.text import plural, short_duration, short_number
 
 PROGRESS_LINE_SECONDS = 60.0  # between progress lines, without a progress bar
 MAX_WIDTH = 120  # characters of a line
 MIN_WIDTHS = {"left": 4, "wait": 4, "lr": 7}  # of columns; others have 5
-# The values of a validation, by column.
-VALIDATION = {"AP": "val/AP", "AP50": "val/AP50", "AP_nms": "val/one2many/AP", "val_loss": "val/total"}
-ALWAYS = ("epoch", *VALIDATION, "left", "wait", "lr", "img/s", "train_s", "val_s")  # columns that are never left out
+# The values of a validation, by column. An evaluation says in ``epoch_columns`` which of them it has.
+SCORES = {"AP": "val/AP", "AP50": "val/AP50", "AP_nms": "val/one2many/AP", "top1": "val/top1", "top5": "val/top5"}
+VALIDATION_LOSSES = ("val/total", "val/loss")  # of a detector, of a classifier
+ALWAYS = ("epoch", *SCORES, "val_loss", "left", "wait", "lr", "img/s", "train_s", "val_s")  # columns that are never left out
 
 
 class EpochLog(L.Callback):
@@ -29,6 +29,8 @@ class EpochLog(L.Callback):
     - ``epoch``: "3/100" is the third of 100. (In metrics.csv epochs count from 0.)
     - ``AP``, ``AP50``: of the validation; "-" without a validation, "none" without objects. ``AP_nms``: AP of the branch
       with NMS (one2many), if both branches are evaluated.
+    - ``top1``, ``top5``, of a classifier: the share of the validation images whose class has the highest score, or one of
+      the five highest.
     - ``left``: time until the last epoch ends, from the mean of the epochs of this start; "-" if training may be endless.
     - ``wait``: share of the training time that steps waited for data.
     - ``loss``, ``val_loss``: totals of training and validation.
@@ -58,17 +60,17 @@ class EpochLog(L.Callback):
         self._progress_printed = self._epoch_started
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch | ClassBatch, batch_idx: int
     ) -> None:
         """Count the batch and, without a progress bar, print a progress line every minute."""
-        self._num_images += len(batch["targets"])
+        self._num_images += num_images(batch)
         self._num_batches += 1
         now = time.perf_counter()
         due = now - self._progress_printed > PROGRESS_LINE_SECONDS
         if due and trainer.progress_bar_callback is None and trainer.is_global_zero:
             self._progress_printed = now
             seconds = now - self._epoch_started
-            batches, speed = trainer.num_training_batches, self._num_images * trainer.world_size / seconds
+            batches, speed = trainer.num_training_batches, self.images_per_second(trainer)
             left = short_duration(seconds / self._num_batches * (batches - batch_idx - 1))
             progress = f"{batch_idx + 1} of {plural(batches, 'batch', 'batches')}, {left} left"
             print(f"epoch {epoch_text(trainer)}: {progress}, {speed:.1f} images/s", flush=True)
@@ -94,33 +96,38 @@ class EpochLog(L.Callback):
         """Return the texts of all columns in their order, and count this epoch for ``time_left``."""
         seconds, left = time.perf_counter() - self._epoch_started, self.time_left(trainer)
         self._seconds, self._epochs = self._seconds + seconds, self._epochs + self._epoch_share(trainer)
-        metrics, train_seconds = trainer.callback_metrics, seconds - self._validation_seconds
+        metrics = trainer.callback_metrics
         losses = {name: short_number(value, 5) for name, value in _losses(metrics).items()}
         values: dict[str, str | None] = {
             "epoch": epoch_text(trainer),
-            **{name: self._validation_text(trainer, name) for name in ("AP", "AP50", "AP_nms")},
+            **{name: self._validation_text(trainer, name) for name in SCORES},
             "left": left,
             "wait": f"{float(metrics['train/data_wait']):.0%}" if "train/data_wait" in metrics else None,
             "loss": losses.pop("loss", None),
             "val_loss": self._validation_text(trainer, "val_loss"),
             **losses,
             "lr": short_number(trainer.optimizers[0].param_groups[0]["lr"], 7) if trainer.optimizers else "-",
-            "img/s": short_number(self._num_images * trainer.world_size / max(train_seconds, 1e-9), 5),
-            "train_s": short_number(train_seconds, 5),
+            "img/s": short_number(self.images_per_second(trainer), 5),
+            "train_s": short_number(seconds - self._validation_seconds, 5),
             "val_s": short_number(self._validation_seconds, 5) if trainer.enable_validation else None,
         }
         return {name: text for name, text in values.items() if text is not None}
 
     def _validation_text(self, trainer: L.Trainer, name: str) -> str | None:
         """Return a value of the validation as text, or None if the run has no such value."""
-        metrics, metric = trainer.callback_metrics, VALIDATION[name]
-        if self._validated and metric in metrics:
+        metrics = trainer.callback_metrics
+        names = VALIDATION_LOSSES if name == "val_loss" else (SCORES[name],)
+        metric = next((metric for metric in names if metric in metrics), None)
+        if self._validated and metric is not None:
             value = float(metrics[metric])
             return short_number(value, 5) if name == "val_loss" else "none" if value == -1 else f"{value:.3f}"
-        evaluation = next((c for c in trainer.callbacks if isinstance(c, CocoEvaluation)), None)
-        branches = 0 if evaluation is None else len(evaluation.branches)
-        expected = {"AP": branches > 0, "AP50": branches > 0, "AP_nms": branches > 1, "val_loss": True}
-        return "-" if trainer.enable_validation and (expected[name] or metric in metrics) else None
+        expected = {"val_loss"}.union(*(getattr(callback, "epoch_columns", ()) for callback in trainer.callbacks))
+        return "-" if trainer.enable_validation and (name in expected or metric is not None) else None
+
+    def images_per_second(self, trainer: L.Trainer) -> float:
+        """Return the training speed of all processes in this epoch so far, without its validations."""
+        seconds = time.perf_counter() - self._epoch_started - self._validation_seconds
+        return self._num_images * trainer.world_size / max(seconds, 1e-9)
 
     def time_left(self, trainer: L.Trainer) -> str:
         """Return the time until the end of training, by the epochs of this start so far; "-" if it may be endless."""

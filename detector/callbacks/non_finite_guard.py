@@ -8,10 +8,12 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from detector.batch import Batch
+from detector.batch import Batch, ClassBatch
 from detector.text import plural
 
-BatchRecord = tuple[dict[str, Tensor], list[int]]  # loss terms (scalars) and image ids of a batch, for the warnings
+# Loss terms (scalars) and images of a batch, for the warnings: ids of detection data, or numbers in the training split
+BatchRecord = tuple[dict[str, Tensor], list[int] | Tensor]
+MOST_IMAGES = 8  # in a warning about a classifier, whose batches are large
 
 
 class NonFiniteLoss(RuntimeError):
@@ -43,11 +45,14 @@ class NonFiniteGuard(L.Callback):
         """Drop the records of a training that was interrupted before."""
         self._batches, self._saved_buffers = [], []
 
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int) -> None:
-        """Save all buffers before the first batch of a step, and record the image ids of every batch."""
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch | ClassBatch, *_: Any
+    ) -> None:
+        """Save all buffers before the first batch of a step, and record the images of every batch."""
         if not self._batches:
             self._saved_buffers = [buffer.clone() for buffer in pl_module.buffers()]
-        self._batches.append(({}, [target.get("image_id", -1) for target in batch["targets"]]))
+        images = [t.get("image_id", -1) for t in batch["targets"]] if "targets" in batch else batch["indices"]
+        self._batches.append(({}, images))
 
     def on_after_backward(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Record the loss terms of the batch."""
@@ -68,9 +73,9 @@ class NonFiniteGuard(L.Callback):
         if self._skipped_in_a_row >= self.max_skips:
             raise NonFiniteLoss(
                 f"{plural(self._skipped_in_a_row, 'step')} in a row had a loss or gradient that is not finite; in the last "
-                f"one {describe(batches)}. The checkpoints written before are intact. Resume from last.ckpt with a lower "
-                "model.lr, a longer model.warmup_epochs, or trainer.precision bf16-mixed or 32-true instead of 16-mixed. "
-                "Look at these images: python -m data show"
+                f"one {describe(batches, trainer)}. The checkpoints written before are intact. Resume from last.ckpt with a "
+                "lower model.lr, a longer model.warmup_epochs, or trainer.precision bf16-mixed or 32-true instead of "
+                f"16-mixed. Look at these images{_how_to_look(batches)}"
             )
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -94,7 +99,7 @@ class NonFiniteGuard(L.Callback):
         if _all_finite([*terms, *gradient_norms]):  # one GPU sync per step
             return False
         if not _all_finite(terms):
-            warnings.warn(f"{describe(batches)}; this step is skipped", stacklevel=2)
+            warnings.warn(f"{describe(batches, trainer)}; this step is skipped", stacklevel=2)
             return True
         if trainer.scaler is not None and trainer.scaler.get_scale() >= 1:
             return False  # the scaler skips the step and lowers its scale
@@ -115,14 +120,31 @@ class NonFiniteGuard(L.Callback):
             buffer.copy_(saved)
 
 
-def describe(batches: list[BatchRecord]) -> str:
+def describe(batches: list[BatchRecord], trainer: L.Trainer | None = None) -> str:
     """Name the loss terms that are not finite, and the images of their batches."""
     problems = []
-    for terms, image_ids in batches:
+    for terms, images in batches:
         if bad_terms := [f"{name} {value.item()}" for name, value in terms.items() if not value.isfinite()]:
-            problems.append(f"the loss has {', '.join(bad_terms)} with the images {image_ids}")
-    all_image_ids = [image_id for _, image_ids in batches for image_id in image_ids]
-    return "; ".join(problems) or f"the loss of this process is finite, its images are {all_image_ids}"
+            problems.append(f"the loss has {', '.join(bad_terms)} with the images {_names(images, trainer)}")
+    if problems:
+        return "; ".join(problems)
+    all_images = [name for _, images in batches for name in images]
+    if any(isinstance(images, Tensor) for _, images in batches):
+        all_images = _names(torch.tensor(all_images), trainer)
+    return f"the loss of this process is finite, its images are {all_images}"
+
+
+def _names(images: list[int] | Tensor, trainer: L.Trainer | None) -> Any:
+    """Return image ids as they are; of numbers in the training split the first few, by name if the data know names."""
+    if not isinstance(images, Tensor):
+        return images
+    name = getattr(getattr(trainer, "datamodule", None), "image_name", lambda split, number: str(number))
+    more = f" and {len(images) - MOST_IMAGES} more" if len(images) > MOST_IMAGES else ""
+    return ", ".join(name("train", number) for number in images[:MOST_IMAGES].tolist()) + more
+
+
+def _how_to_look(batches: list[BatchRecord]) -> str:
+    return "" if any(isinstance(images, Tensor) for _, images in batches) else ": python -m data show"
 
 
 def _all_finite(values: list[Tensor]) -> bool:

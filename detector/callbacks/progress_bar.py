@@ -1,4 +1,4 @@
-"""The progress bar of a training: epoch, AP, time left and data wait first, then the loss."""
+"""The progress bar of a training: epoch, AP or top-1, time left and data wait first, then the loss."""
 
 from typing import Any
 
@@ -6,9 +6,7 @@ import lightning as L
 from lightning.pytorch.callbacks import TQDMProgressBar
 
 from detector.callbacks.data_wait import DataWait
-from detector.callbacks.epoch_log import EpochLog, epoch_text
-
-FIRST = {"AP": "val/AP", "AP50": "val/AP50", "AP_nms": "val/one2many/AP"}  # of the latest validation
+from detector.callbacks.epoch_log import SCORES, EpochLog, epoch_text
 
 
 class RunProgressBar(TQDMProgressBar):
@@ -24,12 +22,12 @@ class RunProgressBar(TQDMProgressBar):
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
         """Return the values that follow the bar, in their order."""
         metrics = trainer.callback_metrics
-        values = {name: f"{float(metrics[metric]):.3f}" for name, metric in FIRST.items() if metric in metrics}
+        values = {name: f"{float(metrics[metric]):.3f}" for name, metric in SCORES.items() if metric in metrics}
         callbacks = {type(callback): callback for callback in trainer.callbacks}
         if EpochLog in callbacks:
             values["left"] = callbacks[EpochLog].time_left(trainer)
         if DataWait in callbacks and (share := callbacks[DataWait].share) is not None:
             values["wait"] = f"{share:.0%}"
         others = super().get_metrics(trainer, pl_module)
-        shown = ("v_num", *FIRST.values())  # v_num: runs are known by their folders
+        shown = ("v_num", *SCORES.values())  # v_num: runs are known by their folders
         return values | {name: value for name, value in others.items() if name not in shown}

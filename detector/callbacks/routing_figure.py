@@ -73,7 +73,7 @@ def _expert_cells(results: Mapping[str, LayerRouting], classes: Sequence[int]) -
             means[n, : len(experts.mean)] = experts.mean
             by_class[n, :, : len(experts.mean)] = (experts.by_class - experts.mean)[list(classes)]
     limit = max(float(np.nanmax(np.abs(by_class), initial=0)), LEAST_LIMIT)
-    meaning = "mean over images with an object of the class,\nminus mean over all images (red: more, blue: less)"
+    meaning = "mean over images with the class,\nminus mean over all images (red: more, blue: less)"
     is_signed = float(np.nanmin(means)) < 0
     return Cells(
         columns=[str(i) for i in range(num_experts)],
@@ -97,7 +97,7 @@ def _gate_cells(results: Mapping[str, LayerRouting], classes: Sequence[int]) -> 
             differences = (part.by_class - part.mean)[list(classes)].square().mean(dim=1).sqrt()
             by_class[n, :, gates.index(gate)] = differences
     highest = [max(float(np.nanmax(values, initial=0)), LEAST_LIMIT) for values in (means, by_class)]
-    meaning = "distance of the mean over images with an object of the class\nfrom the mean over all images, by unit"
+    meaning = "distance of the mean over images with the class\nfrom the mean over all images, by unit"
     return Cells(
         columns=gates,
         means=means,

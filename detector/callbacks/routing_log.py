@@ -20,6 +20,7 @@ from detector.imaging.plot_files import save_png
 from detector.runs.folder import ROUTING_PLOT
 from detector.text import plural
 
+MOST_CLASSES = 1000  # with more, means by class would take much memory and time, and no figure could show them
 MOST_WARNINGS = 4  # layers whose experts are alike that are named one by one: a backbone of timm may have a hundred
 
 
@@ -32,8 +33,8 @@ class RoutingLog(L.Callback):
     all of the weight, and at the end of training if the experts of a layer are alike. Does nothing without dynamic layers.
 
     Works with any LightningModule whose batches are those of ``any_network_input``. Means by class need ``class_names`` of
-    the module, and ``targets`` in the batches. A layer that does not run once (or several times) for each image is left out,
-    with a warning.
+    the module, at most ``MOST_CLASSES``, and ``targets`` or ``labels`` in the batches. A layer that does not run once (or
+    several times) for each image is left out, with a warning.
     """
 
     def __init__(self) -> None:
@@ -71,7 +72,7 @@ class RoutingLog(L.Callback):
             for runs in self._records[name]:
                 layer.add(runs)
             self._records[name].clear()
-        targets = batch.get("targets") if isinstance(batch, Mapping) and _class_names(pl_module) else None
+        targets = _targets(batch) if _class_names(pl_module) else None
         self._statistics.add({n: rows for n, rows in routing_weights.items() if n not in self._left_out}, targets)
 
     def _leave_out(self, names: set[str]) -> None:
@@ -142,7 +143,17 @@ def _columns(routing: LayerRouting) -> dict[str, float]:
 
 
 def _class_names(pl_module: L.LightningModule) -> list[str]:
-    return list(getattr(pl_module, "class_names", ()))
+    names = list(getattr(pl_module, "class_names", ()))
+    return names if len(names) <= MOST_CLASSES else []
+
+
+def _targets(batch: Any) -> list[Any] | None:
+    """Return the targets of a ``Batch``, or one for each label of a ``ClassBatch``; None for other batches."""
+    if not isinstance(batch, Mapping):
+        return None
+    if "labels" in batch:
+        return [{"labels": label} for label in batch["labels"].cpu()]
+    return batch.get("targets")
 
 
 def _summed_over_processes(sums: Tensor, trainer: L.Trainer, device: torch.device) -> Tensor:

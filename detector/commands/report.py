@@ -1,16 +1,20 @@
 """``python -m detector report RUN``: write one HTML page about a run."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 from detector.commands.options import add_option, parse_score_threshold
+from detector.evaluation.classification import totals
 from detector.files import check_output
-from detector.imaging.plot_files import save_plot
+from detector.imaging.plot_files import Plot, save_plot
 from detector.report.advice import learning_warnings
 from detector.report.analysis import Analysis, analyze
+from detector.report.classifier import make_classifier_report
+from detector.report.classifier_advice import learning_warning
 from detector.report.content import make_report
 from detector.report.run_folder import RunFolder, read_run
-from detector.report.speed import measure
+from detector.report.speed import Speed, measure
 from detector.runs.folder import FIGURES, REPORT
 
 USAGE = "python -m detector report RUN [--OPTION VALUE ...]"
@@ -44,24 +48,52 @@ def run_report(options: argparse.Namespace) -> None:
     out = options.out or options.folder / REPORT
     run = read_run(options.folder, options.ground_truth)
     check_output(out, overwrite=True)
+    if run.is_pretraining:
+        report_pretraining(options, run, out)
+        return
     analyses, notes = analyze_branches(run, score_threshold)
     notes = [*learning_warnings(run, analyses), *notes]
-    speed = None
-    if run.checkpoint is None:
-        notes.append("The run has no checkpoint, so the network is not measured.")
-    elif not options.no_speed:
-        try:
-            speed = measure(run.checkpoint, analyses[0].branch if analyses else "one2one")
-        except ValueError as error:  # for example an incomplete checkpoint of a run that was killed
-            notes.append(f"The network is not measured: {error}.")
+    branch = analyses[0].branch if analyses else "one2one"
+    speed = None if options.no_speed else measured(run, lambda checkpoint: measure(checkpoint, branch), notes)
     images = None if options.images is None else str(options.images)
     page, plots = make_report(run, analyses, images, speed, notes)
+    notes += write_page(out, page, plots)
+    best = [f"{a.branch}: best F1 {a.best.f1:.3f} at the score {a.best.threshold}" for a in analyses if a.best]
+    print(*notes, *best, f"open {out}", sep="\n")
+
+
+def report_pretraining(options: argparse.Namespace, run: RunFolder, out: Path) -> None:
+    """Write the page about a run of pretrain.py. Raises ValueError for options about detections."""
+    given = {"--ground_truth": options.ground_truth is not None, "--score_threshold": options.score_threshold != "best"}
+    if wrong := [name for name, is_given in given.items() if is_given]:
+        raise ValueError(f"{wrong[0]} is about detections, and {options.folder} is a pre-training: leave it out")
+    notes = learning_warning(run)
+    if not run.classification:
+        notes.append("The run has no results: no validation was finished, or evaluation.write is false.")
+    page, plots = make_classifier_report(run, options.images, None, notes)
+    notes += write_page(out, page, plots)
+    best = [f"{name} {value:.3f}" for name, value in totals(run.classification).items()] if run.classification else []
+    print(*notes, *best, f"open {out}", sep="\n")
+
+
+def measured(run: RunFolder, measure_speed: Callable[[Path], Speed], notes: list[str]) -> Speed | None:
+    """Return the speed of the run's network, or None and the reason in ``notes``."""
+    if run.checkpoint is None:
+        notes.append("The run has no checkpoint, so the network is not measured.")
+        return None
+    try:
+        return measure_speed(run.checkpoint)
+    except ValueError as error:  # for example an incomplete checkpoint of a run that was killed
+        notes.append(f"The network is not measured: {error}.")
+        return None
+
+
+def write_page(out: Path, page: str, plots: list[Plot]) -> list[str]:
+    """Write the page, and its plots as files; return a note on other plots in their folder."""
     out.write_text(page, encoding="utf-8", errors="backslashreplace")  # names of files need not be UTF-8
     for plot in plots:
         save_plot(plot, out.parent / FIGURES)
-    notes += _other_plots(out.parent / FIGURES, {plot.name for plot in plots})
-    best = [f"{a.branch}: best F1 {a.best.f1:.3f} at the score {a.best.threshold}" for a in analyses if a.best]
-    print(*notes, *best, f"open {out}", sep="\n")
+    return _other_plots(out.parent / FIGURES, {plot.name for plot in plots})
 
 
 def _other_plots(folder: Path, names: set[str]) -> list[str]:

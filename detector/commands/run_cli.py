@@ -41,6 +41,7 @@ class RunCLI(LightningCLI):
     usage: str  # shown before an error; --help lists the options
     module_class: type[LightningModule]
     base_config: Path
+    parser_class: type[RunParser] = RunParser
     links: tuple[tuple[str, str], ...]  # attributes of the data module, and the arguments of ``module_class`` that they set
     # Settings of the other program (train.py or evaluate.py): accepted and ignored, so both can read the same files.
     ignored_settings: tuple[str, ...] = ()
@@ -56,7 +57,7 @@ class RunCLI(LightningCLI):
                 datamodule_class,
                 save_config_callback=None,  # Lightning's callback fails if the folder is not empty, even when resuming
                 parser_kwargs={"default_config_files": [str(self.base_config)], "allow_abbrev": False, "usage": self.usage},
-                parser_class=RunParser,
+                parser_class=self.parser_class,
                 args=args,
                 run=False,
                 auto_configure_optimizers=False,

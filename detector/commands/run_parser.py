@@ -1,4 +1,4 @@
-"""The parser of train.py and evaluate.py, whose errors are one short message."""
+"""The parser of train.py, evaluate.py and pretrain.py, whose errors are one short message."""
 
 import importlib
 import inspect
@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from lightning.pytorch.cli import LightningArgumentParser
 
+from detector.commands.programs import PRETRAIN, TRAIN, Program, check_program, explain_unknown
 from detector.config_files import read_configs
 from detector.network.replace.block_files import add_import_folders
 from detector.option_errors import option_error, option_names
@@ -27,13 +28,16 @@ MODULES = {"callbacks": ("lightning.pytorch.callbacks", "detector.callbacks")} |
 
 
 class RunParser(LightningArgumentParser):
-    """The parser of train.py and evaluate.py."""
+    """The parser of train.py, evaluate.py and pretrain.py. ``family`` is the program whose settings it has."""
+
+    family: Program = TRAIN
 
     def parse_args(self, args: Any = None, *others: Any, **settings: Any) -> Any:
         """Parse ``args``, by default the command line, after a check of the configuration files."""
         words = sys.argv[1:] if args is None else args
         try:
             self._configs = read_configs(words if isinstance(words, list | tuple) else [])
+            check_program(self._configs, self.family)
         except (ValueError, OSError) as error:
             self.error(str(error))
         add_import_folders(path.parent for path in self._configs)  # the user's own classes, beside the configuration
@@ -45,7 +49,7 @@ class RunParser(LightningArgumentParser):
             super().error(message, ex)
         if "required" in message:
             self.print_usage(sys.stderr)
-        text = class_error(message) or option_error(message, option_names(self))
+        text = class_error(message) or explain_unknown(option_error(message, option_names(self)), self.family)
         self.exit(2, f"error: {text}{self._source_of_key(text)}\n(--help explains the options)\n")
 
     def _source_of_key(self, text: str) -> str:
@@ -55,6 +59,12 @@ class RunParser(LightningArgumentParser):
             str(path) for path, content in getattr(self, "_configs", {}).items() if match and _has_key(content, match[1])
         ]
         return f"\nthe key is in {', '.join(paths)}" if paths else ""
+
+
+class PretrainParser(RunParser):
+    """The parser of pretrain.py."""
+
+    family = PRETRAIN
 
 
 def _has_key(content: Any, key: str) -> bool:

@@ -24,7 +24,7 @@ class LayerRouting:
 
     mean: Tensor  # (U,) over all images
     std: Tensor  # (U,) over all images
-    by_class: Tensor  # (C, U), the mean over the images that have an object of the class; NaN if there is none
+    by_class: Tensor  # (C, U), the mean over the images that have the class; NaN if there is none
     mean_size: Tensor  # (U,), the mean absolute value over all images
     units: dict[str, int]  # number of units by gate, in the order of the columns
     kernel_variation: float = math.nan  # see KernelStatistics; NaN if not measured

@@ -18,6 +18,7 @@ from detector.report.nothing_learned import (
     nothing_learned,
 )
 from detector.report.run_folder import RunFolder, series
+from detector.report.training import still_rising, unfinished
 from detector.runs.folder import BEST_CHECKPOINT, LAST_CHECKPOINT
 from detector.text import plural, score_text
 
@@ -258,14 +259,7 @@ def _training(run: RunFolder) -> list[str]:
             f"These numbers are of epoch {epochs[last]}; epoch {epochs[best]} was better (AP {values[best]:.3f}).",
             *_evaluate_best(run),
         ]
-    planned, reached = (run.config.get("trainer") or {}).get("max_epochs"), max(run.epochs)
-    if isinstance(planned, int) and 0 < reached + 1 < planned:
-        finished = f"{reached + 1} of {planned} planned epochs"
-        sentences.append(f"The run has finished {finished}: it was cut short or goes on.")
-    early = [value for epoch, value in zip(epochs, values) if epoch <= epochs[last] * 0.8]
-    if len(values) >= 10 and early and max(early) < 0.97 * values[best] and best > last * 0.9:
-        sentences.append("AP still rose in the last fifth of the epochs: more epochs may help.")
-    return sentences
+    return [*sentences, *unfinished(run), *still_rising(run, "val/AP", "AP")]
 
 
 def _evaluate_best(run: RunFolder) -> list[str]:

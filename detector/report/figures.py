@@ -92,17 +92,20 @@ def confusion_plot(main: Analysis) -> Plot:
     return matrix("confusion_matrix", title, counts, names, "object", f"detected as, scores from {main.errors.threshold} on")
 
 
-def training_plots(epochs: Epochs) -> list[Plot]:
-    """Return AP, learning rate and losses over the epochs, as far as they were logged."""
+def training_plots(epochs: Epochs, top5_name: str = "top-5") -> list[Plot]:
+    """Return AP or accuracy, learning rate and losses over the epochs, as far as they were logged."""
     ap = [
         *_metric(epochs, "val/AP", "AP", INK),
         *_metric(epochs, "val/AP50", "AP50", COLORS[0]),
         *_metric(epochs, "val/AP75", "AP75", COLORS[1]),
         *_metric(epochs, "val/one2many/AP", "AP one2many", COLORS[3], dashed=True),
     ]
+    accuracy = [*_metric(epochs, "val/top1", "top-1", INK), *_metric(epochs, "val/top5", top5_name, COLORS[0])]
     learning_rate, total = _metric(epochs, "train/lr", "", INK), _losses(epochs, "total")
     contents = [
         ("ap", "AP on the validation set", "AP", ap),
+        ("accuracy", "accuracy on the validation images", "share of the images", accuracy),
+        ("loss", "loss (training images are augmented, others are not)", "loss", _losses(epochs, "loss")),
         ("learning_rate", "learning rate of the first group", "learning rate", learning_rate),
         ("total_loss", "total loss (the weights of the branches change with the epoch)", "loss", total),
     ]
@@ -110,7 +113,9 @@ def training_plots(epochs: Epochs) -> list[Plot]:
         contents.append((f"{branch}_{term}_loss", f"{branch} {term} loss", "loss", _losses(epochs, f"{branch}/{term}")))
     limits = (min(epochs), max(max(epochs), min(epochs) + 1)) if epochs else None
     size = (290, 160)
-    from_zero = {"AP": (0.0, None)}  # or a change of AP by 0.01 looks as large as one by 0.5
+    from_zero = dict.fromkeys(
+        ("AP", "share of the images"), (0.0, None)
+    )  # or a change of AP by 0.01 looks as large as one by 0.5
     return [
         line_plot(name, title, lines, "epoch", y_label, limits, from_zero.get(y_label), size=size)
         for name, title, y_label, lines in contents

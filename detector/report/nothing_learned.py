@@ -9,8 +9,9 @@ from pycocotools.coco import COCO
 
 from detector.report.analysis import Analysis
 from detector.report.matching import box_ious
-from detector.report.run_folder import RunFolder, series
-from detector.text import plural, score_text
+from detector.report.run_folder import RunFolder
+from detector.report.training import num_steps, planned, so_far
+from detector.text import score_text
 
 SAME_BOXES = 0.8  # overlap of one image's best detection with those of another image
 TOP = 10  # detections of an image that are compared
@@ -106,8 +107,8 @@ def _relative(boxes: np.ndarray, size: tuple[int, int], square: bool) -> np.ndar
 def how_to_learn(run: RunFolder) -> list[str]:
     """Return what to do so that the network learns, with the settings of the run, the most promising first."""
     model = run.config.get("model") or {}
-    steps = int(max(series(run.epochs, "step")[1], default=-1)) + 1
-    longer = [f"Train longer{_so_far(run, steps)}: a higher --trainer.max_epochs{_planned(run)}."]
+    steps = num_steps(run)
+    longer = [f"Train longer{so_far(run)}: a higher --trainer.max_epochs{planned(run)}."]
     nominal_batch = model.get("nominal_batch", 64)
     if isinstance(nominal_batch, int) and nominal_batch > 16:
         now = f"now {nominal_batch} images a step"
@@ -122,14 +123,3 @@ def how_to_learn(run: RunFolder) -> list[str]:
         done = f"{steps} optimizer steps are enough to learn something"
         return [f"{done}: look at what the network sees, with python -m data show.", *settings, *longer]
     return [*longer, *settings, "If all this is done already, look at what the network sees: python -m data show."]
-
-
-def _so_far(run: RunFolder, steps: int) -> str:
-    """Return how long the run has trained, in brackets."""
-    epochs = plural(len(run.epochs), "epoch")
-    return f" (so far {plural(steps, 'optimizer step')} in {epochs})" if steps else ""
-
-
-def _planned(run: RunFolder) -> str:
-    epochs = (run.config.get("trainer") or {}).get("max_epochs")
-    return f" than {epochs}" if isinstance(epochs, int) else ""

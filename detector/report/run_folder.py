@@ -38,6 +38,12 @@ class RunFolder:
     trained_size: tuple[int, int] | None  # height and width of the input that ``checkpoint`` was trained with
     routing: Path | None
     diagnosis: dict[str, Any]  # of the routing, by benchmarks.routing
+    classification: dict[str, Any]  # the results of a classifier
+
+    @property
+    def is_pretraining(self) -> bool:
+        """True for a run of pretrain.py, which trains a classifier."""
+        return bool(self.classification) or "label_smoothing" in (self.config.get("model") or {})
 
 
 def read_run(folder: Path, ground_truth: Path | None = None) -> RunFolder:
@@ -57,7 +63,8 @@ def read_run(folder: Path, ground_truth: Path | None = None) -> RunFolder:
     evaluated, evaluation_config = _evaluation(folder, split)
     evaluation_config = evaluation_config or config
     predictions, epochs = _predictions(folder, split, evaluation_config), _epochs(run)
-    if not predictions and not epochs:
+    classification = _classification(folder / files.classification_file("val"))
+    if not predictions and not epochs and not classification:
         missing = f"neither {files.predictions_file('val')} nor {files.METRICS} with an epoch in it"
         raise ValueError(f"{folder}: has {missing}; give the folder of a run")
     checkpoint = _checkpoint(run, evaluated)
@@ -79,6 +86,7 @@ def read_run(folder: Path, ground_truth: Path | None = None) -> RunFolder:
         trained_size=_trained_size(checkpoint),
         routing=path if (path := folder / files.ROUTING_PLOT).is_file() else None,
         diagnosis=_diagnosis(run / files.ROUTING_NUMBERS),
+        classification=classification,
     )
 
 
@@ -125,6 +133,17 @@ def _diagnosis(path: Path) -> dict[str, Any]:
     content = read_json(path, dict, "numbers of benchmarks.routing")
     if missing := [key for key in ("layers", "ap", "ap_sd", "drops") if not isinstance(content.get(key), dict)]:
         raise ValueError(f"{path}: has no {', '.join(missing)}; run benchmarks.routing again, or move the file away")
+    return content
+
+
+def _classification(path: Path) -> dict[str, Any]:
+    """Return the results of a classifier, if there are any. Raises ValueError for another file of that name."""
+    if not path.is_file():
+        return {}
+    content = read_json(path, dict, "the results of a classifier")
+    keys = ("split", "epoch", "images", "top1", "top5", "top5_of", "classes", "confusions", "mistakes")
+    if missing := [key for key in keys if key not in content]:
+        raise ValueError(f"{path}: has no {', '.join(missing)}; restore it as pretrain.py wrote it, or move it away")
     return content
 
 

@@ -7,6 +7,7 @@ The files of a run, and who writes them:
     train.log                              EpochLog
     metrics.csv, tensorboard/              CSVLogger, TensorBoardLogger (TrainingCLI.loggers); resumed: resumed-2/metrics.csv
     predictions.json, ground_truth.json    CocoEvaluation; of the second branch predictions_one2many.json
+    classification.json                    ClassEvaluation, in the place of these two in a pre-training
     val_predictions.jpg                    PredictionSheet
     routing.png                            RoutingLog
     routing.json                           python -m benchmarks.routing
@@ -67,6 +68,11 @@ def predictions_file(split: str, second_branch: str = "") -> str:
 def ground_truth_file(split: str) -> str:
     """Return the name of the annotations that ``split`` was evaluated with."""
     return f"ground_truth{_suffix(split)}.json"
+
+
+def classification_file(split: str) -> str:
+    """Return the name of the results of a classifier on ``split``."""
+    return f"classification{_suffix(split)}.json"
 
 
 def evaluation_file(split: str) -> str:

@@ -54,7 +54,7 @@ def test_the_share_is_logged_and_a_large_one_gives_a_warning(
         max_epochs=2,
         accelerator="cpu",
         default_root_dir=tmp_path,
-        callbacks=[DataWait(), log],
+        callbacks=[DataWait(advice="buy a disk"), log],
         val_check_interval=6,  # its time must not count
         num_sanity_val_steps=0,
         **options,
@@ -66,6 +66,7 @@ def test_the_share_is_logged_and_a_large_one_gives_a_warning(
     assert low < share < high
     messages = [str(w.message) for w in caught if "waiting for data" in str(w.message)]
     assert len(messages) == (1 if share > 0.2 else 0)
+    assert all(message.endswith("if there are idle CPU cores, or buy a disk") for message in messages)
     header, *rows = [line.split() for line in (tmp_path / "train.log").read_text().splitlines()]
     assert header[2] == "wait"
     assert float(rows[-1][2].strip("%")) == pytest.approx(100 * share, abs=0.6)

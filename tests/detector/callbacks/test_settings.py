@@ -10,7 +10,11 @@ from detector import callbacks
 
 FOLDER = Path(__file__).parent
 TESTS = {
+    ("ClassEvaluation", "num_confusions"): "test_class_evaluation.py::test_a_training_writes_results_and_columns",
+    ("ClassEvaluation", "num_mistakes"): "test_class_evaluation.py::test_a_training_writes_results_and_columns",
+    ("ClassEvaluation", "write"): "test_class_evaluation.py::test_a_test_has_a_file_of_its_own_and_write_false_has_none",
     ("CocoEvaluation", None): "test_evaluation_settings.py",  # has a list of its own
+    ("DataWait", "advice"): "test_data_wait.py::test_the_share_is_logged_and_a_large_one_gives_a_warning",
     ("EpochLog", "file_name"): "test_epoch_log.py::test_a_second_run_appends_under_its_own_header",
     ("NonFiniteGuard", "max_skips"): "test_non_finite_guard.py::test_training_stops_after_max_skips_in_a_row",
     ("PredictionSheet", "branch"): "test_prediction_sheet.py::test_the_title_says_where_the_threshold_comes_from",

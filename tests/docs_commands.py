@@ -19,10 +19,11 @@ from unittest import mock
 
 import yaml
 
-from data import CocoDataModule
+from data import CocoDataModule, ImageFolderDataModule
 from data.__main__ import parse as parse_data_command
 from detector.__main__ import build_parser
 from detector.commands.evaluate_cli import EvaluateCLI
+from detector.commands.pretrain_cli import PretrainCLI
 from detector.commands.run_cli import RunCLI
 from detector.commands.train_cli import TrainCLI
 
@@ -31,14 +32,16 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 INLINE = re.compile(r"`((?:python|make|pip|conda) [^`\n]+)`")
 # Files of a user or a run, and what stands for them: a configuration like theirs.
 STAND_INS = {"configs/data/mine.yaml": "configs/data/template.yaml"}
-RUN_CONFIG = re.compile(r"runs/[\w./-]+/config[\w-]*\.yaml")
+RUN_CONFIG = re.compile(r"runs/(pretrain_)?[\w./-]+/config[\w-]*\.yaml")
 
 
 class ParsedOnly(RunCLI):
     """Parse the configuration and build nothing."""
 
+    data = CocoDataModule
+
     def __init__(self, args: list[str]) -> None:
-        super().__init__(CocoDataModule, args)
+        super().__init__(self.data, args)
 
     def before_instantiate_classes(self) -> None:
         pass
@@ -58,7 +61,13 @@ class ParsedEvaluation(ParsedOnly, EvaluateCLI):
     """Parse the configuration of evaluate.py."""
 
 
-PARSERS = {"train.py": ParsedTraining, "evaluate.py": ParsedEvaluation}
+class ParsedPretraining(ParsedOnly, PretrainCLI):
+    """Parse the configuration of pretrain.py."""
+
+    data = ImageFolderDataModule
+
+
+PARSERS = {"train.py": ParsedTraining, "evaluate.py": ParsedEvaluation, "pretrain.py": ParsedPretraining}
 
 
 def examples(page: Path) -> Iterator[tuple[str, str]]:
@@ -116,8 +125,8 @@ def check_command(words: list[str]) -> str:
 
 
 def _stand_in(word: str) -> str:
-    if RUN_CONFIG.fullmatch(word):
-        return str(ROOT / "configs" / "dyn_n.yaml")
+    if match := RUN_CONFIG.fullmatch(word):
+        return str(ROOT / "configs" / f"{match[1] or ''}dyn_n.yaml")
     word = STAND_INS.get(word, word)
     return str(ROOT / word) if word.startswith("configs/") else word
 

@@ -99,6 +99,14 @@ class ImageFolderDataModule(BaseDataModule):
         """The number of images of each split."""
         return {split: len(index) for split, index in self.splits.splits.items()}
 
+    def image_folder(self, split: str) -> Path:
+        """Return the folder that the names of the images of ``split`` are relative to."""
+        return self.splits.splits[split].root
+
+    def image_name(self, split: str, index: int) -> str:
+        """Return the path of image ``index`` of ``split``, relative to ``image_folder``."""
+        return self.splits.splits[split].name(index)
+
     def check_split(self, split: str) -> None:
         """Raise ValueError if the data have no ``split``."""
         if split not in self.splits.splits:

@@ -1,4 +1,4 @@
-"""The programs that train, and the settings that one of them has and the other has not."""
+"""The programs that train, and the settings that only one of them has."""
 
 import re
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Program:
-    """A program, what it does, and settings that tell it from the other one."""
+    """A program, what it does, and the settings that the other one does not have."""
 
     name: str
     purpose: str
@@ -20,22 +20,26 @@ TRAIN = Program(
     "train.py",
     "trains detectors, on images with boxes",
     (
-        *("sheet", "evaluation.branch", "evaluation.ground_truth", "evaluation.score_threshold", "evaluation.iou_threshold"),
-        *("evaluation.max_detections", "evaluation.predictions", "evaluation.per_class", "evaluation.backend"),
-        *("model.box_gain", "model.class_gain", "model.l1_gain", "model.class_lr_ratio"),
-        *("model.lr_decay", "model.warmup_bias_lr", "model.warmup_momentum", "model.backbone_weights", "model.new_parts"),
-        *("model.backbone_lr_ratio", "model.lr_ratios", "data.cache", "data.rect", "data.single_cls", "data.transforms"),
-        *("data.test_annotations", "data.test_images", "data.augment.mosaic", "data.augment.close_mosaic"),
+        *("data.augment.close_mosaic", "data.augment.degrees", "data.augment.fliplr", "data.augment.hsv"),
+        *("data.augment.mosaic", "data.augment.multi_scale", "data.augment.pool", "data.augment.shear"),
+        *("data.augment.translate", "data.cache", "data.rect", "data.single_cls", "data.test_annotations"),
+        *("data.test_images", "data.transforms", "evaluation.backend", "evaluation.branch", "evaluation.ground_truth"),
+        *("evaluation.iou_threshold", "evaluation.max_detections", "evaluation.per_class", "evaluation.predictions"),
+        *("evaluation.score_threshold", "model.backbone_lr_ratio", "model.backbone_weights", "model.box_gain"),
+        *("model.class_gain", "model.class_lr_ratio", "model.l1_gain", "model.lr_decay", "model.lr_ratios"),
+        *("model.new_parts", "model.warmup_bias_lr", "model.warmup_momentum", "sheet"),
     ),
 )
 PRETRAIN = Program(
     "pretrain.py",
     "pre-trains classifiers, on images in a folder for each class",
     (
-        *("evaluation.num_confusions", "evaluation.num_mistakes", "evaluation.write"),
-        *("model.label_smoothing", "model.layer_decay", "model.dropout", "model.drop_path"),
-        *("data.train", "data.val", "data.val_share", "data.crop_pct", "data.check"),
-        *("data.license", "data.provenance", "data.augment.auto_augment", "data.augment.erasing", "data.augment.cutmix"),
+        *("data.augment.auto_augment", "data.augment.color_jitter", "data.augment.cutmix", "data.augment.erasing"),
+        *("data.augment.flip", "data.augment.interpolation", "data.augment.mix_prob", "data.augment.ratio"),
+        *("data.augment.switch_prob", "data.augment.vertical_flip", "data.check", "data.crop_pct", "data.license"),
+        *("data.provenance", "data.train", "data.val", "data.val_share", "evaluation.num_confusions"),
+        *("evaluation.num_mistakes", "evaluation.write", "model.drop_path", "model.dropout", "model.label_smoothing"),
+        *("model.layer_decay",),
     ),
 )
 

@@ -14,7 +14,7 @@ from detector.report.classifier import make_classifier_report
 from detector.report.classifier_advice import learning_warning
 from detector.report.content import make_report
 from detector.report.run_folder import RunFolder, read_run
-from detector.report.speed import Speed, measure
+from detector.report.speed import Speed, measure, measure_classifier
 from detector.runs.folder import FIGURES, REPORT
 
 USAGE = "python -m detector report RUN [--OPTION VALUE ...]"
@@ -70,7 +70,8 @@ def report_pretraining(options: argparse.Namespace, run: RunFolder, out: Path) -
     notes = learning_warning(run)
     if not run.classification:
         notes.append("The run has no results: no validation was finished, or evaluation.write is false.")
-    page, plots = make_classifier_report(run, options.images, None, notes)
+    speed = None if options.no_speed else measured(run, measure_classifier, notes)
+    page, plots = make_classifier_report(run, options.images, speed, notes)
     notes += write_page(out, page, plots)
     best = [f"{name} {value:.3f}" for name, value in totals(run.classification).items()] if run.classification else []
     print(*notes, *best, f"open {out}", sep="\n")

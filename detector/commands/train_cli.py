@@ -3,24 +3,20 @@
 import argparse
 import shlex
 import sys
-from math import prod
-from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.cli import LightningArgumentParser
 
-from detector.batch import Size
 from detector.callbacks.data_wait import CACHE_ADVICE
 from detector.commands.detector_cli import DetectorCLI
+from detector.commands.saved_network import complete_run_config, take_network_of
 from detector.commands.training_cli import TrainingCLI
-from detector.files import read_yaml
-from detector.network.config import merge_overrides, saved_overrides
 from detector.network.model import build_detector
 from detector.network.replace.block_files import import_blocks
 from detector.network.replace.entries import check_entries
 from detector.network.replace.generators import isolated_generators
-from detector.runs.checks import EVALUATION_SETTINGS, is_run_config, saved_settings
+from detector.runs.checks import EVALUATION_SETTINGS, saved_settings
 from detector.training.module import PRETRAINED_LR_RATIO
 from detector.training.network_settings import variant_and_overrides
 from detector.weights import NONE, read_weights
@@ -60,26 +56,15 @@ class TrainCLI(TrainingCLI, DetectorCLI):
                 )
             # The run goes on with the weights of the checkpoint.
             model["weights"] = model["backbone_weights"] = model["accept_license"] = model["new_parts"] = None
-            if model["backbone"] is None and "backbone" not in (model["overrides"] or {}):
-                model["backbone"] = checkpoint.info.overrides.get("backbone")
-            if model["replace"] is None and "replace" not in (model["overrides"] or {}):
-                model["replace"] = checkpoint.info.overrides.get("replace")
-            model["block_files"] = model["block_files"] or checkpoint.info.block_files
             if model["backbone_lr_ratio"] is None:
                 model["backbone_lr_ratio"] = saved_settings(path).get("backbone_lr_ratio")
-            model["variant"] = model["variant"] or checkpoint.info.variant
-            # The width of the class branches came with the weights file of the run's start. The variant may have had other
-            # dynamic layers then.
-            names = ("class_channels", "dynamic") if model["variant"] == checkpoint.info.variant else ("class_channels",)
-            saved = {name: value for name, value in checkpoint.info.overrides.items() if name in names}
-            model["overrides"] = merge_overrides(saved, model["overrides"] or {}) or None
+            take_network_of(model, checkpoint.info)
             return
         if model["backbone_weights"] not in (None, NONE) and model["backbone_lr_ratio"] is None:
             model["backbone_lr_ratio"] = PRETRAINED_LR_RATIO  # written to config.yaml, for resuming
         if model["variant"] is None:
             model["variant"] = "dyn_n" if model["weights"] is None else read_weights(model["weights"]).info.variant
-        if any(is_run_config(read_yaml(Path(str(path)), "mend it")) for path in self.config["config"] or []):
-            model["overrides"] = saved_overrides(model["variant"], model["overrides"] or {}) or None
+        complete_run_config(self.config)
 
     def _check_network_settings(self) -> None:
         """Raise ValueError for wrong settings of the network: now, not after the data are read.
@@ -100,10 +85,6 @@ class TrainCLI(TrainingCLI, DetectorCLI):
         if entries or "dynamic" in (model["overrides"] or {}):
             with isolated_generators(), torch.device("cpu" if entries else "meta"):
                 build_detector(variant, num_classes, **overrides)
-
-    def largest_size(self) -> Size:
-        """Return the largest (height, width) of a network input in training: multi-scale training has several."""
-        return max(self.datamodule.training_sizes, key=prod)
 
 
 def evaluation_command(args: list[str], checkpoint: str) -> str:

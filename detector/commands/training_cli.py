@@ -2,6 +2,7 @@
 
 import json
 import sys
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
-from detector.batch import Size
 from detector.callbacks import DataWait, EpochLog, RampedEMA
 from detector.callbacks.non_finite_guard import NonFiniteGuard, NonFiniteLoss
 from detector.callbacks.save_on_signal import SaveOnSignal, StoppedBySignal
@@ -132,15 +132,12 @@ class TrainingCLI(RunCLI):
 
     def _choose_batch_size(self, fraction: float) -> None:
         """Set data.batch_size to the number of images that fit into ``fraction`` of the GPU's memory."""
-        batch_size = automatic_batch_size(self.model, self.trainer, self.largest_size(), fraction)
+        size = max(self.datamodule.training_sizes, key=prod)
+        batch_size = automatic_batch_size(self.model, self.trainer, size, fraction)
         self.datamodule.batch_size = self.config["data"]["batch_size"] = batch_size
         # Only training was measured: the batch size of validation does not change.
         self.config["data"]["val_batch_size"] = self.datamodule.val_batch_size
         self.config["auto_batch_size"] = None
-
-    def largest_size(self) -> Size:
-        """Return the largest (height, width) of a network input in training."""
-        return self.datamodule.size
 
     def fit(self) -> None:
         """Train or resume; exit if a signal, or a loss that is not finite, stops the run."""

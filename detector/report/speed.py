@@ -1,5 +1,6 @@
 """Size of the network of a checkpoint, and its speed on this machine."""
 
+import pickle
 import platform
 import time
 from collections.abc import Callable
@@ -8,14 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from detector.batch import Size
+from detector.network.classifier import Classifier
 from detector.network.head import BranchName
 from detector.network.model import to_channels_last
 from detector.predict import load_detector
 from detector.report.page import Table
 from detector.text import plural
+from detector.training.classifier_module import ClassifierModule
 
 RUNS, WARM_UP, MOST_SECONDS = 20, 3, 10.0
 
@@ -34,21 +38,56 @@ def measure(checkpoint: Path, branch: BranchName = "one2one") -> Speed:
     """Run the network of ``checkpoint`` on the CPU: one image at a time, without reading and scaling images."""
     predictor = load_detector(checkpoint)
     model = to_channels_last(predictor.model.deploy(branch))
-    height, width = predictor.image_size
-    images = torch.rand(1, 3, height, width).contiguous(memory_format=torch.channels_last)
-    with FlopCounterMode(display=False) as counter:
-        model(images)  # a multiplication and an addition are two operations
-    times = _measure_times(lambda: model.detect(images, branch))
-    rows = [
+    images = random_image(predictor.image_size)
+    costs = _costs(model, images, lambda: model.detect(images, branch))
+    parameters = [
         ["parameters, as trained", f"{_count_parameters(predictor.model):,}"],
         ["parameters, deployed (one branch, normalization folded)", f"{_count_parameters(model):,}"],
+    ]
+    return Speed(branch, _machine(), Table(["", "value"], [*parameters, *costs, _license(predictor.info.license)]))
+
+
+@torch.inference_mode()
+def measure_classifier(checkpoint: Path) -> Speed:
+    """Run the classifier of ``checkpoint`` on the CPU: one image at a time, without reading and scaling images."""
+    try:
+        module = ClassifierModule.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True).eval()
+    except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError, TypeError) as error:  # an incomplete file
+        raise ValueError(f"{checkpoint}: cannot be loaded ({str(error).splitlines()[0][:120]})") from None
+    images = random_image(tuple(module.hparams.image_size or (224, 224)))
+    costs = _costs(module, images, lambda: module(images))
+    parameters = [
+        ["parameters, with the classifier", f"{_count_parameters(module.model):,}"],
+        ["parameters of the part that starts a detector", f"{_count_trunk(module.model):,}"],
+    ]
+    license_ = torch.load(checkpoint, map_location="cpu", weights_only=True)["weights_info"].get("license")
+    return Speed("", _machine(), Table(["", "value"], [*parameters, *costs, _license(license_)]))
+
+
+def random_image(size: Size) -> Tensor:
+    """Return a batch with one image of noise, (1, 3, H, W), of ``size`` (height, width)."""
+    return torch.rand(1, 3, *size).contiguous(memory_format=torch.channels_last)
+
+
+def _costs(model: nn.Module, images: Tensor, run: Callable[[], object]) -> list[list[str]]:
+    """Return the operations of ``model`` on ``images``, and the time that ``run`` takes."""
+    height, width = images.shape[-2:]
+    with FlopCounterMode(display=False) as counter:
+        model(images)  # a multiplication and an addition are two operations
+    times = _measure_times(run)
+    return [
         [f"GFLOPs of a {width} x {height} image", f"{counter.get_total_flops() / 1e9:.2f}"],
         ["milliseconds per image, median", f"{np.median(times) * 1000:.1f}"],
         ["milliseconds per image, 95th percentile", f"{np.percentile(times, 95) * 1000:.1f}"],
-        ["license of the weights", predictor.info.license or "not stated"],
     ]
-    machine = f"{platform.machine()} CPU, {plural(torch.get_num_threads(), 'thread')}, PyTorch {torch.__version__}"
-    return Speed(branch, machine, Table(["", "value"], rows))
+
+
+def _license(name: str | None) -> list[str]:
+    return ["license of the weights", name or "not stated"]
+
+
+def _machine() -> str:
+    return f"{platform.machine()} CPU, {plural(torch.get_num_threads(), 'thread')}, PyTorch {torch.__version__}"
 
 
 def _measure_times(run: Callable[[], object]) -> list[float]:
@@ -65,3 +104,9 @@ def _measure_times(run: Callable[[], object]) -> list[float]:
 
 def _count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _count_trunk(classifier: Classifier) -> int:
+    """Return the parameters of a classifier that become the backbone of a detector."""
+    trunk = set(classifier.trunk)
+    return sum(parameter.numel() for name, parameter in classifier.network.named_parameters() if name in trunk)

@@ -16,7 +16,7 @@ from detector.weights import read_weights
 # would be trained.
 FIXED_BY_CHECKPOINT = (
     *("variant", "overrides", "class_names", "category_ids"),
-    *("optimizer", "freeze", "lr_ratios", "backbone_lr_ratio"),
+    *("optimizer", "freeze", "lr_ratios", "backbone_lr_ratio", "layer_decay"),
 )
 DATA_MODULES = ("CocoDataModule", "ImageFolderDataModule")  # keys of a checkpoint with the position in the data
 # Settings of evaluations. Old config.yaml of train.py have them, from before evaluate.py existed.

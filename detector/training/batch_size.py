@@ -4,10 +4,13 @@ import copy
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
 
 from detector.batch import Batch, Size
+from detector.training.classifier_module import ClassifierModule
 from detector.training.module import DetectorModule
 
 MAX_BATCH_SIZE = 1024
@@ -44,7 +47,7 @@ def fitting_batch_size(peak: Callable[[int], int], limit: int) -> int:
     return fitting
 
 
-def automatic_batch_size(module: DetectorModule, trainer: Trainer, size: Size, fraction: float) -> int:
+def automatic_batch_size(module: DetectorModule | ClassifierModule, trainer: Trainer, size: Size, fraction: float) -> int:
     """Return how many images of ``size`` (height, width) fit into ``fraction`` of the memory of the Trainer's GPU.
 
     Raises ValueError for a fraction outside 0..1, several processes or another device, and if not even one image fits.
@@ -61,7 +64,9 @@ def automatic_batch_size(module: DetectorModule, trainer: Trainer, size: Size, f
     return batch_size
 
 
-def cuda_batch_size(module: DetectorModule, size: Size, precision: str, device: torch.device, fraction: float = 0.8) -> int:
+def cuda_batch_size(
+    module: DetectorModule | ClassifierModule, size: Size, precision: str, device: torch.device, fraction: float = 0.8
+) -> int:
     """Return how many images of ``size`` (height, width) fit into ``fraction`` of the memory of a CUDA device.
 
     A copy of ``module`` takes the steps; ``module`` itself does not change. Optimizer state and averaged weights are
@@ -75,7 +80,10 @@ def cuda_batch_size(module: DetectorModule, size: Size, precision: str, device: 
     def peak(batch_size: int) -> int:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
-        step(trained, random_batch(batch_size, size, device), precision)
+        if isinstance(trained, ClassifierModule):
+            class_step(trained, random_images(batch_size, size, device), precision)
+        else:
+            step(trained, random_batch(batch_size, size, device), precision)
         return torch.cuda.max_memory_reserved(device) + not_in_step
 
     limit = int(fraction * torch.cuda.get_device_properties(device).total_memory)
@@ -92,8 +100,13 @@ def random_batch(batch_size: int, size: Size, device: torch.device | str) -> Bat
     corner = torch.rand(OBJECTS_PER_IMAGE, 2, device=device) * torch.tensor([width / 2, height / 2], device=device)
     boxes = torch.cat([corner, corner + torch.tensor([width / 4, height / 4], device=device)], dim=1)
     labels = torch.zeros(OBJECTS_PER_IMAGE, dtype=torch.int64, device=device)
-    images = torch.randint(0, 256, (batch_size, 3, height, width), dtype=torch.uint8, device=device)
-    return {"images": images, "targets": [{"boxes": boxes, "labels": labels} for _ in range(batch_size)]}
+    targets = [{"boxes": boxes, "labels": labels} for _ in range(batch_size)]
+    return {"images": random_images(batch_size, size, device), "targets": targets}
+
+
+def random_images(batch_size: int, size: Size, device: torch.device | str) -> Tensor:
+    """Return images of noise, (B, 3, H, W) uint8, of ``size`` (height, width)."""
+    return torch.randint(0, 256, (batch_size, 3, *size), dtype=torch.uint8, device=device)
 
 
 def step(module: DetectorModule, batch: Batch, precision: str) -> None:
@@ -104,5 +117,17 @@ def step(module: DetectorModule, batch: Batch, precision: str) -> None:
             outputs = module(batch["images"])
             terms = module.loss(outputs, batch["targets"], batch["images"].shape[-2:], one2many_weight=0.5)
         terms["total"].backward()
+    finally:
+        module.zero_grad(set_to_none=True)
+
+
+def class_step(module: ClassifierModule, images: Tensor, precision: str) -> None:
+    """Run forward, loss and backward of a training step of a classifier, then drop the gradients."""
+    dtype = DTYPES.get(precision)
+    labels = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+    try:
+        with torch.autocast(images.device.type, dtype, enabled=dtype is not None):
+            logits = module(images)
+        F.cross_entropy(logits.float(), labels).backward()
     finally:
         module.zero_grad(set_to_none=True)

@@ -10,7 +10,7 @@ import pytest
 
 from detector.__main__ import main
 from detector.report.classifier_advice import advice, learning_warning, next_commands
-from detector.report.run_folder import RunFolder, read_run
+from detector.report.run_folder import read_run
 
 CONFIG = """# lightning.pytorch==2.6.6
 trainer: {max_epochs: 4, precision: 32-true}
@@ -147,12 +147,15 @@ def test_many_steps_without_learning_point_to_the_labels(tmp_path: Path) -> None
 def test_the_next_command_names_network_and_checkpoint(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", results())
     (run / "best.ckpt").touch()
-    text = (run / "config.yaml").read_text().replace("variant: dyn_n", "variant: dyn_n, backbone: timm/resnet18")
-    (run / "config.yaml").write_text(text)
-    start, weights = next_commands(folder := read_run(run))
-    assert isinstance(folder, RunFolder)
-    assert start == (
-        "python train.py --config configs/data/mine.yaml --model.variant dyn_n --model.backbone timm/resnet18 "
-        f"--model.backbone_weights {run / 'best.ckpt'}"
-    )
+    text = (run / "config.yaml").read_text()
+    mine, best = "python train.py --config configs/data/mine.yaml --model.variant dyn_n", run / "best.ckpt"
+    for settings, expected in (
+        ("backbone: timm/resnet18, overrides: {dynamic: {num_experts: 4}}", "--model.backbone timm/resnet18 "),
+        ("overrides: {backbone: timm/resnet18}", "--model.backbone timm/resnet18 "),
+        ("overrides: {dynamic: {num_experts: 2}}", '--model.overrides \'{"dynamic": {"num_experts": 2}}\' '),
+        ("lr: 0.1", ""),
+    ):
+        (run / "config.yaml").write_text(text.replace("variant: dyn_n", f"variant: dyn_n, {settings}"))
+        start, weights = next_commands(read_run(run))
+        assert start == f"{mine} {expected}--model.backbone_weights {best}"
     assert weights == f"python -m detector weights {run / 'best.ckpt'} {run / 'weights.safetensors'}"

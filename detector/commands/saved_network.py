@@ -1,0 +1,48 @@
+"""The network of an earlier run, for the settings that a configuration leaves open."""
+
+from pathlib import Path
+from typing import Any
+
+from detector.files import read_yaml
+from detector.network.config import merge_overrides, saved_overrides
+from detector.runs.checks import is_run_config
+from detector.weights import WeightsInfo
+from detector.weights.missing import missing_weights
+from detector.weights.safe_load import load_torch_file
+
+
+def take_network_of(model: Any, info: WeightsInfo) -> None:
+    """Fill in variant, backbone, blocks and overrides of the section ``model`` as in a checkpoint that is resumed."""
+    if model["backbone"] is None and "backbone" not in (model["overrides"] or {}):
+        model["backbone"] = info.overrides.get("backbone")
+    if model["replace"] is None and "replace" not in (model["overrides"] or {}):
+        model["replace"] = info.overrides.get("replace")
+    model["block_files"] = model["block_files"] or info.block_files
+    model["variant"] = model["variant"] or info.variant
+    # The width of the class branches came with the weights file of the run's start. The variant may have had other
+    # dynamic layers then.
+    names = ("class_channels", "dynamic") if model["variant"] == info.variant else ("class_channels",)
+    saved = {name: value for name, value in info.overrides.items() if name in names}
+    model["overrides"] = merge_overrides(saved, model["overrides"] or {}) or None
+
+
+def complete_run_config(config: Any) -> None:
+    """Complete the overrides of a run's config.yaml, if ``config`` comes from one: an earlier version wrote fewer."""
+    model = config["model"]
+    if any(is_run_config(read_yaml(Path(str(path)), "mend it")) for path in config["config"] or []):
+        model["overrides"] = saved_overrides(model["variant"], model["overrides"] or {}) or None
+
+
+def info_of_classifier(path: str) -> WeightsInfo:
+    """Return variant and overrides of the network in a checkpoint of pretrain.py. Raises ValueError for any other file."""
+    if not Path(path).is_file():
+        raise ValueError(missing_weights(path))
+    content = {} if Path(path).suffix == ".safetensors" else load_torch_file(Path(path))
+    content = content if isinstance(content, dict) else {}
+    settings, facts = (content.get(key) or {} for key in ("hyper_parameters", "weights_info"))
+    if facts.get("kind") != "classifier":
+        if "category_ids" in settings:
+            raise ValueError(f"{path} is the checkpoint of a detector; resume it with python train.py --ckpt_path {path}")
+        raise ValueError(f"{path} is no checkpoint of pretrain.py and cannot be resumed; start from it with --model.weights")
+    overrides = saved_overrides(settings["variant"], settings.get("overrides") or {})
+    return WeightsInfo(settings["variant"], overrides, block_files=settings.get("block_files") or {})

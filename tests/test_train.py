@@ -29,11 +29,12 @@ from detector.commands import run_cli
 from detector.commands.train_cli import TrainCLI
 from detector.evaluation import evaluate as evaluate_detections
 from detector.evaluation import load_ground_truth, read_predictions
+from detector.network.classifier import build_classifier
 from detector.network.head import BRANCHES
 from detector.training import batch_size
 from detector.training.module import PRETRAINED_LR_RATIO
 from tests.detector.reference_files import some_weights, write_checkpoint
-from tests.docs_commands import ParsedEvaluation, ParsedTraining
+from tests.docs_commands import ParsedEvaluation, ParsedPretraining, ParsedTraining
 
 CONFIGS = Path(train.__file__).parent / "configs"
 
@@ -363,12 +364,15 @@ def test_missing_coco_exits_with_the_download_commands(tmp_path: Path, monkeypat
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: str(path.relative_to(CONFIGS)))
 def test_every_configuration_parses_and_builds(path: Path) -> None:
-    config = ParsedTraining(["--config", str(path)]).config
+    is_pretraining = path.stem.startswith("pretrain")
+    config = (ParsedPretraining if is_pretraining else ParsedTraining)(["--config", str(path)]).config
     model = config["model"]
     backbone = {"backbone": model["backbone"]} if model["backbone"] else {}
+    build = build_classifier if is_pretraining else build_detector
     with torch.device("meta"):
-        build_detector(model["variant"] or "dyn_n", 80, **(model["overrides"] or {}) | backbone)
-    assert config["trainer"]["precision"] == ("bf16-mixed" if path.stem == "bf16" else "32-true")
+        build(model["variant"] or "dyn_n", 80, **(model["overrides"] or {}) | backbone)
+    has_bf16 = path.stem in ("bf16", "pretrain_large")
+    assert config["trainer"]["precision"] == ("bf16-mixed" if has_bf16 else "32-true")
     if path.parent == CONFIGS and path.stem.startswith(("dyn_", "yolo26_")):
         assert path.stem.removesuffix("_10epochs") == config["model"]["variant"]
 

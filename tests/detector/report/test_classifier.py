@@ -153,7 +153,7 @@ def test_the_next_command_names_network_and_checkpoint(tmp_path: Path) -> None:
         ("backbone: timm/resnet18, overrides: {dynamic: {num_experts: 4}}", "--model.backbone timm/resnet18 "),
         ("overrides: {backbone: timm/resnet18}", "--model.backbone timm/resnet18 "),
         ("overrides: {dynamic: {num_experts: 2}}", '--model.overrides \'{"dynamic": {"num_experts": 2}}\' '),
-        ("lr: 0.1", ""),
+        ("momentum: 0.9", ""),
     ):
         (run / "config.yaml").write_text(text.replace("variant: dyn_n", f"variant: dyn_n, {settings}"))
         start, weights = next_commands(read_run(run))

@@ -6,6 +6,7 @@ from typing import Literal
 from data.annotations import Annotations
 from data.coco import check_root, read_coco
 from data.join import check_same_classes, join_annotations
+from data.other_sets import class_folders
 from data.shapes.write import SHAPES, draw_shapes
 from data.yolo import read_yolo
 from data.yolo_yaml import is_yolo_folder, propose_data_yaml
@@ -88,7 +89,7 @@ def check_paths(root: Path, split: str, names: list[str], folders: list[str]) ->
             problem = (
                 f"its default, COCO's own {path}, does not exist" if is_default else f"there is no annotation file {path}"
             )
-            raise ValueError(f"{files}: {problem} (looked from {Path.cwd()}); set {files}, {set_it}{_json_files(root)}")
+            raise ValueError(f"{files}: {problem} (looked from {Path.cwd()}); set {files}, {set_it}{_found(root)}")
     for folder in (root / name for name in folders):
         if folder.is_file():
             raise ValueError(f"{images}: {folder} is a file; expected a folder of images")
@@ -98,8 +99,24 @@ def check_paths(root: Path, split: str, names: list[str], folders: list[str]) ->
             )
 
 
+def _found(root: Path) -> str:
+    """Return what ``root`` has in place of annotations, as the end of a message: folders of classes, or JSON files."""
+    json_files = _json_files(root)
+    if (names := class_folders(root)) and json_files == _no_json_file(root):
+        shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+        return (
+            f". {root} has images by class ({shown}) and no boxes: pre-train a backbone on it, with "
+            f"python pretrain.py --data.root {root}"
+        )
+    return json_files
+
+
 def _json_files(root: Path) -> str:
     """Return the JSON files under ``root``, as the end of a message."""
     files = [path for pattern in ("*.json", "*/*.json") for path in sorted(root.glob(pattern))]
     shown = ", ".join(str(path.relative_to(root)) for path in files[:6])
-    return f". In {root} are {shown}{' ...' if len(files) > 6 else ''}" if files else f". {root} has no JSON file"
+    return f". In {root} are {shown}{' ...' if len(files) > 6 else ''}" if files else _no_json_file(root)
+
+
+def _no_json_file(root: Path) -> str:
+    return f". {root} has no JSON file"

@@ -8,6 +8,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from data.classification.class_splits import TRAIN, VAL, ClassSplits, SplitBuilder, check_known_classes, shorten
 from data.classification.folder_scan import FolderScan
 from data.classification.index import ImageIndex, IndexBuilder
+from data.other_sets import detection_sign
 from data.reader import BadImages
 from data.remarks import Remark, log_remarks
 from detector.files import is_hidden
@@ -46,6 +47,11 @@ def read_class_folders(root: Path, train: str, val: str | None, val_share: float
 
 def find_train_folder(root: Path, train: str) -> Path:
     """Return the folder that has the class folders: ``root/train``, or ``root`` itself if it has no splits."""
+    if train == TRAIN and (sign := detection_sign(root)) is not None:
+        raise ValueError(
+            f"data.root: {root} is a detection set, as {sign} shows: train a detector on it, with train.py. Pre-training "
+            "takes a folder of images for each class, or data.train_annotations and data.train_images"
+        )
     if not root.is_dir():
         kind = "is a file" if root.exists() else f"does not exist (looked from {Path.cwd()})"
         raise ValueError(f"data.root: {root} {kind}; expected a folder with train/<class>/... or <class>/...")

@@ -94,10 +94,11 @@ def make_dynamic(
             ``convolution_patterns`` (name -> regular expression), as Detector has, these names may be used, too. Other
             networks have the groups ``all`` (all convolutions that can be dynamic but the first), and its parts ``spatial``
             (kernels above 1x1), ``pointwise`` and ``depthwise``.
-        num_experts, routing: see ``DynamicConv2d``, as for its other ``settings``: ``kind``, ``gates``, ``router`` and
-            ``router_norm``.
+        num_experts: see ``DynamicConv2d``.
+        routing: see ``DynamicConv2d``.
         init: ``"fresh"`` initializes new experts; ``"upcycle"`` takes over the present weights, so that the network computes
             the same as before. Layers with one kernel (residual, and omni with one expert) always take it over.
+        **settings: ``kind``, ``gates``, ``router`` and ``router_norm``; see ``DynamicConv2d``.
 
     Raises ValueError if an entry of ``where`` matches no convolution, or one that cannot be dynamic (see
     ``DynamicConv2d.like``). Nothing is replaced in that case.

@@ -86,7 +86,7 @@ class DetectionLoss:
             points, strides = outputs["points"].float(), outputs["strides"].float()
             branch_weights = {"one2many": one2many_weight, "one2one": 1 - one2many_weight}
             branch_weights = {branch: weight for branch, weight in branch_weights.items() if branch in outputs}
-            matches = {branch: _match(branch, outputs[branch], points, strides, objects) for branch in branch_weights}
+            matches = {branch: match_branch(branch, outputs[branch], points, strides, objects) for branch in branch_weights}
             normalizers = _normalizers([m.weight for m in matches.values()], all_processes)
             terms = {}
             for (branch, match), normalizer in zip(matches.items(), normalizers):
@@ -98,7 +98,7 @@ class DetectionLoss:
         return {"total": total, **terms}
 
 
-def _match(branch: BranchName, raw: BranchOutput, points: Tensor, strides: Tensor, objects: FlatTargets) -> Matches:
+def match_branch(branch: BranchName, raw: BranchOutput, points: Tensor, strides: Tensor, objects: FlatTargets) -> Matches:
     """Match the anchors of a branch to objects: one anchor per object for ``one2one``, up to ten for ``one2many``."""
     distances = raw["boxes"].detach().float().transpose(1, 2)  # (B, A, 4)
     boxes = distances_to_boxes(distances, points) * strides[:, None]

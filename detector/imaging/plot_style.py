@@ -61,7 +61,7 @@ def use_fonts(axes: Axes) -> None:
 @cache
 def fonts_for(text: str) -> tuple[list[str], frozenset[str]]:
     """Return font families for ``text``, DejaVu Sans first, and the letters that no installed font has."""
-    families, missing = ["DejaVu Sans"], set(text) - _letters(fontManager.findfont("DejaVu Sans"))
+    families, missing = ["DejaVu Sans"], set(text) - {"\n"} - _letters(fontManager.findfont("DejaVu Sans"))
     for font in sorted(fontManager.ttflist, key=lambda font: font.fname) if missing else ():
         if missing & _letters(font.fname) and not font.name.startswith("Last Resort"):  # that one has boxes for all letters
             families.append(font.name)

@@ -37,3 +37,8 @@ def test_the_settings_of_the_user_stay_and_do_not_matter() -> None:
     with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red", "svg.fonttype": "path"}):
         assert inline_svg(curves()) == expected
         assert matplotlib.rcParams["font.size"] == 30
+
+
+def test_a_line_break_needs_no_font() -> None:
+    """It is no letter of any font: searching for it would read all of them, which takes seconds."""
+    assert fonts_for("two\nlines") == (["DejaVu Sans"], frozenset())

@@ -135,7 +135,12 @@ class BaseDataModule(LightningDataModule):
         return ShardSampler(order, sizes, num_replicas, rank)
 
     def _loader(
-        self, dataset: DescribedDataset, sampler: Sampler[SampleKey], batch_size: int, collate_fn: Any
+        self,
+        dataset: DescribedDataset,
+        sampler: Sampler[SampleKey],
+        batch_size: int,
+        collate_fn: Any,
+        drop_last: bool = False,
     ) -> DataLoader:
         self._watched.append(WatchedDataset(dataset, self.num_workers))
         return WatchedLoader(
@@ -144,6 +149,7 @@ class BaseDataModule(LightningDataModule):
             sampler=sampler,
             num_workers=self.num_workers,
             collate_fn=collate_fn,
+            drop_last=drop_last,
             worker_init_fn=init_worker,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
+from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
 from data.base_datamodule import BaseDataModule, check_choice
@@ -113,12 +114,18 @@ class ImageFolderDataModule(BaseDataModule):
             raise ValueError(f"there is no split {split!r}, only {', '.join(self.splits.splits)}")
 
     def train_dataloader(self) -> DataLoader:
-        """Return the loader of augmented images; their order depends only on seed and epoch."""
+        """Return the loader of augmented images; their order depends only on seed and epoch.
+
+        A last batch of one image is left out, because BatchNorm may need two values of a channel.
+        """
         dataset = ClassTrainDataset(self._readers["train"], self._train_transform, self.augment, self.seed)
         order = EpochOrder(len(dataset), self.seed, pool=0)
         position, replicas_and_rank = self._take_resume_position(), self._replicas_and_rank()
         sampler = EpochSampler(order, self.batch_size, self.training_sizes, *replicas_and_rank, position)
-        return self._loader(dataset, sampler, self.batch_size, collate_labeled)
+        drop_last = self.batch_size > 1 and len(sampler) > 1 and len(sampler) % self.batch_size == 1
+        if drop_last:
+            rank_zero_info("train: the last batch would have one image and is left out; it is another image in each epoch")
+        return self._loader(dataset, sampler, self.batch_size, collate_labeled, drop_last)
 
     def val_dataloader(self) -> DataLoader:
         return self.eval_dataloader("val")

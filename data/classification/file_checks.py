@@ -98,7 +98,7 @@ def file_facts(path: Path) -> FileFacts:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(size - START, 0))
             end = file.read()
-        if not _has_whole_end(start, end):
+        if not _has_whole_end(start, end, size):
             read_upright(path)
         return FileFacts(size, int.from_bytes(blake2b(start, digest_size=8).digest(), "big"), None)
     except BadImageError as error:
@@ -107,10 +107,12 @@ def file_facts(path: Path) -> FileFacts:
         return FileFacts(-1, 0, f"{path}: cannot be read ({error.strerror})")
 
 
-def _has_whole_end(start: bytes, end: bytes) -> bool:
-    """Return True if the last bytes are those of a whole file; False for formats that do not say."""
+def _has_whole_end(start: bytes, end: bytes, size: int) -> bool:
+    """Return True if the last bytes are those of a whole file of ``size`` bytes; False for formats that do not say."""
     if start.startswith(JPEG_START):
         return end.endswith(JPEG_END)
+    if start[8:12] == b"WEBP":
+        return int.from_bytes(start[4:8], "little") + 8 <= size and any(end)
     return start.startswith(PNG_START) and end.endswith(PNG_END)
 
 

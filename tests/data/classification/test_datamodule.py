@@ -52,6 +52,19 @@ def test_training_batches_keep_the_contract_and_labels_fit_the_images(class_argu
     assert sorted(n for batch in batches for n in batch["indices"].tolist()) == list(range(12))
 
 
+@pytest.mark.parametrize(("batch_size", "sizes"), [(11, [11]), (1, [1] * 12), (5, [5, 5, 2]), (12, [12]), (13, [12])])
+def test_a_last_batch_of_one_image_is_left_out(
+    class_arguments: Arguments, batch_size: int, sizes: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    loader = ImageFolderDataModule(**class_arguments | {"batch_size": batch_size}).train_dataloader()
+    batches = list(loader.batch_sampler)
+    assert [len(batch) for batch in batches] == sizes
+    assert ("would have one image and is left out" in caplog.text) == (batch_size == 11)
+    left_out = {*range(12)} - {key.index for batch in batches for key in batch}
+    assert len(left_out) == (batch_size == 11)
+    assert left_out != {*range(12)} - {key.index for batch in loader.batch_sampler for key in batch} or not left_out
+
+
 def test_evaluation_has_each_image_once_in_order(class_arguments: Arguments) -> None:
     data = ImageFolderDataModule(**class_arguments, val_batch_size=4)
     batches = list(data.val_dataloader())

@@ -29,18 +29,21 @@ def test_every_bad_file_is_named_before_training(class_copy: Path) -> None:
     train = class_copy / "train"
     png = (train / "red/0.png").read_bytes()
     bad = {"blue/text.jpg": b"hello", "blue/none.jpg": b"", "red/cut.png": png[:-8], "red/cut.jpg": jpeg()[:-300]}
+    webp = cv2.imencode(".webp", np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))[1].tobytes()
+    (train / "red/whole.webp").write_bytes(webp)
+    bad |= {"red/cut.webp": webp[:-2000], "red/zeros.webp": webp[:-5000] + bytes(5000)}
     bad["gréen/zeros.jpg"] = jpeg()[:2000] + bytes(3000)
     bad["gréen/lfs.png"] = b"version https://git-lfs.github.com/spec/v1\n"
     for name, content in bad.items():
         (train / name).write_bytes(content)
     (train / "red/with more behind.jpg").write_bytes(jpeg() + b"more")  # a whole image
-    with pytest.raises(ValueError, match=r"6 images of 19 cannot be used") as caught:
+    with pytest.raises(ValueError, match=r"8 images of 22 cannot be used") as caught:
         check(class_copy)
     for name in bad:
         assert str(train / name) in str(caught.value)
     assert "run git lfs pull" in str(caught.value)
     assert "set data.on_bad_image to skip" in str(caught.value)
-    with pytest.warns(UserWarning, match=r"6 images of 19 cannot be used"):
+    with pytest.warns(UserWarning, match=r"8 images of 22 cannot be used"):
         check(class_copy, on_bad_image="skip")
     check(class_copy, "none")
 

@@ -6,13 +6,22 @@ scratch on both sets, it writes ``weights/<network>_fractals.safetensors``, from
 """
 
 import math
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from benchmarks.common import option_parser
-from benchmarks.pretraining.settings import FRACTAL_LICENSE, FRACTAL_PROVENANCE, FULL, MUCH, PATHS
+from benchmarks.pretraining.settings import (
+    BACKBONE_LR_RATIO,
+    FRACTAL_LICENSE,
+    FRACTAL_PROVENANCE,
+    FULL,
+    MUCH,
+    PATHS,
+    network_settings,
+)
 from benchmarks.pretraining.study import RESULT, Run, read_results
 from benchmarks.pretraining.tables import PRETRAIN, by_stage, print_publication
 from benchmarks.runs import ROOT
@@ -24,10 +33,11 @@ SEED = 1  # fixed in the protocol, before any result
 NAMES = {"plain": "yolo26_n", "experts": "dyn_n"}
 PAGE = """# Weights
 
-`{file}`: the backbone of `{variant}`, pre-trained as a classifier of fractals. License: {license}. Provenance:
-{provenance}, no photographs and no weights of others. Use: `--model.backbone_weights weights/{file}`.
+`{file}`: the backbone of the network `{network}` of [the study](../docs/pretraining-study.md), pre-trained as a
+classifier of fractals. License: {license}. Provenance: {provenance}, no photographs and no weights of others. Use, as it
+was measured: `--model.backbone_weights weights/{file} --model.backbone_lr_ratio {ratio} {arguments_of_network}`.
 
-Recipe (seed {seed}; [the study](../docs/pretraining-study.md), {images} images seen):
+Recipe (seed {seed}, {images} images seen):
 
 ```sh
 python -m benchmarks.pretraining.sources --sets much
@@ -53,14 +63,24 @@ def write_weights(run: Run, runs: Path, out: Path) -> Path:
 
 def recipe_page(run: Run, settings: dict[str, Any], file: str, gains: dict[str, str]) -> str:
     """Return the page about the weights: recipe, license, provenance and what they are good for."""
-    places = f"--data.root datasets/pretraining/{MUCH} --run_dir runs/{run.name}"
-    arguments = " ".join(f"--{name} '{value}'" for name, value in settings.items() if name not in PATHS)
-    images = f"{math.prod(FULL.much) * FULL.much_epochs:,}"
-    gained = "; ".join(f"{name} {text.removeprefix('better: ')}" for name, text in gains.items())
+    places = {"data.root": f"datasets/pretraining/{MUCH}", "run_dir": f"runs/{run.name}"}
     return PAGE.format(
-        file=file, variant=NAMES[run.network], license=FRACTAL_LICENSE, provenance=FRACTAL_PROVENANCE, seed=run.seed,
-        images=images, arguments=f"{places} {arguments}", run=run.name, gains=gained,
-    )  # fmt: skip
+        **run._asdict(),
+        file=file,
+        run=run.name,
+        ratio=BACKBONE_LR_RATIO,
+        license=FRACTAL_LICENSE,
+        provenance=FRACTAL_PROVENANCE,
+        images=f"{math.prod(FULL.much) * FULL.much_epochs:,}",
+        arguments_of_network=_as_text(network_settings(run.network)),
+        arguments=_as_text(places | {name: value for name, value in settings.items() if name not in PATHS}),
+        gains="; ".join(f"{name} {text.removeprefix('better: ')}" for name, text in gains.items()),
+    )
+
+
+def _as_text(settings: dict[str, Any]) -> str:
+    """Return settings as arguments on a command line."""
+    return " ".join(f"--{name} {shlex.quote(str(value))}" for name, value in settings.items())
 
 
 def main() -> int:

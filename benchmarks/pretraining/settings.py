@@ -15,6 +15,7 @@ SCRATCH, LITTLE, MUCH = "scratch", "little", "much"
 STARTS = (SCRATCH, LITTLE, MUCH)  # of fine-tuning and of detectors: not pre-trained, or pre-trained with so much data
 DETECTOR_SETS = ("bccd", "cards")
 CLASS_LR = 1e-3  # AdamW, for a step of any number of images
+BACKBONE_LR_RATIO = 1.0  # of detectors, also of pre-trained ones, whose default is 0.2: the weights are the only difference
 LR_IMAGES = 1024  # model.lr of pretrain.py is for a step of so many images
 FRACTAL_LICENSE, FRACTAL_PROVENANCE = "Apache-2.0", "fractals drawn by benchmarks.pretraining.sources"
 PATHS = ("data.root", "model.weights", "model.backbone_weights")  # may be elsewhere on another day or machine
@@ -110,5 +111,6 @@ def detector_settings(sizes: Sizes, root: Path, network: str, weights: Path | No
         "data.cache": "ram",
         "data.augment": json.dumps({"mosaic": 0.0}),  # a mosaic has several images, but one routing
         "model.nominal_batch": sizes.detector_batch,
+        "model.backbone_lr_ratio": BACKBONE_LR_RATIO,
         "model.warmup_epochs": epochs / 10,
     }  # fmt: skip

@@ -105,6 +105,7 @@ def test_a_chain_starts_from_its_own_pre_training(folders: Path, monkeypatch: py
     assert f"--data.root={folders}/data/openclipart" in fine
     assert f"--model.backbone_weights={pretrained}" in detector
     assert f"--data.root={folders}/sets/cards" in detector
+    assert "--model.backbone_lr_ratio=1.0" in detector  # as from scratch, and not the default of pre-trained backbones
     scratch = training.arguments["pretraining_study_cards_experts_scratch_s3"]
     assert set(detector) - set(scratch) == {f"--model.backbone_weights={pretrained}"}
     plain = training.arguments["pretraining_study_cards_plain_scratch_s3"]
@@ -247,9 +248,16 @@ def publish_study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, gains: tuple[
 def test_the_weights_are_written_with_their_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert publish_study(monkeypatch, tmp_path, CLEAR, 15_000_000) == 0
     page = (tmp_path / "weights" / "README.md").read_text()
-    for text in ("License: Apache-2.0", "fractals drawn by", "--model.lr '0.016'", "bccd +0.0210 +-", "131,072 images seen"):
+    for text in (
+        "License: Apache-2.0",
+        "fractals drawn by",
+        "--model.lr 0.016",
+        "--data.root datasets/pretraining/much",
+        "bccd +0.0210 +-",
+        "131,072 images seen",
+    ):
         assert text in page
-    assert "data.root 'x'" not in page
+    assert "--data.root x" not in page
 
 
 def test_nothing_is_written_if_the_rule_is_not_met(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

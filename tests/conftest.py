@@ -13,9 +13,13 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch.utils.data._utils
 import yaml
 
 from tests.processes import processes  # noqa: F401, a fixture
+
+# Seconds that torch waits for each worker of a loader that is collected as garbage, whose pipes may be closed already.
+torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 0.5
 
 LONG = ("test_resume", "test_launch", "test_learning", "test_train", "test_export")
 CATEGORIES = {7: "red", 22: "green", 90: "blue"}

@@ -1,7 +1,12 @@
 """Processes for tests, quickly: they are forked from one that has the large imports done and nothing else."""
 
 import multiprocessing
+import os
+import signal
+import sys
 from collections.abc import Callable, Iterator
+from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +14,7 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy
 
 FORKSERVER = "forkserver"  # "fork" would inherit threads, "spawn" takes seconds a process
-multiprocessing.set_forkserver_preload(["detector", "detector.callbacks.coco_evaluation", "data", "lightning.pytorch"])
+multiprocessing.set_forkserver_preload(["train", "detector.callbacks.coco_evaluation"])
 
 Processes = Callable[[int], dict[str, Any]]
 
@@ -25,3 +30,34 @@ def processes() -> Iterator[Processes]:
     torch.multiprocessing.set_sharing_strategy("file_system")  # a module has more tensors than descriptors can be sent
     yield options
     torch.multiprocessing.set_sharing_strategy(before)
+
+
+def start_program(main: Callable[[list[str]], None], command: list[str], output: Path) -> BaseProcess:
+    """Start a program: ``main`` with the arguments in ``command``, which begins with the path of the script.
+
+    It is the leader of a process group, and uses one thread. ``output`` gets all that it and its processes print.
+    """
+    process = multiprocessing.get_context(FORKSERVER).Process(target=_run_program, args=(main, command, output))
+    process.start()
+    return process
+
+
+def exit_code(process: BaseProcess, seconds: float = 600) -> int:
+    """Return the exit code of a program when it has ended. It is killed with its group after so many ``seconds``."""
+    process.join(seconds)
+    if process.is_alive():
+        os.killpg(process.pid, signal.SIGKILL)
+        process.join()
+    return process.exitcode
+
+
+def _run_program(main: Callable[[list[str]], None], command: list[str], output: Path) -> None:
+    os.setsid()
+    with open(output, "wb", buffering=0) as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    sys.argv = command
+    sys.modules["__main__"].__spec__ = None  # so Lightning starts other processes of a run with the script, not with pytest
+    main(command[1:])

@@ -1,10 +1,9 @@
-"""Small but complete runs, for tests that stop and resume them. As a program: runs on two processes."""
+"""Small but complete runs, for tests that stop and resume them; also on two processes."""
 
 import contextlib
 import json
 import os
 import signal
-import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,20 +120,21 @@ def differences(a: Path, b: Path) -> list[str]:
     return names + ["best"] * (scores[0] != scores[1])
 
 
-def main(folder: Path, arguments: dict[str, Any]) -> None:
-    """Run without a stop on two processes, then stop a run by a signal to the second process and resume it."""
+def run_on_two_processes(words: list[str]) -> None:
+    """Run without a stop on two processes, then stop a run by a signal to the second process and resume it.
+
+    ``words`` are a folder and the arguments of CocoDataModule as JSON.
+    """
+    folder, arguments = Path(words[0]), json.loads(words[1])
     warnings.simplefilter("ignore")
-    many = {"devices": 2, "strategy": "ddp_fork", "max_epochs": 3}
+    many = {"devices": 2, "strategy": "ddp_fork", "max_epochs": 2}
     fit(arguments, folder / "straight", **many)
     with contextlib.suppress(ProcessRaisedException):  # a process has raised StoppedBySignal
         fit(arguments, folder / "stopped", Kill(1, 1, rank=1), **many)
     fit(arguments, folder / "stopped", resume=folder / "stopped" / "last.ckpt", **many)
 
     # Runs in which parameters have no gradient, for which DDP raises an error unless they are handled.
+    short = many | {"max_epochs": 1, "limit_val_batches": 0}
     empty = arguments | {"train_annotations": "annotations/empty.json"}
-    fit(empty, folder / "empty", freeze=["backbone"], **many | {"max_epochs": 1})
-    fit(arguments, folder / "one branch", without="one2many", **many | {"max_epochs": 1})
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), json.loads(sys.argv[2]))
+    fit(empty, folder / "empty", freeze=["backbone"], **short)
+    fit(arguments, folder / "one branch", without="one2many", **short)

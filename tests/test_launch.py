@@ -5,17 +5,18 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.distributed.launcher import elastic_launch
+from torch.distributed.run import config_from_args, parse_args
 
 import train
+from tests.processes import exit_code, start_program
 
 ROOT = Path(__file__).parents[1]
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
 def train_arguments(tiny_arguments: dict[str, Any], run: Path, **trainer: Any) -> list[str]:
@@ -35,15 +36,15 @@ def test_two_processes_end_together(tiny_arguments: dict[str, Any], tmp_path: Pa
         trainer = {"devices": 2, "max_epochs": 1000, "limit_val_batches": 0, "callbacks": json.dumps([kill])}
         arguments = train_arguments(tiny_arguments, run, **trainer)
         arguments += [f"--ckpt_path={run / 'last.ckpt'}"] if epoch > 1 else []
-        command = [sys.executable, *arguments]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "start_new_session": True}
-        process = subprocess.Popen(command, env=ENVIRONMENT, **pipes)
-        try:
-            output = process.communicate(timeout=300)[0].decode()  # returns when the last process has ended
+        pipe = tmp_path / f"output{epoch}"
+        os.mkfifo(pipe)
+        process = start_program(train.main, arguments, pipe)  # Lightning starts the second one, with the same command
+        try:  # cat ends when the last process has ended
+            output = subprocess.run(["cat", pipe], stdout=subprocess.PIPE, text=True, check=True, timeout=300).stdout
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             raise
-        assert process.returncode == code, output
+        assert exit_code(process) == code, output
         assert "4 images a step = 2 a device x 2 processes on 1 node x" in output
     # One step until the first signal. The resumed run then finished that epoch, and was killed in the next.
     assert torch.load(run / "last.ckpt", weights_only=True)["global_step"] == 4
@@ -63,6 +64,14 @@ def test_torchrun_without_devices_is_refused(
     assert not (tmp_path / "run").exists()
 
 
+def torchrun(arguments: list[str]) -> None:
+    """Do as torchrun with these options, but start ``main`` of train.py in a fork of this process: it imports nothing."""
+    config, _, (_, script, *options) = config_from_args(parse_args(arguments))
+    assert Path(script) == ROOT / "train.py"
+    config.start_method = "fork"
+    elastic_launch(config, train.main)(options)
+
+
 def test_torchrun_on_two_nodes(tiny_arguments: dict[str, Any], tmp_path: Path) -> None:
     """Two agents of one process each write one run folder with a complete checkpoint, and print the size of a step."""
     with socket.socket() as free:
@@ -71,12 +80,10 @@ def test_torchrun_on_two_nodes(tiny_arguments: dict[str, Any], tmp_path: Path) -
     run = train_arguments(tiny_arguments, tmp_path / "run", max_epochs=1, num_nodes=2, devices=1)
     agents = []
     for node in (0, 1):
-        launcher = ["-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", f"--node-rank={node}"]
-        launcher += ["--master-addr=127.0.0.1", f"--master-port={port}"]
-        with open(tmp_path / f"log{node}", "w") as log:
-            command = [sys.executable, *launcher, *run]
-            agents.append(subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, stdout=log, stderr=log))
-    codes = [agent.wait(600) for agent in agents]
+        options = ["--nnodes=2", "--nproc-per-node=1", f"--node-rank={node}", "--master-addr=127.0.0.1"]
+        command = ["torchrun", *options, f"--master-port={port}", *run]
+        agents.append(start_program(torchrun, command, tmp_path / f"log{node}"))
+    codes = [exit_code(agent) for agent in agents]
     output = (tmp_path / "log0").read_text()
     assert codes == [0, 0], output
     assert "4 images a step = 2 a device x 2 processes on 2 nodes x 1 accumulated; 2 batches and 2 steps an epoch" in output

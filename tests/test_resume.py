@@ -2,17 +2,15 @@
 
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from tests.resuming import Kill, differences, fit, losses
+from tests.processes import exit_code, start_program
+from tests.resuming import Kill, differences, fit, losses, run_on_two_processes
 
-ROOT = Path(__file__).parents[1]
 Arguments = dict[str, Any]
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -47,9 +45,10 @@ def test_two_processes(tiny_arguments: Arguments, edit_json: Any, tmp_path: Path
     annotations = edit_json("train", lambda content: None).parent
     content = json.loads((annotations / "train.json").read_text())
     (annotations / "empty.json").write_text(json.dumps(content | {"annotations": []}))
-    arguments = tiny_arguments | {"batch_size": 1, "num_workers": 2}
-    command = [sys.executable, "-m", "tests.resuming", str(tmp_path), json.dumps(arguments)]
-    subprocess.run(command, cwd=ROOT, check=True, timeout=600)
+    arguments = tiny_arguments | {"batch_size": 1, "num_workers": 1}
+    output = tmp_path / "output"
+    program = start_program(run_on_two_processes, ["resuming", str(tmp_path), json.dumps(arguments)], output)
+    assert exit_code(program) == 0, output.read_text()
     straight, stopped = tmp_path / "straight", tmp_path / "stopped"
     for rank in (0, 1):
         assert losses(stopped, rank) == losses(straight, rank)

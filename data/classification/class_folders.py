@@ -98,17 +98,19 @@ def find_val_folder(root: Path, val: str | None, train_folder: Path) -> Path | N
 
 def _read_val(folder: Path, class_names: list[str], on_bad_image: BadImages) -> ImageIndex:
     scan, builder, labels = FolderScan(folder), IndexBuilder(folder), {name: n for n, name in enumerate(class_names)}
-    parts = {name: list(scan.images(below)) for name, below in scan.class_folders().items()}
-    if not any(parts.values()) and scan.num_outside():
+    found, empty = [], []
+    for name, below in scan.class_folders().items():
+        parts = list(scan.images(below))
+        (found if parts else empty).append(name)
+        for at, names in parts if name in labels else ():
+            builder.add(at, labels[name], names)
+    if not found and scan.num_outside():
         raise ValueError(
             f"{folder} has {plural(scan.num_outside(), 'image')} and no class folders with images; move each image into the "
             "folder of its class"
         )
-    check_known_classes([name for name in parts if parts[name]], class_names, str(folder))
-    for name in filter(parts.get, parts):
-        for at, names in parts[name]:
-            builder.add(at, labels[name], names)
-    _log_scan(scan, [name for name in parts if not parts[name]], on_bad_image)
+    check_known_classes(found, class_names, str(folder))
+    _log_scan(scan, empty, on_bad_image)
     return builder.build()
 
 

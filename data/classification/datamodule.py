@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from data.base_datamodule import BaseDataModule, check_choice
 from data.classification.augmentation import ClassAugmentation, EvalTransform, TrainTransform
 from data.classification.class_folders import read_class_folders
-from data.classification.class_splits import check_splits
+from data.classification.class_splits import ClassSplits, check_splits
 from data.classification.coco_classes import read_coco_classes
 from data.classification.dataset import ClassEvalDataset, ClassTrainDataset, collate_labeled
 from data.classification.file_checks import FileCheck, check_image_files
@@ -22,6 +22,8 @@ from data.transforms import as_augmentation
 from detector.arguments import as_number
 from detector.batch import as_size
 from detector.imaging.sixteen_bits import FULL_RANGE
+
+Sources = dict[str, tuple[Paths | None, Paths | None]]  # by split: annotation files and image folders
 
 
 class ImageFolderDataModule(BaseDataModule):
@@ -82,9 +84,7 @@ class ImageFolderDataModule(BaseDataModule):
         self._eval_transform = EvalTransform(self.size, crop_pct)
         sources = {"train": (train_annotations, train_images), "val": (val_annotations, val_images)}
         if any(path is not None for pair in sources.values() for path in pair):
-            _check_sources(sources, train, val)
-            val_source = None if val_annotations is None else sources["val"]
-            self.splits = read_coco_classes(Path(root), sources["train"], val_source, val_share)
+            self.splits = _read_coco_files(Path(root), sources, train, val, val_share)
         else:
             self.splits = read_class_folders(Path(root), train, val, val_share, on_bad_image)
         check_splits(self.splits)
@@ -139,8 +139,8 @@ class ImageFolderDataModule(BaseDataModule):
         return self._loader(dataset, sampler, self.val_batch_size, collate_labeled)
 
 
-def _check_sources(sources: dict[str, tuple[Paths | None, Paths | None]], train: str, val: str | None) -> None:
-    """Raise ValueError if COCO files are given in part, or together with class folders."""
+def _read_coco_files(root: Path, sources: Sources, train: str, val: str | None, val_share: float) -> ClassSplits:
+    """Read COCO files. Raises ValueError if they are given in part, or together with class folders."""
     if (train, val) != ("train", "val") and (train, val) != ("train", None):
         raise ValueError(
             f"data.train ({train!r}) and data.val ({val!r}) are for class folders, and data.train_annotations for COCO "
@@ -151,3 +151,4 @@ def _check_sources(sources: dict[str, tuple[Paths | None, Paths | None]], train:
             raise ValueError(f"data.{split}_annotations and data.{split}_images belong together; give both or neither")
     if sources["train"][0] is None:
         raise ValueError("data.val_annotations is given without data.train_annotations; give the training file, too")
+    return read_coco_classes(root, sources["train"], None if sources["val"][0] is None else sources["val"], val_share)

@@ -101,13 +101,17 @@ class FolderScan:
         """Return IMAGE, FOLDER, the kind of what is left out, or "" for a link to nothing."""
         if is_hidden(decode_name(entry.name)):
             return "hidden"
-        if entry.is_dir():
+        try:
+            is_folder, is_file = entry.is_dir(), entry.is_file()
+        except OSError:  # a link to itself
+            is_folder = is_file = False
+        if is_folder:
             return "repeated" if entry.is_symlink() and self._is_inner(entry.path) else FOLDER
         suffix = os.path.splitext(entry.name)[1].lower()
-        if suffix in READ and entry.is_symlink() and not entry.is_file():
+        if suffix in READ and entry.is_symlink() and not is_file:
             self.broken_links.append(os.path.join(folder, entry.name))
             return ""
-        if not entry.is_file():  # a pipe or the like: opening it could wait forever
+        if not is_file:  # a pipe or the like: opening it could wait forever
             return "other"
         return IMAGE if suffix in READ else "unread" if suffix in OTHER_IMAGES else "other"
 

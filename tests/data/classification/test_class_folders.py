@@ -93,6 +93,17 @@ def test_links_out_of_the_set_are_followed_once(class_copy: Path, tmp_path_facto
     assert len(names) == 14
 
 
+@pytest.mark.parametrize("name", ["loop", "loop.png"])
+def test_a_link_to_itself_is_a_file_that_is_left_out(class_copy: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    os.symlink(name, class_copy / "train/red" / name)
+    if name.endswith(".png"):
+        with pytest.raises(ValueError, match=r"1 link to an image that does not exist, e\.g\. red/loop\.png"):
+            read(class_copy)
+    else:
+        read(class_copy)
+        assert "1 file that is not an image is left out (red/loop)" in caplog.text
+
+
 def test_a_link_to_nothing_is_an_error_unless_bad_images_are_skipped(class_copy: Path) -> None:
     os.symlink(class_copy / "nowhere.png", class_copy / "train/red/gone.png")
     with pytest.raises(ValueError, match=r"1 link to an image that does not exist, e\.g\. red/gone\.png; restore"):

@@ -10,6 +10,8 @@ from detector.commands.options import add_checkpoint, add_option
 from detector.files import check_output
 from detector.text import plural
 from detector.weights import WeightsInfo, build_from, read_weights, save_weights
+from detector.weights.classifier import build_classifier_from, read_classifier
+from detector.weights.classifier_files import ClassifierContent, has_experts, is_classifier_file, save_classifier
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -18,7 +20,10 @@ USAGE = "python -m detector weights CKPT OUT [--OPTION VALUE ...]"
 
 def add_weights_command(commands: argparse._SubParsersAction) -> None:
     """Add the command ``weights``."""
-    description = "Write the (averaged) weights of a checkpoint, or of a .pt of the public reference, as .safetensors."
+    description = (
+        "Write the (averaged) weights of a checkpoint, of a detector or of a classifier of pretrain.py, or of a .pt of the "
+        "public reference, as .safetensors. A classifier of a network of timm gets timm's names, so timm reads the file."
+    )
     parser = commands.add_parser(
         "weights", help="write the weights of a checkpoint as .safetensors", description=description, usage=USAGE
     )
@@ -35,6 +40,13 @@ def run_weights(options: argparse.Namespace) -> None:
     if options.out.suffix != ".safetensors":
         raise ValueError(f"{options.out}: the name must end in .safetensors, from which readers know the format")
     check_output(options.out, options.overwrite)
+    if is_classifier_file(Path(options.checkpoint)):
+        _write_classifier(options)
+    else:
+        _write_detector(options)
+
+
+def _write_detector(options: argparse.Namespace) -> None:
     weights = read_weights(options.checkpoint)
     build_from(weights)  # weights that do not load raise a ValueError here and are not written
     info = with_license(weights.info, options.license)
@@ -45,10 +57,35 @@ def run_weights(options: argparse.Namespace) -> None:
     print(f"{options.out}: {info.variant}{backbone}, {classes}, {options.dtype}, {info.provenance}")
     thresholds = ", ".join(f"{branch} {info.describe_best_f1(branch)}" for branch in info.best_f1_thresholds)
     print(f"score threshold of the best F1: {thresholds or info.describe_best_f1('one2one')}")
-    if weights.info.license is None:
-        print(f"license: {info.license or 'not stated; yours to choose, with --license'}")
+    _print_license(weights.info, info)
+
+
+def _write_classifier(options: argparse.Namespace) -> None:
+    file = read_classifier(options.checkpoint)
+    build_classifier_from(file)  # weights that do not load raise a ValueError here and are not written
+    info = with_license(file.info, options.license)
+    content = ClassifierContent(file.state_dict, info, file.statistics)
+    save_classifier(options.out, content, DTYPES[options.dtype])
+    backbone = "" if content.backbone == "yolo26" else f", backbone {content.backbone}"
+    classes = plural(len(info.class_names), "class", "classes")
+    print(f"{options.checkpoint}: a classifier of pretrain.py")
+    print(f"{options.out}: {info.variant}{backbone}, {classes}, {options.dtype}, {info.provenance}")
+    if metrics := ", ".join(f"{name} {value:.4f}" for name, value in info.metrics.items()):
+        print(f"last validation: {metrics}")
+    print(f"a detector starts from it with train.py --model.backbone_weights {options.out}")
+    if content.backbone.startswith("timm/") and not has_experts(content.state_dict):
+        network = content.backbone.removeprefix("timm/").partition(".")[0]
+        print(f'timm: create_model("{network}", num_classes={len(info.class_names)}, checkpoint_path="{options.out}")')
+    _print_license(file.info, info)
+
+
+def _print_license(before: WeightsInfo, after: WeightsInfo) -> None:
+    if before.license is None:
+        print(f"license: {after.license or 'not stated; yours to choose, with --license'}")
     else:
-        print(f"license: {info.license}. These weights keep the license of their source; converting changes nothing.")
+        print(f"license: {after.license}. These weights keep the license of their source; converting changes nothing.")
+    if after.images_of_pretraining:
+        print(f"images of the pre-training: {after.images_of_pretraining}")
 
 
 def with_license(info: WeightsInfo, license: str | None) -> WeightsInfo:

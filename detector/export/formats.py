@@ -77,6 +77,8 @@ def export_metadata(predictor: Predictor, format: Format, settings: ExportSettin
     best_f1 = {} if predictor.best_f1_threshold is None else {"best_f1_threshold": str(predictor.best_f1_threshold)}
     # absent if all 16 bits were used
     sample_range = {} if info.sixteen_bit_range is None else {"sixteen_bit_range": json.dumps(info.sixteen_bit_range)}
+    # absent if the weights did not start from a pre-training of our own, or if nothing is known of its images
+    images = {} if info.images_of_pretraining is None else {"images_of_pretraining": info.images_of_pretraining}
     return {
         "names": json.dumps(predictor.class_names, ensure_ascii=False),
         "category_ids": json.dumps(predictor.category_ids),
@@ -96,6 +98,7 @@ def export_metadata(predictor: Predictor, format: Format, settings: ExportSettin
         "backbone": predictor.model.backbone.name,
         "license": info.license or "not stated",
         "provenance": info.provenance,
+        **images,
         **best_f1,
         "version": f"{PACKAGE} {package_version(PACKAGE) or 'of a clone'}, format {format}",
     }

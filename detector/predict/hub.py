@@ -78,13 +78,14 @@ def card_text(predictor: Predictor) -> str:
     height, width = predictor.image_size
     classes = "\n".join(f"| {i} | {name} |" for i, name in zip(predictor.category_ids, predictor.class_names))
     metrics = "\n".join(f"| {name} | {value:.4f} |" for name, value in info.metrics.items())
+    images = f"\n- Images of the pre-training: {info.images_of_pretraining}" if info.images_of_pretraining else ""
     results = f"| | pycocotools |\n|---|---|\n{metrics}" if metrics else "None are recorded in the checkpoint."
     return f"""# {info.variant}, {plural(len(predictor.class_names), "class", "classes")}
 
 An object detector of lightning-dyn-detector: {info.variant}, network input {height} x {width} pixels (height x width).
 
 - Provenance: {info.provenance}
-- License of the weights: {info.license or "not stated"}
+- License of the weights: {info.license or "not stated"}{images}
 - Score threshold of the best F1 on the validation set: {info.describe_best_f1(predictor.branch)}
 
 ## Results on the validation set

@@ -20,6 +20,8 @@ from detector.predict import load_detector
 from detector.report.page import Table
 from detector.text import plural
 from detector.training.classifier_module import ClassifierModule
+from detector.weights import WeightsInfo
+from detector.weights.classifier import read_classifier
 
 RUNS, WARM_UP, MOST_SECONDS = 20, 3, 10.0
 
@@ -44,7 +46,7 @@ def measure(checkpoint: Path, branch: BranchName = "one2one") -> Speed:
         ["parameters, as trained", f"{_count_parameters(predictor.model):,}"],
         ["parameters, deployed (one branch, normalization folded)", f"{_count_parameters(model):,}"],
     ]
-    return Speed(branch, _machine(), Table(["", "value"], [*parameters, *costs, _license(predictor.info.license)]))
+    return Speed(branch, _machine(), Table(["", "value"], [*parameters, *costs, *_origin(predictor.info)]))
 
 
 @torch.inference_mode()
@@ -60,8 +62,8 @@ def measure_classifier(checkpoint: Path) -> Speed:
         ["parameters, with the classifier", f"{_count_parameters(module.model):,}"],
         ["parameters of the part that starts a detector", f"{_count_trunk(module.model):,}"],
     ]
-    license_ = torch.load(checkpoint, map_location="cpu", weights_only=True)["weights_info"].get("license")
-    return Speed("", _machine(), Table(["", "value"], [*parameters, *costs, _license(license_)]))
+    origin = _origin(read_classifier(checkpoint).info)
+    return Speed("", _machine(), Table(["", "value"], [*parameters, *costs, *origin]))
 
 
 def random_image(size: Size) -> Tensor:
@@ -82,8 +84,10 @@ def _costs(model: nn.Module, images: Tensor, run: Callable[[], object]) -> list[
     ]
 
 
-def _license(name: str | None) -> list[str]:
-    return ["license of the weights", name or "not stated"]
+def _origin(info: WeightsInfo) -> list[list[str]]:
+    images = info.images_of_pretraining
+    rows = [["license of the weights", info.license or "not stated"]]
+    return [*rows, ["images of the pre-training", images]] if images else rows
 
 
 def _machine() -> str:

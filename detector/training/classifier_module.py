@@ -220,9 +220,13 @@ class ClassifierModule(BaseModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save license and provenance of the weights and of the images, and the metrics of the last validation."""
         super().on_save_checkpoint(checkpoint)
-        hp = self.hparams
-        of_images = Origin(data_license=hp.data_license, data_provenance=hp.data_provenance)
-        checkpoint["weights_info"] |= {"kind": self.kind, **self._origin.joined(of_images).to_dict()}
+        checkpoint["weights_info"] |= {"kind": self.kind, **self.saved_origin.to_dict()}
+
+    @property
+    def saved_origin(self) -> Origin:
+        """What these weights come from: what training started from, and its own images."""
+        images = Origin(data_license=self.hparams.data_license, data_provenance=self.hparams.data_provenance)
+        return self._origin.joined(images)
 
     def _schedule_step(self, optimizer: Optimizer, batch_idx: int) -> None:
         self.schedule.apply(optimizer, self.trainer.global_step)

@@ -65,9 +65,8 @@ def facts_of_file(file: BackboneFile, license: str | None) -> list[str]:
     )
     lines.append(f"       license: {license_text}; it is saved in the checkpoints of this run, too")
     if file.info is not None:
-        info = file.info
-        images = [text for text in (info.data_provenance, info.data_license and f"license {info.data_license}") if text]
-        lines.append(f"       images of its pre-training: {', '.join(images) or 'origin and license not stated'}")
+        images = file.info.images_of_pretraining or "origin and license not stated"
+        lines.append(f"       images of its pre-training: {images}")
     return lines
 
 

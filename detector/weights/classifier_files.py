@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
@@ -21,6 +22,7 @@ from detector.weights.files import (
     without_prefix,
 )
 from detector.weights.info import WeightsInfo
+from detector.weights.safe_load import load_torch_file
 
 NETWORK = "network."  # before the names of the weights in a Classifier
 
@@ -42,6 +44,24 @@ def is_classifier_checkpoint(content: Any) -> bool:
     """Return True for the content of a checkpoint of ClassifierModule."""
     facts = content.get("weights_info") if isinstance(content, Mapping) else None
     return isinstance(facts, Mapping) and facts.get("kind") == CLASSIFIER
+
+
+def is_classifier_file(path: Path) -> bool:
+    """Return True for a checkpoint or safetensors file of a classifier of pre-training; False for all others."""
+    if not path.is_file():
+        return False
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                return (file.metadata() or {}).get("kind") == CLASSIFIER
+        return is_classifier_checkpoint(load_torch_file(path))
+    except (SafetensorError, ValueError):
+        return False
+
+
+def has_experts(state_dict: Mapping[str, Tensor]) -> bool:
+    """Return True if the weights have dynamic layers."""
+    return any(".router." in name for name in state_dict)
 
 
 def classifier_of_checkpoint(content: Mapping[str, Any]) -> ClassifierContent:

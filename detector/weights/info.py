@@ -33,6 +33,12 @@ class WeightsInfo:
     data_license: str | None = None  # of the images of the pre-training that the weights started from
     data_provenance: str | None = None  # the origin of these images
 
+    @property
+    def images_of_pretraining(self) -> str | None:
+        """The origin and the license of the images of the pre-training, as text; None if nothing is known of them."""
+        facts = (self.data_provenance, self.data_license and f"license {self.data_license}")
+        return ", ".join(fact for fact in facts if fact) or None
+
     def describe_best_f1(self, branch: str) -> str:
         """Return the threshold of the best F1 of ``branch`` as text, or the reason why there is none."""
         if (threshold := self.best_f1_thresholds.get(branch)) is not None:

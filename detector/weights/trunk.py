@@ -94,8 +94,8 @@ def fit_trunk(place: TrunkPlace, file: BackboneFile) -> dict[str, Tensor]:
         return _of_pretraining(place, file)
     if place.backbone == "yolo26":
         raise ValueError(
-            f"{file.path}: not the weights of our own backbone, yolo26{_other_network('', file)}; give a file of pretrain.py, "
-            "or choose the backbone of the file, as --model.backbone timm/hgnetv2_b0"
+            f"{file.path}: not the weights of our own backbone, yolo26{_other_network('', file)}; give a file of "
+            "pretrain.py, or choose the backbone of the file, such as --model.backbone timm/hgnetv2_b0"
         )
     if place.backbone.startswith("timm/"):
         return _by_timm(place, file)

@@ -101,22 +101,17 @@ def check_paths(root: Path, split: str, names: list[str], folders: list[str]) ->
 
 def _found(root: Path) -> str:
     """Return what ``root`` has in place of annotations, as the end of a message: folders of classes, or JSON files."""
-    json_files = _json_files(root)
-    if (names := class_folders(root)) and json_files == _no_json_file(root):
+    if (names := class_folders(root)) and not any(root.glob("annotations/*.json")):
         shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
         return (
             f". {root} has images by class ({shown}) and no boxes: pre-train a backbone on it, with "
             f"python pretrain.py --data.root {root}"
         )
-    return json_files
+    return _json_files(root)
 
 
 def _json_files(root: Path) -> str:
     """Return the JSON files under ``root``, as the end of a message."""
     files = [path for pattern in ("*.json", "*/*.json") for path in sorted(root.glob(pattern))]
     shown = ", ".join(str(path.relative_to(root)) for path in files[:6])
-    return f". In {root} are {shown}{' ...' if len(files) > 6 else ''}" if files else _no_json_file(root)
-
-
-def _no_json_file(root: Path) -> str:
-    return f". {root} has no JSON file"
+    return f". In {root} are {shown}{' ...' if len(files) > 6 else ''}" if files else f". {root} has no JSON file"

@@ -15,7 +15,7 @@ import torchvision
 import train
 from data import CocoDataModule
 from data.shapes.draw import CLASSES
-from data.shapes.write import draw_shapes
+from data.shapes.write import draw_shapes, draw_singles
 from detector import DetectorModule, Predictor, load_detector
 from detector.export.formats import export
 from detector.weights.info import WeightsInfo
@@ -78,6 +78,8 @@ def names(tiny_arguments: dict[str, Any], tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("page", "example"), PYTHON, ids=[f"{page}-{n}" for n, (page, _) in enumerate(PYTHON)])
 def test_python_examples_run(page: str, example: str, names: dict[str, Any]) -> None:
+    if "single_shapes" in example:
+        draw_singles(Path("datasets/single_shapes"), num_train=16, num_val=8)
     try:
         exec(compile(example, page, "exec"), names)
     except ModuleNotFoundError as error:

@@ -38,8 +38,8 @@ class EvaluateCLI(DetectorCLI):
     def before_instantiate_classes(self) -> None:
         """Fill in the settings of the model, and choose the folder of the evaluation."""
         self.checkpoint, self.split = self.config["checkpoint"], self.config["split"]
-        self._check_that_data_are_given()
         self._resolve_model_settings()
+        self._check_that_data_are_given()
         self.run_dir = inherited_run_dir() or evaluation_folder(Path(self.checkpoint), self.split, self.config["run_dir"])
 
     def _check_that_data_are_given(self) -> None:

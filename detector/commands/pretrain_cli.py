@@ -16,7 +16,7 @@ from detector.network.replace.entries import check_entries
 from detector.network.replace.generators import isolated_generators
 from detector.report.classifier_advice import start_command
 from detector.runs.folder import BEST_CHECKPOINT
-from detector.training.classifier_module import ClassifierModule
+from detector.training.classifier_module import ClassifierModule, start_file
 from detector.training.network_settings import variant_and_overrides
 
 
@@ -60,7 +60,8 @@ class PretrainCLI(TrainingCLI):
             take_network_of(model, info_of_classifier(path))
             return
         if model["variant"] is None:
-            model["variant"] = "dyn_n"
+            start = start_file(model["weights"])
+            model["variant"] = "dyn_n" if start is None else start.info.variant
         complete_run_config(self.config)
 
     def _check_network_settings(self) -> None:
@@ -72,10 +73,12 @@ class PretrainCLI(TrainingCLI):
         model = self.config["model"]
         if model["replace"] is not None:
             model["replace"] = check_entries(model["replace"])
-        settings = model["variant"], model["overrides"], None, 1, model["backbone"], model["replace"]
+        start = start_file(model["weights"])
+        settings = model["variant"], model["overrides"], start, 1, model["backbone"], model["replace"]
         variant, overrides = variant_and_overrides(*settings)
         if entries := (overrides or {}).get("replace"):
-            model["block_files"] = import_blocks(entries, model["block_files"] or {})
+            remembered = (start.info.block_files if start else {}) | (model["block_files"] or {})
+            model["block_files"] = import_blocks(entries, remembered)
         with isolated_generators(), torch.device("cpu" if entries else "meta"):
             build_classifier(variant, 2, model["dropout"], model["drop_path"], **(overrides or {}))
 

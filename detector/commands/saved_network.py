@@ -7,6 +7,7 @@ from detector.files import read_yaml
 from detector.network.config import merge_overrides, saved_overrides
 from detector.runs.checks import is_run_config
 from detector.weights import WeightsInfo
+from detector.weights.classifier_files import classifier_of_checkpoint, is_classifier_checkpoint
 from detector.weights.missing import missing_weights
 from detector.weights.safe_load import load_torch_file
 
@@ -34,15 +35,12 @@ def complete_run_config(config: Any) -> None:
 
 
 def info_of_classifier(path: str) -> WeightsInfo:
-    """Return variant and overrides of the network in a checkpoint of pretrain.py. Raises ValueError for any other file."""
+    """Return the facts in a checkpoint of pretrain.py, to resume it. Raises ValueError for any other file."""
     if not Path(path).is_file():
         raise ValueError(missing_weights(path))
     content = {} if Path(path).suffix == ".safetensors" else load_torch_file(Path(path))
-    content = content if isinstance(content, dict) else {}
-    settings, facts = (content.get(key) or {} for key in ("hyper_parameters", "weights_info"))
-    if facts.get("kind") != "classifier":
-        if "category_ids" in settings:
-            raise ValueError(f"{path} is the checkpoint of a detector; resume it with python train.py --ckpt_path {path}")
-        raise ValueError(f"{path} is no checkpoint of pretrain.py and cannot be resumed; start from it with --model.weights")
-    overrides = saved_overrides(settings["variant"], settings.get("overrides") or {})
-    return WeightsInfo(settings["variant"], overrides, block_files=settings.get("block_files") or {})
+    if is_classifier_checkpoint(content):
+        return classifier_of_checkpoint(content).info
+    if isinstance(content, dict) and "pytorch-lightning_version" in content:
+        raise ValueError(f"{path} is the checkpoint of a detector; resume it with python train.py --ckpt_path {path}")
+    raise ValueError(f"{path} is no checkpoint of pretrain.py and cannot be resumed; start from it with --model.weights")

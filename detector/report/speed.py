@@ -1,6 +1,5 @@
 """Size of the network of a checkpoint, and its speed on this machine."""
 
-import pickle
 import platform
 import time
 from collections.abc import Callable
@@ -19,11 +18,11 @@ from detector.network.model import to_channels_last
 from detector.predict import load_detector
 from detector.report.page import Table
 from detector.text import plural
-from detector.training.classifier_module import ClassifierModule
 from detector.weights import WeightsInfo
-from detector.weights.classifier import read_classifier
+from detector.weights.classifier import build_classifier_from, read_classifier
 
 RUNS, WARM_UP, MOST_SECONDS = 20, 3, 10.0
+DEFAULT_CLASS_SIZE = (224, 224)  # height, width, of a classifier whose file does not say it
 
 
 @dataclass(frozen=True)
@@ -52,18 +51,15 @@ def measure(checkpoint: Path, branch: BranchName = "one2one") -> Speed:
 @torch.inference_mode()
 def measure_classifier(checkpoint: Path) -> Speed:
     """Run the classifier of ``checkpoint`` on the CPU: one image at a time, without reading and scaling images."""
-    try:
-        module = ClassifierModule.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True).eval()
-    except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError, TypeError) as error:  # an incomplete file
-        raise ValueError(f"{checkpoint}: cannot be loaded ({str(error).splitlines()[0][:120]})") from None
-    images = random_image(tuple(module.hparams.image_size or (224, 224)))
-    costs = _costs(module, images, lambda: module(images))
+    file = read_classifier(checkpoint)
+    model = to_channels_last(build_classifier_from(file).eval())
+    images = random_image(file.info.image_size or DEFAULT_CLASS_SIZE)
+    costs = _costs(model, images, lambda: model(images))
     parameters = [
-        ["parameters, with the classifier", f"{_count_parameters(module.model):,}"],
-        ["parameters of the part that starts a detector", f"{_count_trunk(module.model):,}"],
+        ["parameters, with the classifier", f"{_count_parameters(model):,}"],
+        ["parameters of the part that starts a detector", f"{_count_trunk(model):,}"],
     ]
-    origin = _origin(read_classifier(checkpoint).info)
-    return Speed("", _machine(), Table(["", "value"], [*parameters, *costs, *origin]))
+    return Speed("", _machine(), Table(["", "value"], [*parameters, *costs, *_origin(file.info)]))
 
 
 def random_image(size: Size) -> Tensor:

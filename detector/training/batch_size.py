@@ -80,10 +80,7 @@ def cuda_batch_size(
     def peak(batch_size: int) -> int:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
-        if isinstance(trained, ClassifierModule):
-            class_step(trained, random_images(batch_size, size, device), precision)
-        else:
-            step(trained, random_batch(batch_size, size, device), precision)
+        run_step(trained, batch_size, size, device, precision)
         return torch.cuda.max_memory_reserved(device) + not_in_step
 
     limit = int(fraction * torch.cuda.get_device_properties(device).total_memory)
@@ -92,6 +89,16 @@ def cuda_batch_size(
     finally:
         trained.cpu()
         torch.cuda.empty_cache()
+
+
+def run_step(
+    module: DetectorModule | ClassifierModule, batch_size: int, size: Size, device: torch.device | str, precision: str
+) -> None:
+    """Run a training step of ``module`` on images of noise of ``size`` (height, width), then drop the gradients."""
+    if isinstance(module, ClassifierModule):
+        class_step(module, random_images(batch_size, size, device), precision)
+    else:
+        step(module, random_batch(batch_size, size, device), precision)
 
 
 def random_batch(batch_size: int, size: Size, device: torch.device | str) -> Batch:

@@ -112,7 +112,7 @@ class ClassifierModule(BaseModule):
         super().__init__()
         check_classes(class_names, None)
         self.class_names = list(class_names)
-        start = _start_file(weights)
+        start = start_file(weights)
         variant, overrides = variant_and_overrides(variant, overrides, start, len(self.class_names), backbone, replace)
         if start is not None:
             block_files = start.info.block_files | (block_files or {})
@@ -237,7 +237,7 @@ class ClassifierModule(BaseModule):
         self.log("train/lr", lr, batch_size=1, sync_dist=True)
 
 
-def _start_file(source: str | Path | None) -> Weights | None:
+def start_file(source: str | Path | None) -> Weights | None:
     """Return the file of an earlier pre-training, whose variant and overrides are the defaults; None for other sources."""
     file = None if source in (None, PRETRAINED) else read_backbone_file(source, "weights")
     return None if file is None or file.info is None else Weights(file.state_dict, file.info, file.path, "classifier")

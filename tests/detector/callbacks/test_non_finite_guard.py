@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from detector.callbacks.ema import RampedEMA
-from detector.callbacks.non_finite_guard import NonFiniteGuard, NonFiniteLoss
+from detector.callbacks.non_finite_guard import NonFiniteGuard, NonFiniteLoss, describe
 from tests.detector.training.test_module import Rectangles, collate, module, trainer
 
 TINY = {"width": 0.125, "depth": 0.33, "dynamic": {"num_experts": 2}}
@@ -30,6 +30,17 @@ class Poisoned(Rectangles):
         image, target = super().__getitem__(index)
         image = image.float() / 255 if index not in self.bad else torch.full(image.shape, torch.nan)
         return image, {**target, "image_id": 500 + index}
+
+
+def test_the_images_of_a_classifier_are_named() -> None:
+    """Of a large batch the first eight; ids of a detection batch stay as they are."""
+    batches = [({"total": torch.tensor(torch.nan)}, torch.arange(10)), ({"total": torch.tensor(1.0)}, torch.tensor([77]))]
+    trainer = Mock(datamodule=Mock(image_name=lambda split, number: f"{split}/{number}.png"))
+    shown = ", ".join(f"train/{n}.png" for n in range(8))
+    assert describe(batches, trainer) == f"the loss has total nan with the images {shown} and 2 more"
+    assert describe(batches[1:], trainer) == "the loss of this process is finite, its images are train/77.png"
+    assert describe(batches[1:]) == "the loss of this process is finite, its images are 77"
+    assert describe([({}, [501, 502])]) == "the loss of this process is finite, its images are [501, 502]"
 
 
 class Ends(L.Callback):

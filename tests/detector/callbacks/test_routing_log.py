@@ -3,6 +3,7 @@
 import csv
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import cv2
 import lightning as L
@@ -13,10 +14,11 @@ from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 from torch.utils.data import DataLoader
 
-from detector.callbacks.routing_log import RoutingLog
+from detector.callbacks.routing_log import RoutingLog, _class_names, _targets
 from detector.dynamic import make_dynamic, record_routing
 from detector.dynamic.conv2d import DynamicConv2d, dynamic_layers
 from detector.dynamic.diagnostics import image_share, variation
+from detector.dynamic.routing import RoutingStatistics
 from tests.detector.training.test_module import Rectangles, collate, loader, module, trainer
 from tests.processes import Processes
 
@@ -51,6 +53,17 @@ def test_validation_logs_and_draws(tmp_path: Path) -> None:
     assert float(row[f"routing/{layer}/expert0"]) == pytest.approx(mean, abs=1e-5)
     assert cv2.imread(str(tmp_path / "routing.png")).shape[0] > 200
     assert not any(layer.router._forward_hooks for layer in dynamic_layers(net).values())
+
+
+def test_labels_of_a_classifier_give_means_by_class() -> None:
+    """Of more classes than a figure could show, there are none."""
+    statistics = RoutingStatistics({"layer": 2}, 3)
+    rows = torch.tensor([[0.0, 1.0], [0.5, 0.5], [1.0, 0.0]])
+    statistics.add({"layer": rows}, _targets({"images": torch.zeros(3), "labels": torch.tensor([2, 0, 2])}))
+    by_class = statistics.results()["layer"].by_class
+    torch.testing.assert_close(by_class[[0, 2]], torch.tensor([[0.5, 0.5], [0.5, 0.5]]))
+    assert by_class[1].isnan().all()
+    assert [len(_class_names(Mock(class_names=["a"] * n))) for n in (1000, 1001)] == [1000, 0]
 
 
 class Tiny(L.LightningModule):

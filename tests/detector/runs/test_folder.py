@@ -84,6 +84,8 @@ def test_a_training_gets_the_folder_that_it_asks_for_or_the_next_free_one(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert training_folder(settings()) == Path("runs/dyn_n")
+    assert training_folder(settings(), "pretrain_") == Path("runs/pretrain_dyn_n")
+    assert training_folder(settings(run_dir="mine"), "pretrain_") == Path("mine")
     assert training_folder(settings(trainer={"default_root_dir": "elsewhere"})) == Path("elsewhere")
     for name in ("mine", "mine-2"):
         Path(name).mkdir()

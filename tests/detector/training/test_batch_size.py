@@ -3,8 +3,15 @@
 import pytest
 import torch
 
-from detector import DetectorModule
-from detector.training.batch_size import MAX_BATCH_SIZE, cuda_batch_size, fitting_batch_size, random_batch, step
+from detector import ClassifierModule, DetectorModule
+from detector.training.batch_size import (
+    MAX_BATCH_SIZE,
+    cuda_batch_size,
+    fitting_batch_size,
+    random_batch,
+    run_step,
+    step,
+)
 
 
 class Memory:
@@ -50,6 +57,14 @@ def test_a_step_changes_no_weights_and_leaves_no_gradients(precision: str) -> No
     module = DetectorModule("yolo26_n", ["a", "b"])
     before = [p.clone() for p in module.parameters()]
     step(module, random_batch(2, (64, 96), "cpu"), precision)
+    assert all(torch.equal(p, old) for p, old in zip(module.parameters(), before, strict=True))
+    assert all(p.grad is None for p in module.parameters())
+
+
+def test_a_step_of_a_classifier_changes_nothing_but_statistics() -> None:
+    module = ClassifierModule("yolo26_n", ["a", "b"], overrides={"width": 0.125})
+    before = [p.clone() for p in module.parameters()]
+    run_step(module.train(), 2, (32, 64), "cpu", "bf16-mixed")
     assert all(torch.equal(p, old) for p, old in zip(module.parameters(), before, strict=True))
     assert all(p.grad is None for p in module.parameters())
 

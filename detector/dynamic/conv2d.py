@@ -188,13 +188,14 @@ class DynamicConv2d(nn.Module):
     def convolve(self, x: Tensor, routing_weights: Tensor) -> Tensor:
         """Return the output for ``x`` (B, I, H, W) and given ``routing_weights`` (B, U)."""
         gates = self.gate_weights(routing_weights)
-        if self.has_constant_kernel and len(x) == 1:
-            # For one image it is faster to scale the kernel than the maps before and after it.
-            return self._convolve_constant(x, self._gated_kernel(gates), self.bias)
+        if len(x) == 1 and gates.keys() & {"input", "filter"}:
+            return self._convolve_one(x, routing_weights, gates)
         x = self.scale_inputs(x, gates)
         filters = gates.get("filter")
         if self.has_constant_kernel:
-            y = self._convolve_constant(x, self.weight, None if filters is not None else self.bias)
+            x, padding = self.pad(x)
+            bias = None if filters is not None else self.bias
+            y = F.conv2d(x, self.weight, bias, self.stride, padding, self.dilation, self.groups)
         else:
             with _without_autocast(x.device.type):
                 kernels = self.mix_kernels(routing_weights)
@@ -203,17 +204,26 @@ class DynamicConv2d(nn.Module):
             y = convolve_each(x, kernels, biases, self.stride, padding, self.dilation, self.groups)
         return y if filters is None else self.scale_filters(y, filters)
 
-    def _convolve_constant(self, x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
+    def _convolve_one(self, x: Tensor, routing_weights: Tensor, gates: GateWeights) -> Tensor:
+        """Convolve one image (1, I, H, W): it is faster to scale its kernel than the maps before and after it."""
+        with _without_autocast(x.device.type):
+            if "expert" in gates:
+                kernel = self.mix_kernels(routing_weights).view(self.kernel_shape)
+            else:  # not by mix_kernels, so that the kernel keeps the memory layout of the weight
+                kernel = self.weight
+                if "position" in gates:
+                    kernel = kernel * gates["position"].view(1, 1, *self.kernel_size)
+            kernel = kernel * self._channel_scales(gates)
         x, padding = self.pad(x)
-        return F.conv2d(x, kernel, bias, self.stride, padding, self.dilation, self.groups)
+        return F.conv2d(x, kernel, self.bias, self.stride, padding, self.dilation, self.groups)
 
-    def _gated_kernel(self, gates: GateWeights) -> Tensor:
-        """Return the kernel (O, I / groups, k, k) of one image, its channels gated, in the layout of ``weight``."""
-        scale = gates["filter"].view(-1, 1) if "filter" in gates else 1.0
+    def _channel_scales(self, gates: GateWeights) -> Tensor:
+        """Return the gates of the channels of one image as factors of a kernel, (O or 1, I / groups or 1, 1, 1)."""
+        scales = gates["filter"].view(-1, 1) if "filter" in gates else 1.0
         if "input" in gates:
             inputs = gates["input"].view(self.groups, 1, -1).expand(-1, self.out_channels // self.groups, -1)
-            scale = scale * (inputs.flatten(0, 1) if self.groups > 1 else inputs[0, :1])  # (O or 1, I / groups)
-        return self.weight * scale[..., None, None]
+            scales = scales * (inputs.flatten(0, 1) if self.groups > 1 else inputs[0, :1])
+        return scales[..., None, None]
 
     def scale_inputs(self, x: Tensor, gates: GateWeights) -> Tensor:
         """Multiply the channels of ``x`` (B, I, H, W) by the input gate, if there is one."""

@@ -109,6 +109,7 @@ def test_the_five_commands_of_the_page(run: Path) -> None:
     assert "drawn by us" in detector["weights_info"]["data_provenance"]
 
 
+SINGLE = "--data.root=datasets/single_shapes"
 MESSAGES = [
     (evaluate.main, ["{best}"], "classifier of pretrain.py"),
     (train.main, ["--model.weights={best}"], "--model.backbone_weights"),
@@ -120,12 +121,12 @@ MESSAGES = [
     (pretrain.main, ["--ckpt_path=lost.ckpt"], "lost.ckpt: no such file"),
     (pretrain.main, ["--ckpt_path=tiny/annotations/val.json"], "val.json"),
     (pretrain.main, ["--data.root=tiny"], "is a detection set, as annotations/train.json shows"),
-    (train.main, ["--data.root=datasets/single_shapes"], "pretrain.py --data.root datasets/single_shapes"),
+    (train.main, [SINGLE], "pretrain.py --data.root datasets/single_shapes"),
     (pretrain.main, ["--data.root=lost"], "lost does not exist"),
     (pretrain.main, ["--model.variant=yolo27_n"], "unknown variant 'yolo27_n'"),
     (pretrain.main, ["--model.overrides={dynamic: {where: neck-bottlenecks}}"], "a classifier has no neck"),
     (pretrain.main, ["--model.drop_path=0.1"], "our backbone has no stochastic depth"),
-    (pretrain.main, ["--data.root=datasets/single_shapes", "--evaluation.num_mistakes=-1"], "num_mistakes of the evaluation is -1"),
+    (pretrain.main, [SINGLE, "--evaluation.num_mistakes=-1"], "num_mistakes of the evaluation is -1"),
     (pretrain.main, ["{resumed}", "--model.variant=yolo26_n"], "variant: dyn_n in the checkpoint, yolo26_n here"),
     (pretrain.main, ["{resumed}", "--model.layer_decay=0.5"], "layer_decay: 1.0 in the checkpoint, 0.5 here"),
     (pretrain.main, ["{resumed}", "--model.optimizer=sgd"], "optimizer: adamw in the checkpoint, sgd here"),

@@ -4,6 +4,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
@@ -127,6 +129,7 @@ class ClassifierModule(BaseModule):
         if channels_last:
             to_channels_last(self.model)
         self._top_classes = TopClasses()
+        self._seed: int | None = None  # of dropout and stochastic depth, saved in checkpoints
 
     def _load_start(self, weights: str | Path | None, accept_license: str | None) -> None:
         """Load the weights that training starts from, log what was loaded, and remember where they come from."""
@@ -221,6 +224,7 @@ class ClassifierModule(BaseModule):
         """Save license and provenance of the weights and of the images, and the metrics of the last validation."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["weights_info"] |= {"kind": self.kind, **self.saved_origin.to_dict()}
+        checkpoint["dropout_seed"] = self._seed
 
     @property
     def saved_origin(self) -> Origin:
@@ -228,7 +232,21 @@ class ClassifierModule(BaseModule):
         images = Origin(data_license=self.hparams.data_license, data_provenance=self.hparams.data_provenance)
         return self._origin.joined(images)
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore what ``on_save_checkpoint`` has saved."""
+        super().on_load_checkpoint(checkpoint)
+        self._seed = checkpoint.get("dropout_seed")
+
+    def on_fit_start(self) -> None:
+        """Choose the seed of dropout, and compile the network if ``compile`` is set."""
+        super().on_fit_start()
+        if self._seed is None:
+            self._seed = torch.initial_seed()
+
     def _schedule_step(self, optimizer: Optimizer, batch_idx: int) -> None:
+        # What dropout draws depends on the batch and the process only, so a resumed run draws the same.
+        entropy = (self._seed, self.current_epoch, batch_idx, self.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
         self.schedule.apply(optimizer, self.trainer.global_step)
 
     def on_train_epoch_end(self) -> None:

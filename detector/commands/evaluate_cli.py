@@ -9,6 +9,8 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from detector.callbacks import NonFiniteGuard, RampedEMA
 from detector.commands.detector_cli import DetectorCLI
+from detector.commands.programs import is_of_pretraining
+from detector.files import read_yaml
 from detector.imaging.sixteen_bits import FULL_RANGE
 from detector.network.replace.entries import check_entries
 from detector.runs.checks import check_classes
@@ -38,14 +40,15 @@ class EvaluateCLI(DetectorCLI):
     def before_instantiate_classes(self) -> None:
         """Fill in the settings of the model, and choose the folder of the evaluation."""
         self.checkpoint, self.split = self.config["checkpoint"], self.config["split"]
-        self._resolve_model_settings()
         self._check_that_data_are_given()
+        self._resolve_model_settings()
         self.run_dir = inherited_run_dir() or evaluation_folder(Path(self.checkpoint), self.split, self.config["run_dir"])
 
     def _check_that_data_are_given(self) -> None:
         """Raise ValueError if the data are the default and not there, and the folder of CKPT has the configuration."""
         root, config = Path(self.config["data"]["root"]), Path(self.checkpoint).parent / CONFIG
-        if not self.config["config"] and root == Path("datasets/coco") and not root.exists() and config.is_file():
+        is_default = not self.config["config"] and root == Path("datasets/coco") and not root.exists()
+        if is_default and config.is_file() and not is_of_pretraining(read_yaml(config, "restore it, or move it away")):
             raise ValueError(f"the data to evaluate on are not given; those of the training are in --config {config}")
 
     def _resolve_model_settings(self) -> None:

@@ -61,6 +61,11 @@ def check_program(configs: Mapping[Path, Any], program: Program) -> None:
                 raise ValueError(f"--config {path}: {sentence}")
 
 
+def is_of_pretraining(content: Any) -> bool:
+    """Return True for the content of a configuration that has settings of pretrain.py alone."""
+    return any(key in PRETRAIN.settings for key in _keys(content))
+
+
 def explain_unknown(message: str, program: Program) -> str:
     """Return the ``message`` about an unknown option or key, with a sentence if it belongs to another program."""
     match = re.match(r"unknown (?:option|key) (\S+?)(?:;|$)", message, re.M)

@@ -186,7 +186,7 @@ def network_costs(size: int) -> dict[str, dict[str, int]]:
     """Return the parameters and multiply-adds of the backbone of each network, for one image of ``size`` px."""
     numbers = {}
     for network, fields in NETWORKS.items():
-        parameters, multiply_adds = costs(build_detector("yolo26_n", 1, **fields).backbone, size)
+        parameters, multiply_adds = costs(build_detector("yolo26_n", 1, **fields).backbone.eval(), size)
         numbers[network] = {"parameters": parameters, "multiply_adds": multiply_adds}
     return numbers
 

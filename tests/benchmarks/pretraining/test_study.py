@@ -160,6 +160,14 @@ def test_the_figure_has_a_panel_for_each_number(tmp_path: Path) -> None:
         assert part in text
 
 
+def test_the_networks_are_those_of_the_protocol() -> None:
+    numbers = study.network_costs(32)  # also where the coarsest map has one pixel
+    page = (Path(study.__file__).parents[2] / "docs" / "pretraining-study.md").read_text()
+    assert numbers["experts"]["multiply_adds"] > numbers["plain"]["multiply_adds"]
+    for network in ("plain", "experts"):
+        assert f"| `{network}` | {numbers[network]['parameters']:,}" in page
+
+
 def test_a_chain_has_no_pre_training_from_scratch() -> None:
     assert [run.stage for run in chain("plain", "much", 1)] == ["pretrain", "finetune", "bccd", "cards"]
     assert [run.stage for run in chain("plain", "scratch", 1)] == ["finetune", "bccd", "cards"]

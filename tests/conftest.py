@@ -96,11 +96,14 @@ def tiny_arguments(tiny_coco: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def arguments(tiny_arguments: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The options of train.py for two epochs on the tiny set. The working directory, which is set, has ``tiny.yaml``."""
+    """The options of train.py for two epochs of a narrow dyn_n on the tiny set.
+
+    The working directory, which is set, has ``tiny.yaml``. Weights of the reference need ``--model.overrides null``.
+    """
     monkeypatch.chdir(tmp_path)
     config = {
         "trainer": {"max_epochs": 2, "accelerator": "cpu"},
-        "model": {"variant": "dyn_n", "nominal_batch": 8},
+        "model": {"variant": "dyn_n", "overrides": {"width": 0.125, "depth": 0.33}, "nominal_batch": 8},
         "data": tiny_arguments,
     }
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(config))

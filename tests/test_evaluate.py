@@ -17,7 +17,8 @@ from tests.detector.reference_files import some_weights, write_checkpoint
 def test_weights_of_the_reference_are_evaluated(arguments: list[str], tmp_path: Path) -> None:
     """With classes in another order. The detections are those of ``load_detector`` with the same weights."""
     path = write_checkpoint(tmp_path / "official.pt", some_weights(), ["blue", "red", "green"])
-    evaluate.main([str(path), *arguments, "--model.variant", "yolo26_n"])
+    model = ["--model.variant", "yolo26_n", "--model.overrides", "null"]
+    evaluate.main([str(path), *arguments, *model])
     rows = json.loads((tmp_path / "eval_val_official" / "predictions.json").read_text())
     best = max((row for row in rows if row["image_id"] == 201), key=lambda row: row["score"])
     predictor = load_detector(path, image_size=64)
@@ -26,7 +27,7 @@ def test_weights_of_the_reference_are_evaluated(arguments: list[str], tmp_path: 
     assert {7: "red", 22: "green", 90: "blue"}[best["category_id"]] == detections.names[0]
     other = write_checkpoint(tmp_path / "other.pt", some_weights(), ["blue", "red", "gray"])
     with pytest.raises(SystemExit, match=r"knows the classes .*'gray'.* but the data have"):
-        evaluate.main([str(other), *arguments, "--model.variant", "yolo26_n"])
+        evaluate.main([str(other), *arguments, *model])
 
 
 def test_a_split_without_annotations_is_refused(arguments: list[str], tmp_path: Path) -> None:

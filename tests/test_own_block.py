@@ -77,7 +77,8 @@ def test_a_run_from_reference_weights_with_an_own_block(
     """
     names = ["green", "person", "red", *(f"class {i}" for i in range(77))]  # 80: class towers of another width than for 3
     weights = write_checkpoint(tmp_path / "official.pt", some_weights(80), names, train_args={"imgsz": 640})
-    quick = ["--trainer.max_epochs", "1", "--model.variant", "null", "--model.freeze", '["backbone.stem"]']
+    quick = ["--trainer.max_epochs", "1", "--model.variant", "null", "--model.overrides", "null"]
+    quick += ["--model.freeze", '["backbone.stem"]']
     train.main([*arguments, "--config", str(study / "own.yaml"), *quick, "--model.weights", str(weights)])
     row = "backbone.stage_p3.blocks.0.conv1.conv +Conv2d +SqueezeExcitation +16x8x8 +4,608 -> 4,756 +294,912 -> 295,040"
     assert re.search(row, caplog.text)

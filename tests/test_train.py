@@ -31,6 +31,7 @@ from detector.evaluation import evaluate as evaluate_detections
 from detector.evaluation import load_ground_truth, read_predictions
 from detector.network.classifier import build_classifier
 from detector.network.head import BRANCHES
+from detector.report import speed, stages
 from detector.training import batch_size
 from detector.training.module import PRETRAINED_LR_RATIO
 from tests.detector.reference_files import some_weights, write_checkpoint
@@ -75,6 +76,8 @@ def test_train_evaluate_and_resume(
         raise AssertionError("the run has opened a network connection")
 
     monkeypatch.setattr(socket.socket, "connect", no_network)
+    for module in (speed, stages):  # of the report: times are measured once
+        monkeypatch.setattr(module, "RUNS", 1)
     train.main(arguments)
     run = Path("runs/dyn_n")
     for name in (
@@ -405,7 +408,8 @@ def test_a_pretrained_backbone(
     assert last["epoch"] == 1
     settings = ("overrides", "backbone_lr_ratio")
     assert {name: last["hyper_parameters"][name] for name in settings} == {
-        "overrides": {"backbone": "timm/test_resnet.r160_in1k"}, "backbone_lr_ratio": PRETRAINED_LR_RATIO,
+        "overrides": {"width": 0.125, "depth": 0.33, "backbone": "timm/test_resnet.r160_in1k"},
+        "backbone_lr_ratio": PRETRAINED_LR_RATIO,
     }  # fmt: skip
     with caplog.at_level("INFO"):
         evaluate.main([str(run / "last.ckpt"), *arguments, "--model.backbone", "timm/hgnetv2_b0"])

@@ -79,7 +79,7 @@ def run_openvino(path: Path, images: Tensor) -> list[np.ndarray]:
 def expected(predictor: Predictor, images: Tensor, output: str) -> list[Tensor]:
     """Return the results of PyTorch: the raw output by the graph, detections by ``Detector.detect``."""
     if output == "raw":
-        graph = ExportGraph(predictor.model, predictor.branch, ExportSettings("raw"), SIZE)
+        graph = ExportGraph(predictor.model, predictor.branch, ExportSettings("raw"), tuple(images.shape[2:]))
         # images one by one: the form for batch 1
         return [torch.cat(parts) for parts in zip(*(graph(image[None]) for image in images))]
     detections = predictor.model.detect(images, score_threshold=0.0)
@@ -110,40 +110,39 @@ def test_different_images_give_different_detections(predictor: Predictor) -> Non
     assert detections[detections[..., 4] > 0][:, 4].std() > 0.001
 
 
-@pytest.mark.parametrize("output", ["end2end", "raw"])
-def test_batch_of_one(predictor: Predictor, output: str, tmp_path: Path) -> None:
-    about = export(predictor, tmp_path / "a.onnx", "onnx", ExportSettings(output))
+def test_batch_of_one(predictor: Predictor, tmp_path: Path) -> None:
+    about = export(predictor, tmp_path / "a.onnx", "onnx", ExportSettings())
     images = random_images(1)
     for run in (run_onnx, run_openvino):
-        assert_same(predictor, images, run(tmp_path / "a.onnx", images), output)
+        assert_same(predictor, images, run(tmp_path / "a.onnx", images), "end2end")
     session = onnxruntime.InferenceSession(tmp_path / "a.onnx", providers=["CPUExecutionProvider"])
     assert session.get_modelmeta().custom_metadata_map == about
     assert json.loads(about["names"]) == predictor.class_names
     assert (json.loads(about["category_ids"]), json.loads(about["image_size"])) == ([7, 9, 90], [64, 96])
-    assert (about["output"], about["license"], about["dynamic_convolution"]) == (output, "MIT", "mix")
+    assert (about["output"], about["license"], about["dynamic_convolution"]) == ("end2end", "MIT", "mix")
     assert about["best_f1_threshold"] == "0.01237"
     with pytest.raises(Exception, match=r"[Ii]nvalid dimensions"):
         run_onnx(tmp_path / "a.onnx", random_images(1, (96, 96)))
 
 
-@pytest.mark.parametrize("output", ["end2end", "raw"])
-def test_any_batch_and_size(predictor: Predictor, output: str, tmp_path: Path) -> None:
-    export(predictor, tmp_path / "a.onnx", "onnx", ExportSettings(output, batch_size=None, dynamic_size=True))
-    model = onnx.load(tmp_path / "a.onnx")
-    sizes = {p.name: [d.dim_param or d.dim_value for d in p.type.tensor_type.shape.dim] for p in model.graph.output}
-    assert sizes in (
-        {"detections": ["batch", 300, 6]},
-        {"boxes": ["batch", "anchors", 4], "scores": ["batch", "anchors", 3]},
-    )
+def output_sizes(path: Path) -> dict[str, list[str | int]]:
+    """Return the sizes of each output of an ONNX file, with the names of those that are not fixed."""
+    outputs = onnx.load(path).graph.output
+    return {p.name: [d.dim_param or d.dim_value for d in p.type.tensor_type.shape.dim] for p in outputs}
+
+
+def test_any_batch_and_size(predictor: Predictor, tmp_path: Path) -> None:
+    export(predictor, tmp_path / "a.onnx", "onnx", ExportSettings(batch_size=None, dynamic_size=True))
+    assert output_sizes(tmp_path / "a.onnx") == {"detections": ["batch", 300, 6]}
     for batch, size in ((1, SIZE), (2, SIZE), (5, (128, 160))):
         images = random_images(batch, size)
         for run in (run_onnx, run_openvino):
-            assert_same(predictor, images, run(tmp_path / "a.onnx", images), output)
+            assert_same(predictor, images, run(tmp_path / "a.onnx", images), "end2end")
     with pytest.raises(Exception, match=r"dimensions must match|Concat|incompatible"):
         run_onnx(tmp_path / "a.onnx", random_images(1, (80, 96)))  # 80 is no multiple of 32
 
 
-def test_any_batch_with_a_backbone_of_timm_layers_of_all_kinds_and_an_own_block(tmp_path: Path) -> None:
+def test_any_batch_and_size_with_a_backbone_of_timm_layers_of_all_kinds_and_an_own_block(tmp_path: Path) -> None:
     own = {"where": ["neck.down.0.conv"], "layer": {"class_path": "docs.my_blocks.SqueezeExcitation"}}
     overrides = {"backbone": "timm/test_efficientnet", "replace": [own]}  # mixtures
     torch.manual_seed(0)
@@ -153,11 +152,12 @@ def test_any_batch_with_a_backbone_of_timm_layers_of_all_kinds_and_an_own_block(
     make_dynamic(detector, r"neck\.bottom_up\.0\.blocks\..*conv[12]\.conv", **residual)
     assert type(detector.neck.down[0].conv).__name__ == "SqueezeExcitation"
     predictor = made_lively(detector, WeightsInfo("dyn_n", overrides, **INFO))
-    about = export(predictor, tmp_path / "a.onnx", "onnx", ExportSettings("raw", batch_size=None))
-    assert (about["backbone"], about["license"]) == ("timm/test_efficientnet", "MIT")
+    about = export(predictor, tmp_path / "a.onnx", "onnx", ExportSettings("raw", batch_size=None, dynamic_size=True))
+    assert output_sizes(tmp_path / "a.onnx") == {"boxes": ["batch", "anchors", 4], "scores": ["batch", "anchors", 3]}
+    assert (about["backbone"], about["license"], about["output"]) == ("timm/test_efficientnet", "MIT", "raw")
     assert about["dynamic_convolution"] == "experts"
-    for run, batch in ((run_openvino, 1), (run_onnx, 3)):
-        images = random_images(batch)
+    for run, batch, size in ((run_openvino, 1, SIZE), (run_onnx, 3, SIZE), (run_onnx, 2, (128, 160))):
+        images = random_images(batch, size)
         assert_same(predictor, images, run(tmp_path / "a.onnx", images), "raw")
 
 

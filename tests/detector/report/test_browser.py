@@ -44,10 +44,10 @@ document.body.dataset.found = JSON.stringify({
 })}</script>"""
 
 
-@pytest.fixture
-def wordy_run(tmp_path: Path) -> Path:
-    """A run whose numbers and names need room."""
-    run = make_run(tmp_path / "run")
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The report of a run whose numbers and names need room, with the probe."""
+    run = make_run(tmp_path_factory.mktemp("wordy") / "run")
     truth = json.loads((run / "ground_truth.json").read_text())
     for category, name in zip(
         truth["categories"], ("WWWWWWWWWWWWWWWWWWWWWWWWWWW", "a dog whose name is longer than most of them" * 2)
@@ -57,15 +57,15 @@ def wordy_run(tmp_path: Path) -> Path:
     rows = [f"{epoch},{10 * epoch + 9},{0.0001 - epoch * 1e-6:.7f},{1234567.8 + epoch},,,,,,\n" for epoch in range(2, 1200)]
     with (run / "metrics.csv").open("a") as file:
         file.writelines(rows)
-    return run
+    main(["report", str(run)])
+    return (run / "report.html").read_text().replace("</body>", PROBE + "</body>")
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
 @pytest.mark.parametrize("width", [390, 800, 1300])
-def test_the_page_in_a_dark_browser(wordy_run: Path, tmp_path: Path, width: int) -> None:
-    main(["report", str(wordy_run)])
+def test_the_page_in_a_dark_browser(page: str, tmp_path: Path, width: int) -> None:
     probed = tmp_path / "probed.html"
-    probed.write_text((wordy_run / "report.html").read_text().replace("</body>", PROBE + "</body>"))
+    probed.write_text(page)
     options = [*OPTIONS, f"--window-size={width},900", f"--user-data-dir={tmp_path / 'browser'}"]
     done = subprocess.run([CHROMIUM, *options, probed.as_uri()], capture_output=True, text=True, timeout=60, check=True)
     assert "CONSOLE" not in done.stderr

@@ -33,7 +33,7 @@ def test_weights_of_the_reference_are_evaluated(arguments: list[str], tmp_path: 
 def test_a_split_without_annotations_is_refused(arguments: list[str], tmp_path: Path) -> None:
     path = write_checkpoint(tmp_path / "official.pt", some_weights(), ["red", "green", "blue"])
     with pytest.raises(SystemExit, match=r"no split 'test'.*data\.test_annotations"):
-        evaluate.main([str(path), *arguments, "--split", "test"])
+        evaluate.main([str(path), *arguments, "--model.overrides", "null", "--split", "test"])
     assert not (tmp_path / "eval_test_official").exists()
 
 

@@ -13,7 +13,6 @@ from detector.callbacks.coco_evaluation import CocoEvaluation
 from detector.callbacks.ema import RampedEMA
 from tests.conftest import CATEGORIES, write_coco
 
-HALF_WIDTH = {"width": 0.125}
 NO_AUGMENTATION = Augmentation(mosaic=0.0, scale=0.0, translate=0.0, fliplr=0.0, hsv=(0.0, 0.0, 0.0))
 
 
@@ -42,10 +41,10 @@ def learn(data: CocoDataModule, tmp_path: Path, epochs: int, **kwargs: Any) -> d
 
 
 def test_eight_drawn_images_are_learned_by_heart(tiny_arguments: dict[str, Any], tmp_path: Path) -> None:
-    """By yolo26_n at half the width; the test below has dyn_n."""
+    """By yolo26_n; the test below has dyn_n. At half the width, other seeds give an AP50 of 0.75 in as many epochs."""
     same = {f"val_{key}": tiny_arguments[f"train_{key}"] for key in ("annotations", "images")}
     data = CocoDataModule(**{**tiny_arguments, **same, "batch_size": 8}, augment=NO_AUGMENTATION)
-    ap50 = learn(data, tmp_path, epochs=50, variant="yolo26_n", nominal_batch=8, overrides=HALF_WIDTH)
+    ap50 = learn(data, tmp_path, epochs=50, variant="yolo26_n", nominal_batch=8)
     assert min(ap50.values()) > 0.9, ap50
 
 
@@ -71,5 +70,5 @@ def test_unseen_images_are_detected(tiny_arguments: dict[str, Any], tmp_path: Pa
     write_coco(root, "train", random_images(96, seed=0), first_id=1)
     write_coco(root, "val", random_images(32, seed=1), first_id=1001)
     data = CocoDataModule(**{**tiny_arguments, "root": str(root), "batch_size": 16}, augment=NO_AUGMENTATION)
-    ap50 = learn(data, tmp_path, epochs=12, variant="dyn_n", nominal_batch=16, overrides=HALF_WIDTH)
+    ap50 = learn(data, tmp_path, epochs=12, variant="dyn_n", nominal_batch=16, overrides={"width": 0.125})
     assert min(ap50.values()) > 0.7, ap50

@@ -11,7 +11,7 @@ from benchmarks.pretraining.settings import LITTLE, MUCH, NETWORKS, SCRATCH
 from benchmarks.pretraining.tables import FINETUNE, NUMBER, STAGES
 from detector.imaging.plot_style import COLORS, MUTED, plot_style
 
-TITLES = {FINETUNE: "drawings by topic: top-1 after fine-tuning"}
+TITLES = {FINETUNE: "labeled set: top-1 after fine-tuning"}
 SIDESTEP = 0.06  # between the starts of a network, as a share of the distance between the networks
 
 

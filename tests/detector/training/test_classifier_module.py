@@ -97,6 +97,7 @@ def effects(model: ClassifierModule) -> dict[str, Any]:
         "backbone": model.model.backbone,
         "rates": (len(rates), pytest.approx(rates[-1], rel=1e-6)),
         "lowest": pytest.approx(rates[0] / rates[-1]),
+        "at the end": pytest.approx(model.schedule.factor(EPOCHS * BATCHES)),
         "optimizer": type(optimizer).__name__,
         "decay": max(group["weight_decay"] for group in optimizer.param_groups),
         "momentum": first["betas"][0] if "betas" in first else first["momentum"],
@@ -119,8 +120,8 @@ WARM = 13 / 20  # of the warm-up, in step 12: it has 5 epochs
 SMOOTH = -math.log(math.e**2 / (math.e**2 + 1 + 1 / math.e)) + 0.1 * (2 - 1 / 3)
 STEM = {f"backbone.stem.{name}" for name in ("conv.weight", "norm.weight", "norm.bias")}
 EXPECTED = {
-    "classes": 3, "stem": (8, 3, 3, 3), "backbone": "yolo26", "rates": (1, RATE * WARM), "lowest": 1.0, "optimizer": "AdamW",
-    "decay": 0.05, "momentum": 0.9, "batches of a step": 1, "loss": SMOOTH, "dropout": 0.0, "clipped": False, "layout": True,
+    "classes": 3, "stem": (8, 3, 3, 3), "backbone": "yolo26", "rates": (1, RATE * WARM), "lowest": 1.0, "at the end": 0.0,
+    "optimizer": "AdamW",     "decay": 0.05, "momentum": 0.9, "batches of a step": 1, "loss": SMOOTH, "dropout": 0.0, "clipped": False, "layout": True,
     "compiled": False, "frozen": set(), "image size": None, "16-bit range": None, "data": (None, None), "replaced": [],
 }  # fmt: skip
 SETTINGS: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -131,7 +132,7 @@ SETTINGS: dict[str, tuple[Any, dict[str, Any]]] = {
     "image_size": ((32, 64), {"image size": [32, 64]}),
     "optimizer": ("musgd", {"optimizer": "MuSGD", "rates": (1, RATE * WARM * 80), "decay": 5e-4}),
     "lr": (0.004, {"rates": (1, 2 * RATE * WARM)}),
-    "final_lr_ratio": (0.1, {}),
+    "final_lr_ratio": (0.1, {"at the end": 0.1}),
     "weight_decay": (0.2, {"decay": 0.2}),
     "momentum": (0.8, {"momentum": 0.8}),
     "warmup_epochs": (4.0, {"rates": (1, RATE * 13 / 16)}),
@@ -207,8 +208,8 @@ def test_ranks_and_metrics_by_hand() -> None:
     top = TopClasses()
     assert top.metrics("val") == {}
     many = torch.cat([logits, torch.full((5, 4), -1.0)], dim=1)
-    for indices in (torch.arange(5), torch.tensor([4, 4, 4, 4, 4])):
-        top.add(indices, torch.arange(5.0), many, labels)
+    top.add(torch.arange(5), torch.arange(5.0), many, labels)
+    top.add(torch.tensor([4]), torch.tensor([9.0]), many[:1], labels[:1])
     assert top.metrics("val") == {"val/loss": 2.0, "val/top1": pytest.approx(0.4), "val/top5": pytest.approx(0.8)}
 
 

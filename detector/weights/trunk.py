@@ -114,7 +114,7 @@ def _of_pretraining(place: TrunkPlace, file: BackboneFile) -> dict[str, Tensor]:
     expected, inside = place.expected, place.inside_replaced
     weights = rename_kept(file.state_dict, place.replaced)
     kernels = {f"{name}.weight": layer.kernel_shape for name, layer in dynamic_layers(place.module).items()}
-    plain = {f"{name}.weight" for name in plain_kernels(place.module, weights)}
+    plain = {f"{name}.weight" for name in plain_kernels(place.module, weights)} & {kernel_of(name) for name in expected}
     needed = [name for name in expected if kernel_of(name) not in plain and not name.startswith(inside)]
     missing = [name for name in needed if name not in weights]
     present = {name: value for name, value in expected.items() if name in weights and not name.startswith(inside)}

@@ -122,7 +122,8 @@ STEM = {f"backbone.stem.{name}" for name in ("conv.weight", "norm.weight", "norm
 EXPECTED = {
     "classes": 3, "stem": (8, 3, 3, 3), "backbone": "yolo26", "rates": (1, RATE * WARM), "lowest": 1.0, "at the end": 0.0,
     "optimizer": "AdamW", "decay": 0.05, "momentum": 0.9, "batches of a step": 1, "loss": SMOOTH, "dropout": 0.0,
-    "clipped": False, "layout": True, "compiled": False, "frozen": set(), "image size": None, "16-bit range": None, "data": (None, None), "replaced": [],
+    "clipped": False, "layout": True, "compiled": False, "frozen": set(), "image size": None, "16-bit range": None,
+    "data": (None, None), "replaced": [],
 }  # fmt: skip
 SETTINGS: dict[str, tuple[Any, dict[str, Any]]] = {
     "variant": ("yolo26_s", {"stem": (8, 3, 3, 3)}),

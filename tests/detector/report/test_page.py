@@ -50,4 +50,5 @@ def test_templates_are_installed_with_the_package() -> None:
     project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())
     assert project["tool"]["setuptools"]["package-data"]["detector.report"] == ["templates/*"]
     templates = files("detector.report") / "templates"
-    assert {path.name for path in templates.iterdir()} == {"macros.html", "page.html", "report.html", "style.css"}
+    names = {"classifier.html", "macros.html", "page.html", "report.html", "run.html", "style.css"}
+    assert {path.name for path in templates.iterdir()} == names

@@ -7,15 +7,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.dynamic_tables import PLAIN
+from benchmarks.figure_files import FIGURES
 from detector.imaging.plot_style import COLORS, MUTED, plot_style
 
-FIGURE = Path(__file__).parent / "results" / "dynamic_study.svg"
+FIGURE = FIGURES / "dynamic_study.svg"
 
 
 def save_figure(content: dict[str, Any], path: Path | None = None) -> None:
     """Draw the numbers of ``dynamic_study.report`` into an SVG file, by default FIGURE."""
     path = path or FIGURE
-    stages = [stage for stage in content["help"] if len(content["help"][stage]) > 1]
+    stages = [stage for stage in content["help"] if len(content["help"][stage]) > 1 and content["dynamic"][stage]]
     with plot_style():
         figure = Figure(figsize=(13, 1.4 + 2.6 * max(len(stages), 1)), layout="constrained")
         axes = figure.subplots(max(len(stages), 1), 2, squeeze=False)

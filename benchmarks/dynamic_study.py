@@ -13,7 +13,7 @@
 
     --plan       prints how many pairs of runs a difference of AP needs, from the spread of the plain runs
     --diagnose   measures for each finished run of a dynamic arm how its AP depends on the routing (benchmarks.routing)
-    --report     prints the tables of all finished runs, and writes benchmarks/results/dynamic_study.json and .svg
+    --report     prints the tables of all finished runs, and writes benchmarks/results/dynamic_study.json and a figure
 
 ``--num_arms`` is the number of arms that question 3 of the protocol is asked for: its level is 5 % / ``num_arms``.
 

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-TOP = 5
+from detector.evaluation.classification import TOP, ranks
 
 
 class TopClasses:
@@ -34,17 +34,6 @@ class TopClasses:
         _, losses, places = rows[torch.from_numpy(first)].unbind(dim=1)
         top = {"loss": losses, "top1": places < 1, f"top{TOP}": places < TOP}
         return {f"{prefix}/{name}": values.double().mean().item() for name, values in top.items()}
-
-
-def ranks(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return how many classes come before the right one of each image, (B,): 0 if it is the best.
-
-    Of equal logits the first class comes first, as in ``argmax``. If a logit is not a number, the rank is C.
-    """
-    own = logits.gather(1, labels[:, None])
-    numbers = torch.arange(logits.shape[1], device=logits.device)
-    before = (logits > own) | ((logits == own) & (numbers < labels[:, None]))
-    return before.sum(dim=1).masked_fill(logits.isnan().any(dim=1), logits.shape[1])
 
 
 def _of_all_processes(rows: list[Tensor]) -> list[Tensor]:

@@ -17,10 +17,11 @@ from torch.utils.data import DataLoader, Dataset
 from detector import ClassifierModule
 from detector.batch import ClassBatch
 from detector.callbacks.ema import RampedEMA
+from detector.evaluation.classification import ranks
 from detector.training.classifier_module import class_losses
 from detector.training.schedule import StepSchedule
 from detector.training.setting_checks import CLASSIFIER_LIMITS
-from detector.training.top_classes import TopClasses, ranks
+from detector.training.top_classes import TopClasses
 from detector.weights.classifier import read_classifier
 from tests.processes import Processes
 

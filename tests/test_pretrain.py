@@ -204,7 +204,7 @@ DATA = {
 def test_every_setting_reaches_what_it_sets(run: Path) -> None:
     settings = nested({"model": MODEL, "data": DATA, "ema": {"decay": 0.5, "tau": 7}, "guard": {"max_skips": 3}})
     settings |= {"evaluation": {"num_confusions": 4, "num_mistakes": 2, "write": False}, "seed_everything": 5}
-    settings["data"]["augment"] = {"flip": 0.1, "erasing": 0.2, "mixup": 0.3}
+    settings["data"]["augment"] = {"flip": 0.1, "erasing": 0.2, "mixup": 0.3, "auto_augment": None}
     settings["trainer"] = {"accelerator": "cpu", "max_epochs": 1}
     Path("all.yaml").write_text(yaml.safe_dump(settings))
     cli = PretrainCLI(ImageFolderDataModule, ["--config", "all.yaml"])
@@ -213,7 +213,8 @@ def test_every_setting_reaches_what_it_sets(run: Path) -> None:
     assert {name: cli.model.hparams[name] for name in expected} == expected
     data = cli.datamodule
     assert (data.size, data.batch_size, data.val_batch_size, data.seed) == ((32, 64), 3, 5, 5)
-    assert data.augment == ClassAugmentation(flip=0.1, erasing=0.2, mixup=0.3)
+    assert data.augment == ClassAugmentation(flip=0.1, erasing=0.2, mixup=0.3, auto_augment="none")
+    assert "auto_augment: none" in cli.parser.dump(cli.config)  # null is not written, and a resumed run would augment
     callbacks = {type(callback): callback for callback in cli.trainer.callbacks}
     assert (callbacks[RampedEMA].decay, callbacks[RampedEMA].tau, callbacks[NonFiniteGuard].max_skips) == (0.5, 7, 3)
     assert vars(callbacks[ClassEvaluation]) == vars(ClassEvaluation(num_confusions=4, num_mistakes=2, write=False))

@@ -33,7 +33,7 @@ class ClassAugmentation:
     ratio: tuple[float, float] = (3 / 4, 4 / 3)  # width : height of the crop, before it is resized to the input
     flip: float = 0.5  # probability of mirroring left and right
     vertical_flip: float = 0.0  # probability of mirroring top and bottom
-    auto_augment: str | None = "rand-m9-mstd0.5-inc1"  # timm's name of a policy: rand-..., augmix-..., original, v0, 3a
+    auto_augment: str | None = "rand-m9-mstd0.5-inc1"  # a policy of timm: rand-..., augmix-..., original, v0, 3a; or none
     color_jitter: float = 0.4  # brightness, contrast, saturation; as in timm, only without auto_augment or with 3a
     interpolation: str = "random"  # bilinear or bicubic by chance, or one of timm's names
     erasing: float = 0.25  # probability of a rectangle of noise
@@ -52,7 +52,7 @@ class ClassAugmentation:
         if self.interpolation not in INTERPOLATIONS:
             raise ValueError(f"augment.interpolation is {self.interpolation!r}; expected one of {', '.join(INTERPOLATIONS)}")
         policy = self.auto_augment
-        if policy is not None and not (isinstance(policy, str) and POLICIES.fullmatch(policy)):
+        if policy not in (None, "none") and not (isinstance(policy, str) and POLICIES.fullmatch(policy)):
             raise ValueError(
                 f"augment.auto_augment is {shown(policy)}; expected timm's name of a policy, e.g. rand-m9-mstd0.5-inc1, or "
                 "null for none"
@@ -73,7 +73,7 @@ class TrainTransform:
             "hflip": augment.flip,
             "vflip": augment.vertical_flip,
             "color_jitter": augment.color_jitter or None,
-            "auto_augment": augment.auto_augment,
+            "auto_augment": None if augment.auto_augment == "none" else augment.auto_augment,
             "interpolation": augment.interpolation,
         }
         try:

@@ -101,6 +101,8 @@ def test_posterizing_keeps_a_bit() -> None:
 @pytest.mark.parametrize("shape", [(1, 1), (2, 2), (1, 60), (60, 1), (3, 4)])
 def test_tiny_images_are_enlarged(shape: tuple[int, int]) -> None:
     image = np.full((*shape, 3), 77, np.uint8)
+    none, null = (TrainTransform((16, 16), ClassAugmentation(auto_augment=policy)) for policy in ("none", None))
+    assert str(none.transform) == str(null.transform)
     smallest_crops = TrainTransform((16, 16), ClassAugmentation(auto_augment=None, color_jitter=0, erasing=0))
     for seed in range(10):
         with seeded_globals(seed):

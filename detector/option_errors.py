@@ -3,8 +3,10 @@
 import argparse
 import re
 import sys
-from collections.abc import Iterator, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterator, Sequence
+from functools import wraps
+from inspect import signature
+from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from detector.text import letters, nearest_names, unknown_name
 from detector.value_errors import value_error
@@ -54,6 +56,9 @@ OTHER_COMMANDS: dict[str, str] = (
     | dict.fromkeys(("compare", "ablation", "study"), "python -m benchmarks.compare STUDY.yaml")
     | {"report": "python -m detector report RUN", "weights": "python -m detector weights CKPT OUT"}
 )
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 
 
 class OptionParser(argparse.ArgumentParser):
@@ -137,6 +142,27 @@ def unknown_options(names: Sequence[str], known: Sequence[str]) -> str:
         hint = f"; did you mean {' or '.join(words)}?" if words else ""
         lines.append(f"unknown {'option' if is_option else 'key'} {name}{hint}")
     return "\n".join([*lines, *dict.fromkeys(_siblings(name, known) for name in names)])
+
+
+def named_arguments(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """Let ``function`` answer a keyword that it does not have with the nearest one and a list of all.
+
+    The error stays a TypeError, as Python's own: for example "Predictor: unknown argument conf; did you mean
+    score_threshold?".
+    """
+    known = [name for name in signature(function).parameters if name != "self"]
+    owner = function.__qualname__.removesuffix(".__call__").removesuffix(".__init__")
+
+    @wraps(function)
+    def checked(*args: Parameters.args, **settings: Parameters.kwargs) -> Result:
+        for name in settings:
+            if name not in known:
+                near = _nearest_options(name, known)
+                hint = f"; did you mean {' or '.join(near)}?" if near else "."
+                raise TypeError(f"{owner}: unknown argument {name}{hint} It takes {', '.join(known)}")
+        return function(*args, **settings)
+
+    return checked
 
 
 def _unknown_arguments(words: list[str], known: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import lightning as L
 import numpy as np
+import torch
 from lightning.pytorch.utilities import rank_zero_warn
 
 from detector.batch import Batch, Target
@@ -18,6 +19,7 @@ from detector.evaluation.ids import Id
 from detector.imaging.letterbox import to_original
 from detector.network.decode import DetectionDict, check_settings, decode
 from detector.network.head import BRANCHES, BranchName, RawOutput
+from detector.network.merge import merge_flipped
 from detector.runs.folder import ground_truth_file, predictions_file
 from detector.text import plural, unknown_name
 
@@ -49,6 +51,7 @@ class CocoEvaluation(L.Callback):
             with the evaluated images and their objects. The files of the last evaluation are replaced.
         per_class: log the AP of each class.
         backend: see ``detector.evaluation.evaluate``.
+        flip_test: detect in the mirrored image, too, and merge both, see ``detector.network.merge``.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class CocoEvaluation(L.Callback):
         predictions: bool = True,
         per_class: bool = True,
         backend: Backend = "pycocotools",
+        flip_test: bool = False,
     ) -> None:
         check_backend(backend)
         if branch not in (*BRANCHES, "both"):
@@ -71,6 +75,7 @@ class CocoEvaluation(L.Callback):
         self.decode_settings = {"score_threshold": score_threshold, "max_detections": max_detections}
         self.decode_settings |= {"iou_threshold": iou_threshold}
         self.predictions, self.per_class, self.backend = predictions, per_class, backend
+        self.flip_test = flip_test
         self.results: dict[BranchName, CocoResult] = {}
         self._coco: GroundTruth | None = None
         self._written_ground_truth: tuple[Path, list[Id]] | None = None  # the ground truth file and its image ids
@@ -104,8 +109,13 @@ class CocoEvaluation(L.Callback):
             return
         assert self._coco is not None
         category_numbers = np.array([self._coco.category_ids.number(id_) for id_ in pl_module.category_ids])
+        mirrored_outputs = mirrored_forward(trainer, pl_module, batch) if self.flip_test else None
         for branch in self.branches:
             batch_detections = decode(outputs, branch, **self.decode_settings)
+            if mirrored_outputs is not None:
+                mirrored = decode(mirrored_outputs, branch, **self.decode_settings)
+                settings = batch["images"].shape[-1], self.decode_settings["max_detections"]
+                batch_detections = [merge_flipped(*views, *settings) for views in zip(batch_detections, mirrored)]
             for target, detections in zip(batch["targets"], batch_detections, strict=True):
                 image_id = _image_id(target)
                 number = self._coco.image_ids.number(image_id)
@@ -169,6 +179,13 @@ class CocoEvaluation(L.Callback):
             if self.per_class:
                 pl_module.log_dict({f"{prefix}/AP_class/{name}": value for name, value in result.per_class.items()})
         pl_module.log(f"{split}/eval_seconds", seconds)
+
+
+@torch.no_grad()
+def mirrored_forward(trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch) -> RawOutput:
+    """Return the raw outputs of ``pl_module`` for the mirrored images, in the precision of the Trainer."""
+    with trainer.precision_plugin.forward_context():
+        return pl_module(batch["images"].flip(-1))
 
 
 def _split(trainer: L.Trainer) -> str:

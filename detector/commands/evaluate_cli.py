@@ -33,6 +33,8 @@ class EvaluateCLI(DetectorCLI):
         parser.add_argument("checkpoint", metavar="CKPT", type=str, help="checkpoint or weights file, as <run>/best.ckpt")
         parser.add_argument("--split", type=Literal["val", "test"], default="val", help="the data to evaluate on")
         parser.add_argument("--run_dir", type=str | None, help="folder to write to; by default eval_<split> beside CKPT")
+        flip_help = "detect in the mirrored images, too, and merge both; the same as --evaluation.flip_test true"
+        parser.add_argument("--flip_test", action="store_true", help=flip_help)
         super().add_arguments_to_parser(parser)
         parser.add_class_arguments(RampedEMA, "ema", instantiate=False)
         parser.add_class_arguments(NonFiniteGuard, "guard", instantiate=False)
@@ -40,6 +42,8 @@ class EvaluateCLI(DetectorCLI):
     def before_instantiate_classes(self) -> None:
         """Fill in the settings of the model, and choose the folder of the evaluation."""
         self.checkpoint, self.split = self.config["checkpoint"], self.config["split"]
+        if self.config["flip_test"]:
+            self.config["evaluation"]["flip_test"] = True
         self._check_that_data_are_given()
         self._resolve_model_settings()
         self.run_dir = inherited_run_dir() or evaluation_folder(Path(self.checkpoint), self.split, self.config["run_dir"])

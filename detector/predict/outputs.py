@@ -14,8 +14,9 @@ import numpy as np
 from detector.batch import xyxy_to_xywh
 from detector.files import atomic_write
 from detector.imaging.draw import draw_boxes, draw_note
+from detector.predict.detections import Detections
 from detector.predict.folder import ANNOTATED_FOLDER, CROPS_FOLDER, DESCRIPTION, PREDICTIONS, is_output_folder
-from detector.predict.predictor import Detections, Predictor
+from detector.predict.predictor import Predictor
 from detector.predict.sources import Frame, MediaFile
 from detector.predict.video_writer import AnnotatedVideo
 from detector.text import plural

@@ -35,6 +35,11 @@ def each_image(images: Any) -> Iterator[Image]:
     return iter(images)
 
 
+def is_repeatable(images: Any) -> bool:
+    """Return True for one image, and for a list, tuple or array of images: the user has them all in memory."""
+    return isinstance(images, Image | list | tuple)
+
+
 def as_array(image: Image, sixteen_bit_range: SampleRange = FULL_RANGE) -> np.ndarray:
     """Return an image, see ``Predictor.__call__``, as an (H, W, 3) uint8 RGB array. Raises ValueError for anything else.
 

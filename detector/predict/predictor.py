@@ -3,9 +3,9 @@
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,42 +17,17 @@ from detector.imaging.letterbox import letterbox, to_original
 from detector.imaging.sixteen_bits import FULL_RANGE
 from detector.network.decode import DetectionDict, check_settings
 from detector.network.head import BRANCHES, BranchName
+from detector.network.merge import merge_flipped
 from detector.network.model import Detector, to_channels_last
-from detector.predict.pixels import Image, as_array, each_image
-from detector.text import unknown_name
+from detector.option_errors import named_arguments
+from detector.predict.detections import Detections
+from detector.predict.pixels import Image, as_array, each_image, is_repeatable
+from detector.text import plural, unknown_name
 from detector.weights import WeightsInfo, build_from, read_weights
 
-if TYPE_CHECKING:
-    import supervision
-
 DEFAULT_SIZE = (640, 640)  # if the weights file has no image size
+SHOWN_CLASSES = 10  # in the text of a Predictor
 ScoreThreshold = float | Literal["best"]
-
-
-@dataclass(frozen=True)
-class Detections:
-    """The objects found in one image, best first. Tensors are on the CPU."""
-
-    boxes: Tensor  # (N, 4) x1 y1 x2 y2 in pixels of the original image
-    scores: Tensor  # (N,) in 0..1
-    labels: Tensor  # (N,) int64, 0..C-1
-    names: list[str]  # N class names
-    category_ids: list[int]  # N category ids of the training annotations
-
-    def __len__(self) -> int:
-        return len(self.scores)
-
-    def to_torchvision(self) -> dict[str, Tensor]:
-        """Return ``boxes``, ``scores`` and ``labels`` as torchvision's detectors return them, but labels count from 0."""
-        return {"boxes": self.boxes, "scores": self.scores, "labels": self.labels}
-
-    def to_supervision(self) -> "supervision.Detections":
-        """Return ``supervision.Detections`` with the names as ``data["class_name"]``; needs ``pip install supervision``."""
-        import supervision
-
-        boxes, scores, labels = self.boxes.numpy(), self.scores.numpy(), self.labels.numpy()
-        data = {"class_name": np.array(self.names, dtype=str)}
-        return supervision.Detections(xyxy=boxes, confidence=scores, class_id=labels, data=data)
 
 
 class Predictor:
@@ -89,6 +64,17 @@ class Predictor:
         if height % stride or width % stride:
             raise ValueError(f"image_size is {height} x {width} (height x width); both must be multiples of {stride}")
 
+    def __repr__(self) -> str:
+        height, width = self.image_size
+        names = ", ".join(self.class_names[:SHOWN_CLASSES]) + (", ..." if len(self.class_names) > SHOWN_CLASSES else "")
+        classes = plural(len(self.class_names), "class", "classes")
+        return (
+            f"{type(self).__name__}: {self.info.variant}, {classes} ({names}), "
+            f"input {height} x {width} px (height x width), "
+            f"branch {self.branch}{', from ' if self.source else ''}{self.source}"
+        )
+
+    @named_arguments
     def __call__(
         self,
         images: Image | Iterable[Image],
@@ -98,6 +84,7 @@ class Predictor:
         iou_threshold: float = 0.7,
         batch_size: int = 8,
         branch: BranchName | None = None,
+        flip_test: bool = False,
     ) -> list[Detections]:
         """Detect objects in images of any sizes; return one ``Detections`` per image.
 
@@ -112,8 +99,11 @@ class Predictor:
             iou_threshold: for NMS, which the branch ``one2many`` needs.
             batch_size: images per batch. It changes time and memory, not the detections.
             branch: ``"one2one"`` or ``"one2many"``; default: the predictor's branch.
+            flip_test: detect in the mirrored image, too, and merge both, see ``merge_flipped``. It takes twice the time.
 
-        Raises ValueError for anything else.
+        Detections keep the image that they were given, for ``plot``; a path stays a path. Those of a generator do not, as
+        it may give more images than the memory holds. Raises ValueError for anything else, and TypeError for an argument
+        of another name.
         """
         branch = self.branch if branch is None else branch
         _check_branch(self.model, branch)
@@ -121,15 +111,25 @@ class Predictor:
         check_settings(score_threshold, max_detections, iou_threshold)
         batch_size = as_whole_number(batch_size, "batch_size")
         labels = None if classes is None else self.labels_of(classes)
-        remaining, detections = each_image(images), []
-        while batch := [as_array(image, self.sixteen_bit_range) for image in islice(remaining, batch_size)]:
-            inputs, placements = self.prepare(batch)
-            with evaluating(self.model), torch.inference_mode():
-                outputs = self.model.detect(inputs, branch, score_threshold, max_detections, iou_threshold, labels)
-            for output, placement in zip(outputs, placements, strict=True):
+        keep_images, remaining, results = is_repeatable(images), each_image(images), []
+        while batch := list(islice(remaining, batch_size)):
+            inputs, placements = self.prepare([as_array(image, self.sixteen_bit_range) for image in batch])
+            outputs = self._detect(inputs, flip_test, branch, score_threshold, max_detections, iou_threshold, labels)
+            for image, output, placement in zip(batch, outputs, placements, strict=True):
                 # Outside of inference mode, this makes ordinary tensors, which users may change.
-                detections.append(self.detections(output, placement))
-        return detections
+                detections = self.detections(output, placement)
+                results.append(replace(detections, image=image) if keep_images else detections)
+        return results
+
+    def _detect(self, inputs: Tensor, flip_test: bool, *settings: Any) -> list[DetectionDict]:
+        """Return what ``model.detect`` gives for ``inputs`` with ``settings``, and with ``flip_test`` that of both views."""
+        with evaluating(self.model), torch.inference_mode():
+            outputs = self.model.detect(inputs, *settings)
+            if not flip_test:
+                return outputs
+            mirrored = self.model.detect(inputs.flip(-1), *settings)
+            max_detections = settings[2]
+            return [merge_flipped(*views, inputs.shape[-1], max_detections) for views in zip(outputs, mirrored, strict=True)]
 
     def prepare(self, images: Sequence[np.ndarray]) -> tuple[Tensor, list[Letterbox]]:
         """Letterbox ``images``, each (h, w, 3) uint8 RGB. Returns the network input (B, 3, H, W) and B placements."""
@@ -148,7 +148,10 @@ class Predictor:
         boxes, scores, labels = boxes[has_area], output["scores"].cpu()[has_area], output["labels"].cpu()[has_area]
         names = [self.class_names[label] for label in labels.tolist()]
         category_ids = [self.category_ids[label] for label in labels.tolist()]
-        return Detections(boxes, scores, labels, names, category_ids)
+        samples = self.sixteen_bit_range
+        return Detections(
+            boxes, scores, labels, names, category_ids, class_names=self.class_names, sixteen_bit_range=samples
+        )
 
     @property
     def best_f1_threshold(self) -> float | None:
@@ -204,6 +207,7 @@ class Predictor:
         return Predictor(model, self.info, self.branch, self.source, self.image_size)
 
 
+@named_arguments
 def load_detector(
     path: str | os.PathLike, branch: BranchName = "one2one", image_size: int | Size | None = None
 ) -> Predictor:

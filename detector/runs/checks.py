@@ -20,7 +20,7 @@ FIXED_BY_CHECKPOINT = (
 )
 DATA_MODULES = ("CocoDataModule", "ImageFolderDataModule")  # keys of a checkpoint with the position in the data
 # Settings of evaluations. Old config.yaml of train.py have them, from before evaluate.py existed.
-EVALUATION_SETTINGS = ("eval", "split")
+EVALUATION_SETTINGS = ("eval", "split", "flip_test", "tile", "overlap")
 # Differences in these settings are not logged: the paths that a run starts from and writes to, and settings of evaluations.
 NOT_LOGGED = (
     *("run_dir", "ckpt_path", "config", "model.weights", "model.backbone_weights", "model.accept_license"),

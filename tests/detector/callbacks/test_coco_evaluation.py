@@ -276,3 +276,24 @@ def test_several_processes_give_the_metrics_of_one(tmp_path: Path, devices: int,
     one, several = (tmp_path / str(count) / "predictions.json" for count in (1, devices))
     assert one.read_text() == several.read_text()
     assert scores[1][0]["best"] > 0.1
+
+
+class SeesOnlyMirrored(RoteDetector):
+    """Finds nothing in an image, and the cat in its mirror image."""
+
+    def forward(self, images: torch.Tensor) -> dict[str, Any]:
+        assert images[0, 0, 0].tolist() == list(range(64))[::-1]
+        answers = {i: [([80.0, 10.0, 110.0, 40.0], 0.8, 0)] for i in range(1, 3)}
+        return RoteDetector(answers).validation_step({"targets": [{"image_id": i} for i in (1, 2)]}, 0)
+
+
+def test_flip_test_adds_the_detections_of_the_mirror_images(tmp_path: Path) -> None:
+    truth = coco_dict([1, 2], [{"image_id": i, "category_id": CAT, "bbox": [10, 10, 30, 30]} for i in (1, 2)])
+    data = RoteData([1, 2], {"val": truth})
+    loader = data.val_dataloader()
+    for row in loader.dataset:
+        row["image"][:] = torch.arange(64, dtype=torch.uint8)
+    for flip_test, expected in ((False, 0.0), (True, 1.0)):
+        evaluation = CocoEvaluation(ground_truth=truth, flip_test=flip_test, predictions=False)
+        quiet_trainer(tmp_path, evaluation).validate(SeesOnlyMirrored({}), loader, verbose=False)
+        assert [result.metrics["AP"] for result in evaluation.results.values()] == pytest.approx([expected] * 2)

@@ -312,3 +312,45 @@ def test_the_input_size_can_be_chosen() -> None:
     for size in (100, (64, 65), 16):
         with pytest.raises(ValueError, match="multiples of 32"):
             Predictor(model, info, image_size=size)
+
+
+def test_a_predictor_and_its_detections_show_what_they_are(predictor: Predictor, tmp_path: Path) -> None:
+    text = "Predictor: yolo26_n, 2 classes (cat, dog), input 64 x 96 px (height x width), branch one2one"
+    assert repr(predictor) == text
+    image = np.zeros((64, 96, 3), np.uint8)
+    cv2.imwrite(str(tmp_path / "a.png"), image)
+    path = tmp_path / "a.png"
+    (of_path,), (of_array,) = predictor(path), predictor([image])
+    assert of_path.image == path
+    assert of_array.image is image
+    assert predictor(one for one in [image])[0].image is None  # a generator may give more images than fit into memory
+    assert of_path.class_names == ["cat", "dog"]
+    assert of_path.plot().size == (96, 64)
+
+
+def test_an_unknown_argument_is_answered_with_the_right_one(predictor: Predictor) -> None:
+    image = np.zeros((64, 96, 3), np.uint8)
+    for name, right in (("conf", "score_threshold"), ("iou", "iou_threshold"), ("max_det", "max_detections")):
+        with pytest.raises(TypeError, match=f"Predictor: unknown argument {name}; did you mean {right}"):
+            predictor(image, **{name: 0.1})
+    with pytest.raises(TypeError, match=r"unknown argument augment\. It takes images, score_threshold, .*flip_test"):
+        predictor(image, augment=True)
+    with pytest.raises(TypeError, match="load_detector: unknown argument imgsz; did you mean image_size"):
+        load_detector("a.ckpt", imgsz=640)
+
+
+def test_flip_test_merges_both_views(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a network that finds the box around bright pixels, with a higher score on the right."""
+
+    def detect(inputs: torch.Tensor, *_: Any) -> list[dict[str, torch.Tensor]]:
+        rows, columns = (inputs[0].amin(0) > 0.9).nonzero(as_tuple=True)
+        box = torch.stack((columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)).float()[None]
+        score = 0.9 if box[0, 0] > 48 else 0.6
+        return [{"boxes": box, "scores": torch.tensor([score]), "labels": torch.tensor([1])}]
+
+    image = np.zeros((64, 96, 3), np.uint8)
+    image[10:30, 20:31] = 255
+    monkeypatch.setattr(predictor.model, "detect", detect)
+    (plain,), (both,) = predictor(image), predictor(image, flip_test=True)
+    assert plain.boxes.tolist() == both.boxes.tolist() == [[20, 10, 31, 30]]
+    assert (plain.scores.item(), both.scores.item()) == (pytest.approx(0.6), pytest.approx(0.9))

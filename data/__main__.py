@@ -23,7 +23,8 @@ from data.check.sheets import write_sheets
 from data.datamodule import CocoDataModule
 from data.join import check_same_classes
 from data.shapes.write import SHAPES
-from data.splits import Files, needs_data_yaml, read_split, read_splits
+from data.splits import Files, given_splits, read_split, read_splits, set_format
+from data.val_split import complete_splits
 from detector.batch import as_size
 from detector.config_files import read_config, read_configs
 from detector.files import unique_key_loader
@@ -113,19 +114,21 @@ def read_valid_splits(data: Namespace) -> tuple[Splits, list[Finding]]:
     root = Path(data.root)
     splits: Splits = {}
     errors = []
-    one_by_one = root.is_dir() and root != SHAPES and not needs_data_yaml(root, files)  # COCO files
+    one_by_one = root.is_dir() and root != SHAPES and set_format(root, files) == "coco"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the findings repeat them
-        for split in files if one_by_one else ("all",):
+        for split in given_splits(root, files, data.val_split) if one_by_one else ("all",):
             try:
                 if not one_by_one:
-                    splits = read_splits(root, files)
-                elif files[split] != (None, None):
+                    splits = read_splits(root, files, data.val_split)
+                else:
                     splits[split] = read_split(root, split, *files[split])
                     check_same_classes(splits.get("train", splits[split]), splits[split])
             except ValueError as error:
                 splits.pop(split, None)
                 errors.append(Finding("error", split, str(error)))
+        if one_by_one and not errors:
+            splits = complete_splits(splits, data.val_split)
     return splits, errors
 
 

@@ -38,6 +38,7 @@ class Annotations:
     upright: bool = False  # sizes and boxes are those of the images as viewers show them, EXIF rotation applied
     remarks: tuple[Remark, ...] = ()  # of the reader
     sixteen_bit_range: SampleRange = FULL_RANGE  # for images with 16 bits a sample, see ``to_eight_bits``
+    held_out: float | None = None  # the share of the training images that this validation split was made of
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -78,6 +79,22 @@ class Annotations:
     def as_single_class(self) -> "Annotations":
         """Return a copy with all objects in one class, ``object``, with the smallest category id."""
         return replace(self, labels=np.zeros_like(self.labels), category_ids=self.category_ids[:1], class_names=["object"])
+
+    def subset(self, indices: np.ndarray) -> "Annotations":
+        """Return a copy with the images ``indices``, ascending, and their objects; ids stay."""
+        chosen = np.isin(self.image_indices(), indices)
+        return replace(
+            self,
+            image_ids=self.image_ids[indices],
+            sizes=self.sizes[indices],
+            file_names=self.file_names[indices],
+            offsets=np.concatenate([[0], np.cumsum(np.diff(self.offsets)[indices])]),
+            ids=self.ids[chosen],
+            bboxes=self.bboxes[chosen],
+            areas=self.areas[chosen],
+            crowds=self.crowds[chosen],
+            labels=self.labels[chosen],
+        )
 
     def ground_truth(self) -> dict[str, Any]:
         """Return the split in COCO format, with original ids and crowds, for box evaluation by pycocotools.

@@ -57,10 +57,10 @@ def check_root(root: Path, is_coco: bool) -> None:
         return
     if root.is_file():
         raise ValueError(
-            f"data.root: {root} is a file; expected the folder of a COCO-format data set, or a data.yaml. Give annotation "
-            "files as data.train_annotations and data.val_annotations, relative to data.root"
+            f"data.root: {root} is a file; expected the folder of a data set in COCO or Pascal VOC format, or a data.yaml "
+            "of YOLO. Give annotation files as data.train_annotations and data.val_annotations, relative to data.root"
         )
-    remedy = "set data.root to the folder of a COCO-format data set, or to a data.yaml"
+    remedy = "set data.root to the folder of a data set in COCO or Pascal VOC format, or to a data.yaml of YOLO"
     if is_coco:
         remedy += ", or get COCO 2017 (about 20 GB):\n" + COCO_DOWNLOAD.format(root=root)
     raise ValueError(f"data.root: there is no folder {root} (looked from {Path.cwd()}); {remedy}")

@@ -24,12 +24,16 @@ CacheKind = Literal["none", "recent", "ram"]
 
 
 class CocoDataModule(BaseDataModule):
-    """Training, validation and test data in COCO format, or with YOLO labels. Yields ``detector.batch.Batch``.
+    """Training, validation and test data in COCO or Pascal VOC format, or with YOLO labels. Yields ``detector.batch.Batch``.
 
     Annotation files are read and checked in the constructor, so a mistake in them stops a run before it starts. ``root`` is
     a folder, and the other paths are relative to it. A split may have several annotation files, with an image folder for
-    each or one for all. Or ``root`` is a ``data.yaml`` for images with YOLO labels (see data/yolo.py); then leave out the
-    other paths.
+    each or one for all. Or ``root`` is a ``data.yaml`` for images with YOLO labels (see data/yolo.py), or the folder of a
+    Pascal VOC set (see data/voc.py); then leave out the other paths. For a VOC set of other names, annotations may be a
+    folder of XML files, or a list of images.
+
+    Without a validation set, ``val_split`` (by default 0.2) of the training images are held out for validation, chosen by a
+    hash of the files' content.
 
     ``image_size`` is that of the network input, one side or (height, width); ``batch_size`` is per device. Classes are
     numbered by ascending category id of the training file. ``transforms`` are the user's own albumentations,
@@ -52,10 +56,11 @@ class CocoDataModule(BaseDataModule):
         root: str = "datasets/coco",
         train_annotations: Paths = COCO_TRAIN,
         train_images: Paths = "train2017",
-        val_annotations: Paths = COCO_VAL,
-        val_images: Paths = "val2017",
+        val_annotations: Paths | None = COCO_VAL,
+        val_images: Paths | None = "val2017",
         test_annotations: Paths | None = None,
         test_images: Paths | None = None,
+        val_split: float | None = None,
         image_size: int | tuple[int, int] = 640,
         batch_size: int = 16,
         val_batch_size: int | None = None,
@@ -81,7 +86,9 @@ class CocoDataModule(BaseDataModule):
             "val": (val_annotations, val_images),
             "test": (test_annotations, test_images),
         }
-        self.annotations = read_splits(Path(root), files)
+        self.annotations = read_splits(Path(root), files, val_split)
+        # The share that is held out of train; None if the data have a validation set
+        self.val_split = self.annotations["val"].held_out
         if single_cls:
             self.annotations = {split: part.as_single_class() for split, part in self.annotations.items()}
         samples = self.sixteen_bit_range or FULL_RANGE

@@ -1,10 +1,14 @@
 """Image files of a data set, checked against the sizes in the annotation file."""
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from data.faults import Faults
 from detector.batch import Size
 from detector.imaging.read import (
     JPEG_START,
@@ -52,16 +56,45 @@ def read_image(
     return image
 
 
-def stored_size(path: Path) -> Size:
-    """Return height and width of an image file as viewers show it, EXIF rotation applied. Only the header is read."""
+@dataclass(frozen=True)
+class Header:
+    """Height and width of an image file: of the stored pixels, and as viewers show it, with its EXIF rotation applied."""
+
+    stored: Size
+    upright: Size
+
+
+def read_header(path: Path) -> Header:
+    """Return the sizes of an image file. Only the header is read. Raises BadImageError if it cannot be read."""
     try:
         with Image.open(path) as image:
             width, height = image.size
-            return (width, height) if orientation_of(image) >= 5 else (height, width)
+            return Header((height, width), (width, height) if orientation_of(image) >= 5 else (height, width))
     except (*UNREADABLE, SyntaxError, ValueError, TypeError) as error:  # Pillow lets some faults of headers through
         if not getattr(error, "strerror", None) and (kind := kind_of_file(path)) is not None:
             raise UnreadKindError(f"{path}: is {kind.name}, which is not read; {kind.remedy}") from None
         raise BadImageError(f"{path}: its size cannot be read ({error}); restore or remove the file") from None
+
+
+def stored_size(path: Path) -> Size:
+    """Return height and width of an image file as viewers show it, EXIF rotation applied. Only the header is read."""
+    return read_header(path).upright
+
+
+def read_headers(paths: Sequence[Path], faults: Faults) -> list[Header]:
+    """Return the header of each file; add a fault for those that cannot be read, whose sizes are 1 x 1."""
+
+    def read(path: Path) -> Header | BadImageError:
+        try:
+            return read_header(path)
+        except BadImageError as error:
+            return error
+
+    with ThreadPoolExecutor(16) as pool:  # mostly waiting for the disk
+        results = list(pool.map(read, paths, chunksize=64))
+    if errors := [result for result in results if isinstance(result, BadImageError)]:
+        faults.add(str(errors[0]), len(errors))
+    return [Header((1, 1), (1, 1)) if isinstance(result, BadImageError) else result for result in results]
 
 
 def _size_message(path: Path, actual: Size, expected: Size) -> str:

@@ -1,5 +1,7 @@
-"""The annotations of all splits, from COCO files or YOLO labels."""
+"""The annotations of all splits, from COCO files, XML files of Pascal VOC, or YOLO labels."""
 
+from collections import Counter
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -8,8 +10,12 @@ from data.coco import check_root, read_coco
 from data.join import check_same_classes, join_annotations
 from data.other_sets import class_folders
 from data.shapes.write import SHAPES, draw_shapes
+from data.val_split import complete_splits
+from data.voc import read_voc
+from data.voc_folders import Sources, find_voc, given_source, has_xml
 from data.yolo import read_yolo
-from data.yolo_yaml import is_yolo_folder, propose_data_yaml
+from data.yolo_yaml import has_yolo_labels, is_yolo_folder, propose_data_yaml
+from detector.files import walk_folder
 from detector.text import plural
 
 Split = Literal["train", "val", "test"]
@@ -18,26 +24,43 @@ Files = dict[str, tuple[Paths | None, Paths | None]]  # annotation files and ima
 
 COCO_TRAIN, COCO_VAL = "annotations/instances_train2017.json", "annotations/instances_val2017.json"
 COCO_FILES: Files = {"train": (COCO_TRAIN, "train2017"), "val": (COCO_VAL, "val2017"), "test": (None, None)}
+MOST_FILES = 100_000  # of a folder that are counted for a message
+FORMATS = """\
+  Formats that are read:
+    COCO: set data.train_annotations (a JSON file) and data.train_images (a folder), relative to data.root; the same for val
+    Pascal VOC: set data.root to the folder that has Annotations (XML files) and JPEGImages, or XML files beside the images;
+        for other names set data.train_annotations (a folder of XML files, or a list of images) and data.train_images
+    YOLO: set data.root to the data.yaml
+  Without a validation set, data.val_split (0.2) of the training images are held out. More: docs/data.md"""
 
 
-def read_splits(root: Path, files: Files) -> dict[str, Annotations]:
-    """Read the annotations of each split: YOLO labels if ``root`` is a YAML file, else COCO files.
+def read_splits(root: Path, files: Files, val_split: float | None = None) -> dict[str, Annotations]:
+    """Read the annotations of each split: COCO files, XML files of Pascal VOC, or YOLO labels if ``root`` is a YAML file.
 
-    Raises ValueError if a file has faults, or if the splits list different categories.
+    Data without a validation set get one, ``val_split`` (by default 0.2) of the training images. Raises ValueError if a file
+    has faults, if the splits list different categories, or if there are a validation set and ``val_split``.
     """
-    if root.suffix in (".yaml", ".yml"):
-        if differing := [split for split in files if files[split] != COCO_FILES[split]]:
+    return complete_splits(_read_given(root, files, val_split), val_split)
+
+
+def _read_given(root: Path, files: Files, val_split: float | None) -> dict[str, Annotations]:
+    """Read the splits that the data have."""
+    kind = set_format(root, files)
+    if kind == "data.yaml":
+        if differing := [split for split in files if files[split] not in (COCO_FILES[split], (None, None))]:
             raise ValueError(
                 f"data.root is {root}, which names the {differing[0]} data itself; leave out "
                 f"data.{differing[0]}_annotations and data.{differing[0]}_images, which are for COCO-format sets"
             )
         return read_yolo(root)
-    if needs_data_yaml(root, files):
+    if kind == "yolo":
         raise ValueError(propose_data_yaml(root))
+    if kind == "voc":
+        return read_voc(root, voc_sources(root, files))
     if root == SHAPES:
         draw_shapes(SHAPES)  # does nothing if the set is there
-    check_root(root, is_coco=files["train"][0] == COCO_TRAIN or root.name == "coco")
-    given = {split: paths for split, paths in files.items() if paths != (None, None)}
+    check_root(root, is_coco=root.name == "coco")
+    given = given_splits(root, files, val_split)
     for split, paths in given.items():  # all of them before any is read, which takes long for a large set
         check_paths(root, split, *as_lists(split, *paths))
     splits = {split: read_split(root, split, *paths) for split, paths in given.items()}
@@ -46,12 +69,67 @@ def read_splits(root: Path, files: Files) -> dict[str, Annotations]:
     return splits
 
 
-def needs_data_yaml(root: Path, files: Files) -> bool:
-    """Return True for a folder that has YOLO labels, if COCO's own annotation files are to be read and it has none."""
-    if files["train"][0] != COCO_TRAIN:
-        return False
+def set_format(root: Path, files: Files) -> Literal["coco", "data.yaml", "voc", "yolo"]:
+    """Return the format of a set; "yolo" is a folder with YOLO labels, which must be given by its data.yaml.
+
+    A folder is that of a COCO set if its annotation files are given, or if it has COCO's own.
+    """
+    if root.suffix in (".yaml", ".yml"):
+        return "data.yaml"
     names = [name for given, _ in files.values() for name in ([given] if isinstance(given, str) else given or [])]
-    return root.is_dir() and not any((root / name).exists() for name in names) and is_yolo_folder(root)
+    if files["train"][0] != COCO_TRAIN:
+        return "voc" if any(_is_voc(root / name) for name in names) else "coco"
+    if not root.is_dir() or root == SHAPES or any((root / name).exists() for name in names):
+        return "coco"
+    if has_yolo_labels(root):
+        return "yolo"
+    if find_voc(root):
+        return "voc"
+    return "yolo" if is_yolo_folder(root) else "coco"
+
+
+def _is_voc(path: Path) -> bool:
+    """Return True for a list of images, or a folder with XML files."""
+    return path.suffix == ".txt" or (path.is_dir() and has_xml(path))
+
+
+def voc_sources(root: Path, files: Files) -> Sources:
+    """Return the sources of the splits of a Pascal VOC set: those given, else those that are found in ``root``."""
+    if files["train"][0] == COCO_TRAIN:
+        return find_voc(root)
+    sources: Sources = {}
+    for split, (names, folders) in files.items():
+        names, is_default = [names] if isinstance(names, str) else names, (names, folders) == COCO_FILES[split]
+        if not names or is_default:
+            continue
+        folders = [folders] if isinstance(folders, str) else folders
+        if folders in (None, [COCO_FILES[split][1]]):
+            folders = [None]
+        elif len(folders) not in (1, len(names)):
+            as_lists(split, names, folders)  # raises
+        for name, folder in zip(names, folders * len(names) if len(folders) == 1 else folders):
+            if not (root / name).exists() or not _is_voc(root / name):
+                raise ValueError(
+                    f"data.{split}_annotations: {root / name} is neither a list of images (.txt) nor a folder of XML files "
+                    "(Pascal VOC), as the other splits have; give all splits in one format"
+                )
+            if folder is not None and not (root / folder).is_dir():
+                raise ValueError(f"data.{split}_images: there is no image folder {root / folder} (looked from {Path.cwd()})")
+            sources.setdefault(split, []).append(given_source(root / name, None if folder is None else root / folder))
+    return sources
+
+
+def given_splits(root: Path, files: Files, val_split: float | None) -> Files:
+    """Return the COCO files without those of splits that are not given: null, or the default of val, which does not exist.
+
+    An annotation file whose name has "val" in it is taken for a validation set that the user has forgotten: then the
+    default stays, and ``check_paths`` raises. ``val_split`` says that it is not.
+    """
+    given = {split: paths for split, paths in files.items() if paths != (None, None)}
+    is_default = given.get("val") == COCO_FILES["val"] and files["train"] != COCO_FILES["train"]
+    if is_default and (val_split is not None or not any("val" in path.name.lower() for path in _json_paths(root))):
+        del given["val"]
+    return given
 
 
 def read_split(root: Path, split: str, names: Paths | None, folders: Paths | None) -> Annotations:
@@ -83,13 +161,18 @@ def check_paths(root: Path, split: str, names: list[str], folders: list[str]) ->
     for path in (root / name for name in names):
         if path.is_dir():
             swapped = f" ({files} and {images} may be swapped)" if any((root / f).is_file() for f in folders) else ""
-            raise ValueError(f"{files}: {path} is a folder; expected a COCO annotation file{swapped}{_json_files(root)}")
-        if not path.is_file():
-            is_default = names == [COCO_FILES[split][0]]
-            problem = (
-                f"its default, COCO's own {path}, does not exist" if is_default else f"there is no annotation file {path}"
+            raise ValueError(
+                f"{files}: {path} is a folder; expected a COCO annotation file, or a folder with XML files of Pascal VOC"
+                f"{swapped}{_json_files(root)}"
             )
-            raise ValueError(f"{files}: {problem} (looked from {Path.cwd()}); set {files}, {set_it}{_found(root)}")
+        if not path.is_file():
+            if split == "train" and names == [COCO_TRAIN]:
+                raise ValueError(_not_understood(root))
+            if names == [COCO_FILES[split][0]]:
+                hold_out = f"or set data.val_split to hold out a share of train{_found(root)}"
+                raise ValueError(f"{files}: it is not given; set {files}, {set_it}, {hold_out}")
+            problem = f"there is no annotation file {path} (looked from {Path.cwd()})"
+            raise ValueError(f"{files}: {problem}; set {files}, {set_it}{_found(root)}")
     for folder in (root / name for name in folders):
         if folder.is_file():
             raise ValueError(f"{images}: {folder} is a file; expected a folder of images")
@@ -112,6 +195,17 @@ def _found(root: Path) -> str:
 
 def _json_files(root: Path) -> str:
     """Return the JSON files under ``root``, as the end of a message."""
-    files = [path for pattern in ("*.json", "*/*.json") for path in sorted(root.glob(pattern))]
+    files = _json_paths(root)
     shown = ", ".join(str(path.relative_to(root)) for path in files[:6])
     return f". In {root} are {shown}{' ...' if len(files) > 6 else ''}" if files else f". {root} has no JSON file"
+
+
+def _json_paths(root: Path) -> list[Path]:
+    return [path for pattern in ("*.json", "*/*.json") for path in sorted(root.glob(pattern))]
+
+
+def _not_understood(root: Path) -> str:
+    """Return the message for a folder without annotations of a known format at a known place."""
+    suffixes = Counter(path.suffix or "no suffix" for path in islice(walk_folder(root).files, MOST_FILES))
+    shown = ", ".join(f"{number} x {suffix}" for suffix, number in suffixes.most_common(5)) or "no files"
+    return f"data.root: {root} has no annotations where they are looked for; in it are {shown}{_found(root)}\n{FORMATS}"

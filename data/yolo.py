@@ -1,7 +1,6 @@
 """Reads data sets with YOLO text labels and a ``data.yaml``."""
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,11 +11,10 @@ import numpy as np
 from data.annotations import Annotations, Objects, build_annotations
 from data.box_formats import CXCYWH, box_format_remarks
 from data.faults import Faults
-from data.images import stored_size
+from data.images import read_headers
 from data.remarks import Remark, log_remarks
 from data.yolo_folders import find_images, label_path, label_remarks, read_lines
 from data.yolo_yaml import YoloFile, load_data_yaml
-from detector.imaging.read import BadImageError
 from detector.text import plural
 
 TOLERANCE = 0.01  # shares of the image may leave 0..1 by this much: they are often rounded
@@ -58,7 +56,7 @@ def _read_split(name: str, key: str, file: YoloFile, value: Any) -> Annotations:
     faults, folder = Faults(name), file.folder
     found = find_images(value, folder, key)
     images, remarks = found.images, [*found.remarks, *label_remarks(found, folder)]
-    sizes = _read_sizes(images, faults)
+    sizes = np.array([header.upright for header in read_headers(images, faults)])
     objects = _read_objects(images, sizes, len(file.class_names), faults, remarks)
     names = [str(image.relative_to(folder) if image.is_relative_to(folder) else image.resolve()) for image in images]
     ids, category_ids = np.arange(1, len(images) + 1), list(range(len(file.class_names)))
@@ -119,22 +117,6 @@ def _line_of(n: int, rows: dict[int, np.ndarray], files: list[Path]) -> str:
     index = list(rows)[int(np.searchsorted(ends, n, side="right"))]
     numbers = np.concatenate(list(rows.values()))[n, :5]
     return f"{' '.join(f'{value:.6g}' for value in numbers)} in {files[index]}"
-
-
-def _read_sizes(images: list[Path], faults: Faults) -> np.ndarray:
-    """Return height and width of each image, (I, 2), from the files' headers."""
-
-    def read(image: Path) -> tuple[int, int] | BadImageError:
-        try:
-            return stored_size(image)
-        except BadImageError as error:
-            return error
-
-    with ThreadPoolExecutor(16) as pool:  # mostly waiting for the disk
-        results = list(pool.map(read, images, chunksize=64))
-    if errors := [result for result in results if isinstance(result, BadImageError)]:
-        faults.add(str(errors[0]), len(errors))
-    return np.array([(1, 1) if isinstance(result, BadImageError) else result for result in results])
 
 
 def _read_labels(file: Path, num_classes: int, faults: Faults) -> np.ndarray:

@@ -43,15 +43,21 @@ def load_data_yaml(path: Path) -> YoloFile:
     splits = {split: _split_value(content, split, path) for split in SPLIT_KEYS}
     folder = _root(content, path, splits["train"])
     for split in ("train", "val"):
-        if not splits[split]:
+        # Without any folder for it, the validation split is held out of the training images.
+        if not splits[split] and (split == "train" or _proposed_folder(folder, split)):
             raise ValueError(_missing_split(split, content, path, folder))
     return YoloFile(path, folder, names, splits)
 
 
+def has_yolo_labels(folder: Path) -> bool:
+    """Return True if ``folder`` has a data.yaml, or label files in folders named for them."""
+    has_file = any(True for name in YAML_FILES for _ in _find(folder, name))
+    return has_file or any(True for pattern in LABELS for _ in folder.glob(pattern))
+
+
 def is_yolo_folder(folder: Path) -> bool:
     """Return True if ``folder`` has a data.yaml, a file with the names of classes, or label files."""
-    has_file = any(True for name in (*YAML_FILES, *NAME_FILES) for _ in _find(folder, name))
-    return has_file or any(True for pattern in LABELS for _ in folder.glob(pattern))
+    return has_yolo_labels(folder) or any(True for name in NAME_FILES for _ in _find(folder, name))
 
 
 def propose_data_yaml(folder: Path) -> str:

@@ -34,6 +34,7 @@ from detector.network.head import BRANCHES
 from detector.report import speed, stages
 from detector.training import batch_size
 from detector.training.module import PRETRAINED_LR_RATIO
+from tests.data.voc_files import write_voc
 from tests.detector.reference_files import some_weights, write_checkpoint
 from tests.docs_commands import ParsedEvaluation, ParsedPretraining, ParsedTraining
 
@@ -422,3 +423,23 @@ def test_a_pretrained_backbone(
     evaluate.main(["out.safetensors", *arguments, "--trainer.limit_val_batches", "1", "--evaluation.predictions", "false"])
     expected = load_detector(run / "last.ckpt").model.state_dict()
     assert all(torch.equal(value, expected[n]) for n, value in load_detector("out.safetensors").model.state_dict().items())
+
+
+def test_a_voc_folder_without_split_trains_in_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """config.yaml has the share that was held out, and reads the same validation images again."""
+    monkeypatch.chdir(tmp_path)
+    write_voc(tmp_path / "voc", 6)
+    settings = {
+        "trainer": {"max_epochs": 1, "accelerator": "cpu"},
+        "model": {"variant": "yolo26_n", "overrides": {"width": 0.125, "depth": 0.33}},
+        "data": {"image_size": 64, "batch_size": 4, "num_workers": 0},
+    }
+    Path("small.yaml").write_text(yaml.safe_dump(settings))
+    train.main(["--config", "small.yaml", "--data.root", "voc", "--run_dir", "run"])
+    data = yaml.safe_load(Path("run/config.yaml").read_text())["data"]
+    assert data["val_split"] == 0.2
+    truth = json.loads(Path("run/ground_truth.json").read_text())
+    again = CocoDataModule("voc", image_size=64, val_split=data["val_split"]).ground_truth("val")
+    assert 1 <= len(truth["images"]) <= 3
+    assert truth["images"] == again["images"]
+    assert ParsedTraining(["--config", "run/config.yaml"]).config["data"]["val_split"] == 0.2

@@ -21,6 +21,12 @@ class DetectorCLI(RunCLI):
         ("sixteen_bit_range", "sixteen_bit_range"),
     )
 
+    def after_instantiate_classes(self) -> None:
+        """Fill in the share of the training images that the data hold out: config.yaml has what was done."""
+        super().after_instantiate_classes()
+        if "val_split" in self.config["data"]:  # not with another data module
+            self.config["data"]["val_split"] = self.datamodule.val_split
+
     def add_evaluation(self, parser: LightningArgumentParser) -> None:
         """Add the COCO evaluation, and the sheet of images."""
         parser.add_lightning_class_args(CocoEvaluation, "evaluation")

@@ -377,6 +377,6 @@ def test_a_validation_file_without_a_category_is_refused(tiny_arguments: dict[st
 def test_no_python_objects_per_annotation(tiny_coco: Path) -> None:
     """Every worker would copy the entries of lists of dicts that it touches."""
     annotations = read(tiny_coco)
-    small = ("name", "folder", "category_ids", "class_names", "upright", "remarks", "sixteen_bit_range")
+    small = ("name", "folder", "category_ids", "class_names", "upright", "remarks", "sixteen_bit_range", "held_out")
     arrays = {name: value for name, value in vars(annotations).items() if name not in small}
     assert all(isinstance(value, np.ndarray) and value.dtype != object for value in arrays.values())

@@ -147,6 +147,13 @@ def decoded(data: CocoDataModule, max_epochs: int = 3) -> list[int]:
 MOSAIC = {"augment": {"mosaic": 1.0, "close_mosaic": 0}}
 FEWER, DARK = "annotations/fewer_{}.json", "images/dark_{}"
 LARGE = {"image_size": 96}
+NO_VAL = {"val_annotations": None, "val_images": None}
+
+
+def split_sizes(data: CocoDataModule) -> tuple[int, int]:
+    """Return the numbers of training and validation images."""
+    return len(data.annotations["train"]), len(data.annotations["val"])
+
 
 # Setting; the settings to build with, before and after; what to observe; what is seen, before and after.
 CASES: list[tuple[str, Settings, Settings, Callable[[CocoDataModule], Any], Any, Any]] = [
@@ -161,6 +168,7 @@ CASES: list[tuple[str, Settings, Settings, Callable[[CocoDataModule], Any], Any,
          each(220) | {split: 114})
         for split, folder in (("train", "train"), ("val", "val"), ("test", "val"))
     ],
+    ("val_split", NO_VAL, NO_VAL | {"val_split": 0.9}, split_sizes, (7, 1), (2, 6)),
     ("image_size", {}, {"image_size": (32, 96)}, by_split(lambda loader: set(shapes(loader))),
      each({(64, 64)}), each({(32, 96)})),
     ("batch_size", {}, {"batch_size": 2}, by_split(first_batch), each(3), each(2)),

@@ -19,7 +19,7 @@ LISTED = r"In .*tiny are annotations/train\.json, annotations/val\.json$"
             ".",
             "val",
             ("annotations/instances_val2017.json", "val2017"),
-            VAL + r": its default, COCO's own .*val2017\.json, does not exist .*; set data\.val_annotations.*" + LISTED,
+            VAL + r": it is not given; set data\.val_annotations, .* or set data\.val_split to hold out .*" + LISTED,
         ),
         (
             ".",

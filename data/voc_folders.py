@@ -1,0 +1,159 @@
+"""Finds the XML files, images and lists of Pascal VOC sets in a folder."""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.yolo_folders import read_lines
+from data.yolo_yaml import SPLIT_KEYS
+from detector.files import is_hidden
+from detector.imaging.read import IMAGE_SUFFIXES
+
+XML_FOLDERS = ("annotations", "annotation", "xmls", "xml")  # in lower case; the first that has XML files
+IMAGE_FOLDERS = ("jpegimages", "images", "image", "imgs", "img")
+
+
+@dataclass(frozen=True)
+class VocSource:
+    """XML files and images of a split: all in two folders, or those with the ``names`` in a list file."""
+
+    xml_folder: Path
+    image_folder: Path
+    list_file: Path | None = None
+    names: tuple[str, ...] = ()  # relative to the folders, without suffix
+
+
+Sources = dict[str, list[VocSource]]  # by split: "train", "val", "test"
+
+
+def find_voc(root: Path) -> Sources:
+    """Return the sources of the splits in ``root``; no splits if there are no XML files where Pascal VOC sets have them.
+
+    ``root`` is a set, or holds folders ``train``, ``val`` (or ``valid``) and ``test`` that are, or other folders, as
+    ``VOC2007`` and ``VOC2012``, whose splits are joined. A set has its XML files in ``Annotations`` and its images in
+    ``JPEGImages``, or XML files and images together; lists of images are in ``ImageSets/Main``. Raises ValueError for lists
+    without one of training images.
+    """
+    below = _folders(root)
+    by_split = {split: [path for path in below if path.name.lower() in SPLIT_KEYS[split]] for split in SPLIT_KEYS}
+    sources = {split: [source for path in paths if (source := _whole_set(path))] for split, paths in by_split.items()}
+    if sources["train"]:
+        return {split: found for split, found in sources.items() if found}
+    nested = [inner for path in below for inner in _folders(path)]
+    for level in ([root], below, nested):
+        if sets := [path for path in level if _whole_set(path)]:
+            joined = _join([_sources_of_set(path) for path in sets])
+            if "train" not in joined:
+                lists = ", ".join(str(source.list_file) for found in joined.values() for source in found)
+                raise ValueError(f"data.root: {root} has lists of images ({lists}), none of them train.txt or trainval.txt")
+            return joined
+    return {}
+
+
+def given_source(annotations: Path, image_folder: Path | None) -> VocSource:
+    """Return the source that a user names: a list of images, or a folder of XML files, with or without an image folder.
+
+    Raises ValueError for a list that has no ``Annotations`` beside one of its parents.
+    """
+    if annotations.is_dir():
+        return VocSource(annotations, image_folder or _image_folder(annotations.parent, annotations))
+    source = next((found for folder in annotations.parents[:4] if (found := _whole_set(folder))), None)
+    if source is None:
+        raise ValueError(
+            f"{annotations} is a list of images, but {annotations.parent} and the folders above it have no folder "
+            "Annotations with XML files; put the list into ImageSets/Main beside it"
+        )
+    return VocSource(source.xml_folder, image_folder or source.image_folder, annotations, read_list(annotations))
+
+
+def has_xml(folder: Path) -> bool:
+    """Return True if ``folder`` or one of its direct sub-folders has an XML file."""
+    return any(_has_suffix(path, (".xml",)) for path in (folder, *_folders(folder)))
+
+
+def read_list(file: Path) -> tuple[str, ...]:
+    """Return the names of images in a list, without suffix. Raises ValueError for a list without names.
+
+    A line is a name, or a name and 1, 0 or -1: those lists are of one class, and all their names are taken.
+    """
+    lines = (re.sub(r"\s+-?[01]$", "", line.strip()).replace("\\", "/") for line in read_lines(file))
+    names = tuple(_without_suffix(line) for line in lines if line)
+    if not names:
+        raise ValueError(f"{file}: the list is empty; expected the name of an image in each line, or no such file")
+    return names
+
+
+def _sources_of_set(folder: Path) -> Sources:
+    """Return the sources of the splits of one set: by its lists, by sub-folders of its XML folder, or all of it as train."""
+    whole = _whole_set(folder)
+    assert whole is not None, "only for folders of sets"
+    lists = _lists(folder)
+    names = {name: read_list(path) for name, path in lists.items()}
+    if "trainval" in lists:  # the rest of it, if only one of the two has a list
+        for split, other in (("train", "val"), ("val", "train")):
+            if split not in lists and (split == "train" or other in lists):
+                lists[split] = lists["trainval"]
+                names[split] = tuple(name for name in names["trainval"] if name not in set(names.get(other, ())))
+    if lists:
+        sets = {split: names[split] for split in SPLIT_KEYS if names.get(split)}
+        return {split: [VocSource(whole.xml_folder, whole.image_folder, lists[split], sets[split])] for split in sets}
+    sources: Sources = {}
+    for path in _folders(whole.xml_folder):
+        split = next((split for split, keys in SPLIT_KEYS.items() if path.name.lower() in keys), None)
+        if split and has_xml(path):
+            images = whole.image_folder / path.name
+            sources.setdefault(split, []).append(VocSource(path, images if images.is_dir() else whole.image_folder))
+    return sources if "train" in sources else {"train": [whole]}
+
+
+def _whole_set(folder: Path) -> VocSource | None:
+    """Return the XML files and images of a folder, or None if it is no set."""
+    children = {path.name.lower(): path for path in _folders(folder)}
+    for name in XML_FOLDERS:
+        if name in children and has_xml(children[name]):
+            return VocSource(children[name], _image_folder(folder, children[name]))
+    if _has_suffix(folder, (".xml",)):
+        return VocSource(folder, folder if _has_suffix(folder, IMAGE_SUFFIXES) else _image_folder(folder, folder))
+    return None
+
+
+def _image_folder(folder: Path, xml_folder: Path) -> Path:
+    """Return the folder of images in ``folder``, itself included; ``xml_folder`` if there is none."""
+    children = {path.name.lower(): path for path in _folders(folder)}
+    named = next((children[name] for name in IMAGE_FOLDERS if name in children), None)
+    return named or (folder if _has_suffix(folder, IMAGE_SUFFIXES) else xml_folder)
+
+
+def _lists(folder: Path) -> dict[str, Path]:
+    """Return the lists of images of a set by name: train, val, trainval, test."""
+    for sets in (path for path in _folders(folder) if path.name.lower() == "imagesets"):
+        mains = [path for path in _folders(sets) if path.name.lower() == "main"]
+        for place in (*mains, sets):
+            files = {path.stem.lower(): path for path in sorted(place.glob("*.txt"))}
+            found = {name: files[name] for name in (*SPLIT_KEYS, "trainval") if name in files}
+            if found:
+                return found
+    return {}
+
+
+def _join(sets: list[Sources]) -> Sources:
+    return {split: joined for split in SPLIT_KEYS if (joined := [one for found in sets for one in found.get(split, [])])}
+
+
+def _folders(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        return sorted(Path(entry.path) for entry in entries if entry.is_dir() and not is_hidden(entry.name))
+
+
+def _has_suffix(folder: Path, suffixes: tuple[str, ...]) -> bool:
+    with os.scandir(folder) as entries:
+        names = (entry.name for entry in entries if not is_hidden(entry.name))
+        return any(Path(name).suffix.lower() in suffixes for name in names)
+
+
+def _without_suffix(name: str) -> str:
+    stem, suffix = os.path.splitext(name)
+    return stem if suffix.lower() in (*IMAGE_SUFFIXES, ".xml") else name

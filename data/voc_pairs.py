@@ -1,0 +1,185 @@
+"""Which XML file of a Pascal VOC set belongs to which image, and what is left out."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from data.faults import Faults
+from data.remarks import Remark
+from data.voc_folders import Sources, VocSource
+from data.voc_xml import VocFile, VocObject, read_voc_file
+from detector.files import walk_folder
+from detector.imaging.read import IMAGE_SUFFIXES
+from detector.text import plural
+
+MAX_EXAMPLES = 8
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An image of a split and its XML file; None for an image without one."""
+
+    image: Path
+    file: VocFile | None
+
+    @property
+    def objects(self) -> list[VocObject]:
+        return [] if self.file is None else self.file.objects
+
+
+class VocFolders:
+    """The images and XML files of folders by name, each folder and each XML file read once."""
+
+    def __init__(self, faults: Faults) -> None:
+        self.faults = faults
+        self._folders: dict[tuple[Path, bool], _Names] = {}
+        self._read: dict[Path, VocFile | None] = {}
+
+    def images(self, folder: Path) -> "_Names":
+        return self._names(folder, IMAGE_SUFFIXES)
+
+    def xml_files(self, folder: Path) -> "_Names":
+        return self._names(folder, (".xml",))
+
+    def read(self, path: Path) -> VocFile | None:
+        """Return the content of an XML file; add a fault and return None if it has one."""
+        if path not in self._read:
+            try:
+                self._read[path] = read_voc_file(path)
+            except ValueError as error:
+                self.faults.add(str(error))
+                self._read[path] = None
+        return self._read[path]
+
+    def _names(self, folder: Path, suffixes: tuple[str, ...]) -> "_Names":
+        key = folder, suffixes == IMAGE_SUFFIXES
+        if key not in self._folders:
+            self._folders[key] = _Names(folder, suffixes)
+        return self._folders[key]
+
+
+class _Names:
+    """The files of a folder and its sub-folders that have one of ``suffixes``, by their names without suffix."""
+
+    def __init__(self, folder: Path, suffixes: tuple[str, ...]) -> None:
+        self.folder = folder
+        self.by_stem: dict[str, list[Path]] = {}
+        for path in walk_folder(folder).files:
+            if path.suffix.lower() in suffixes:
+                self.by_stem.setdefault(path.relative_to(folder).with_suffix("").as_posix(), []).append(path)
+
+    @cached_property
+    def by_lower_stem(self) -> dict[str, list[Path]]:
+        lower: dict[str, list[Path]] = {}
+        for stem, paths in self.by_stem.items():
+            lower.setdefault(stem.lower(), []).extend(paths)
+        return lower
+
+    def find(self, stem: str) -> list[Path]:
+        """Return the files of this name; if there are none, those whose names differ by case alone."""
+        return self.by_stem.get(stem) or self.by_lower_stem.get(stem.lower(), [])
+
+
+def split_entries(sources: list[VocSource], files: VocFolders, remarks: list[Remark]) -> list[Entry]:
+    """Return the images of a split in the order of their paths; add faults and remarks on files without a partner."""
+    entries: dict[Path, Entry] = {}
+    for source in sources:
+        pairs = _listed(source, files, remarks) if source.list_file else _all_pairs(source, files, remarks)
+        for image, path in pairs:
+            entries.setdefault(image, Entry(image, None if path is None else files.read(path)))
+    found = [entries[image] for image in sorted(entries)]
+    if not found:
+        files.faults.add(f"there are no images in {sources[0].image_folder} ({', '.join(IMAGE_SUFFIXES)})")
+    if unlabeled := [entry.image for entry in found if entry.file is None and not files.faults.texts]:
+        subject = plural(len(unlabeled), "image has no XML file and counts", "images have no XML files and count")
+        text = f"{subject} as without objects; take out what is not labeled yet"
+        text = (
+            text if len(unlabeled) == 1 else text.replace("counts as", "count as").replace("it if it is", "those that are")
+        )
+        remarks.append(Remark("warning", text, shown_paths(unlabeled)))
+    return found
+
+
+def _listed(source: VocSource, files: VocFolders, remarks: list[Remark]) -> Iterator[tuple[Path, Path | None]]:
+    """Yield image and XML file of each name in the list; add a fault for names without an image."""
+    images, xml_files = files.images(source.image_folder), files.xml_files(source.xml_folder)
+    missing = []
+    for name in dict.fromkeys(source.names):
+        paths = xml_files.find(name)
+        path = paths[0] if paths else None
+        if len(paths) > 1:
+            files.faults.add(f"{source.list_file}: {name!r} may be {paths[0]} or {paths[1]}; rename or remove one of them")
+        if (image := _image_of(name, path, images, files)) is None:
+            missing.append(name)
+        else:
+            yield image, path
+    if missing:
+        files.faults.add(
+            f"{source.list_file}: there is no image for {missing[0]!r} in {images.folder}; restore it, or remove the name",
+            len(missing),
+        )
+    if repeated := len(source.names) - len(set(source.names)):
+        text = f"{source.list_file}: {plural(repeated, 'name is', 'names are')} there more than once; each is taken once"
+        remarks.append(Remark("warning", text))
+
+
+def _all_pairs(source: VocSource, files: VocFolders, remarks: list[Remark]) -> Iterator[tuple[Path, Path | None]]:
+    """Yield all images of a source with their XML files; add a remark on XML files without an image."""
+    images, xml_files = files.images(source.image_folder), files.xml_files(source.xml_folder)
+    paths: dict[Path, Path] = {}
+    orphans = []
+    for stem, path in ((stem, path) for stem, same in sorted(xml_files.by_stem.items()) for path in same):
+        image = _image_of(stem, path, images, files)
+        if image is None:
+            orphans.append(path)
+        elif image in paths:
+            files.faults.add(f"{paths[image]} and {path} both belong to {image}; keep one of them")
+        else:
+            paths[image] = path
+    for found in images.by_stem.values():
+        for image in found:
+            yield image, paths.get(image)
+    if orphans:
+        subject = plural(len(orphans), "XML file has", "XML files have")
+        remarks.append(Remark("warning", f"{subject} no image and cannot be used; restore the images", shown_paths(orphans)))
+
+
+def _image_of(stem: str, path: Path | None, images: _Names, files: VocFolders) -> Path | None:
+    """Return the image of an XML file, or of a name in a list if ``path`` is None; None if there is no image.
+
+    Adds a fault if several images fit.
+    """
+    found = images.find(stem)
+    file = None if path is None or len(found) == 1 else files.read(path)
+    named = "" if file is None else Path(file.image_name.replace("\\", "/")).name
+    if not found and named:
+        found = images.find(Path(stem).with_name(Path(named).stem).as_posix())
+    if len(found) > 1:
+        found = [image for image in found if image.name == named] or found
+    if len(found) > 1:
+        shown = ", ".join(image.name for image in found[:3])
+        files.faults.add(f"{path or stem} may belong to {shown}; rename or remove all but one of them")
+    return found[0] if found else None
+
+
+def unlisted_remarks(sources: Sources, files: VocFolders) -> list[Remark]:
+    """Return a note of XML files beside lists that are in none of them."""
+    listed: dict[Path, set[str]] = {}
+    for source in (one for split in sources.values() for one in split if one.list_file):
+        listed.setdefault(source.xml_folder, set()).update(name.lower() for name in source.names)
+    left_out = [
+        path
+        for folder, names in listed.items()
+        for stem, paths in files.xml_files(folder).by_stem.items()
+        if stem.lower() not in names
+        for path in paths
+    ]
+    if not left_out:
+        return []
+    text = f"{plural(len(left_out), 'XML file is', 'XML files are')} in no list of images and left out"
+    return [Remark("note", text, shown_paths(left_out))]
+
+
+def shown_paths(paths: list[Path]) -> tuple[str, ...]:
+    return tuple(map(str, sorted(paths)[:MAX_EXAMPLES]))

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 import evaluate
 import train
@@ -19,6 +20,7 @@ from detector import load_detector
 from detector.__main__ import main as detector_command
 from detector.evaluation.coco_eval import evaluate as coco_numbers
 from detector.evaluation.coco_files import load_ground_truth, read_predictions
+from detector.runs.checks import is_run_config
 from detector.weights.files import read_weights
 
 FILES = Path(__file__).parent / "old_run"
@@ -35,6 +37,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_it_resumes_as_the_old_version_did(run: Path) -> None:
+    assert is_run_config(yaml.safe_load((run / "config.yaml").read_text()))
     (run / "report.html").write_text("of before the resume")
     train.main(["--config", str(run / "config.yaml"), "--ckpt_path", str(run / "last.ckpt")])
     assert not (run / "report.html").exists()

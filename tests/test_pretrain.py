@@ -205,7 +205,8 @@ def test_every_setting_reaches_what_it_sets(run: Path) -> None:
     settings = nested({"model": MODEL, "data": DATA, "ema": {"decay": 0.5, "tau": 7}, "guard": {"max_skips": 3}})
     settings |= {"evaluation": {"num_confusions": 4, "num_mistakes": 2, "write": False}, "seed_everything": 5}
     settings["data"]["augment"] = {"flip": 0.1, "erasing": 0.2, "mixup": 0.3, "auto_augment": None}
-    settings["trainer"] = {"accelerator": "cpu", "max_epochs": 1}
+    settings["data"]["val"] = None
+    settings["trainer"] = {"accelerator": "cpu", "max_epochs": 1, "log_every_n_steps": None}
     Path("all.yaml").write_text(yaml.safe_dump(settings))
     cli = PretrainCLI(ImageFolderDataModule, ["--config", "all.yaml"])
     linked = {"class_names": CLASSES, "image_size": [32, 64], "sixteen_bit_range": [0, 4095]}
@@ -213,8 +214,7 @@ def test_every_setting_reaches_what_it_sets(run: Path) -> None:
     assert {name: cli.model.hparams[name] for name in expected} == expected
     data = cli.datamodule
     assert (data.size, data.batch_size, data.val_batch_size, data.seed) == ((32, 64), 3, 5, 5)
-    assert data.augment == ClassAugmentation(flip=0.1, erasing=0.2, mixup=0.3, auto_augment="none")
-    assert "auto_augment: none" in cli.parser.dump(cli.config)  # null is not written, and a resumed run would augment
+    assert data.augment == ClassAugmentation(flip=0.1, erasing=0.2, mixup=0.3, auto_augment=None)
     callbacks = {type(callback): callback for callback in cli.trainer.callbacks}
     assert (callbacks[RampedEMA].decay, callbacks[RampedEMA].tau, callbacks[NonFiniteGuard].max_skips) == (0.5, 7, 3)
     assert vars(callbacks[ClassEvaluation]) == vars(ClassEvaluation(num_confusions=4, num_mistakes=2, write=False))
@@ -226,6 +226,9 @@ def test_every_setting_reaches_what_it_sets(run: Path) -> None:
     )
     assert "docs/pretraining.md" in cli.faster_data
     assert "data.batch_size 3 (a device) at data.image_size (32, 64) in 32-true" in cli.memory_advice()
+    cli._write_config_and_record()
+    resumed = cli.parser.parse_args(["--config", str(cli.run_dir / "config.yaml")])
+    assert resumed.data.val is resumed.data.augment.auto_augment is resumed.trainer.log_every_n_steps is None  # as given
 
 
 def test_the_command_that_resumes_names_the_program(run: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -77,6 +77,7 @@ def test_every_setting_of_a_training_reaches_model_average_and_guard(arguments: 
     values = {name: value for name, (value, _) in MODEL_SETTINGS.items() if name not in {"weights", *LINKED}}
     words = [f"--model.{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in values.items()]
     words += ["--ema.decay=0.5", "--ema.tau=7", "--guard.max_skips=3", "--data.sixteen_bit_range=[0,4095]"]
+    words += ["--trainer.log_every_n_steps=null"]
     cli = TrainCLI(CocoDataModule, [*arguments, *words])
     expected = values | LINKED
     assert {name: cli.model.hparams[name] for name in expected} == expected
@@ -84,6 +85,7 @@ def test_every_setting_of_a_training_reaches_model_average_and_guard(arguments: 
     assert (callbacks[RampedEMA].decay, callbacks[RampedEMA].tau, callbacks[NonFiniteGuard].max_skips) == (0.5, 7, 3)
     assert callbacks[SaveOnSignal].path == cli.run_dir / "last.ckpt"
     assert isinstance(cli.trainer.strategy.checkpoint_io, AtomicCheckpointIO)
+    assert "  log_every_n_steps: null\n" in cli.config_text()  # in config.yaml: a resumed run would get the default, 50
 
 
 @pytest.mark.parametrize(

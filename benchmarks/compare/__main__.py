@@ -26,13 +26,13 @@ def parse_options(args: list[str] | None = None) -> argparse.Namespace:
     """Return the options of the command line."""
     parser = option_parser(__doc__)
     parser.add_argument("study", nargs="?", type=Path, metavar="STUDY", help="study file, YAML")
-    parser.add_argument(
-        "--arm", action="append", default=[], metavar="NAME=FILE[,FILE]", help="an arm; the first is the reference"
-    )
-    parser.add_argument(
-        "--config", action="append", default=[], metavar="FILE", help="configuration of all arms, such as data"
-    )
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="setting of all arms")
+    arm_help = "arms, each with one or more files: NAME=FILE,FILE; the first is the reference"
+    for option, metavar, text in (
+        ("--arm", "NAME=FILE", arm_help),
+        ("--config", "FILE", "configuration files of all arms, such as data"),
+        ("--set", "NAME=VALUE", "settings of all arms"),
+    ):
+        parser.add_argument(option, nargs="+", action="extend", default=[], metavar=metavar, help=text)
     parser.add_argument("--seeds", nargs="+", type=int, help="(0 1 2)")
     parser.add_argument("--folds", type=int, help="folds of the images of train and val")
     parser.add_argument("--reference", help="arm to compare with")
@@ -54,11 +54,11 @@ def study_of(options: argparse.Namespace) -> Study:
             raise ValueError("give a study file, or --arm and the other options; a study file has all of them but --out")
         study = read_study(options.study)
         return study if options.out is None else study.at(options.out)
-    if not options.arm:
-        raise ValueError("give a study file, or two or more --arm NAME=FILE")
-    arms = _pairs(options.arm, "--arm")
+    arms, settings = _pairs(options.arm, "--arm"), _pairs(options.set, "--set")
+    if not arms:
+        raise ValueError("give a study file, before the options, or two or more --arm NAME=FILE")
     content = {"arms": {name: files.split(",") for name, files in arms.items()}, "configs": options.config}
-    content["settings"] = _pairs(options.set, "--set")
+    content["settings"] = settings
     return make_study(content | given, "-".join(arms), Path.cwd())
 
 

@@ -50,6 +50,8 @@ def build_arm(name: str, arguments: Sequence[str]) -> BuiltArm:
         text = stop.code if isinstance(stop.code, str) else said.getvalue()
         text = text.partition("error: ")[2].replace("\n(--help explains the options)", "").strip() or text.strip()
         raise ValueError(f"arm {name!r}: {text}") from None
+    if checkpoint := cli.config["ckpt_path"]:
+        raise ValueError(f"arm {name!r}: leave out ckpt_path {checkpoint}: a study starts and resumes its runs itself")
     trainer = cli.config["trainer"]
     for setting in ("limit_val_batches", "fast_dev_run", "enable_checkpointing"):
         if trainer[setting] is not None and trainer[setting] is not (setting == "enable_checkpointing"):

@@ -1,11 +1,9 @@
 """From a study to its results: check everything, make folds, measure costs, train, write."""
 
-import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -17,6 +15,7 @@ import torch
 from benchmarks.common import print_table
 from benchmarks.compare.costs import measure_costs
 from benchmarks.compare.folds import write_folds
+from benchmarks.compare.lock import locked
 from benchmarks.compare.matching import matched_arms
 from benchmarks.compare.networks import BuiltArm, arguments_of, build_arm, given_settings
 from benchmarks.compare.page import make_page, make_plots
@@ -32,7 +31,7 @@ from detector.imaging.plot_files import save_plot
 from detector.network.head import BRANCHES
 from detector.network.replace.block_files import add_import_folders
 
-COSTS, MATCHED, LOCK, NUMBERS = "costs.json", "matched.json", "lock", "study.json"
+COSTS, MATCHED, NUMBERS = "costs.json", "matched.json", "study.json"
 
 
 @dataclass(frozen=True)
@@ -59,19 +58,6 @@ def compare(study: Study, jobs: int = 1, costs: bool = True, trainer: Trainer | 
         results = Results(plan.study, rows, plan.floors, measured, plan.remarks)
         write_results(results, plan)
     return results
-
-
-@contextmanager
-def locked(out: Path) -> Iterator[int]:
-    """Keep other processes out of ``out``; yield the lock, which trainings inherit. Raises ValueError if it is taken."""
-    with (out / LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"{out} is in use: this study is running already, or a training of one that was killed; wait, or stop it"
-            ) from None
-        yield file.fileno()
 
 
 def make_plan(study: Study) -> Plan:

@@ -16,9 +16,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from threading import Lock
 from typing import Any, Protocol
 
 from benchmarks.common import in_new_process
+from benchmarks.compare.lock import note_processes
 from benchmarks.compare.networks import settings_differ
 from benchmarks.runs import ROOT, as_arguments, log_is_finished, written_ap
 from detector.files import atomic_write, read_json
@@ -69,7 +71,8 @@ class TrainPy:
         # Modules beside the study file can be imported.
         paths = [str(hooks), str(ROOT), self.environment.get("PYTHONPATH")]
         self.environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
-        self.processes: set[subprocess.Popen] = set()
+        self.processes: dict[subprocess.Popen, str] = {}  # the name of the run
+        self.noting = Lock()
         self.stopped = False
 
     def train(self, run: Run) -> None:
@@ -80,16 +83,18 @@ class TrainPy:
             return  # the study was stopped between the end of this run and its result; last.ckpt is written after the log
         if not checkpoint.exists():  # not started, or stopped before its first epoch had ended
             shutil.rmtree(folder, ignore_errors=True)
-        start = ["--ckpt_path", str(checkpoint)] if checkpoint.exists() else ["--run_dir", str(folder)]
-        self._call(run, "train.py", [*run.arguments, *as_arguments(own_settings(run)), *start])
+        resume = ["--ckpt_path", str(checkpoint)] if checkpoint.exists() else []
+        # Always with the folder: an arm may be the config.yaml of a run, which has its own.
+        self._call(run, "train.py", [*run.arguments, *as_arguments(own_settings(run)), *resume, "--run_dir", str(folder)])
 
     def evaluate(self, run: Run, split: str) -> dict[str, float]:
         folder = self.folder(run)
         if split == "val":
             return written_ap(folder)  # the last epoch has validated the averaged weights
-        arguments = [str(folder / LAST_CHECKPOINT), *run.arguments, "--split", split, "--evaluation.branch=both"]
-        self._call(run, "evaluate.py", arguments)
-        return written_ap(folder / f"{EVALUATION_PREFIX}{split}", split)
+        evaluated = folder / f"{EVALUATION_PREFIX}{split}"
+        options = ["--split", split, "--evaluation.branch=both", "--run_dir", str(evaluated)]
+        self._call(run, "evaluate.py", [str(folder / LAST_CHECKPOINT), *run.arguments, *options])
+        return written_ap(evaluated, split)
 
     def after(self, run: Run, hook: str) -> dict[str, float]:
         folder = self.folder(run)
@@ -116,14 +121,24 @@ class TrainPy:
             # A training that outlives this process keeps the lock of the study.
             keep = () if self.lock is None else (self.lock,)
             process = subprocess.Popen(command, stdout=file, stderr=file, env=self.environment, pass_fds=keep)
-            self.processes.add(process)
+            self._note(process, run.name)
             try:
                 status = process.wait()
             finally:
-                self.processes.discard(process)
+                self._note(process, None)
         if status:
             end = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
             raise RuntimeError(f"{run.name}: {program} exited with {status}; the end of {log}:\n{end}")
+
+    def _note(self, process: subprocess.Popen, name: str | None) -> None:
+        """Note a running process and its run in the lock, in case that this process is killed; None if it has ended."""
+        with self.noting:
+            if name is None:
+                self.processes.pop(process)
+            else:
+                self.processes[process] = name
+            if self.lock is not None:
+                note_processes(self.lock, {process.pid: run for process, run in self.processes.items()})
 
 
 def own_settings(run: Run) -> dict[str, object]:

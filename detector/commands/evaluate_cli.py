@@ -122,7 +122,7 @@ class EvaluateCLI(DetectorCLI):
         self.run_dir.mkdir(parents=True, exist_ok=True)
         if renamed := set_aside_report(self.run_dir):
             rank_zero_info(set_aside_message(renamed))
-        settings = yaml.safe_load(self.parser.dump(self.config))
+        settings = yaml.safe_load(self.config_text())
         settings["eval"] = str(Path(settings.pop("checkpoint")).resolve())  # for a report from another working directory
         (self.run_dir / evaluation_file(self.split)).write_text(yaml.safe_dump(settings, sort_keys=False))
 

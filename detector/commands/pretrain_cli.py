@@ -48,13 +48,6 @@ class PretrainCLI(TrainingCLI):
         """Add the evaluation of a classifier."""
         parser.add_lightning_class_args(ClassEvaluation, "evaluation")
 
-    def before_instantiate_classes(self) -> None:
-        """Name the policy "none" if it is null: config.yaml has no nulls, so a resumed run would get the default policy."""
-        augment = self.config["data"]["augment"]
-        if augment["auto_augment"] is None:
-            augment["auto_augment"] = "none"
-        super().before_instantiate_classes()
-
     def _resolve_model_settings(self) -> None:
         """Fill in the section ``model`` from the checkpoint or weights file.
 

@@ -91,6 +91,10 @@ class RunCLI(LightningCLI):
             self.config["model"]["overrides"] = nested_overrides(overrides)
         self.ignored_values = {name: self.config.pop(name) for name in self.ignored_settings if name in self.config}
 
+    def config_text(self) -> str:
+        """Return all settings as YAML, with those that are null: a file without them would mean the defaults."""
+        return self.parser.dump(self.config, skip_none=False)
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the Trainer, with our callbacks and loggers and with atomic checkpoints, to write into the run folder."""
         settings = self.config_init["trainer"]

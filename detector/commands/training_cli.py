@@ -124,7 +124,7 @@ class TrainingCLI(RunCLI):
         self.config["model"]["overrides"] = (self.config["model"]["overrides"] or {}) | dynamic or None
         if path:
             check_resumable(path, dict(self.model.hparams), self.trainer.max_epochs)
-            log_changed_settings(Path(path).parent, yaml.safe_load(self.parser.dump(self.config)))
+            log_changed_settings(Path(path).parent, yaml.safe_load(self.config_text()))
         if fraction is not None:
             if path:
                 raise ValueError("--auto_batch_size is for new runs; one that is resumed keeps its data.batch_size")
@@ -160,7 +160,8 @@ class TrainingCLI(RunCLI):
         self.run_dir.mkdir(parents=True, exist_ok=True)
         if renamed := set_aside_report(self.run_dir):
             rank_zero_info(set_aside_message(renamed))
-        self.parser.save(self.config, self.run_dir / folder.numbered(folder.CONFIG, self.start_number))
+        config = self.run_dir / folder.numbered(folder.CONFIG, self.start_number)
+        config.write_text(self.config_text(), encoding="utf-8")
         record = self.run_dir / folder.numbered(folder.RECORD, self.start_number)
         record.write_text(json.dumps(run_record(), indent=1) + "\n")
         rank_zero_info(f"folder of this run: {self.run_dir}")

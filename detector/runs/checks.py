@@ -19,6 +19,8 @@ FIXED_BY_CHECKPOINT = (
     *("optimizer", "freeze", "lr_ratios", "backbone_lr_ratio", "layer_decay"),
 )
 DATA_MODULES = ("CocoDataModule", "ImageFolderDataModule")  # keys of a checkpoint with the position in the data
+# Every config.yaml of a run has these. Files of users have few of them.
+SECTIONS = {"seed_everything", "trainer", "model", "data", "ema", "evaluation"}
 # Settings of evaluations. Old config.yaml of train.py have them, from before evaluate.py existed.
 EVALUATION_SETTINGS = ("eval", "split", "flip_test", "tile", "overlap")
 # Differences in these settings are not logged: the paths that a run starts from and writes to, and settings of evaluations.
@@ -36,7 +38,7 @@ def saved_settings(path: str) -> dict[str, Any]:
 
 def is_run_config(settings: Any) -> bool:
     """Return True for the content of a run's config.yaml, which has all settings, and False for that of a user's file."""
-    return isinstance(settings, dict) and settings.get("run_dir") is not None and "ckpt_path" in settings
+    return isinstance(settings, dict) and settings.get("run_dir") is not None and settings.keys() >= SECTIONS
 
 
 def check_resumable(path: str, hparams: dict[str, Any], max_epochs: int) -> None:

@@ -1,6 +1,7 @@
 """The contract of a replacement: for the inputs of the replaced module, it gives outputs of the same shapes and types."""
 
 from collections.abc import Iterable
+from copy import deepcopy
 from typing import Any, NamedTuple
 
 import torch
@@ -59,24 +60,37 @@ def record_calls(network: nn.Module, names: Iterable[str], images: Tensor) -> di
 def check_contract(block: nn.Module, call: Call, title: str) -> None:
     """Call ``block`` as the module before it was called. Raises ValueError if its output differs in shape or type.
 
-    ``title`` begins the message. The modes of the modules in ``block`` stay as they are.
+    It is called in evaluation mode; then a copy of it in training mode, so that statistics and counters in ``block`` stay as
+    they are. So do the modes of the modules in it. ``title`` begins the message.
     """
     modes = {module: module.training for module in block.modules()}
-    args, kwargs = tree_map_only(Tensor, Tensor.clone, (call.args, call.kwargs))
-    given = text((args, kwargs))
     try:
-        output = layout(block.eval()(*args, **kwargs))
-    except Exception as error:
-        if _is_on_meta(call):
-            return  # not all operations have a meta kernel; the block is checked when it is built on a device
-        raise ValueError(f"{title} fails for the input {given}: {error_text(error, type(block))}") from error
+        _check_output(block.eval(), call, title, "")
     finally:
         for module, mode in modes.items():
             module.training = mode
+    try:
+        trained = deepcopy(block)
+    except Exception as error:
+        raise ValueError(
+            f"{title} cannot be copied, as the averaged weights of a training need: {error_text(error, type(block))}"
+        ) from error
+    _check_output(trained.train(), call, title, " in training mode")
+
+
+def _check_output(block: nn.Module, call: Call, title: str, mode: str) -> None:
+    args, kwargs = tree_map_only(Tensor, Tensor.clone, (call.args, call.kwargs))
+    given = text((args, kwargs))
+    try:
+        output = layout(block(*args, **kwargs))
+    except Exception as error:
+        if _is_on_meta(call):
+            return  # not all operations have a meta kernel; the block is checked when it is built on a device
+        raise ValueError(f"{title} fails{mode} for the input {given}: {error_text(error, type(block))}") from error
     if output != call.output:
         raise ValueError(
-            f"{title} gives {_layout_text(output)} for the input {given}; expected {_layout_text(call.output)}, as from the "
-            "module that it replaces"
+            f"{title} gives{mode} {_layout_text(output)} for the input {given}; expected {_layout_text(call.output)}, as "
+            "from the module that it replaces"
         )
 
 

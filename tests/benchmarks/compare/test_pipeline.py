@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,11 +11,11 @@ import pytest
 import torch
 import yaml
 
-from benchmarks.compare import pipeline
+from benchmarks.compare import networks, pipeline
 from benchmarks.compare.__main__ import main, parse_options, study_of
 from benchmarks.compare.costs import count
 from benchmarks.compare.networks import BuiltArm, arguments_of, build_arm, given_settings, settings_differ
-from benchmarks.compare.pipeline import compare, locked, show_results
+from benchmarks.compare.pipeline import compare, show_results
 from benchmarks.compare.study import Part, Study, make_study
 from data import CocoDataModule
 from detector import build_detector
@@ -125,6 +124,13 @@ def test_mistakes_of_an_arm_are_those_of_train_py(settings: dict[str, Any], mess
         build_arm("mine", arguments_of(part))
 
 
+def test_an_arm_that_goes_on_from_a_checkpoint_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one whose configuration is the config-2.yaml of a run."""
+    monkeypatch.setattr(networks, "TrainCLI", lambda *_: SimpleNamespace(config={"ckpt_path": "a/last.ckpt"}))
+    with pytest.raises(ValueError, match=r"arm 'mine': leave out ckpt_path a/last\.ckpt"):
+        build_arm("mine", [])
+
+
 def test_an_arm_is_built_as_train_py_does(study: Study) -> None:
     arm = build_arm("mine", arguments_of(study.part("mine", "")))
     assert (arm.module.hparams.lr, arm.overrides, arm.epochs, arm.size) == (0.02, TINY, 2, (64, 64))
@@ -149,23 +155,6 @@ def test_an_arm_that_trains_on_other_images_is_named_in_the_tables(content: dict
     assert "mine trains on other images or objects than plain." in (tmp_path / "out/report.html").read_text()
 
 
-def test_a_training_that_outlives_its_study_keeps_the_lock(tmp_path: Path) -> None:
-    with locked(tmp_path) as lock:
-        training = subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=[lock])
-    with pytest.raises(ValueError, match="a training of one that was killed"), locked(tmp_path):
-        pass
-    training.communicate()
-    with locked(tmp_path):
-        pass
-
-
-def test_two_processes_cannot_work_on_one_study(tmp_path: Path) -> None:
-    with locked(tmp_path), pytest.raises(ValueError, match="is in use"), locked(tmp_path):
-        pass
-    with locked(tmp_path):
-        pass
-
-
 def test_the_options_describe_a_study(content: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     words = ["--arm", "plain=tiny.yaml", "--arm", "mine=tiny.yaml,tiny.yaml", "--seeds", "3", "4", "--set", "model.lr=0.5"]
@@ -175,10 +164,22 @@ def test_the_options_describe_a_study(content: dict[str, Any], tmp_path: Path, m
     assert (study.reference, study.seeds, study.out) == ("plain", (3, 4), Path("there"))
 
 
+@pytest.mark.parametrize("words", [["--set", "a=1", "b=2"], ["--set", "a=1", "--set", "b=2"]])
+def test_options_take_several_values_at_once_or_one_by_one(
+    words: list[str], content: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arms = ["--arm", "plain=tiny.yaml", "mine=tiny.yaml"]
+    study = study_of(parse_options([*arms, "--config", "tiny.yaml", "tiny.yaml", *words]))
+    assert list(study.arms) == ["plain", "mine"]
+    assert (len(study.common.configs), study.common.settings) == (2, {"a": "1", "b": "2"})
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "give a study file, or two or more --arm"),
+        ([], "give a study file, before the options, or two or more --arm"),
+        (["--set", "a=1", "study.yaml"], "--set study.yaml: expected --set NAME=VALUE"),
         (["--arm", "plain=tiny.yaml"], "two or more"),
         (["--arm", "plain"], "--arm plain: expected --arm NAME=VALUE"),
         (["--arm", "plain=tiny.yaml", "--arm", "plain=tiny.yaml"], "the name 'plain' is given twice"),

@@ -1,12 +1,14 @@
 """Runs of a study: what is missing is trained, a stopped study goes on, and results belong to their settings."""
 
 import os
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
 from benchmarks.compare import trainings
+from benchmarks.compare.lock import locked
 from benchmarks.compare.trainings import TrainPy, call_hook, check_results, complete_all, load_hook
 from tests.benchmarks.compare.made_up import MadeUpTrainer, made_up_runs
 
@@ -68,11 +70,22 @@ def test_a_run_folder_without_a_checkpoint_is_started_anew_and_one_with_it_goes_
     assert "--seed_everything=5" in first
     assert "--trainer.check_val_every_n_epoch=1" in first
     assert first.endswith(f"--run_dir {folder} 3")
-    assert second.endswith(f"--ckpt_path {folder / 'last.ckpt'} 3")
+    assert second.endswith(f"--ckpt_path {folder / 'last.ckpt'} --run_dir {folder} 3")
     (folder / "train.log").write_text("1/1 AP\n")
     os.utime(folder / "train.log", (0, 0))  # before last.ckpt: the run has ended
     trainer.train(run)
     assert len((tmp_path / f"out/logs/{run.name}.log").read_text().splitlines()) == 2
+
+
+def test_a_running_training_is_noted_in_the_lock_and_one_that_has_ended_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "train.py").write_text(f"print(open({str(tmp_path / 'lock')!r}).read())")
+    monkeypatch.setattr(trainings, "ROOT", tmp_path)
+    with locked(tmp_path) as lock:
+        TrainPy(tmp_path, tmp_path, threads=1, lock=lock).train(made_up_runs([5])[0])
+        assert (tmp_path / "lock").read_text() == f"{os.getpid()} study\n"
+    assert re.search(rf"^{os.getpid()} study\n\d+ plain_s5$", (tmp_path / "logs/plain_s5.log").read_text(), re.M)
 
 
 def test_a_training_that_fails_is_an_error_with_the_end_of_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

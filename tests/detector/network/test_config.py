@@ -20,6 +20,7 @@ from detector.network.config import (
     nested_overrides,
     saved_overrides,
 )
+from detector.runs.checks import SECTIONS
 from detector.weights import WeightsInfo, read_weights, save_weights
 
 TINY = {"width": 0.125, "depth": 0.33}
@@ -164,7 +165,7 @@ def test_fields_of_a_command_line() -> None:
 @pytest.mark.parametrize("how", ["resumed", "repeated", "new"])
 def test_configurations_of_old_runs_keep_their_layers(how: str, tmp_path: Path, omni: None) -> None:
     """A run's config.yaml has all settings: if it names no kind, it is of a version without kinds. A user's file is not."""
-    settings = {"run_dir": "runs/dyn_n", "ckpt_path": None, "model": {"variant": "dyn_n", "overrides": None}}
+    settings = {section: {} for section in SECTIONS} | {"run_dir": "runs/dyn_n", "model": {"variant": "dyn_n"}}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings if how != "new" else {"model": {"variant": "dyn_n"}}))
     model = dict.fromkeys(("overrides", "weights", "backbone", "backbone_weights", "backbone_lr_ratio", "accept_license"))
     model |= {"variant": "dyn_n", "replace": None, "block_files": None, "new_parts": None}

@@ -28,16 +28,19 @@ class Both(nn.Module):
 
 
 class Other(nn.Module):
-    """Gives what it is told to give."""
+    """Gives what it is told to give; ``in_training`` in training mode. It counts its calls in that mode."""
 
-    def __init__(self, output: Any) -> None:
+    def __init__(self, output: Any, in_training: Any = None) -> None:
         super().__init__()
-        self.output, self.drop = output, nn.Dropout()
+        self.outputs, self.drop, self.norm = {False: output, True: in_training}, nn.Dropout(), nn.BatchNorm1d(3)
+        self.calls = 0
 
     def forward(self, xs: list[Tensor], scale: float) -> Any:
-        assert not self.training
-        assert float(xs[0].sum()) == 6.0
-        return self.output
+        assert float(self.norm(xs[0]).sum()) == pytest.approx(0.0 if self.training else 6.0, abs=1e-3)
+        self.calls += self.training
+        if isinstance(output := self.outputs[self.training], Exception):
+            raise output
+        return output
 
 
 @pytest.fixture
@@ -60,10 +63,11 @@ def test_calls_are_recorded_as_they_were_and_nothing_changes(network: Network) -
 
 def test_lists_and_tuples_count_as_the_same(network: Network) -> None:
     calls = record_calls(network, ["both"], torch.ones(2, 3))
-    block = Other([torch.zeros(2, 3), torch.zeros(2, 3)])
+    block = Other([torch.zeros(2, 3)] * 2, (torch.zeros(2, 3),) * 2)
+    block.drop.eval()
     check_contract(block, calls["both"], "the block")
-    assert block.training
-    assert block.drop.training
+    assert (block.training, block.drop.training) == (True, False)
+    assert (block.calls, float(block.norm.running_mean.sum())) == (0, 0)  # training mode is tried on a copy
 
 
 @pytest.mark.parametrize(
@@ -83,6 +87,27 @@ def test_other_outputs_are_refused_with_what_came_and_went(network: Network, out
     two = r"\[\(2, 3\) float32, \(2, 3\) float32\]"
     with pytest.raises(ValueError, match=f"^the block gives {text} for the input {two}, scale=a float; expected {two}"):
         check_contract(Other(output), call, "the block")
+
+
+@pytest.mark.parametrize(
+    ("in_training", "message"),
+    [
+        (
+            [torch.zeros(2, 3), torch.zeros(2, 1)],
+            r"gives in training mode \[\(2, 3\) float32, \(2, 1\) float32\] for the input",
+        ),
+        (RuntimeError("no noise"), r"fails in training mode for the input .*RuntimeError: no noise \(.*test_contract.py"),
+        (torch.zeros(2, 3, requires_grad=True) * 2, "cannot be copied, as the averaged weights of a training need: "),
+    ],
+)
+def test_a_block_must_give_the_same_in_training_and_must_have_copies(
+    network: Network, in_training: Any, message: str
+) -> None:
+    call = record_calls(network, ["both"], torch.ones(2, 3))["both"]
+    block = Other([torch.zeros(2, 3), torch.zeros(2, 3)], in_training)
+    with pytest.raises(ValueError, match=f"^the block {message}"):
+        check_contract(block, call, "the block")
+    assert block.training
 
 
 def test_errors_name_their_line_but_on_the_meta_device_they_are_no_verdict(network: Network) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from detector.export import ExportSettings
 from detector.export.graph import ExportGraph
+from detector.extras import check_installed
 from detector.predict import Predictor
 
 Run = Callable[[Tensor], list[np.ndarray]]  # images (B, 3, H, W) -> outputs
@@ -16,6 +17,7 @@ Run = Callable[[Tensor], list[np.ndarray]]  # images (B, 3, H, W) -> outputs
 
 def load_onnx(path: Path, threads: int = 0) -> Run:
     """Return a function that runs an ONNX file in ONNX Runtime; 0 ``threads``: as many as it chooses."""
+    check_installed("a timing of ONNX Runtime", "onnxruntime")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -26,6 +28,7 @@ def load_onnx(path: Path, threads: int = 0) -> Run:
 
 def load_openvino(path: Path, **settings: object) -> Run:
     """Return a function that runs an ONNX or IR file in OpenVINO, in float32: some processors would use bfloat16."""
+    check_installed("a timing of OpenVINO", "openvino")
     import openvino
 
     model = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32", **settings})

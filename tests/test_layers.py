@@ -6,7 +6,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (  # bottom first; packages of one layer do not import each other
-    {"arguments", "batch", "files", "text", "value_errors"},
+    {"arguments", "batch", "extras", "files", "text", "value_errors"},
     {"config_files", "option_errors"},
     {"dynamic", "imaging", "evaluation"},
     {"network"},

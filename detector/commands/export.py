@@ -1,25 +1,21 @@
 """``python -m detector export CKPT --format onnx``: write a detector for another runtime."""
 
 import argparse
-import importlib.util
 from pathlib import Path
 
 from detector.commands.options import add_checkpoint, add_image_size, parse_image_size
 from detector.export import ExportSettings, export
-from detector.export.formats import SUFFIXES
+from detector.export.formats import PACKAGES, SUFFIXES
+from detector.extras import check_installed
 from detector.files import check_output
 from detector.network.head import BRANCHES
 from detector.predict import load_detector
 
-PACKAGES = {"onnx": ("onnx",), "openvino": ("onnx", "openvino"), "torchscript": (), "torch-export": ()}  # packages by format
 
-USAGE = "python -m detector export CKPT [--OPTION VALUE ...]"
-
-
-def add_export_command(commands: argparse._SubParsersAction) -> None:
-    """Add the command ``export``."""
-    description = "Write a detector as ONNX, OpenVINO, TorchScript or torch.export file; see docs/export.md."
-    parser = commands.add_parser("export", help="write a detector for another runtime", description=description, usage=USAGE)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add description, usage and options of the command ``export``."""
+    parser.description = "Write a detector as ONNX, OpenVINO, TorchScript or torch.export file; see docs/export.md."
+    parser.usage = "%(prog)s CKPT [--OPTION VALUE ...]"
     add_checkpoint(parser)
     parser.add_argument("--format", choices=SUFFIXES, default="onnx", help="(%(default)s)")
     parser.add_argument("--out", type=Path, help="file to write; default: the checkpoint's name with the format's suffix")
@@ -38,8 +34,7 @@ def add_export_command(commands: argparse._SubParsersAction) -> None:
 
 def run_export(options: argparse.Namespace) -> None:
     """Write the exported file and print its metadata."""
-    if missing := [name for name in PACKAGES[options.format] if importlib.util.find_spec(name) is None]:
-        raise ValueError(f"--format {options.format} needs {', '.join(missing)}: pip install lightning-dyn-detector[export]")
+    check_installed(f"--format {options.format}", *PACKAGES[options.format])
     out = options.out or options.checkpoint.with_suffix(SUFFIXES[options.format])
     paths = (out, out.with_suffix(".bin")) if options.format == "openvino" else (out,)
     for path in paths:

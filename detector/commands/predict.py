@@ -26,13 +26,12 @@ from detector.predict.sources import Sources, find_sources
 from detector.text import plural
 
 WEIGHTS_SUFFIXES = (".ckpt", ".safetensors", ".pt")
-USAGE = "python -m detector predict CKPT SOURCE ... [--OPTION VALUE ...]"
 
 
-def add_predict_command(commands: argparse._SubParsersAction) -> None:
-    """Add the command ``predict``."""
-    description = "Detect objects in images and videos. Write annotated images and videos, and predictions.json."
-    parser = commands.add_parser("predict", help="detect objects in images and videos", description=description, usage=USAGE)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add description, usage and options of the command ``predict``."""
+    parser.description = "Detect objects in images and videos. Write annotated images and videos, and predictions.json."
+    parser.usage = "%(prog)s CKPT SOURCE ... [--OPTION VALUE ...]"
     add_checkpoint(parser)
     parser.add_argument("sources", nargs="+", metavar="SOURCE", help="images, videos, folders, or quoted patterns")
     parser.add_argument("--out", type=Path, default=Path("runs/predict"), help="folder to write into (%(default)s)")

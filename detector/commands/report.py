@@ -17,13 +17,11 @@ from detector.report.run_folder import RunFolder, read_run
 from detector.report.speed import Speed, measure, measure_classifier
 from detector.runs.folder import FIGURES, REPORT
 
-USAGE = "python -m detector report RUN [--OPTION VALUE ...]"
 
-
-def add_report_command(commands: argparse._SubParsersAction) -> None:
-    """Add the command ``report``."""
-    description = "Write one HTML page about a run: its results, its errors, and how it was trained."
-    parser = commands.add_parser("report", help="write one HTML page about a run", description=description, usage=USAGE)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add description, usage and options of the command ``report``."""
+    parser.description = "Write one HTML page about a run: its results, its errors, and how it was trained."
+    parser.usage = "%(prog)s RUN [--OPTION VALUE ...]"
     parser.add_argument(
         "folder", metavar="RUN", type=Path, help="folder of a run (runs/dyn_n), or of an evaluation (runs/dyn_n/eval_val)"
     )

@@ -22,17 +22,16 @@ from detector.runs.folder import FIGURES
 from detector.text import unknown_name
 from detector.training.module import DetectorModule
 
-USAGE = "python -m detector summary VARIANT|CKPT|CONFIG [--OPTION VALUE ...]"
 MODEL_SETTINGS = ("variant", "overrides", "backbone", "replace")  # of a configuration, those that make the network
 DEFAULT_SIZE, DEFAULT_CLASSES = (640, 640), 80
 
 
-def add_summary_command(commands: argparse._SubParsersAction) -> None:
-    """Add the command ``summary``."""
-    description = "Print parameters, multiply-adds, activation memory and time of each stage of a network, and draw them."
-    parser = commands.add_parser(
-        "summary", help="print what each stage of a network costs", description=description, usage=USAGE
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add description, usage and options of the command ``summary``."""
+    parser.description = (
+        "Print parameters, multiply-adds, activation memory and time of each stage of a network, and draw them."
     )
+    parser.usage = "%(prog)s VARIANT|CKPT|CONFIG [--OPTION VALUE ...]"
     network = "a variant, a checkpoint or weights file, or a configuration (.yaml) whose section model makes the network"
     parser.add_argument("network", metavar="VARIANT|CKPT|CONFIG", help=network)
     add_image_size(parser)

@@ -15,18 +15,14 @@ from detector.weights.classifier_files import ClassifierContent, has_experts, is
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
-USAGE = "python -m detector weights CKPT OUT [--OPTION VALUE ...]"
 
-
-def add_weights_command(commands: argparse._SubParsersAction) -> None:
-    """Add the command ``weights``."""
-    description = (
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add description, usage and options of the command ``weights``."""
+    parser.description = (
         "Write the (averaged) weights of a checkpoint, of a detector or of a classifier of pretrain.py, or of a .pt of the "
         "public reference, as .safetensors. A classifier of a network of timm gets timm's names, so timm reads the file."
     )
-    parser = commands.add_parser(
-        "weights", help="write the weights of a checkpoint as .safetensors", description=description, usage=USAGE
-    )
+    parser.usage = "%(prog)s CKPT OUT [--OPTION VALUE ...]"
     add_checkpoint(parser)
     parser.add_argument("out", metavar="OUT", type=Path, help="file to write, ending in .safetensors")
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="precision of the values (%(default)s)")

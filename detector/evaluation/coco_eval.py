@@ -10,7 +10,6 @@ import io
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -20,6 +19,7 @@ from pycocotools.cocoeval import COCOeval
 from detector.evaluation.coco_files import GroundTruth, load_ground_truth
 from detector.evaluation.pairs import make_pairs, read_pairs
 from detector.evaluation.thresholds import BEST_F1_IOU, OperatingPoint, best_operating_point
+from detector.extras import check_installed
 from detector.text import plural, unknown_name
 
 # The order of pycocotools, with its usual limits of 1, 10 and 100 detections for each image and class.
@@ -131,8 +131,8 @@ def check_backend(backend: str) -> None:
     """Raise ValueError for a backend that is unknown or not installed."""
     if backend not in get_args(Backend):
         raise ValueError(unknown_name("backend", backend, get_args(Backend)))
-    if backend == "faster-coco-eval" and find_spec("faster_coco_eval") is None:
-        raise ValueError("backend is 'faster-coco-eval', which is not installed: pip install faster-coco-eval")
+    if backend == "faster-coco-eval":
+        check_installed("backend 'faster-coco-eval'", "faster_coco_eval")
 
 
 def pycocotools_eval(coco: COCO, detections: np.ndarray) -> COCOeval:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from detector.dynamic import dynamic_layers
 from detector.export.graph import CONTRACTS, MAX_DETECTIONS, OUTPUT_NAMES, ExportGraph, ExportSettings
+from detector.extras import PACKAGE, check_installed
 from detector.files import atomic_write, check_output
 from detector.imaging.letterbox import GRAY
 from detector.network.model import Detector
@@ -26,9 +27,12 @@ if TYPE_CHECKING:
 
 Format = Literal["onnx", "openvino", "torchscript", "torch-export"]
 
-# For a new format, also add to PACKAGES in commands/export.py, and a branch in ``export``.
+# For a new format, also add to PACKAGES, and a branch in ``export``.
 SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "openvino": ".xml", "torchscript": ".torchscript", "torch-export": ".pt2"}
-PACKAGE = "lightning-dyn-detector"
+# Packages that a format needs beside ours
+PACKAGES: dict[Format, tuple[str, ...]] = {
+    "onnx": ("onnx",), "openvino": ("onnx", "openvino"), "torchscript": (), "torch-export": ()
+}  # fmt: skip
 OPSET = 18
 METADATA_FILE = "metadata.json"  # inside TorchScript and torch.export files
 
@@ -117,6 +121,7 @@ def _check(predictor: Predictor, path: Path, format: Format, settings: ExportSet
         raise ValueError(unknown_name("format", format, SUFFIXES))
     if path.suffix != SUFFIXES[format]:
         raise ValueError(f"{path}: the name of a file of format {format} must end in {SUFFIXES[format]}")
+    check_installed(f"format {format}", *PACKAGES[format])
     check_output(path, overwrite=True)
     if settings.output == "end2end" and predictor.branch == "one2many":
         raise ValueError("the branch one2many needs NMS, which is not in the graph; export one2one, or the output raw")

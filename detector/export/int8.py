@@ -1,4 +1,4 @@
-"""Quantize a detector to int8 after training, by NNCF, for OpenVINO; needs ``pip install lightning-dyn-detector[int8]``."""
+"""Quantize a detector to int8 after training, by NNCF, for OpenVINO; needs the extra ``int8``."""
 
 import logging
 import os
@@ -14,6 +14,7 @@ import numpy as np
 
 from detector.export.formats import export, save_openvino
 from detector.export.graph import ExportSettings
+from detector.extras import check_installed
 from detector.imaging.read import read_upright
 from detector.predict import Predictor
 from detector.text import plural
@@ -64,6 +65,7 @@ def _in_float(operations: Iterable[str]) -> list[str]:
 
 def _import_nncf() -> ModuleType:
     """Import NNCF with its usage reports turned off: nothing here uses the network."""
+    check_installed("quantization to int8", "nncf", "openvino")
     os.environ.setdefault("NNCF_CI", "1")  # NNCF sends no reports from test machines
     import nncf
 

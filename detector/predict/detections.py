@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from detector.arguments import as_number, as_whole_number, shown
+from detector.extras import check_installed
 from detector.files import atomic_write
 from detector.imaging.draw import draw_boxes, fit_longer_side
 from detector.imaging.sixteen_bits import FULL_RANGE, SampleRange
@@ -166,7 +167,8 @@ class Detections:
         return {"boxes": self.boxes, "scores": self.scores, "labels": self.labels}
 
     def to_supervision(self) -> "supervision.Detections":
-        """Return ``supervision.Detections`` with the names as ``data["class_name"]``; needs ``pip install supervision``."""
+        """Return ``supervision.Detections`` with the names as ``data["class_name"]``; needs the extra ``track``."""
+        check_installed("to_supervision", "supervision")
         import supervision
 
         boxes, scores, labels = self.boxes.numpy(), self.scores.numpy(), self.labels.numpy()

@@ -1,4 +1,4 @@
-"""Share detectors on the Hugging Face Hub; needs ``pip install lightning-dyn-detector[hub]``."""
+"""Share detectors on the Hugging Face Hub; needs ``pip install "lightning-dyn-detector[hub]"``."""
 
 import json
 from pathlib import Path

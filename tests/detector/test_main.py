@@ -6,16 +6,39 @@ import sys
 
 import pytest
 
+import detector
 from detector.__main__ import build_parser, main
 
+COMMANDS = ("train", "pretrain", "evaluate", "predict", "export", "report", "weights", "summary")
 
-def test_the_help_lists_the_commands() -> None:
+
+def test_the_help_lists_the_commands_and_imports_none_of_them() -> None:
     command = [sys.executable, "-X", "importtime", "-m", "detector", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "detector.network.model" in done.stderr
-    assert "timm" not in {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}  # as it starts slowly
-    for command in ("predict", "export", "report", "weights", "summary"):
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "detector.commands.clone" in imported
+    assert not imported & {"torch", "numpy", "lightning", "timm", "matplotlib", "detector.commands.predict"}  # start slowly
+    for command in COMMANDS:
         assert f"\n    {command} " in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("program", "name"), [("/venv/bin/detector", "detector"), ("/a/detector/__main__.py", "python -m detector")]
+)
+def test_messages_name_the_program_as_it_was_started(
+    program: str, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(sys, "argv", [program])
+    with pytest.raises(SystemExit):
+        main(["weights"])
+    assert f"usage: {name} weights CKPT OUT" in capsys.readouterr().err
+
+
+def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"lightning-dyn-detector {detector.__version__}\n"
 
 
 def test_mistakes_exit_with_status_and_message(capsys: pytest.CaptureFixture) -> None:
@@ -30,24 +53,24 @@ def test_mistakes_exit_with_status_and_message(capsys: pytest.CaptureFixture) ->
 def test_every_command_says_what_to_run() -> None:
     parser = build_parser()
     (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
-    assert {name: callable(command.get_default("run")) for name, command in commands.choices.items()} == dict.fromkeys(
-        ("predict", "export", "report", "weights", "summary"), True
-    )
+    assert list(commands.choices) == list(COMMANDS)
+    for name, command in commands.choices.items():
+        assert callable(command.get_default("run")) != (name in ("train", "pretrain", "evaluate")), name
 
 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
         (
-            ["train"],
-            "unknown command 'train'; did you mean python train.py --config configs/finetune_backbone.yaml? Commands: ",
+            ["fit"],
+            "unknown command 'fit'; did you mean python train.py --config configs/finetune_backbone.yaml? Commands: ",
         ),
         (["flops"], "unknown command 'flops'; did you mean python -m detector summary VARIANT"),
         (["val"], "unknown command 'val'; did you mean python evaluate.py CKPT"),
         (["detect"], "unknown command 'detect'; did you mean python -m detector predict CKPT SOURCE?"),
         (
             ["predct", "a", "b"],
-            "unknown command 'predct'; did you mean predict? Choose one of predict, export, report, weights",
+            "unknown command 'predct'; did you mean predict? Choose one of train, pretrain, evaluate, predict, export",
         ),
         (
             ["predict", "a", "b", "--conf", "0.3"],

@@ -42,8 +42,10 @@ def quiet_trainer(root: Path, *callbacks: L.Callback, **options: Any) -> L.Train
 def test_an_unknown_or_missing_backend_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="unknown backend 'hotcoco'; choose one of pycocotools, faster-coco-eval"):
         CocoEvaluation(backend="hotcoco")
-    monkeypatch.setattr("detector.evaluation.coco_eval.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match="pip install faster-coco-eval"):
+    monkeypatch.setattr("detector.extras.find_spec", lambda name: None)
+    with pytest.raises(
+        ValueError, match=r"faster_coco_eval, not installed here: pip install 'lightning-dyn-detector\[fast-eval\]'"
+    ):
         CocoEvaluation(backend="faster-coco-eval")
 
 

@@ -1,6 +1,5 @@
 """Every rule gives its numbers, and no sentence where it does not apply."""
 
-import argparse
 import re
 import shlex
 from collections.abc import Callable
@@ -9,9 +8,7 @@ from pathlib import Path
 import pytest
 
 from detector import DetectorModule
-from detector.__main__ import main
-from detector.commands.export import add_export_command
-from detector.commands.predict import add_predict_command
+from detector.__main__ import build_parser, main
 from detector.commands.report import analyze_branches
 from detector.evaluation.coco_files import write_predictions
 from detector.report.advice import advice, next_commands
@@ -176,11 +173,7 @@ def test_the_next_commands_are_ones_that_there_are(write: Write) -> None:
     (run / "evaluation.yaml").write_text(
         f"eval: {run}/best.ckpt\ndata: {{image_size: 96}}\nevaluation: {{branch: one2many}}\n"
     )
-    parser = argparse.ArgumentParser()
-    subparsers = parser.add_subparsers()
-    add_predict_command(subparsers)
-    add_export_command(subparsers)
-    predict, export = (parser.parse_args(shlex.split(command)[3:]) for command in commands(run))
+    predict, export = (build_parser().parse_args(shlex.split(command)[3:]) for command in commands(run))
     assert (predict.branch, predict.score_threshold, predict.image_size) == ("one2many", 0.899, [96])
     assert (export.branch, export.output, export.image_size) == ("one2many", "raw", [96])
 

@@ -1,7 +1,8 @@
 """Is a trained dynamic detector dynamic, and does its AP depend on it?
 
-``python -m benchmarks.routing runs/dyn_n/best.ckpt --root datasets/bccd`` prints two tables for a validation set laid out as
-in ``configs/data/bccd.yaml``. For each dynamic layer:
+``python -m benchmarks.routing runs/dyn_n/best.ckpt`` prints two tables for the validation images of the training. Other data
+are given as ``--config FILE``, whose section ``data`` is used, or as ``--root DIR``, a set laid out as in
+``configs/data/bccd.yaml``. For each dynamic layer:
 
     variation    standard deviation of the routing weights between images, mean over units
     image share  part of the variance of the routing weights that is between images; 0: the same for all images
@@ -35,33 +36,78 @@ from typing import Any
 from benchmarks.common import option_parser, print_table
 from benchmarks.diagnosis import NUM_ORDERS, NUM_TRAIN, diagnose
 from data import CocoDataModule
+from data.splits import COCO_VAL
 from detector import DetectorModule
+from detector.config_files import read_config
 from detector.evaluation.ids import Id, checked_id
 from detector.files import atomic_write, check_output, read_json
 from detector.network.head import BRANCHES
 from detector.report.routing import ap_table, layer_table
-from detector.runs.folder import ROUTING_NUMBERS
+from detector.runs.folder import CONFIG, ROUTING_NUMBERS, numbered_files
+from detector.weights import read_weights
 
 SOURCE_KEY = "source"
+BCCD = {"train_images": "train", "val_images": "val"}  # the layout of configs/data/bccd.yaml
+BCCD |= {f"{split}_annotations": f"annotations/instances_{split}.json" for split in ("train", "val")}
+DATA_SETTINGS = ("root", *BCCD, "single_cls", "on_bad_image")  # those that matter here
+
+
+def data_settings(root: Path | None, configs: Sequence[Path], run: Path) -> dict[str, Any]:
+    """Return arguments of CocoDataModule: for ``root``, else of ``configs``, in which later ones win, else of ``run``.
+
+    Raises ValueError for a root and configurations, and if none of the three names the data.
+    """
+    if root is not None:
+        if configs:
+            raise ValueError(f"data are given twice, as --root {root} and as --config {configs[0]}; leave out one of them")
+        return BCCD | {"root": str(root)}
+    configs = configs or numbered_files(run, CONFIG)[-1:]  # of the last start
+    if not configs:
+        raise ValueError(f"{run} has no {CONFIG} that names the data; give --root DIR or --config FILE")
+    settings: dict[str, Any] = {}
+    for path in configs:
+        settings |= read_config(path).get("data") or {}
+    if "root" not in settings:
+        raise ValueError(f"--config {' '.join(map(str, configs))} has no data.root; give the file that has it, too")
+    return {name: value for name, value in settings.items() if name in DATA_SETTINGS}
 
 
 def read_sources(annotations: Path, key: str = SOURCE_KEY) -> dict[Id, str]:
     """Return ``key`` of each image in an annotation file, by image id; without the images that have none."""
     images = read_json(annotations, dict, "a COCO annotation file")["images"]
-    return {checked_id(image["id"], f"{annotations}: image"): str(image[key]) for image in images if key in image}
+    return {
+        checked_id(image["id"], f"{annotations}: image"): str(image[key]) for image in images if image.get(key) is not None
+    }
+
+
+def sources_of_validation(settings: dict[str, Any], key: str) -> dict[Id, str]:
+    """Return the sources of the validation images of a data module with ``settings``, see ``read_sources``.
+
+    Empty for YOLO labels, which have none, and for several annotation files, whose images may be renumbered. Raises
+    ValueError if there is none and ``key`` is not the usual one.
+    """
+    root, files = Path(settings["root"]), settings.get("val_annotations", COCO_VAL)
+    names = [files] if isinstance(files, str) else files
+    is_one_file = root.suffix not in (".yaml", ".yml") and len(names) == 1
+    sources = read_sources(root / names[0], key) if is_one_file else {}
+    if not sources and key != SOURCE_KEY:
+        where = str(root / names[0]) if is_one_file else f"{root}, which is not a single annotation file,"
+        raise ValueError(f"no image in {where} has {key!r}; leave out --source_key")
+    return sources
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print and write."""
     parser = option_parser(
         __doc__,
-        root=Path("datasets/bccd"),
         source_key=SOURCE_KEY,
         orders=NUM_ORDERS,
         train_images=NUM_TRAIN,
         branch=BRANCHES[0],
     )
     parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--root", type=Path, help="folder of the data, laid out as in configs/data/bccd.yaml")
+    parser.add_argument("--config", type=Path, action="append", default=[], help="by default that of the training")
     parser.add_argument("--image_size", type=int, help="by default the checkpoint's")
     parser.add_argument("--out", type=Path, help="by default routing.json beside the checkpoint; it is replaced")
     args = parser.parse_args(arguments)
@@ -83,19 +129,18 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         raise ValueError(f"{out.parent}: no permission to write {out.name}; give --out FILE")
     if args.branch not in BRANCHES or args.orders < 1 or args.train_images < 1:
         raise ValueError(f"--branch is one of {', '.join(BRANCHES)}; --orders and --train_images are at least 1")
+    if not args.checkpoint.is_file() or not read_weights(args.checkpoint).is_checkpoint:
+        raise ValueError(f"{args.checkpoint} is no checkpoint of a training; expected a file such as runs/dyn_n/best.ckpt")
+    settings = data_settings(args.root, args.config, args.checkpoint.parent)
     module = DetectorModule.load_from_checkpoint(args.checkpoint, map_location="cpu", weights_only=True).eval()
     size = args.image_size or module.hparams.image_size
     if size is None:
         raise ValueError(f"{args.checkpoint} does not hold the size of its input; give --image_size")
-    files = {f"{split}_annotations": f"annotations/instances_{split}.json" for split in ("train", "val")}
-    settings = {"image_size": size, "num_workers": 0, "sixteen_bit_range": module.hparams.sixteen_bit_range}
-    data = CocoDataModule(str(args.root), **files, train_images="train", val_images="val", **settings)
-    annotations = args.root / files["val_annotations"]
-    sources = read_sources(annotations, args.source_key)
-    if not sources and args.source_key != SOURCE_KEY:
-        raise ValueError(f"no image in {annotations} has {args.source_key!r}; leave out --source_key")
+    size_and_range = {"image_size": size, "sixteen_bit_range": module.hparams.sixteen_bit_range}
+    data = CocoDataModule(**settings, **size_and_range, num_workers=0)
+    sources = sources_of_validation(settings, args.source_key)
     numbers = diagnose(module, data, sources, args.branch, args.orders, args.train_images, log=print)
-    numbers = {"checkpoint": str(args.checkpoint), "data": str(args.root), "image_size": list(data.size)} | numbers
+    numbers = {"checkpoint": str(args.checkpoint), "data": settings["root"], "image_size": list(data.size)} | numbers
     with atomic_write(out) as unfinished:
         unfinished.write_text(json.dumps(numbers, indent=1) + "\n")
     return numbers | {"file": str(out)}

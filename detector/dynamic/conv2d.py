@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +33,8 @@ class DynamicConv2d(nn.Module):
 
     Args:
         padding: number of zeros on each side. ``"same"`` takes the number that gives ceil(H / stride) rows and
-            ceil(W / stride) columns; an odd zero goes to the bottom and the right, as in timm's ``Conv2dSame``.
+            ceil(W / stride) columns; an odd zero goes to the bottom and the right, as in timm's ``Conv2dSame``. ``"valid"``
+            is 0.
         num_experts: number of kernels (omni: 1 by default, the others: 4).
         routing: the weights of the experts. ``"sigmoid"``: each in 0..1; ``"softmax"``: they sum to 1; ``"centred"``, for
             the residual kind: in -1..1, with logits of mean 0 over images. Defaults: mixture sigmoid, omni softmax, residual
@@ -54,7 +55,7 @@ class DynamicConv2d(nn.Module):
         out_channels: int,
         kernel_size: int | tuple[int, int],
         stride: int | tuple[int, int] = 1,
-        padding: int | Padding = 0,
+        padding: int | Padding | Literal["valid"] = 0,
         dilation: int | tuple[int, int] = 1,
         groups: int = 1,
         bias: bool = True,
@@ -66,12 +67,12 @@ class DynamicConv2d(nn.Module):
         router_norm: RouterNormName | None = None,
     ) -> None:
         super().__init__()
-        if in_channels % groups or out_channels % groups:
+        if groups < 1 or in_channels % groups or out_channels % groups:
             raise ValueError(f"{in_channels} input and {out_channels} output channels must be divisible by groups={groups}")
         self.settings = LayerSettings(kind, num_experts, gates, routing, router, router_norm)
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         self.kernel_size, self.stride = _pair(kernel_size), _pair(stride)
-        self.padding: Padding = "same" if padding == "same" else _pair(padding)
+        self.padding = _checked_padding(padding)
         self.dilation = _pair(dilation)
         self.kind, self.num_experts, self.routing = kind, self.settings.num_experts, self.settings.routing
         self.kernel_shape = (out_channels, in_channels // groups, *self.kernel_size)
@@ -188,7 +189,7 @@ class DynamicConv2d(nn.Module):
     def convolve(self, x: Tensor, routing_weights: Tensor) -> Tensor:
         """Return the output for ``x`` (B, I, H, W) and given ``routing_weights`` (B, U)."""
         gates = self.gate_weights(routing_weights)
-        if len(x) == 1 and gates.keys() & {"input", "filter"}:
+        if len(x) == 1 and gates.keys() & {"input", "filter"} and not self._is_traced_for_any_batch():
             return self._convolve_one(x, routing_weights, gates)
         x = self.scale_inputs(x, gates)
         filters = gates.get("filter")
@@ -203,6 +204,10 @@ class DynamicConv2d(nn.Module):
             x, padding = self.pad(x)
             y = convolve_each(x, kernels, biases, self.stride, padding, self.dilation, self.groups)
         return y if filters is None else self.scale_filters(y, filters)
+
+    def _is_traced_for_any_batch(self) -> bool:
+        """Return True while a graph is traced that may have any batch size, whatever that of the example is."""
+        return self.has_constant_kernel and torch.jit.is_tracing()
 
     def _convolve_one(self, x: Tensor, routing_weights: Tensor, gates: GateWeights) -> Tensor:
         """Convolve one image (1, I, H, W): it is faster to scale its kernel than the maps before and after it."""
@@ -335,6 +340,13 @@ def _without_autocast(device_type: str) -> AbstractContextManager:
     if device_type != "meta" and torch.is_autocast_enabled(device_type):
         return torch.autocast(device_type, enabled=False)
     return nullcontext()
+
+
+def _checked_padding(padding: int | Padding | str) -> Padding:
+    """Return ``padding`` as two numbers of zeros, or "same". Raises ValueError for another word."""
+    if isinstance(padding, str) and padding not in ("same", "valid"):
+        raise ValueError(f"unknown padding {padding!r}; choose 'same', 'valid' or a number of zeros")
+    return "same" if padding == "same" else _pair(0 if padding == "valid" else padding)
 
 
 def _pair(value: int | tuple[int, int]) -> tuple[int, int]:

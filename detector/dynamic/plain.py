@@ -66,7 +66,9 @@ def convolve_each(
     There are three equal ways, and the shape decides which is fastest. The memory layout of ``x`` stays.
     """
     batch, channels, _, _ = x.shape
-    if batch == 1:
+    if batch == 0:  # as in heads on regions without any: the sums are 0, and give the experts gradients of 0
+        kernels, biases = kernels.sum(dim=0, keepdim=True), None if biases is None else biases.sum(dim=0, keepdim=True)
+    if batch <= 1:
         bias = None if biases is None else biases.view(-1)  # not [0]: exported graphs would copy it
         return F.conv2d(x, kernels.view(kernels.shape[1:]), bias, stride, padding, dilation, groups)
     if (tuple(kernels.shape[-2:]), stride, padding, groups) == ((1, 1), (1, 1), (0, 0), 1):

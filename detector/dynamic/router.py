@@ -149,12 +149,12 @@ def _concatenate(tensors: list[Tensor]) -> Tensor:
 
 
 def _normalize(norm: nn.Module, x: Tensor) -> Tensor:
-    """Return ``norm`` of ``x`` (B, n). A BatchNorm in training uses its running statistics, as they are, for one image.
+    """Return ``norm`` of ``x`` (B, n). A BatchNorm in training uses its running statistics, as they are, for B below 2.
 
     The rule is here and not in a class of its own: a change to SyncBatchNorm and back would lose the class.
     """
     is_batch_norm = isinstance(norm, nn.modules.batchnorm._BatchNorm)
-    if norm.training and is_batch_norm and len(x) == 1 and not _is_shared(norm):
+    if norm.training and is_batch_norm and len(x) < 2 and not _is_shared(norm):
         return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps)
     return norm(x)
 

@@ -186,7 +186,18 @@ def test_the_command_passes_its_options_on_and_writes_the_numbers(
     options = ["--branch", "one2many", "--orders", "3", "--train_images", "4", "--image_size", "96"]
     main([str(tmp_path / "best.ckpt"), "--root", str(root), *options])
     main([str(tmp_path / "best.ckpt"), "--root", str(root), "--out", str(tmp_path / "other.json"), "--source_key", "height"])
-    (_, first, *rest), (_, second, sources, *_) = calls
+    files = {f"{split}_annotations": f"annotations/instances_{split}.json" for split in ("train", "val")}
+    of_run = {"root": str(root), **files, "train_images": "train", "val_images": "val", "batch_size": 3, "single_cls": False}
+    (tmp_path / "config.yaml").write_text(json.dumps({"data": {"root": "elsewhere"}}))
+    (tmp_path / "config-2.yaml").write_text(json.dumps({"data": of_run}))  # of a resumed training
+    main([str(tmp_path / "best.ckpt")])
+    of_val = {"val_annotations": files["train_annotations"], "val_images": "train"}
+    (tmp_path / "mine.yaml").write_text(json.dumps({"data": of_val}))
+    configs = [f"--config={tmp_path / name}" for name in ("config-2.yaml", "mine.yaml")]
+    main([str(tmp_path / "best.ckpt"), *configs, "--out", str(tmp_path / "other.json")])
+    (_, first, *rest), (_, second, sources, *_), (_, of_training, same, *_), (_, given, none, *_) = calls
+    assert (of_training.ground_truth("val"), same) == (first.ground_truth("val"), SOURCES)
+    assert (given.ground_truth("val")["images"], none) == (first.ground_truth("train")["images"], {})
     assert (first.size, first.sixteen_bit_range, *rest) == ((96, 96), (0, 4095), SOURCES, "one2many", 3, 4)
     assert (second.size, sources[203]) == ((64, 64), "70")
     assert json.loads((tmp_path / "routing.json").read_text())["ap"] == {"as is": {"all": 0.5}}
@@ -205,12 +216,25 @@ def test_mistakes_are_named_before_any_work(root: Path, module: DetectorModule, 
         diagnose(plain, data(root))
     assert read_sources(root / "annotations/instances_val.json") == SOURCES
     assert read_sources(root / "annotations/instances_val.json", "camera") == {}
+    checkpoint = tmp_path / "best.ckpt"
+    with pytest.raises(ValueError, match=r"has no config\.yaml that names the data; give --root DIR or --config FILE"):
+        routing.data_settings(None, [], tmp_path)
+    with pytest.raises(ValueError, match=r"given twice, as --root a and as --config b\.yaml; leave out one of them"):
+        routing.data_settings(Path("a"), [Path("b.yaml")], tmp_path)
+    (tmp_path / "model.yaml").write_text("model: {lr: 0.1}")
+    with pytest.raises(ValueError, match=r"model\.yaml has no data\.root; give the file that has it, too"):
+        routing.data_settings(None, [tmp_path / "model.yaml"], tmp_path)
+    several = {"root": str(root), "val_annotations": ["a.json", "b.json"]}
+    assert routing.sources_of_validation(several, "source") == {}
+    with pytest.raises(ValueError, match=r"which is not a single annotation file, has 'camera'; leave out --source_key"):
+        routing.sources_of_validation(several, "camera")
     for options, message in (
+        ([], f"{checkpoint} is no checkpoint of a training; expected a file such as runs/dyn_n/best.ckpt"),
         (["--out", str(tmp_path)], "is a folder; give the name of a file in it"),
         (["--out", str(tmp_path / "no/x.json")], "no such folder; make it first"),
         (["--orders", "0"], "--orders and --train_images are at least 1"),
         (["--branch", "one"], "--branch is one of one2one, one2many"),
     ):
         with pytest.raises(SystemExit):
-            main([str(tmp_path / "best.ckpt"), "--root", str(root), *options])
+            main([str(checkpoint), "--root", str(root), *options])
         assert message in capsys.readouterr().err

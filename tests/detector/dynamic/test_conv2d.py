@@ -13,6 +13,7 @@ from detector.dynamic.conv2d import DynamicConv2d
 from detector.dynamic.experts import ExpertsConv2d
 from detector.dynamic.to_plain import plain_convolution
 from detector.network.blocks import ConvNormAct
+from tests.detector.dynamic.test_experts import KINDS, layer_of
 
 CASES = [
     {"kernel_size": 3, "padding": 1},
@@ -71,6 +72,36 @@ def test_routings() -> None:
         DynamicConv2d(8, 8, 3, num_experts=0)
 
 
+def test_wrong_groups_and_paddings_are_refused() -> None:
+    x = torch.randn(2, 8, 5, 5)
+    assert DynamicConv2d(8, 8, 3, padding="valid")(x).shape == (2, 8, 3, 3)
+    with pytest.raises(ValueError, match="unknown padding 'full'; choose 'same', 'valid' or a number of zeros"):
+        DynamicConv2d(8, 8, 3, padding="full")
+    for groups in (0, 3):
+        with pytest.raises(ValueError, match=f"8 input and 8 output channels must be divisible by groups={groups}"):
+            DynamicConv2d(8, 8, 3, groups=groups)
+
+
+@pytest.mark.parametrize("settings", KINDS.values(), ids=KINDS)
+def test_a_batch_without_images_changes_nothing(settings: dict) -> None:
+    """As in the head of a detector without proposals: gradients are 0, and statistics stay."""
+    layer = layer_of(settings).train()
+    before = {name: value.clone() for name, value in layer.named_buffers()}
+    y = layer(torch.ones(0, 8, 5, 6))
+    assert y.shape == (0, 12, 5, 6)
+    y.sum().backward()
+    assert not any(p.grad is None or p.grad.any() for p in layer.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in layer.named_buffers())
+
+
+@pytest.mark.parametrize("gates", [["input", "filter"], ["input"], ["filter"]], ids=str)
+def test_a_graph_of_channel_gates_is_for_any_batch(gates: list[str]) -> None:
+    """Whatever the batch of the example is, as in torch.onnx.export."""
+    layer = layer_of({"kind": "omni", "gates": gates})
+    traced, images = torch.jit.trace(layer, torch.randn(1, 8, 5, 6)), torch.randn(3, 8, 5, 6)
+    torch.testing.assert_close(traced(images), layer(images))
+
+
 def test_experts_start_like_plain_convolutions_and_differ() -> None:
     torch.manual_seed(0)
     conv, plain = DynamicConv2d(16, 32, 3, num_experts=4), nn.Conv2d(16, 32, 3)
@@ -78,6 +109,16 @@ def test_experts_start_like_plain_convolutions_and_differ() -> None:
         assert expert.std().item() == pytest.approx(plain.weight.std().item(), rel=0.05)
         assert expert.abs().max() <= (16 * 9) ** -0.5
     assert not torch.equal(conv.weight[0], conv.weight[1])
+
+
+def test_a_bottleneck_starts_with_gates_of_one_and_unequal_experts() -> None:
+    torch.manual_seed(0)
+    router = DynamicConv2d(256, 8, 3, kind="omni", num_experts=256).router
+    hidden = 16  # of 256 channels; by its fan-out, the first layer has the deviation (2 / 16) ** 0.5, as by its fan-in the last
+    for layer in (router.fc, router.expert):
+        assert layer.weight.std().item() == pytest.approx((2 / hidden) ** 0.5, rel=0.05)
+    assert not any(p.any() for head in (router.input, router.filter) for p in head.parameters())
+    assert not router.expert.bias.any()
 
 
 def test_layout_and_precision_are_kept() -> None:

@@ -102,11 +102,13 @@ def diagnose(
     macro, the mean over sources; source <name>). ``ap_sd``: its standard deviation over the orders. ``drops``: the AP as is
     less that of the condition, with the ends of its 95 % interval.
 
-    Raises ValueError for a network without dynamic layers.
+    Raises ValueError for a network without dynamic layers, and without a second validation image.
     """
     if not dynamic_layers(module.model):
         raise ValueError("the network has no dynamic layer, so there is no routing to diagnose")
     images, network = EvaluationSet(data, module, sources or {}), module.model.eval()
+    if len(images.numbers) < 2:
+        raise ValueError("there is one validation image; expected at least 2, so that one can have the routing of another")
     deployed = network.deploy(branch)  # computes the same, faster
     log(f"recording the routing of {len(images.numbers)} images")
     with record_routing(deployed) as routing, record_router_inputs(deployed) as inputs:

@@ -153,6 +153,7 @@ def replaced_routing(module: nn.Module, routing_weights: Mapping[str, Tensor | S
 
     By name of the layer, they are (B, U) for a batch of B images, or (U,) for all images, such as a mean; a list of such has
     one for each run of the layer, in their order, as ``record_routing`` gives it. Layers without an entry route as always.
+    Of a compiled network, call ``forward``: torch skips the hooks otherwise, and nothing would be replaced.
     Raises ValueError for unknown names, and in the forward pass for wrong shapes.
     """
     layers = dynamic_layers(module)

@@ -10,7 +10,7 @@ The files of a run, and who writes them:
     classification.json                    ClassEvaluation, in the place of these two in a pre-training
     val_predictions.jpg                    PredictionSheet
     routing.png                            RoutingLog
-    routing.json                           python -m benchmarks.routing
+    routing.json                           python -m benchmarks.routing; routing-old.json of before a resume
     report.html, figures/                  python -m detector report; report-old.html and figures-old/ of before a resume
     eval_val/                              evaluate.py: evaluation.yaml, and predictions and images as in the run
 

@@ -2,18 +2,17 @@
 
 from pathlib import Path
 
-from detector.runs.folder import FIGURES, REPORT
+from detector.runs.folder import BEST_CHECKPOINT, FIGURES, REPORT, ROUTING_NUMBERS
 
 
 def set_aside_report(folder: Path) -> dict[Path, Path]:
     """Rename report.html and figures/ in ``folder`` to report-old.html and figures-old/; return new names by old names.
 
-    Nothing is replaced: where these names are taken, they get a number, report-old-2.html. Without a report.html, figures/
-    stays: it may be the user's.
+    The same with routing.json, the numbers of a checkpoint that a resumed run replaces. Nothing is replaced: where these
+    names are taken, they get a number, report-old-2.html. Without a report.html, figures/ stays: it may be the user's.
     """
-    if not (folder / REPORT).exists():
-        return {}
-    existing = [path for path in (folder / REPORT, folder / FIGURES) if path.exists()]
+    names = [REPORT, FIGURES, ROUTING_NUMBERS] if (folder / REPORT).exists() else [ROUTING_NUMBERS]
+    existing = [folder / name for name in names if (folder / name).exists()]
     suffix, number = "old", 2
     while any(_renamed(path, suffix).exists() for path in existing):
         suffix, number = f"old-{number}", number + 1
@@ -24,7 +23,9 @@ def set_aside_message(renamed: dict[Path, Path]) -> str:
     """Return what ``set_aside_report`` has renamed, and how to write a new report."""
     names = ", ".join(f"{old.name} is now {new.name}" for old, new in renamed.items())
     folder = next(iter(renamed)).parent
-    return f"the report in {folder} is of earlier results: {names}. For a new one: python -m detector report {folder}"
+    commands = [f"python -m benchmarks.routing {folder / BEST_CHECKPOINT}"] if folder / ROUTING_NUMBERS in renamed else []
+    commands += [f"python -m detector report {folder}"] if folder / REPORT in renamed else []
+    return f"these files in {folder} are of earlier results: {names}. For new ones: {', then '.join(commands)}"
 
 
 def _renamed(path: Path, suffix: str) -> Path:

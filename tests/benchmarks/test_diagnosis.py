@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from unittest.mock import Mock
 
 import lightning as L
 import numpy as np
@@ -104,11 +105,14 @@ def test_a_diagnosis_has_the_ap_of_every_condition_and_its_drop(
     root: Path, module: DetectorModule, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(diagnosis, "detect", with_objects(diagnosis.detect))
+    recompute = Mock(wraps=recompute_norms)
+    monkeypatch.setattr(diagnosis, "recompute_norms", recompute)
     numbers = diagnose(module, data(root), SOURCES, num_orders=2, num_train=4, num_draws=20)
     json.dumps(numbers, allow_nan=False)
     shuffles = ["shuffled", "shuffled within source", "shuffled across sources"]
     assert list(numbers["ap"]) == ["as is", "averaged", "averaged, norms recomputed", *shuffles]
     assert list(numbers["ap_sd"]) == shuffles
+    assert numbers["ap_sd"]["shuffled"]["all"] > 0  # the orders differ
     assert numbers["sources"] == {"a": 2, "b": 3}
     aps = numbers["ap"]["as is"]
     assert 0 < aps["all"] < 1
@@ -117,7 +121,9 @@ def test_a_diagnosis_has_the_ap_of_every_condition_and_its_drop(
         for part, drop in drops.items():
             assert drop["value"] == pytest.approx(aps[part] - numbers["ap"][name][part])
             assert drop["low"] <= drop["high"]
-    assert len(numbers["layers"]) == len(dynamic_layers(module.model))
+    assert numbers["layers"].keys() == dynamic_layers(module.model).keys()
+    assert recompute.call_args.kwargs["after"].keys() == numbers["layers"].keys()  # only norms behind a mean kernel
+    assert sorted(recompute.call_args.args[1].sampler) == [0, 2, 5, 7]  # spread: images often come source by source
     first = next(iter(numbers["layers"].values()))
     assert first["gates"].keys() == {"filter", "expert"}
     assert first["rho"] > 0.001
@@ -135,6 +141,22 @@ def with_objects(detect):
         return np.concatenate((rows, np.array(truth)))
 
     return detect_more
+
+
+def test_runs_of_a_layer_are_told_apart_from_batches() -> None:
+    """A layer that runs twice on each of two batches: records are in the order of batches, then of runs."""
+    parts = [torch.tensor(rows)[:, None] for rows in ([30.0, 10.0], [31.0, 11.0], [20.0], [21.0])]
+    recording = Recording.of({"a": parts}, {"a": parts}, np.array([2, 0, 1]))
+    assert [run.flatten().tolist() for run in recording.routing["a"]] == [[10, 20, 30], [11, 21, 31]]
+    assert recording.mean_routing("a").flatten().tolist() == recording.inputs["a"].flatten().tolist() == [10.5, 20.5, 30.5]
+
+
+def test_a_class_is_present_by_its_objects_and_not_by_crowds(root: Path, module: DetectorModule) -> None:
+    images = EvaluationSet(data(root), module, {})
+    expected = [[any(box[0] == id_ for box in boxes) for id_ in module.category_ids] for _, _, boxes in VAL_IMAGES]
+    assert images.presence().tolist() == expected
+    images.coco.dataset["annotations"][0]["iscrowd"] = 1  # the only object of the first image
+    assert images.presence().tolist() == [[False] * 3, *expected[1:]]
 
 
 def test_output_effect_and_experts_equal_a_loop() -> None:
@@ -214,6 +236,12 @@ def test_mistakes_are_named_before_any_work(root: Path, module: DetectorModule, 
     plain = DetectorModule(variant="yolo26_n", overrides=TINY, class_names=["x"])
     with pytest.raises(ValueError, match="the network has no dynamic layer, so there is no routing to diagnose"):
         diagnose(plain, data(root))
+    for split in ("train", "val"):
+        write_coco(tmp_path, split, VAL_IMAGES[:1], 1)
+    files = {f"{split}_annotations": f"annotations/{split}.json" for split in ("train", "val")}
+    alone = CocoDataModule(str(tmp_path), **files, train_images="images/train", val_images="images/val", image_size=64)
+    with pytest.raises(ValueError, match="there is one validation image; expected at least 2"):
+        diagnose(module, alone)
     assert read_sources(root / "annotations/instances_val.json") == SOURCES
     assert read_sources(root / "annotations/instances_val.json", "camera") == {}
     checkpoint = tmp_path / "best.ckpt"

@@ -102,6 +102,13 @@ def test_a_graph_of_channel_gates_is_for_any_batch(gates: list[str]) -> None:
     torch.testing.assert_close(traced(images), layer(images))
 
 
+def test_gates_that_change_nothing_are_left_out() -> None:
+    gates = {"kind": "omni", "gates": ["input", "filter", "position"]}
+    assert DynamicConv2d(4, 4, 3, groups=4, **gates).units == {"input": 4, "position": 9}
+    assert DynamicConv2d(4, 8, 3, groups=4, **gates).units == {"input": 4, "filter": 8, "position": 9}
+    assert DynamicConv2d(4, 4, 1, **gates).units == {"input": 4, "filter": 4}
+
+
 def test_experts_start_like_plain_convolutions_and_differ() -> None:
     torch.manual_seed(0)
     conv, plain = DynamicConv2d(16, 32, 3, num_experts=4), nn.Conv2d(16, 32, 3)
@@ -114,9 +121,8 @@ def test_experts_start_like_plain_convolutions_and_differ() -> None:
 def test_a_bottleneck_starts_with_gates_of_one_and_unequal_experts() -> None:
     torch.manual_seed(0)
     router = DynamicConv2d(256, 8, 3, kind="omni", num_experts=256).router
-    hidden = 16  # of 256 channels; by its fan-out, the first layer has the deviation (2 / 16) ** 0.5, as by its fan-in the last
-    for layer in (router.fc, router.expert):
-        assert layer.weight.std().item() == pytest.approx((2 / hidden) ** 0.5, rel=0.05)
+    for layer in (router.fc, router.expert):  # by 16 units: fan-out of the first layer, fan-in of the last
+        assert layer.weight.std().item() == pytest.approx((2 / 16) ** 0.5, rel=0.05)
     assert not any(p.any() for head in (router.input, router.filter) for p in head.parameters())
     assert not router.expert.bias.any()
 

@@ -76,3 +76,18 @@ def test_sums_of_parts_add_up_and_do_not_grow(kind: str, monkeypatch: pytest.Mon
     assert 1e-9 < expected < 1e-3
     torch.testing.assert_close(whole.mean_kernel().flatten().double(), each.mean(dim=0), rtol=1e-5, atol=1e-6)
     assert math.isnan(KernelStatistics(layer).variation())
+
+
+@pytest.mark.parametrize("kind", ["mixture", "omni", "residual"])
+def test_the_weights_at_the_first_images_count(kind: str) -> None:
+    """Averaged weights are in place during a validation only, and their statistics are read after it."""
+    torch.manual_seed(0)
+    layer = DynamicConv2d(4, 6, 3, kind=kind)
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter)
+    statistics = KernelStatistics(layer)
+    statistics.add(torch.randn(5, sum(layer.units.values())))
+    before = statistics.variation()
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter, std=3.0)
+    assert statistics.variation() == before > 0

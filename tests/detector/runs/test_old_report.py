@@ -24,6 +24,17 @@ def test_report_and_figures_are_renamed_together(tmp_path: Path) -> None:
     assert f"python -m detector report {tmp_path}" in message
 
 
+def test_numbers_of_the_routing_are_renamed_with_a_report_and_without(tmp_path: Path) -> None:
+    for names in (["routing.json"], ["report.html", "routing.json"]):
+        for name in names:
+            (tmp_path / name).touch()
+        renamed = set_aside_report(tmp_path)
+        assert [path.name for path in renamed] == names
+    assert (tmp_path / "routing-old-2.json").exists()
+    message = set_aside_message(renamed)
+    assert f"python -m benchmarks.routing {tmp_path / 'best.ckpt'}, then python -m detector report {tmp_path}" in message
+
+
 def test_other_figures_stay(tmp_path: Path) -> None:
     (tmp_path / "figures").mkdir()
     (tmp_path / "report.pdf").touch()

@@ -36,7 +36,7 @@ from typing import Any
 from benchmarks.common import option_parser, print_table
 from benchmarks.diagnosis import NUM_ORDERS, NUM_TRAIN, diagnose
 from data import CocoDataModule
-from data.splits import COCO_VAL
+from data.splits import COCO_TRAIN, COCO_VAL
 from detector import DetectorModule
 from detector.config_files import read_config
 from detector.evaluation.ids import Id, checked_id
@@ -49,7 +49,7 @@ from detector.weights import read_weights
 SOURCE_KEY = "source"
 BCCD = {"train_images": "train", "val_images": "val"}  # the layout of configs/data/bccd.yaml
 BCCD |= {f"{split}_annotations": f"annotations/instances_{split}.json" for split in ("train", "val")}
-DATA_SETTINGS = ("root", *BCCD, "single_cls", "on_bad_image")  # those that matter here
+DATA_SETTINGS = ("root", *BCCD, "val_split", "single_cls", "on_bad_image")  # those that matter here
 
 
 def data_settings(root: Path | None, configs: Sequence[Path], run: Path) -> dict[str, Any]:
@@ -80,18 +80,20 @@ def read_sources(annotations: Path, key: str = SOURCE_KEY) -> dict[Id, str]:
     }
 
 
-def sources_of_validation(settings: dict[str, Any], key: str) -> dict[Id, str]:
+def sources_of_validation(settings: dict[str, Any], key: str, is_held_out: bool = False) -> dict[Id, str]:
     """Return the sources of the validation images of a data module with ``settings``, see ``read_sources``.
 
-    Empty for YOLO labels, which have none, and for several annotation files, whose images may be renumbered. Raises
-    ValueError if there is none and ``key`` is not the usual one.
+    ``is_held_out`` says that they are training images. Empty for data that are not COCO files, which have no sources, and
+    for several files, whose images may be renumbered. Raises ValueError if there is none and ``key`` is not the usual one.
     """
-    root, files = Path(settings["root"]), settings.get("val_annotations", COCO_VAL)
-    names = [files] if isinstance(files, str) else files
-    is_one_file = root.suffix not in (".yaml", ".yml") and len(names) == 1
-    sources = read_sources(root / names[0], key) if is_one_file else {}
+    root = Path(settings["root"])
+    name, default = ("train_annotations", COCO_TRAIN) if is_held_out else ("val_annotations", COCO_VAL)
+    files = settings.get(name, default)
+    paths = [root / file for file in ([files] if isinstance(files, str) else files or [])]
+    is_one_file = len(paths) == 1 and paths[0].suffix == ".json" and paths[0].is_file()
+    sources = read_sources(paths[0], key) if is_one_file else {}
     if not sources and key != SOURCE_KEY:
-        where = str(root / names[0]) if is_one_file else f"{root}, which is not a single annotation file,"
+        where = paths[0] if is_one_file else f"{root}, which has no single COCO file for validation,"
         raise ValueError(f"no image in {where} has {key!r}; leave out --source_key")
     return sources
 
@@ -138,7 +140,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         raise ValueError(f"{args.checkpoint} does not hold the size of its input; give --image_size")
     size_and_range = {"image_size": size, "sixteen_bit_range": module.hparams.sixteen_bit_range}
     data = CocoDataModule(**settings, **size_and_range, num_workers=0)
-    sources = sources_of_validation(settings, args.source_key)
+    sources = sources_of_validation(settings, args.source_key, is_held_out=data.val_split is not None)
     numbers = diagnose(module, data, sources, args.branch, args.orders, args.train_images, log=print)
     numbers = {"checkpoint": str(args.checkpoint), "data": settings["root"], "image_size": list(data.size)} | numbers
     with atomic_write(out) as unfinished:

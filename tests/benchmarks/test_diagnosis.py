@@ -217,6 +217,12 @@ def test_the_command_passes_its_options_on_and_writes_the_numbers(
     (tmp_path / "mine.yaml").write_text(json.dumps({"data": of_val}))
     configs = [f"--config={tmp_path / name}" for name in ("config-2.yaml", "mine.yaml")]
     main([str(tmp_path / "best.ckpt"), *configs, "--out", str(tmp_path / "other.json")])
+    held_out = {"root": str(root), "train_annotations": files["val_annotations"], "train_images": "val", "val_split": 0.4}
+    (tmp_path / "mine.yaml").write_text(json.dumps({"data": held_out | {"val_annotations": None, "val_images": None}}))
+    main([str(tmp_path / "best.ckpt"), "--config", str(tmp_path / "mine.yaml"), "--out", str(tmp_path / "other.json")])
+    _, part, of_part, *_ = calls.pop()
+    assert part.val_split == 0.4
+    assert of_part == SOURCES
     (_, first, *rest), (_, second, sources, *_), (_, of_training, same, *_), (_, given, none, *_) = calls
     assert (of_training.ground_truth("val"), same) == (first.ground_truth("val"), SOURCES)
     assert (given.ground_truth("val")["images"], none) == (first.ground_truth("train")["images"], {})
@@ -254,7 +260,7 @@ def test_mistakes_are_named_before_any_work(root: Path, module: DetectorModule, 
         routing.data_settings(None, [tmp_path / "model.yaml"], tmp_path)
     several = {"root": str(root), "val_annotations": ["a.json", "b.json"]}
     assert routing.sources_of_validation(several, "source") == {}
-    with pytest.raises(ValueError, match=r"which is not a single annotation file, has 'camera'; leave out --source_key"):
+    with pytest.raises(ValueError, match="which has no single COCO file for validation, has 'camera'; leave out"):
         routing.sources_of_validation(several, "camera")
     for options, message in (
         ([], f"{checkpoint} is no checkpoint of a training; expected a file such as runs/dyn_n/best.ckpt"),

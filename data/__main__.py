@@ -1,4 +1,4 @@
-"""``python -m data check|show --config ...``: check the data of a configuration, or show what training sees.
+"""``python -m data check|show|tile --config ...``: check the data, show what training sees, or cut images into tiles.
 
 It takes the same configuration files as train.py, of which it reads ``data`` and ``seed_everything``, and the same options
 ``--data....``.
@@ -20,6 +20,7 @@ from data.check.files import check_files
 from data.check.findings import Finding, Splits, check_annotations
 from data.check.report import html_report, text_report
 from data.check.sheets import write_sheets
+from data.cut_tiles import CONFIG, cut_data_set
 from data.datamodule import CocoDataModule
 from data.join import check_same_classes
 from data.shapes.write import SHAPES
@@ -29,6 +30,7 @@ from detector.batch import as_size
 from detector.config_files import read_config, read_configs
 from detector.files import unique_key_loader
 from detector.imaging.sixteen_bits import FULL_RANGE, as_sample_range
+from detector.imaging.tiles import Tiling, as_tiling
 from detector.option_errors import OptionParser, option_error, option_names
 from detector.text import print_any_name
 
@@ -41,6 +43,7 @@ def parse(args: list[str]) -> tuple[argparse.Namespace, ArgumentParser, Namespac
     """Return the options of this command, and the parser and arguments of CocoDataModule."""
     command_parser = _command_parser()
     options, data_args = command_parser.parse_own_args(args)
+    options.tiling = _tiling(options)
     if options.images < 1:
         raise ValueError(f"--images is {options.images}; expected 1 or more")
     if options.out.exists() and not options.out.is_dir():
@@ -63,14 +66,18 @@ def parse(args: list[str]) -> tuple[argparse.Namespace, ArgumentParser, Namespac
 
 
 def _command_parser() -> OptionParser:
-    usage = "python -m data check|show --config FILE [--OPTION VALUE ...]"
+    usage = "python -m data check|show|tile --config FILE [--OPTION VALUE ...]"
     parser = OptionParser(prog="python -m data", description=__doc__, usage=usage)
-    parser.add_argument("command", choices=("check", "show"))
+    parser.add_argument("command", choices=("check", "show", "tile"))
     parser.add_argument("--config", action="append", default=[], help="a configuration file; may be given several times")
-    parser.add_argument("--out", type=Path, default=OUT, help="folder for the report or the sheets (%(default)s)")
+    parser.add_argument("--out", type=Path, default=OUT, help="folder for report, sheets or tiles (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="check: the annotations only, without decoding images")
     parser.add_argument("--images", type=int, default=16, help="show: number of images of each split (%(default)s)")
     parser.add_argument("--pictures", dest="images", type=int, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    parser.add_argument("--tile", type=int, nargs="+", metavar="PIXELS", help="tile: their side, or height and width")
+    parser.add_argument("--overlap", type=float, default=0.2, help="tile: share by which neighbors overlap (%(default)s)")
+    visible_help = "tile: share of an object that a tile must show to keep it (%(default)s)"
+    parser.add_argument("--min_visible", type=float, default=0.5, help=visible_help)
     return parser
 
 
@@ -84,6 +91,27 @@ def show(options: argparse.Namespace, parser: ArgumentParser, config: Namespace)
     instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes  # its name until jsonargparse 4.49
     for path in write_sheets(instantiate(config).data, options.out, options.images):
         print(f"look at {path}")
+    return 0
+
+
+def _tiling(options: argparse.Namespace) -> Tiling | None:
+    """Return the tiling of the command ``tile``; None for the other commands. Raises ValueError for wrong values."""
+    if options.command != "tile":
+        if options.tile is not None:
+            raise ValueError(f"--tile is of the command tile: python -m data tile, not {options.command}")
+        return None
+    if options.tile is None:
+        raise ValueError("python -m data tile needs the size of the tiles, as --tile 640")
+    return as_tiling(options.tile[0] if len(options.tile) == 1 else options.tile, options.overlap)
+
+
+def tile(options: argparse.Namespace, config: Namespace) -> int:
+    """Cut all splits into tiles; print what was kept and left out, and the command that trains on them."""
+    data, samples = config.data, as_sample_range(config.data.sixteen_bit_range or FULL_RANGE, "data.sixteen_bit_range")
+    files: Files = {split: (data[f"{split}_annotations"], data[f"{split}_images"]) for split in ("train", "val", "test")}
+    splits = {split: replace(part, sixteen_bit_range=samples) for split, part in read_splits(Path(data.root), files).items()}
+    print(cut_data_set(splits, options.tiling, options.out, options.min_visible))
+    print(f"train on the tiles: python train.py --config configs/finetune.yaml --config {options.out / CONFIG}")
     return 0
 
 
@@ -138,6 +166,8 @@ def main(args: list[str] | None = None) -> int:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # the report lists the files
     try:
         options, parser, config = parse(sys.argv[1:] if args is None else args)
+        if options.command == "tile":
+            return tile(options, config)
         return check(options, config) if options.command == "check" else show(options, parser, config)
     except (ValueError, TypeError, OSError, argparse.ArgumentError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch.utils.data import DataLoader
 
 from data.annotations import Annotations
@@ -16,9 +16,11 @@ from data.dataset import EvalDataset, TrainDataset, collate
 from data.reader import BadImages, ImageReader
 from data.sampler import NUM_ROTATING_POOLS, EpochOrder, EpochSampler, order_by_aspect_ratio, training_sizes
 from data.splits import COCO_TRAIN, COCO_VAL, Files, Paths, Split, read_splits
+from data.tiles import TileDataset
 from data.transforms import Augmentation, TrainPipeline, as_augmentation
 from detector.batch import Size, as_size
 from detector.imaging.sixteen_bits import FULL_RANGE
+from detector.imaging.tiles import Tiling
 
 CacheKind = Literal["none", "recent", "ram"]
 
@@ -79,6 +81,7 @@ class CocoDataModule(BaseDataModule):
         self.size = as_size(image_size, "data.image_size")
         self.augment = augment = as_augmentation(augment)
         self.rect = rect
+        self.tiling: Tiling | None = None  # of evaluations; evaluate.py sets it
         self.training_sizes = training_sizes(self.size, augment.multi_scale)
         self._pipeline = TrainPipeline(self.size, augment, transforms, self.training_sizes)
         files: Files = {
@@ -140,11 +143,21 @@ class CocoDataModule(BaseDataModule):
     def eval_dataloader(self, split: Split) -> DataLoader:
         """Return the loader that evaluates a split, "train" included, without augmentation."""
         self.check_split(split)
+        if self.tiling is not None:
+            return self._tile_dataloader(split, self.tiling)
         dataset = EvalDataset(self._readers[split], self.size)
         image_sizes = self.annotations[split].sizes
         order, sizes = np.arange(len(image_sizes)), np.tile(self.size, (len(image_sizes), 1))
         if self.rect:
             order, sizes = order_by_aspect_ratio(image_sizes, self.size, self.val_batch_size * self._replicas_and_rank()[0])
+        return self._loader(dataset, self._shard_sampler(split, order, sizes), self.val_batch_size, collate)
+
+    def _tile_dataloader(self, split: Split, tiling: Tiling) -> DataLoader:
+        """Return the loader of all tiles of a split, each letterboxed to the input size."""
+        if self.rect:
+            rank_zero_info("data.rect is not used: tiles have one size")
+        dataset = TileDataset(self._readers[split], self.size, tiling)
+        order, sizes = np.arange(len(dataset)), np.tile(self.size, (len(dataset), 1))
         return self._loader(dataset, self._shard_sampler(split, order, sizes), self.val_batch_size, collate)
 
     def _filled_ram_cache(self) -> RamCache | None:

@@ -25,6 +25,23 @@ class Letterbox(NamedTuple):
     left: int
 
 
+class Tile(NamedTuple):
+    """A part of an image, in whole pixels."""
+
+    x: int  # of the left edge in the image
+    y: int  # of the upper edge
+    width: int
+    height: int
+    image_height: int
+    image_width: int
+    longer_than: float = 0.0  # pixels: only longer objects are taken from it, as other tiles show the shorter ones better
+
+    @property
+    def is_whole(self) -> bool:
+        """True for the whole image."""
+        return (self.height, self.width) == (self.image_height, self.image_width)
+
+
 class Target(TypedDict):
     """The objects of one image."""
 
@@ -32,6 +49,7 @@ class Target(TypedDict):
     labels: Tensor  # (N,) int64, 0..C-1
     image_id: NotRequired[int | str]  # the id in the annotation file, needed for evaluation
     letterbox: NotRequired[Letterbox]  # needed to map detections back to the image, for evaluation
+    tile: NotRequired[Tile]  # if it is a part of an image: ``letterbox`` is that of the part
 
 
 class Batch(TypedDict):

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 
-from detector.batch import Batch, Target
+from detector.batch import Batch, Target, Tile, xywh_to_xyxy, xyxy_to_xywh
 from detector.callbacks.gather import gather
 from detector.evaluation import Backend, CocoResult, check_backend, coco_files, evaluate
 from detector.evaluation.coco_files import GroundTruth
@@ -19,11 +19,12 @@ from detector.evaluation.ids import Id
 from detector.imaging.letterbox import to_original
 from detector.network.decode import DetectionDict, check_settings, decode
 from detector.network.head import BRANCHES, BranchName, RawOutput
-from detector.network.merge import merge_flipped
+from detector.network.merge import merge_flipped, merge_views, tile_view
 from detector.runs.folder import ground_truth_file, predictions_file
 from detector.text import plural, unknown_name
 
-DetectionRows = dict[BranchName, dict[Id, np.ndarray]]  # branch -> image id -> (N, 7), see detection_rows
+PartRows = dict[Tile | None, np.ndarray]  # tile, or None for an image without tiles -> (N, 7), see detection_rows
+DetectionRows = dict[BranchName, dict[Id, PartRows]]  # branch -> image id -> rows
 
 
 class CocoEvaluation(L.Callback):
@@ -44,7 +45,7 @@ class CocoEvaluation(L.Callback):
         ground_truth: a COCO annotation file or its content, for validation and test alike; default:
             ``ground_truth(split)`` of the data module, with the split "val" or "test".
         score_threshold: scores must exceed it.
-        max_detections: the limit of detections for each image, all classes together.
+        max_detections: the limit of detections for each image, or each tile of an image, all classes together.
         iou_threshold: IoU threshold of NMS, which only the branch ``one2many`` needs.
         predictions: write the detections into ``trainer.default_root_dir`` as ``predictions.json`` (in a test
             ``predictions_test.json``, of the second branch ``..._one2many.json``), and beside them ``ground_truth.json``
@@ -119,7 +120,8 @@ class CocoEvaluation(L.Callback):
             for target, detections in zip(batch["targets"], batch_detections, strict=True):
                 image_id = _image_id(target)
                 number = self._coco.image_ids.number(image_id)
-                self._rows[branch][image_id] = original_rows(target, number, detections, category_numbers)
+                rows = original_rows(target, number, detections, category_numbers)
+                self._rows[branch].setdefault(image_id, {})[target.get("tile")] = rows
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Evaluate and log. The network must not run here: RampedEMA runs before us and has restored the raw weights."""
@@ -152,8 +154,11 @@ class CocoEvaluation(L.Callback):
         results: dict[BranchName, CocoResult] = {}
         try:
             for branch in self.branches:
-                # reversed: if an image comes twice, the lowest rank wins
-                rows_by_image = {i: rows for rank in reversed(rows_of_ranks) for i, rows in rank[branch].items()}
+                parts_by_image: dict[Id, PartRows] = {}
+                for rank in reversed(rows_of_ranks):  # reversed: if an image comes twice, the lowest rank wins
+                    for i, parts in rank[branch].items():
+                        parts_by_image.setdefault(i, {}).update(parts)
+                rows_by_image = {i: merge_parts(parts) for i, parts in parts_by_image.items()}
                 detections = np.concatenate([np.empty((0, 7)), *(rows_by_image[i] for i in sorted(rows_by_image))])
                 detections = drop_non_finite(detections, branch)
                 if self.predictions:
@@ -209,6 +214,19 @@ def original_rows(target: Target, number: int, detections: DetectionDict, catego
     boxes = to_original(detections["boxes"].cpu(), target["letterbox"]).numpy()
     labels, scores = detections["labels"].cpu().numpy(), detections["scores"].cpu().numpy()
     return coco_files.detection_rows(number, boxes, scores, category_numbers[labels])
+
+
+def merge_parts(parts: PartRows) -> np.ndarray:
+    """Return the rows of an image from those of its tiles, each object once; those of an image without tiles as they are."""
+    if None in parts:
+        return parts[None]
+    views = [
+        tile_view(*(torch.from_numpy(part) for part in (xywh_to_xyxy(rows[:, 1:5]), rows[:, 5], rows[:, 6])), tile)
+        for tile, rows in sorted(parts.items())
+    ]
+    boxes, scores, categories = (merged.numpy() for merged in merge_views(views))
+    image_ids = np.concatenate([rows[:, 0] for rows in parts.values()])[: len(boxes)]  # all of them are the same
+    return np.column_stack((image_ids, xyxy_to_xywh(boxes).round(3), scores, categories))
 
 
 def check_categories(coco: GroundTruth, class_names: Sequence[str], category_ids: Sequence[int]) -> None:

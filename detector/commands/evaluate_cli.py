@@ -12,6 +12,7 @@ from detector.commands.detector_cli import DetectorCLI
 from detector.commands.programs import is_of_pretraining
 from detector.files import read_yaml
 from detector.imaging.sixteen_bits import FULL_RANGE
+from detector.imaging.tiles import as_tiling
 from detector.network.replace.entries import check_entries
 from detector.runs.checks import check_classes
 from detector.runs.folder import CONFIG, evaluation_file, evaluation_folder
@@ -35,6 +36,9 @@ class EvaluateCLI(DetectorCLI):
         parser.add_argument("--run_dir", type=str | None, help="folder to write to; by default eval_<split> beside CKPT")
         flip_help = "detect in the mirrored images, too, and merge both; the same as --evaluation.flip_test true"
         parser.add_argument("--flip_test", action="store_true", help=flip_help)
+        tile_help = "cut images into tiles of so many pixels (one side, or [height, width]) and detect in each"
+        parser.add_argument("--tile", type=int | tuple[int, int] | None, default=None, help=tile_help)
+        parser.add_argument("--overlap", type=float, default=0.2, help="share of a tile by which neighbors overlap")
         super().add_arguments_to_parser(parser)
         parser.add_class_arguments(RampedEMA, "ema", instantiate=False)
         parser.add_class_arguments(NonFiniteGuard, "guard", instantiate=False)
@@ -44,6 +48,10 @@ class EvaluateCLI(DetectorCLI):
         self.checkpoint, self.split = self.config["checkpoint"], self.config["split"]
         if self.config["flip_test"]:
             self.config["evaluation"]["flip_test"] = True
+        tile, overlap = self.config["tile"], self.config["overlap"]
+        if tile is None and overlap != 0.2:
+            raise ValueError(f"--overlap {overlap} is of tiles; give their size, as --tile 640, or leave it out")
+        self.tiling = None if tile is None else as_tiling(tile, overlap)
         self._check_that_data_are_given()
         self._resolve_model_settings()
         self.run_dir = inherited_run_dir() or evaluation_folder(Path(self.checkpoint), self.split, self.config["run_dir"])
@@ -103,6 +111,7 @@ class EvaluateCLI(DetectorCLI):
         """Check that the data have the split and the classes of the checkpoint."""
         super().after_instantiate_classes()
         self.datamodule.check_split(self.split)
+        self.datamodule.tiling = self.tiling
         check_classes(self.checkpoint, self.model.class_names, self.model.category_ids)
 
     def evaluate(self) -> None:

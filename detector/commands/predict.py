@@ -10,13 +10,16 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from detector.batch import Size
 from detector.commands.options import (
     add_checkpoint,
     add_image_size,
     add_option,
+    add_tiles,
     parse_device,
     parse_image_size,
     parse_score_threshold,
+    parse_tile,
 )
 from detector.network.head import BRANCHES
 from detector.predict import Predictor, load_detector
@@ -38,13 +41,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     threshold_help = "scores must exceed it (%(default)s); best: the threshold of the best F1 in the last validation"
     parser.add_argument("--score_threshold", type=parse_score_threshold, default=0.25, help=threshold_help)
     parser.add_argument("--classes", nargs="+", metavar="NAME", help="detect only these classes")
-    parser.add_argument("--max_detections", type=int, default=300, help="at most this number per image (%(default)s)")
+    parser.add_argument(
+        "--max_detections", type=int, default=300, help="at most this number per image or tile (%(default)s)"
+    )
     parser.add_argument("--branch", choices=BRANCHES, default="one2one", help="one2one without NMS, one2many with NMS")
     parser.add_argument("--iou_threshold", type=float, default=0.7, help="of NMS, for one2many (%(default)s)")
     flip_help = "detect in the mirrored image, too, and merge both: twice the time, often a little more AP"
     parser.add_argument("--flip_test", action="store_true", help=flip_help)
+    add_tiles(parser)
     add_image_size(parser)
-    parser.add_argument("--batch_size", type=int, default=1, help="images per batch (%(default)s)")
+    parser.add_argument("--batch_size", type=int, default=1, help="images or tiles per batch (%(default)s)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(%(default)s)")
     parser.add_argument("--csv", action="store_true", help="also write predictions.csv")
     parser.add_argument("--crops", action="store_true", help="also write every object as an image")
@@ -63,6 +69,7 @@ def run_predict(options: argparse.Namespace) -> int:
     predictor = load_detector(options.checkpoint, options.branch, parse_image_size(options.image_size)).deploy()
     names = ("score_threshold", "max_detections", "classes", "iou_threshold", "batch_size", "flip_test")
     settings = {name: getattr(options, name) for name in names}
+    settings |= {"tile": parse_tile(options.tile, options.overlap), "overlap": options.overlap}
     settings["score_threshold"] = threshold = predictor.score_threshold(options.score_threshold)
     predictor([], **settings)  # wrong settings are a ValueError, before the work starts
     sources = find_sources(options.sources, options.out)
@@ -71,13 +78,17 @@ def run_predict(options: argparse.Namespace) -> int:
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device {options.device} cannot be used: {error}") from None
     outputs = not options.no_images, options.csv, options.crops
-    with PredictionFiles(options.out, predictor, *outputs, score_threshold=threshold) as files:
+    side = settings["tile"] and min(settings["tile"])
+    with PredictionFiles(options.out, predictor, *outputs, score_threshold=threshold, scale_side=side) as files:
         counts = predict_sources(predictor, sources, files, settings)
     summary = f"{plural(len(files.images), 'image or frame', 'images and frames')}, {plural(counts.total(), 'object')}"
     if counts:
         summary += f" ({', '.join(f'{name}: {number}' for name, number in counts.most_common())})"
     print(f"{summary}: {options.out}")
     print(describe_threshold(predictor, options.score_threshold))
+    if settings["tile"] and all(fits_into_one_tile(image, settings["tile"]) for image in files.images):
+        sides = " ".join(map(str, options.tile))
+        print(f"--tile {sides} made no difference: every image fits into one tile; give a smaller one")
     print(*files.notes, sep="\n", end="\n" if files.notes else "")
     print_skipped(sources)
     return 1 if sources.unreadable else 0
@@ -91,6 +102,11 @@ def describe_threshold(predictor: Predictor, score_threshold: ScoreThreshold) ->
     if best is None:
         return f"score threshold {number}; that of the best F1 is {predictor.info.describe_best_f1(predictor.branch)}"
     return f"score threshold {number}; the best F1 in the last validation was at {best} (--score_threshold best)"
+
+
+def fits_into_one_tile(image: dict[str, Any], tile: Size) -> bool:
+    """Return True if an ``image``, an entry of predictions.json, is not larger than a tile (height, width)."""
+    return image["height"] <= tile[0] and image["width"] <= tile[1]
 
 
 def check_output_folder(folder: Path, overwrite: bool) -> None:

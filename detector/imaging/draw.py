@@ -29,23 +29,26 @@ def draw_boxes(
     labels: np.ndarray,
     names: Sequence[str] | Mapping[int, str],
     scores: np.ndarray | None = None,
+    scale_side: int | None = None,
 ) -> np.ndarray:
     """Return a copy of ``image`` with ``boxes`` (N, 4) x1 y1 x2 y2 in its pixels, colored and labeled by class.
 
     ``labels`` (N,) index ``names``; ``scores`` (N,) in 0..1 are written after the name, rounded down. N may be 0. Lines and
-    letters grow with the image, and labels stay inside it.
+    letters grow with the image, or are those of an image with the shorter side ``scale_side``. Labels stay inside it.
     """
     image = np.ascontiguousarray(image).copy()
-    line = max(round(min(image.shape[:2]) / 300), 1)
+    scale_side = min(*image.shape[:2], scale_side or max(image.shape[:2]))
+    line = max(round(scale_side / 300), 1)
+    limit = max(image.shape[:2]) + 1e4  # OpenCV takes no larger numbers
     # Low scores first, so that high scores lie on top; texts last, so that no line crosses them.
     order = range(len(boxes)) if scores is None else np.argsort(scores, kind="stable")
-    corners = np.clip(np.nan_to_num(np.asarray(boxes, dtype=np.float64)), -1e4, 1e4).round().astype(int).reshape(-1, 4)
+    corners = np.clip(np.nan_to_num(np.asarray(boxes, dtype=np.float64)), -1e4, limit).round().astype(int).reshape(-1, 4)
     for i in order:
         x1, y1, x2, y2 = corners[i].tolist()
         cv2.rectangle(image, (x1, y1), (x2, y2), class_color(int(labels[i])), line)
     for i in order:
         text = _ascii(names[int(labels[i])], int(labels[i])) + ("" if scores is None else f" {score_text(scores[i])}")
-        _label(image, text, corners[i, 0].item(), corners[i, 1].item(), class_color(int(labels[i])))
+        _label(image, text, corners[i, 0].item(), corners[i, 1].item(), class_color(int(labels[i])), scale_side)
     return image
 
 
@@ -103,10 +106,10 @@ def fit_longer_side(image: np.ndarray, boxes: np.ndarray, size: int) -> tuple[np
     return cv2.resize(image, (width, height), interpolation=method), np.asarray(boxes).reshape(-1, 4) * scale
 
 
-def _label(image: np.ndarray, text: str, x: int, y: int, color: Color) -> None:
+def _label(image: np.ndarray, text: str, x: int, y: int, color: Color, scale_side: int | None = None) -> None:
     """Write ``text`` in place on a background of ``color`` above the corner (x, y), or below it if there is no space."""
     height, width = image.shape[:2]
-    scale, thickness = _font(min(height, width), text, width)
+    scale, thickness = _font(scale_side or min(height, width), text, width)
     (text_width, text_height), below = cv2.getTextSize(text, FONT, scale, thickness)
     pad = max(text_height // 4, 1)
     box_width, box_height = text_width + 2 * pad, text_height + below + pad

@@ -28,6 +28,7 @@ __all__ = [
 ]  # fmt: skip
 EXIF_ORIENTATION = 0x0112
 ZERO_TAIL = 4096  # so many zeros at the end of compressed data mean that the rest was not written
+LARGE_IMAGE, ROWS_AT_ONCE = 2**28, 256  # bytes; rows
 PILLOW_FORMATS = ("GIF", "AVIF")
 SIXTEEN_BIT_FORMATS = ("PNG", "TIFF", "PNM")
 UNREADABLE = (OSError, Image.DecompressionBombError)  # a format that Pillow does not know, or over 179 million pixels
@@ -100,7 +101,17 @@ def _decode_with_opencv(content: bytes, name: str | None, sixteen_bit_range: Sam
         image = to_eight_bits(image.astype(np.uint16), (0, maximum))
     elif image.dtype == np.uint16:
         image = to_eight_bits(image, sixteen_bit_range)
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return _bgr_to_rgb(image)
+
+
+def _bgr_to_rgb(image: np.ndarray) -> np.ndarray:
+    """Return ``image`` (H, W, 3) with its channels reversed. A large one is changed in place, to save memory."""
+    if image.size < LARGE_IMAGE:
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    for top in range(0, len(image), ROWS_AT_ONCE):
+        strip = image[top : top + ROWS_AT_ONCE]
+        strip[:] = cv2.cvtColor(strip, cv2.COLOR_BGR2RGB)
+    return image
 
 
 def _decode_with_pillow(content: bytes, sixteen_bit_range: SampleRange) -> np.ndarray:

@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
+from detector.batch import Tile
 from detector.network.decode import DetectionDict
 
 # Above this IoU, boxes of two views are the same object. It is below that of NMS (0.7): two views of an object of 10 pixels
 # differ by a pixel or two, which is an IoU of 0.5 to 0.7.
 SAME_OBJECT = 0.5
+EDGE_SHARE = 0.01  # of a tile's side: a box that ends so near to an edge may be cut off by it
 
 
 class View(NamedTuple):
@@ -48,6 +50,25 @@ def merge_flipped(
     return {"boxes": boxes[:max_detections], "scores": scores[:max_detections], "labels": labels[:max_detections]}
 
 
+def tile_view(boxes: Tensor, scores: Tensor, labels: Tensor, tile: Tile) -> View:
+    """Return the detections in a tile as a view of its image. ``boxes`` (N, 4) are in pixels of the tile.
+
+    Boxes that are not longer than ``tile.longer_than`` are left out. That is the overlap of tiles for the whole image, which
+    the network sees reduced: shorter objects are whole in a tile, where they are larger.
+    """
+    height, width = tile.image_height, tile.image_width
+    sides = boxes[:, 2:] - boxes[:, :2]
+    if tile.longer_than:
+        is_long = sides.amax(dim=1) > tile.longer_than
+        boxes, scores, labels = boxes[is_long], scores[is_long], labels[is_long]
+    margin_x, margin_y = max(EDGE_SHARE * tile.width, 1.0), max(EDGE_SHARE * tile.height, 1.0)
+    x1, y1, x2, y2 = boxes.unbind(1)
+    cut = (x1 < margin_x) & (tile.x > 0) | (x2 > tile.width - margin_x) & (tile.x + tile.width < width)
+    cut |= (y1 < margin_y) & (tile.y > 0) | (y2 > tile.height - margin_y) & (tile.y + tile.height < height)
+    region = (tile.x, tile.y, tile.x + tile.width, tile.y + tile.height)
+    return View(boxes + boxes.new_tensor([tile.x, tile.y] * 2), scores, labels, region, cut)
+
+
 def merge_views(views: Sequence[View]) -> tuple[Tensor, Tensor, Tensor]:
     """Return boxes (N, 4), scores (N,) and labels (N,) of all ``views``, each object once, best first.
 
@@ -59,9 +80,9 @@ def merge_views(views: Sequence[View]) -> tuple[Tensor, Tensor, Tensor]:
     - the score is the highest one;
     - if all boxes are cut, the box around them is taken.
     """
-    boxes = torch.cat([view.boxes for view in views]).float()
-    scores, labels = (torch.cat([getattr(view, name) for view in views]) for name in ("scores", "labels"))
-    cut = torch.cat([view.cut for view in views])
+    boxes, scores, labels, cut = (
+        torch.cat([getattr(view, name) for view in views]) for name in ("boxes", "scores", "labels", "cut")
+    )
     partners = _partners(views)
     # Whole boxes first, then by score; both sorts are stable, so the first view wins if scores are equal.
     order = scores.argsort(descending=True, stable=True)
@@ -119,6 +140,6 @@ def _common_regions(views: Sequence[View]) -> Iterator[tuple[int, int, Tensor]]:
 
 def _clip(boxes: Tensor, region: Tensor) -> Tensor:
     """Return the parts of ``boxes`` (N, 4) that lie in ``region``; boxes outside of it have no area."""
-    region = region.to(boxes.device)
+    region = region.to(boxes)
     low, high = torch.maximum(boxes[:, :2], region[:2]), torch.minimum(boxes[:, 2:], region[2:])
-    return torch.cat((low, torch.maximum(low, high)), dim=1).float()
+    return torch.cat((low, torch.maximum(low, high)), dim=1)

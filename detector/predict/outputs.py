@@ -34,7 +34,7 @@ class PredictionFiles:
     - ``crops/<class>/``, if ``crops``: every object, cut out.
 
     Existing files of these names are replaced. ``score_threshold``, the one in use, is written on annotated images and into
-    predictions.json.
+    predictions.json. ``scale_side``, the side of tiles, limits the lines on annotated images: see ``draw_boxes``.
     """
 
     def __init__(
@@ -45,9 +45,10 @@ class PredictionFiles:
         table: bool = False,
         crops: bool = False,
         score_threshold: float | None = None,
+        scale_side: int | None = None,
     ) -> None:
         self.out, self.predictor, self.annotated, self.crops = out, predictor, annotated, crops
-        self.score_threshold = score_threshold
+        self.score_threshold, self.scale_side = score_threshold, scale_side
         self.images: list[dict[str, Any]] = []
         self.annotations: list[dict[str, Any]] = []
         self.notes: list[str] = []  # on videos whose frames were repeated or left out
@@ -106,7 +107,7 @@ class PredictionFiles:
 
     def _write_annotated(self, frame: Frame, detections: Detections) -> None:
         boxes, labels, scores = detections.boxes.numpy(), detections.labels.numpy(), detections.scores.numpy()
-        annotated = draw_boxes(frame.image, boxes, labels, self.predictor.class_names, scores)
+        annotated = draw_boxes(frame.image, boxes, labels, self.predictor.class_names, scores, self.scale_side)
         if self.score_threshold is not None:
             annotated = draw_note(annotated, f"scores above {self.score_threshold}")
         path = self.out / ANNOTATED_FOLDER / frame.file.name

@@ -15,9 +15,10 @@ from detector.arguments import as_whole_number, shown
 from detector.batch import Letterbox, Size, as_size, network_input
 from detector.imaging.letterbox import letterbox, to_original
 from detector.imaging.sixteen_bits import FULL_RANGE
+from detector.imaging.tiles import Tiling, as_tiling, cut
 from detector.network.decode import DetectionDict, check_settings
 from detector.network.head import BRANCHES, BranchName
-from detector.network.merge import merge_flipped
+from detector.network.merge import merge_flipped, merge_views, tile_view
 from detector.network.model import Detector, to_channels_last
 from detector.option_errors import named_arguments
 from detector.predict.detections import Detections
@@ -85,6 +86,8 @@ class Predictor:
         batch_size: int = 8,
         branch: BranchName | None = None,
         flip_test: bool = False,
+        tile: int | Size | None = None,
+        overlap: float = 0.2,
     ) -> list[Detections]:
         """Detect objects in images of any sizes; return one ``Detections`` per image.
 
@@ -100,6 +103,10 @@ class Predictor:
             batch_size: images per batch. It changes time and memory, not the detections.
             branch: ``"one2one"`` or ``"one2many"``; default: the predictor's branch.
             flip_test: detect in the mirrored image, too, and merge both, see ``merge_flipped``. It takes twice the time.
+            tile: cut images into tiles of so many pixels, a side or (height, width), and detect in each, for objects that
+                are small in a large image. An image that fits into one tile is detected in as without tiles.
+                ``max_detections`` is then the limit of each tile, and ``batch_size`` the number of tiles in a batch.
+            overlap: share of a tile by which neighbors overlap, at least; objects up to this length are whole in a tile.
 
         Detections keep the image that they were given, for ``plot``; a path stays a path. Those of a generator do not, as
         it may give more images than the memory holds. Raises ValueError for anything else, and TypeError for an argument
@@ -111,10 +118,16 @@ class Predictor:
         check_settings(score_threshold, max_detections, iou_threshold)
         batch_size = as_whole_number(batch_size, "batch_size")
         labels = None if classes is None else self.labels_of(classes)
+        tiling = None if tile is None else as_tiling(tile, overlap)
+        settings = (flip_test, branch, score_threshold, max_detections, iou_threshold, labels)
         keep_images, remaining, results = is_repeatable(images), each_image(images), []
+        if tiling is not None:
+            for image in remaining:
+                detections = self._detect_tiles(as_array(image, self.sixteen_bit_range), tiling, batch_size, *settings)
+                results.append(replace(detections, image=image) if keep_images else detections)
         while batch := list(islice(remaining, batch_size)):
             inputs, placements = self.prepare([as_array(image, self.sixteen_bit_range) for image in batch])
-            outputs = self._detect(inputs, flip_test, branch, score_threshold, max_detections, iou_threshold, labels)
+            outputs = self._detect(inputs, *settings)
             for image, output, placement in zip(batch, outputs, placements, strict=True):
                 # Outside of inference mode, this makes ordinary tensors, which users may change.
                 detections = self.detections(output, placement)
@@ -131,6 +144,16 @@ class Predictor:
             max_detections = settings[2]
             return [merge_flipped(*views, inputs.shape[-1], max_detections) for views in zip(outputs, mirrored, strict=True)]
 
+    def _detect_tiles(self, image: np.ndarray, tiling: Tiling, batch_size: int, *settings: Any) -> Detections:
+        """Return the detections in an image (H, W, 3) uint8 RGB, from its tiles. Only one batch of tiles is in memory."""
+        remaining, views = iter(tiling.parts(image.shape[:2])), []
+        while tiles := list(islice(remaining, batch_size)):
+            inputs, placements = self.prepare([cut(image, tile) for tile in tiles])
+            for tile, output, placement in zip(tiles, self._detect(inputs, *settings), placements, strict=True):
+                found = self.detections(output, placement)
+                views.append(tile_view(found.boxes, found.scores, found.labels, tile))
+        return self._named(*(merge_views(views) if len(views) > 1 else views[0][:3]))
+
     def prepare(self, images: Sequence[np.ndarray]) -> tuple[Tensor, list[Letterbox]]:
         """Letterbox ``images``, each (h, w, 3) uint8 RGB. Returns the network input (B, 3, H, W) and B placements."""
         canvases, placements = zip(*(letterbox(image, self.image_size) for image in images), strict=True)
@@ -146,6 +169,9 @@ class Predictor:
         boxes = to_original(output["boxes"].cpu(), placement)
         has_area = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
         boxes, scores, labels = boxes[has_area], output["scores"].cpu()[has_area], output["labels"].cpu()[has_area]
+        return self._named(boxes, scores, labels)
+
+    def _named(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> Detections:
         names = [self.class_names[label] for label in labels.tolist()]
         category_ids = [self.category_ids[label] for label in labels.tolist()]
         samples = self.sixteen_bit_range

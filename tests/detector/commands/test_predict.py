@@ -15,6 +15,7 @@ from pycocotools.coco import COCO
 
 from detector import build_detector, load_detector
 from detector.__main__ import main
+from detector.batch import xyxy_to_xywh
 from detector.imaging.read import read_upright
 from detector.predict.outputs import _folder_names
 from detector.text import round_down
@@ -122,6 +123,24 @@ def test_classes_size_and_branch(checkpoint: str, media: Path, tmp_path: Path) -
     np.testing.assert_allclose([entry["score"] for entry in entries], expected.scores, atol=1e-5)
 
 
+def test_tiles(checkpoint: str, media: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Detections are those of the Predictor with tiles; small images are told; wrong values are refused."""
+    out, large = tmp_path / "out", media / "large.png"
+    cv2.imwrite(str(large), np.random.default_rng(0).integers(0, 256, (64, 150, 3), np.uint8))
+    options = ["--tile", "64", "96", "--overlap", "0.1", "--flip_test", "--batch_size", "2", "--out", str(out)]
+    assert main(["predict", checkpoint, str(large), *SETTINGS, *options]) == 0
+    assert "made no difference" not in capsys.readouterr().out
+    entries = json.loads((out / "predictions.json").read_text())["annotations"]
+    settings = {"tile": (64, 96), "overlap": 0.1, "flip_test": True, "batch_size": 2}
+    (expected,) = load_detector(checkpoint).deploy()(large, 0.0, 4, **settings)
+    np.testing.assert_allclose([entry["score"] for entry in entries], expected.scores, atol=1e-5)
+    expected_boxes = sorted(box.tolist() for box in xyxy_to_xywh(expected.boxes).round())
+    assert sorted(np.round(entry["bbox"]).tolist() for entry in entries) == expected_boxes
+    assert expected_boxes != sorted(box.tolist() for box in load_detector(checkpoint)(large, 0.0, 4)[0].boxes.round())
+    assert main(["predict", checkpoint, str(media / "b.jpg"), "--tile", "64", "--overwrite", "--out", str(out)]) == 0
+    assert "--tile 64 made no difference: every image fits into one tile" in capsys.readouterr().out
+
+
 def test_unreadable_files_are_named_and_the_rest_is_done(
     checkpoint: str, media: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -204,6 +223,10 @@ def test_mistakes_exit_before_anything_is_written(checkpoint: str, media: Path, 
         ([*new, "--image_size", "64", "64", "3"], r"--image_size is \[64, 64, 3\]"),
         ([*new, "--score_threshold", "25"], "score_threshold is 25"),
         ([*new, "--batch_size", "0"], "batch_size is 0"),
+        ([*new, "--tile", "0"], r"--tile is \(0, 0\); expected one side, or height and width"),
+        ([*new, "--tile", "64", "64", "64"], r"--tile is \[64, 64, 64\]; expected one side"),
+        ([*new, "--tile", "64", "--overlap", "1.0"], "--overlap is 1.0; expected a share of the tile from 0 to 0.9"),
+        ([*new, "--overlap", "0.3"], "--overlap 0.3 is of tiles; give their size, as --tile 640"),
         ([*new, "--device", "gpu"], r"--device gpu cannot be used: .*; expected cpu, cuda \(the first"),
     ):
         with pytest.raises(SystemExit, match=message):

@@ -113,3 +113,15 @@ def test_boxes_grow_with_the_image() -> None:
     assert boxes.tolist() == [[20.0, 20.0, 40.0, 40.0]]
     assert fit_longer_side(gray(3, 900), np.zeros((0, 4)), 90)[1].shape == (0, 4)
     assert fit_longer_side(gray(3, 900), np.array([[0, 0, 900, 3]]), 90)[1].tolist() == [[0, 0, 90, 1]]
+
+
+def test_large_images_have_boxes_everywhere_and_thin_lines_for_tiles() -> None:
+    """Before, boxes beyond 10,000 pixels were drawn at 10,000."""
+    image = gray(20, 12_000)
+    drawn = draw_boxes(image, np.array([[11_000.0, 5, 11_050, 15]]), np.array([0]), [""])
+    assert not (drawn[:, 10_990:11_060] == image[:, 10_990:11_060]).all()
+    assert (drawn[:, 9_900:10_100] == image[:, 9_900:10_100]).all()
+    box = np.array([[300.0, 300, 500, 500]]), np.array([0]), ["a"]
+    lines = [draw_boxes(gray(900, 900), *box, scale_side=side)[400] != gray(1, 1)[0] for side in (None, 300)]
+    thick, thin = (line.any(axis=1).sum() for line in lines)
+    assert thick > thin == 2

@@ -58,3 +58,12 @@ def test_a_jpeg_without_its_end_is_bad(tmp_path: Path) -> None:
         read_upright(path)
     with pytest.raises(BadImageError, match=r"lost\.jpg: cannot be read"):
         read_upright(tmp_path / "lost.jpg")
+
+
+def test_a_large_image_has_the_same_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its channels are turned in strips, in place."""
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 20, 3), np.uint8)
+    cv2.imwrite(str(tmp_path / "a.png"), pixels[..., ::-1])
+    monkeypatch.setattr("detector.imaging.read.LARGE_IMAGE", 1000)
+    monkeypatch.setattr("detector.imaging.read.ROWS_AT_ONCE", 7)
+    np.testing.assert_array_equal(read_upright(tmp_path / "a.png"), pixels)

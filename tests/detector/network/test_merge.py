@@ -2,8 +2,9 @@
 
 import torch
 
+from detector.batch import Tile
 from detector.network.decode import DetectionDict
-from detector.network.merge import View, merge_flipped, merge_views
+from detector.network.merge import View, merge_flipped, merge_views, tile_view
 
 EVERYWHERE = (0.0, 0.0, 1000.0, 1000.0)
 
@@ -47,10 +48,11 @@ def test_overlapping_objects_of_one_view_stay() -> None:
 
 def test_a_cut_box_gives_way_to_the_whole_one() -> None:
     left, right = (0.0, 0.0, 100.0, 100.0), (80.0, 0.0, 180.0, 100.0)
-    cut_off = view([[85, 40, 100, 60], [90, 70, 98, 80]], [0.9, 0.5], region=left, cut=[True, False])
+    cut_off = view([[85, 39, 100, 61], [90, 70, 98, 80]], [0.9, 0.5], region=left, cut=[True, False])
     whole = view([[85, 40, 165, 60], [80, 0, 180, 100]], [0.6, 0.001], region=right, cut=[False, True])
     boxes, scores, _ = merge_views([cut_off, whole])
-    # The part has an IoU of 0.19 with the whole. The box of 100 x 100 covers it, too, and is another object.
+    # The part has an IoU of 0.18 with the whole one, whose box stays as it is.
+    # The box of 100 x 100 covers it, too, and is another object.
     assert boxes.tolist() == [[85, 40, 165, 60], [90, 70, 98, 80], [80, 0, 180, 100]]
     torch.testing.assert_close(scores, torch.tensor([0.9, 0.5, 0.001]))
 
@@ -65,3 +67,20 @@ def test_two_halves_become_one_box() -> None:
     assert boxes.tolist() == [[10, 40, 170, 60], [80, 41, 170, 60]]
     assert labels.tolist() == [0, 3]
     torch.testing.assert_close(scores, torch.tensor([0.8, 0.7]))
+
+
+def test_tiles_become_views_of_the_image() -> None:
+    boxes, scores, labels = (
+        torch.tensor([[0.0, 10, 20, 30], [30, 30, 63.5, 40], [20, 20, 40, 64]]),
+        torch.ones(3),
+        torch.zeros(3),
+    )
+    first = tile_view(boxes, scores, labels, Tile(0, 0, 64, 64, 64, 100))
+    assert first.cut.tolist() == [False, True, False]  # the right edge is an inner one, the others are the image's
+    last = tile_view(boxes, scores, labels, Tile(36, 0, 64, 64, 64, 100))
+    assert last.cut.tolist() == [True, False, False]
+    assert last.boxes[0].tolist() == [36, 10, 56, 30]
+    assert last.region == (36, 0, 100, 64)
+    whole = tile_view(boxes, scores, labels, Tile(0, 0, 100, 64, 64, 100, 33.0))
+    assert whole.boxes.tolist() == boxes[1:].tolist()  # only what is longer than the overlap
+    assert not whole.cut.any()

@@ -354,3 +354,44 @@ def test_flip_test_merges_both_views(predictor: Predictor, monkeypatch: pytest.M
     (plain,), (both,) = predictor(image), predictor(image, flip_test=True)
     assert plain.boxes.tolist() == both.boxes.tolist() == [[20, 10, 31, 30]]
     assert (plain.scores.item(), both.scores.item()) == (pytest.approx(0.6), pytest.approx(0.9))
+
+
+def bright_spots(inputs: torch.Tensor, *_: Any) -> list[dict[str, torch.Tensor]]:
+    """Detect as a perfect network: a box around each bright spot of the input, with its brightness as the score."""
+    results = []
+    for image in (inputs[:, 0] * 255).byte().numpy():
+        _, _, stats, _ = cv2.connectedComponentsWithStats((image > 120).astype(np.uint8))
+        boxes = [(x, y, x + w, y + h) for x, y, w, h, _ in stats[1:].tolist()]
+        scores = torch.tensor([image[y, x] / 255 for x, y, _, _ in boxes])
+        box_tensor = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
+        results.append({"boxes": box_tensor, "scores": scores, "labels": torch.zeros(len(boxes), dtype=torch.long)})
+    return results
+
+
+def test_tiles_find_each_object_once(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also at seams, where tiles see it whole or cut, and an object that is longer than the overlap."""
+    image = np.zeros((128, 200, 3), np.uint8)
+    objects = [(3, 3, 9, 9), (88, 50, 100, 58), (100, 60, 104, 70), (40, 100, 160, 110), (180, 110, 200, 128)]
+    objects.append((60, 56, 70, 75))
+    for number, (x1, y1, x2, y2) in enumerate(objects):
+        image[y1:y2, x1:x2] = 250 - number
+    batches = []
+
+    def detect(inputs: torch.Tensor, *_: Any) -> list[dict[str, torch.Tensor]]:
+        batches.append(len(inputs))
+        return bright_spots(inputs)
+
+    monkeypatch.setattr(predictor.model, "detect", detect)
+    settings = {"tile": (64, 96), "overlap": 0.25, "batch_size": 4}
+    for flip_test in (False, True):
+        (found,) = predictor(image, **settings, flip_test=flip_test)
+        assert max(batches) == 4
+        expected = torch.tensor(objects, dtype=torch.float32)
+        torch.testing.assert_close(found.boxes, expected, atol=2.5, rtol=0)
+        assert len(found) == len(objects)
+        assert found.scores.tolist() == sorted(found.scores.tolist(), reverse=True)
+        assert found.image is image
+    (reduced,) = predictor(image)
+    assert torch.equal(predictor(image, tile=200)[0].boxes, reduced.boxes)  # one tile: as without
+    with pytest.raises(ValueError, match=r"overlap is 1.0; expected a share of the tile"):
+        predictor([], tile=64, overlap=1.0)

@@ -1,0 +1,139 @@
+"""``python -m data tile``: cut the images of a data set into tiles, as a data set in COCO format that trains directly."""
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import yaml
+
+from data.annotations import Annotations
+from data.images import read_image
+from data.tiles import objects_in
+from detector.arguments import as_number
+from detector.batch import Tile, xyxy_to_xywh
+from detector.files import atomic_write
+from detector.imaging.sixteen_bits import FULL_RANGE
+from detector.imaging.tiles import Tiling, cut
+from detector.text import plural
+
+JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo")  # their tiles are JPEG files, too; others become PNG
+JPEG_QUALITY = 95
+CONFIG = "tiles.yaml"  # the section ``data`` for train.py
+
+
+@dataclass
+class TileSplit:
+    """The tiles of a split as COCO entries, and counts of what was written and what was left out."""
+
+    images: list[dict[str, Any]] = field(default_factory=list)
+    annotations: list[dict[str, Any]] = field(default_factory=list)
+    counts: Counter = field(default_factory=Counter)
+
+    def report(self, min_visible: float) -> str:
+        """Return the counts in words, a line for each."""
+        c = self.counts
+        lines = [
+            f"{plural(c['images'], 'image')} -> {plural(len(self.images), 'tile')}, {c['empty']} of them without objects",
+            f"{c['objects'] - c['lost'] - c['no area']} of {plural(c['objects'], 'object')} are in tiles, as "
+            f"{plural(c['boxes'], 'box', 'boxes')}, {c['clipped']} of them cut by an edge",
+            f"{plural(c['parts'], 'part')} of objects below a visible share of {min_visible} became crowds, which neither "
+            "training nor evaluation counts",
+        ]
+        if c["lost"]:
+            text = "is lost: it is in no tile with this share", "are lost: they are in no tile with this share"
+            lines.append(f"{plural(c['lost'], f'object {text[0]}', f'objects {text[1]}')}; larger tiles keep more")
+        if c["no area"]:
+            lines.append(f"{plural(c['no area'], 'box', 'boxes')} without area inside of their image left out")
+        if c["crowds"]:
+            lines.append(f"{plural(c['crowds'], 'crowd')} stay crowds, as {plural(c['crowd boxes'], 'box', 'boxes')}")
+        return "\n".join(f"  {line}" for line in lines)
+
+
+def cut_data_set(splits: dict[str, Annotations], tiling: Tiling, out: Path, min_visible: float = 0.5) -> str:
+    """Cut all ``splits`` into tiles below the folder ``out``, and return a report.
+
+    An object is kept in each tile that shows at least the share ``min_visible`` of its box, clipped to the tile. Smaller
+    parts become crowds (``iscrowd``). Writes images into ``out/<split>/``, ``out/annotations/<split>.json``, ``tiles.txt``
+    with the report, and ``tiles.yaml`` with the section ``data`` of a configuration. Raises ValueError for wrong values, and
+    for a folder that has files.
+    """
+    if not as_number(min_visible, "min_visible") > 0:
+        raise ValueError("min_visible is 0; expected a share above 0, up to 1 (only whole objects): 0.5 is usual")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"--out {out} already exists and has files; give a new folder")
+    lines, data = [], {"root": str(out), "image_size": list(tiling.size)}
+    for split, annotations in splits.items():
+        tiles = _cut_split(annotations, tiling, out / split, min_visible)
+        categories = [{"id": i, "name": name} for i, name in zip(annotations.category_ids, annotations.class_names)]
+        info = {"description": f"tiles of {annotations.name}, {tiling.size[0]} x {tiling.size[1]} px (height x width)"}
+        content = {"info": info, "images": tiles.images, "annotations": tiles.annotations, "categories": categories}
+        with atomic_write(out / "annotations" / f"{split}.json") as unfinished:
+            unfinished.write_text(json.dumps(content), encoding="utf-8")
+        data |= {f"{split}_annotations": f"annotations/{split}.json", f"{split}_images": split}
+        if annotations.sixteen_bit_range != FULL_RANGE:  # tiles have 8 bits; checkpoints need it for the images themselves
+            data["sixteen_bit_range"] = list(annotations.sixteen_bit_range)
+        lines += [f"{split}:", tiles.report(min_visible)]
+    (out / "tiles.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (out / CONFIG).write_text(yaml.safe_dump({"data": data}, sort_keys=False), encoding="utf-8")
+    return "\n".join(lines)
+
+
+def _cut_split(annotations: Annotations, tiling: Tiling, folder: Path, min_visible: float) -> TileSplit:
+    split = TileSplit()
+    split.counts.update(images=len(annotations), objects=int((~annotations.crowds).sum()))
+    split.counts["crowds"] = int(annotations.crowds.sum())
+    folder.mkdir(parents=True)
+    in_some_tile = np.zeros(len(annotations.ids), dtype=bool)
+    inside_image = np.zeros(len(annotations.ids), dtype=bool)
+    for index in range(len(annotations)):
+        path, size = annotations.image_path(index), annotations.size(index)
+        image = read_image(path, size, annotations.upright, sixteen_bit_range=annotations.sixteen_bit_range)
+        for tile in tiling.tiles(size):
+            name = _tile_name(annotations, index, tile)
+            _write_image(folder / name, cut(image, tile))
+            rows, kept = _add_tile(split, annotations, index, tile, name, min_visible)
+            inside_image[rows], in_some_tile[rows[kept]] = True, True
+    split.counts["no area"] = int((~inside_image & ~annotations.crowds).sum())
+    split.counts["lost"] = int((inside_image & ~in_some_tile & ~annotations.crowds).sum())
+    return split
+
+
+def _add_tile(
+    split: TileSplit, annotations: Annotations, index: int, tile: Tile, name: str, min_visible: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Add the entries of a tile; return the rows of the objects in it, and which of them are kept as objects."""
+    image_id = len(split.images) + 1
+    source = {"source": annotations.file_name(index), "tile": [tile.x, tile.y, tile.width, tile.height]}
+    split.images.append({"id": image_id, "file_name": name, "height": tile.height, "width": tile.width} | source)
+    rows, boxes, visible = objects_in(annotations, index, tile)
+    was_crowd = annotations.crowds[rows]
+    kept = (visible >= min_visible - 1e-9) & ~was_crowd
+    for row, bbox, share, is_object in zip(rows, xyxy_to_xywh(boxes).tolist(), visible.tolist(), kept.tolist()):
+        entry = {"id": len(split.annotations) + 1, "image_id": image_id, "iscrowd": int(not is_object), "bbox": bbox}
+        category_id = annotations.category_ids[annotations.labels[row]]
+        split.annotations.append(entry | {"category_id": category_id, "area": float(annotations.areas[row]) * share})
+    split.counts["boxes"] += int(kept.sum())
+    split.counts["clipped"] += int((kept & (visible < 1 - 1e-9)).sum())
+    split.counts["parts"] += int((~kept & ~was_crowd).sum())
+    split.counts["crowd boxes"] += int(was_crowd.sum())
+    split.counts["empty"] += int(not kept.any())
+    return rows, kept
+
+
+def _tile_name(annotations: Annotations, index: int, tile: Tile) -> str:
+    """Return a file name that no other tile has, in ASCII: the number and the name of the image, and the tile's corner."""
+    path = annotations.image_path(index)
+    stem = path.stem if path.stem.isascii() and len(path.stem) < 100 else hashlib.sha1(str(path).encode()).hexdigest()[:8]
+    suffix = ".jpg" if path.suffix.lower() in JPEG_SUFFIXES else ".png"
+    return f"{index + 1:06d}_{stem}_{tile.x}_{tile.y}{suffix}"
+
+
+def _write_image(path: Path, image: np.ndarray) -> None:
+    settings = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if path.suffix == ".jpg" else []
+    _, content = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), settings)
+    path.write_bytes(content.tobytes())

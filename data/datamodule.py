@@ -99,6 +99,8 @@ class CocoDataModule(BaseDataModule):
         _warn_of_doubtful_data(self.annotations, self.size)
         self._readers = {split: ImageReader(part, on_bad_image) for split, part in self.annotations.items()}
         self._ram_cache = RamCache(self._readers["train"], self.size) if cache == "ram" else None
+        self._train_dataset: TrainDataset | None = None  # of the latest training loader
+        self._early_closing: int | None = None  # the first epoch without mosaic, if earlier than planned
         self._cache_pools = cache == "recent" and augment.pool > 0
         train = self.annotations["train"]
         self.class_names: list[str] = train.class_names
@@ -130,9 +132,23 @@ class CocoDataModule(BaseDataModule):
         else:
             cache = self._filled_ram_cache()
         dataset = TrainDataset(reader, self._pipeline, order, augment.mosaic, augment.mixup, close_epoch, cache)
+        if self._early_closing is not None:
+            dataset.close_from(self._early_closing)
+        self._train_dataset = dataset
         position = self._take_resume_position()
         sampler = EpochSampler(order, self.batch_size, self.training_sizes, num_replicas, rank, position)
         return self._loader(dataset, sampler, self.batch_size, collate)
+
+    @property
+    def num_closing_epochs(self) -> int:
+        """The number of epochs without mosaic and mixup at the end of a training."""
+        return self.augment.close_mosaic
+
+    def close_mosaic_from(self, epoch: int) -> None:
+        """Train without mosaic and mixup from ``epoch`` on, which has not begun yet."""
+        self._early_closing = epoch
+        if self._train_dataset is not None:
+            self._train_dataset.close_from(epoch)
 
     def val_dataloader(self) -> DataLoader:
         return self.eval_dataloader("val")

@@ -15,6 +15,8 @@ from data.transforms import TrainPipeline
 from detector.batch import Batch, Size, Target
 from detector.imaging.letterbox import GRAY, letterbox, to_canvas
 
+NEVER = 2**62  # an epoch that no training reaches
+
 
 class Sample(NamedTuple):
     image: np.ndarray  # (H, W, 3) uint8 RGB
@@ -25,8 +27,8 @@ class TrainDataset(Dataset[Sample]):
     """Augmented images by SampleKey. A sample depends only on the key, the seed and the settings.
 
     ``mosaic`` and ``mixup`` are probabilities; both mix an image with others of its pool, in epochs before ``close_epoch``
-    (None: in all epochs). A bad image that is skipped is replaced by the next one in the file. A plain index, which
-    Lightning's ``overfit_batches`` uses, means epoch 0.
+    (None: in all epochs), which ``close_from`` may bring forward. A bad image that is skipped is replaced by the next one
+    in the file. A plain index, which Lightning's ``overfit_batches`` uses, means epoch 0.
     """
 
     def __init__(
@@ -40,8 +42,19 @@ class TrainDataset(Dataset[Sample]):
         cache: PoolCache | RamCache | None = None,
     ) -> None:
         self.reader, self.pipeline, self.order = reader, pipeline, order
-        self.mosaic, self.mixup, self.close_epoch = mosaic, mixup, close_epoch
+        self.mosaic, self.mixup = mosaic, mixup
+        # In shared memory: the worker processes see it when a training closes earlier.
+        self._close_epoch = torch.tensor([NEVER if close_epoch is None else close_epoch]).share_memory_()
         self.cache = cache
+
+    @property
+    def close_epoch(self) -> int | None:
+        epoch = int(self._close_epoch)
+        return None if epoch == NEVER else epoch
+
+    def close_from(self, epoch: int) -> None:
+        """Mix no images from ``epoch`` on, also in worker processes; call it before samples of that epoch are made."""
+        self._close_epoch.clamp_(max=epoch)
 
     def __len__(self) -> int:
         return len(self.reader.annotations)
@@ -72,7 +85,7 @@ class TrainDataset(Dataset[Sample]):
         """Return the indices of each layer, the pool (epoch and number), and the generator for the rest of the sample."""
         rng = np.random.default_rng([self.order.seed, epoch, index])
         number, members = self.order.pool_of(index, epoch)
-        mixing = self.close_epoch is None or epoch < self.close_epoch
+        mixing = epoch < int(self._close_epoch)
         layers = [[index]]
         if mixing and rng.random() < self.mixup:
             layers.append([int(rng.choice(members))])

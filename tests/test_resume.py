@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from detector.callbacks import Patience
 from tests.processes import exit_code, start_program
 from tests.resuming import Kill, differences, fit, losses, run_on_two_processes
 
@@ -55,3 +56,21 @@ def test_two_processes(tiny_arguments: Arguments, edit_json: Any, tmp_path: Path
     assert differences(straight / "last.ckpt", stopped / "last.ckpt") == []
     for case in ("empty", "one branch"):
         assert len(losses(tmp_path / case)) == 4
+
+
+def test_a_run_that_ends_early_resumes_to_the_bit(tiny_arguments: Arguments, tmp_path: Path) -> None:
+    """A loss that should rise, and falls, gets no better: of 6 epochs, mosaic ends after 2 and training after 3."""
+    arguments = tiny_arguments | {"batch_size": 4}
+    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
+
+    def run(folder: Path, *callbacks: Any, workers: int = 0, resume: Path | None = None) -> Any:
+        patience = Patience(1, monitor="val/one2one/l1", mode="max")
+        return fit(arguments | {"num_workers": workers}, folder, patience, *callbacks, max_epochs=6, resume=resume)
+
+    run(straight)
+    assert len(losses(straight)) == 3 * 2
+    last = stopped / "last.ckpt"
+    assert run(stopped, Kill(2, 0), workers=1).checkpoint == last  # its workers have seen that mosaic has ended
+    run(stopped, resume=last)
+    assert losses(stopped) == losses(straight)
+    assert differences(straight / "last.ckpt", last) == []

@@ -24,7 +24,7 @@ import train
 from data import CocoDataModule
 from detector import DetectorModule, build_detector, load_detector
 from detector.__main__ import main as detector_command
-from detector.callbacks import PredictionSheet
+from detector.callbacks import Patience, PredictionSheet
 from detector.commands import run_cli
 from detector.commands.train_cli import TrainCLI
 from detector.evaluation import evaluate as evaluate_detections
@@ -279,15 +279,20 @@ def test_callbacks_are_called_in_the_documented_order(tiny_arguments: dict[str, 
     data = [f"--data.{name}={value}" for name, value in tiny_arguments.items()]
     options = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=true", "--trainer.enable_model_summary=false"]
     own = "--trainer.callbacks+=lightning.pytorch.callbacks.Timer"
+    options += ["--patience=7", "--monitor=val/one2one/l1"]
     options += ["--sheet.num_images=3", "--sheet.score_threshold=0.4", "--sheet.branch=one2many"]
     cli = TrainCLI(CocoDataModule, ["--model.variant=yolo26_n", f"--run_dir={tmp_path / 'a'}", own, *options, *data])
     assert " ".join(type(callback).__name__ for callback in cli.trainer.callbacks) == (
-        "Timer RampedEMA CocoEvaluation NonFiniteGuard DataWait EpochLog PredictionSheet RoutingLog SaveOnSignal "
+        "Timer RampedEMA CocoEvaluation NonFiniteGuard DataWait EpochLog Patience PredictionSheet RoutingLog SaveOnSignal "
         "RunProgressBar ModelCheckpoint ModelCheckpoint"
     )
     drawn = next(callback for callback in cli.trainer.callbacks if isinstance(callback, PredictionSheet))
     assert (drawn.num_images, drawn.score_threshold, drawn.branch) == (3, 0.4, "one2many")
-    assert [callback.monitor for callback in cli.trainer.checkpoint_callbacks] == ["val/AP", None]
+    early_end = next(callback for callback in cli.trainer.callbacks if isinstance(callback, Patience))
+    assert (early_end.patience, early_end.monitor, early_end.sign) == (7, "val/one2one/l1", -1)
+    checkpoints = [(callback.monitor, callback.mode) for callback in cli.trainer.checkpoint_callbacks]
+    assert checkpoints == [("val/one2one/l1", "min"), (None, "min")]
+    assert {"val/AP75", "val/one2many/AP_small", "val/AP_class/red", "val/total"} <= set(cli.monitored_names())
 
 
 def test_batch_statistics_are_shared_on_cuda_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -333,6 +338,12 @@ def test_wrong_keys_and_types_are_refused_by_name(
         (["--model.overrides.dynamic.kind", "residul"], "unknown kind 'residul'; did you mean 'residual'?"),
         (["--data.image_size", "60"], "multiples of 32"),
         (["--trainer.devices", "0"], "devices='0'"),
+        (["--patience", "0"], "patience is 0; expected a whole number, 1 or more"),
+        (["--monitor", "val/AP55"], "unknown number of the validation for monitor: 'val/AP55'; did you mean .*val/AP50"),
+        (
+            ["--patience=3", "--trainer.limit_val_batches=0"],
+            "patience needs a validation, but trainer.limit_val_batches is 0",
+        ),
         (["--model.lr", "-1"], "lr is -1.0; expected a number, 0 or more"),
     ],
 )

@@ -6,6 +6,7 @@ from detector.callbacks.data_wait import DataWait
 from detector.callbacks.ema import RampedEMA
 from detector.callbacks.epoch_log import EpochLog
 from detector.callbacks.non_finite_guard import NonFiniteGuard, NonFiniteLoss
+from detector.callbacks.patience import Patience
 from detector.callbacks.prediction_sheet import PredictionSheet
 from detector.callbacks.progress_bar import RunProgressBar
 from detector.callbacks.routing_log import RoutingLog
@@ -18,6 +19,7 @@ __all__ = [
     "EpochLog",
     "NonFiniteGuard",
     "NonFiniteLoss",
+    "Patience",
     "PredictionSheet",
     "RampedEMA",
     "RoutingLog",

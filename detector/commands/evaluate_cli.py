@@ -26,8 +26,8 @@ class EvaluateCLI(DetectorCLI):
     """Build the evaluation of a checkpoint or weights file on the data of a configuration, and run it."""
 
     usage = "python evaluate.py CKPT [--help] [--config FILE ...] [--split val|test] [--GROUP.OPTION VALUE ...]"
-    # ckpt_path and auto_batch_size come from the config.yaml of a training; eval comes from an evaluation.yaml.
-    ignored_settings = ("ckpt_path", "auto_batch_size", "eval")
+    # eval comes from an evaluation.yaml, the others from the config.yaml of a training.
+    ignored_settings = ("ckpt_path", "auto_batch_size", "eval", "monitor", "monitor_mode", "patience")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add checkpoint and options, and accept the sections of a training, from which nothing is built."""

@@ -39,10 +39,14 @@ class PretrainCLI(TrainingCLI):
         ("provenance", "data_provenance"),
     )
     run_prefix = "pretrain_"
-    monitor = "val/top1"
+    default_monitor = "val/top1"
     faster_data = "store the images once at about 256 pixels (docs/pretraining.md)"
     smaller_batches = "the learning rate follows the images of a step, and model.nominal_batch keeps their number"
     less_memory = "a smaller data.image_size, a smaller model.variant"
+
+    def monitored_names(self) -> list[str]:
+        """Return the shares of correct images, and the loss."""
+        return ["val/top1", "val/top5", "val/loss"]
 
     def add_evaluation(self, parser: LightningArgumentParser) -> None:
         """Add the evaluation of a classifier."""

@@ -12,6 +12,8 @@ from detector.callbacks.data_wait import CACHE_ADVICE
 from detector.commands.detector_cli import DetectorCLI
 from detector.commands.saved_network import complete_run_config, take_network_of
 from detector.commands.training_cli import TrainingCLI
+from detector.evaluation.coco_eval import METRICS
+from detector.network.head import BRANCHES
 from detector.network.model import build_detector
 from detector.network.replace.block_files import import_blocks
 from detector.network.replace.entries import check_entries
@@ -28,7 +30,7 @@ class TrainCLI(TrainingCLI, DetectorCLI):
     program = "train.py"
     usage = "python train.py [--help] [--config FILE ...] [--GROUP.OPTION VALUE ...]"
     ignored_settings = EVALUATION_SETTINGS
-    monitor = "val/AP"
+    default_monitor = "val/AP"
     faster_data = CACHE_ADVICE
     smaller_batches = "model.nominal_batch keeps the images of an optimizer step as they are"
     less_memory = "a smaller data.image_size (with data.augment.multi_scale the largest counts), a smaller model.variant"
@@ -65,6 +67,17 @@ class TrainCLI(TrainingCLI, DetectorCLI):
         if model["variant"] is None:
             model["variant"] = "dyn_n" if model["weights"] is None else read_weights(model["weights"]).info.variant
         complete_run_config(self.config)
+
+    def monitored_names(self) -> list[str]:
+        """Return the COCO numbers of each branch, the AP of each class, and the losses."""
+        others = self.evaluation.branches[1:]
+        names = []
+        for prefix in ("val", *(f"val/{branch}" for branch in others)):
+            names += [f"{prefix}/{metric}" for metric in METRICS]
+            if self.evaluation.per_class:
+                names += [f"{prefix}/AP_class/{name}" for name in self.datamodule.class_names]
+        losses = [f"val/{branch}/{term}" for branch in BRANCHES for term in ("box", "cls", "l1")]
+        return [*names, "val/total", *losses]
 
     def _check_network_settings(self) -> None:
         """Raise ValueError for wrong settings of the network: now, not after the data are read.

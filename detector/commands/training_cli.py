@@ -4,7 +4,7 @@ import json
 import sys
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
@@ -12,7 +12,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
-from detector.callbacks import DataWait, EpochLog, RampedEMA
+from detector.callbacks import DataWait, EpochLog, Patience, RampedEMA
 from detector.callbacks.non_finite_guard import NonFiniteGuard, NonFiniteLoss
 from detector.callbacks.save_on_signal import SaveOnSignal, StoppedBySignal
 from detector.commands.run_cli import RunCLI
@@ -22,7 +22,10 @@ from detector.runs.launch import inherited_run_dir
 from detector.runs.old_report import set_aside_message, set_aside_report
 from detector.runs.record import run_record
 from detector.runs.slurm import resume_slurm_job
+from detector.text import unknown_name
 from detector.training.batch_size import automatic_batch_size
+
+LOSSES = ("total", "loss", "box", "cls", "l1")  # last parts of the names of numbers that should be low
 
 
 class TrainingCLI(RunCLI):
@@ -34,7 +37,7 @@ class TrainingCLI(RunCLI):
 
     program: str  # file name, for the command that resumes a run
     run_prefix = ""  # of the default folder, runs/<prefix><variant>
-    monitor: str  # best.ckpt has the highest value of this metric
+    default_monitor: str  # best.ckpt has the highest value of this metric, unless the user names another one
     faster_data: str  # advice where steps wait for data
     smaller_batches: str  # what a smaller batch size changes, and other ways to need less memory: advice where it runs out
     less_memory: str
@@ -46,6 +49,16 @@ class TrainingCLI(RunCLI):
         parser.add_argument("--ckpt_path", type=str | None, help="checkpoint of ours to resume from, <run>/last.ckpt")
         batch_size_help = "choose data.batch_size so that a step takes this fraction of the CUDA device's memory, e.g. 0.8"
         parser.add_argument("--auto_batch_size", type=float | None, help=batch_size_help)
+        monitor_help = (
+            f"number of the validation that is best in best.ckpt, e.g. val/AP50; by default {self.default_monitor}"
+        )
+        parser.add_argument("--monitor", type=str | None, help=monitor_help)
+        mode_help = "whether a high or a low value of monitor is better; by default min for losses, else max"
+        parser.add_argument("--monitor_mode", type=Literal["max", "min"] | None, help=mode_help)
+        patience_help = (
+            "epochs without a better value of monitor after which mosaic ends, and then training; by default never"
+        )
+        parser.add_argument("--patience", type=int | None, help=patience_help)
         parser.add_lightning_class_args(RampedEMA, "ema")  # before the evaluation, see callbacks()
         super().add_arguments_to_parser(parser)
         parser.add_lightning_class_args(NonFiniteGuard, "guard")
@@ -74,6 +87,29 @@ class TrainingCLI(RunCLI):
         """Raise ValueError for wrong settings of the network: now, not after the data are read."""
         raise NotImplementedError
 
+    def monitored_names(self) -> list[str]:
+        """Return the names of the numbers that every validation logs."""
+        raise NotImplementedError
+
+    @property
+    def monitor(self) -> str:
+        """The number of the validation that is best in best.ckpt."""
+        return self.config["monitor"] or self.default_monitor
+
+    @property
+    def monitor_mode(self) -> str:
+        """Whether a high or a low value is better: "max" or "min"."""
+        by_name = "min" if self.monitor.rpartition("/")[2] in LOSSES else "max"
+        return self.config["monitor_mode"] or by_name
+
+    def _check_monitor(self) -> None:
+        """Raise ValueError for a number that the validation does not log, and for patience without validation."""
+        if self.monitor not in (names := self.monitored_names()):
+            raise ValueError(unknown_name("number of the validation for monitor:", self.monitor, names))
+        asked = [name for name in ("patience", "monitor") if self.config[name] is not None]
+        if asked and self.config_init["trainer"]["limit_val_batches"] == 0:
+            raise ValueError(f"{asked[0]} needs a validation, but trainer.limit_val_batches is 0; leave out one of them")
+
     def loggers(self) -> list[Logger]:
         """Return CSV and TensorBoard loggers and those of the configuration; none for ``logger: false``."""
         configured = self.config_init["trainer"]["logger"]
@@ -95,6 +131,7 @@ class TrainingCLI(RunCLI):
         - ``RampedEMA``, the evaluation, ``NonFiniteGuard``: as in ``add_arguments_to_parser``. RampedEMA is first: it
           updates the average before SaveOnSignal or ModelCheckpoint saves it.
         - ``DataWait``, ``EpochLog``: EpochLog prints what DataWait has logged.
+        - ``Patience``, if asked for: its decision is saved by the callbacks after it.
         - ``PredictionSheet`` (of detectors), ``RoutingLog``: their place does not matter.
         - ``SaveOnSignal``: saves in the middle of an epoch, so the callbacks before it must have updated their state.
         - the progress bar, and Lightning's own callbacks
@@ -102,7 +139,9 @@ class TrainingCLI(RunCLI):
         """
         checkpoints = self._checkpoint_callbacks()
         save_on_signal = SaveOnSignal(self.run_dir / folder.LAST_CHECKPOINT if checkpoints else None)
-        return [DataWait(self.faster_data), EpochLog(), *super().callbacks(), save_on_signal, *checkpoints]
+        patience = self.config["patience"]
+        early_end = [] if patience is None else [Patience(patience, self.monitor, self.monitor_mode)]
+        return [DataWait(self.faster_data), EpochLog(), *early_end, *super().callbacks(), save_on_signal, *checkpoints]
 
     def _checkpoint_callbacks(self) -> list[ModelCheckpoint]:
         """Return the callbacks that write last.ckpt after every epoch and, in a run with validation, best.ckpt."""
@@ -111,13 +150,15 @@ class TrainingCLI(RunCLI):
             return []
         last_name, best_name = Path(folder.LAST_CHECKPOINT).stem, Path(folder.BEST_CHECKPOINT).stem
         last = ModelCheckpoint(self.run_dir, last_name, save_on_train_epoch_end=True, enable_version_counter=False)
-        best = ModelCheckpoint(self.run_dir, best_name, monitor=self.monitor, mode="max", enable_version_counter=False)
+        goal = {"monitor": self.monitor, "mode": self.monitor_mode}
+        best = ModelCheckpoint(self.run_dir, best_name, **goal, enable_version_counter=False)
         # Call best first, so that last.ckpt also stores the best value so far.
         return [last] if settings["limit_val_batches"] == 0 else [best, last]
 
     def after_instantiate_classes(self) -> None:
         """Check the checkpoint of a run that is resumed; choose the batch size of a new run if asked to."""
         super().after_instantiate_classes()
+        self._check_monitor()
         path, fraction = self.config["ckpt_path"], self.config["auto_batch_size"]
         dynamic = {k: v for k, v in (self.model.hparams.overrides or {}).items() if k == "dynamic"}
         # In full in config.yaml: the default of the variant may change.

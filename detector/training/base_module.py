@@ -44,6 +44,26 @@ class BaseModule(L.LightningModule):
         self.step_skipped = False  # NonFiniteGuard skipped the last optimizer step; read by RampedEMA
         self._chosen_accumulation = 1  # set by this module; any other number above 1 is the choice of the Trainer's user
         self._group_settings: list[dict[str, Any]] = []
+        self._early_end: tuple[int, int, int] | None = None  # see ``end_early``
+
+    def end_early(self, first: int, end: int, planned: int | None) -> None:
+        """Run through the rest of the schedules of ``planned`` epochs in the epochs from ``first`` to before ``end``."""
+        self._early_end = None if planned in (None, -1) else (first, end, planned)
+
+    @property
+    def planned_epochs(self) -> int:
+        """The epochs of the schedules: those of the training before it was to end early; -1 for endless training."""
+        if self._early_end is not None:
+            return self._early_end[2]
+        return -1 if self.trainer.max_epochs is None else self.trainer.max_epochs
+
+    @property
+    def schedule_epoch(self) -> float:
+        """The position of the current epoch in schedules of ``planned_epochs``: the epoch, unless training ends early."""
+        if self._early_end is None or self.current_epoch < self._early_end[0]:
+            return self.current_epoch
+        first, end, planned = self._early_end
+        return first + (self.current_epoch - first) * (planned - first) / max(end - first, 1)
 
     def _freeze(self, patterns: list[str]) -> None:
         """Freeze parts of the network, and keep them in evaluation mode from now on."""

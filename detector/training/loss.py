@@ -16,7 +16,7 @@ from detector.network.head import BranchName, BranchOutput, RawOutput
 from detector.training.assigner import FlatTargets, Matches, assign
 
 
-def one2many_weight_at(epoch: int, max_epochs: int | None) -> float:
+def one2many_weight_at(epoch: float, max_epochs: int | None) -> float:
     """Return the weight of the one-to-many branch in ``epoch`` (0-based), from 0.8 down to 0.1 in the last epoch.
 
     It depends on the epoch alone, so a resumed run continues it. With endless training (``max_epochs`` None or -1) it

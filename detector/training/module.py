@@ -225,7 +225,7 @@ class DetectorModule(BaseModule):
         return self.model(self._prepare(images))
 
     def _losses(self, outputs: RawOutput, batch: Batch) -> dict[str, Tensor]:
-        one2many_weight = one2many_weight_at(self.current_epoch, self.trainer.max_epochs)
+        one2many_weight = one2many_weight_at(self.schedule_epoch, self.planned_epochs)
         image_size = batch["images"].shape[-2:]
         return self.loss(outputs, batch["targets"], image_size, one2many_weight, all_processes=self.training)
 
@@ -274,10 +274,9 @@ class DetectorModule(BaseModule):
         groups = parameter_groups(self.model, lr, weight_decay, muon, hp.class_lr_ratio, self._lr_ratios())
         self._keep_group_settings(groups)
         # The learning rate warms up step by step, then decays epoch by epoch. Training may be endless.
-        max_epochs = -1 if self.trainer.max_epochs is None else self.trainer.max_epochs
         bias_lr = default_bias_lr if hp.warmup_bias_lr is None else hp.warmup_bias_lr
         warmup = {"warmup_epochs": hp.warmup_epochs, "warmup_momentum": hp.warmup_momentum, "warmup_bias_lr": bias_lr}
-        self.schedule = Schedule(max_epochs, hp.final_lr_ratio, hp.lr_decay, hp.momentum, **warmup)
+        self.schedule = Schedule(self.planned_epochs, hp.final_lr_ratio, hp.lr_decay, hp.momentum, **warmup)
         self._plan_temperatures()
         rank_zero_info(group_table(groups))
         if hp.freeze:
@@ -306,7 +305,8 @@ class DetectorModule(BaseModule):
         self.best_f1_thresholds = dict(checkpoint.get("weights_info", {}).get("best_f1_thresholds") or {})
 
     def _schedule_step(self, optimizer: Optimizer, batch_idx: int) -> None:
-        self.schedule.apply(optimizer, self.current_epoch, batch_idx, self.trainer.num_training_batches)
+        position = self.current_epoch, batch_idx, self.trainer.num_training_batches
+        self.schedule.apply(optimizer, *position, decay_epoch=self.schedule_epoch)
 
     def on_train_epoch_end(self) -> None:
         """Log the learning rate of the first group at the end of the epoch."""

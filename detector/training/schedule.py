@@ -24,7 +24,7 @@ class Schedule:
     warmup_momentum: float = 0.8
     warmup_bias_lr: float = 0.1
 
-    def decay_factor(self, epoch: int) -> float:
+    def decay_factor(self, epoch: float) -> float:
         """Return the factor of the learning rate in ``epoch`` (0-based), in final_ratio..1."""
         if self.max_epochs < 0:
             return 1.0
@@ -37,13 +37,19 @@ class Schedule:
         length = self.warmup_epochs if self.max_epochs < 0 else min(self.warmup_epochs, self.max_epochs - 1)
         return min((epoch + batch / num_batches) / length, 1.0) if length > 0 else 1.0
 
-    def apply(self, optimizer: Optimizer, epoch: int, batch: int, num_batches: int) -> None:
-        """Set the learning rate and momentum of every group of ``parameter_groups``."""
+    def apply(
+        self, optimizer: Optimizer, epoch: int, batch: int, num_batches: int, decay_epoch: float | None = None
+    ) -> None:
+        """Set the learning rate and momentum of every group of ``parameter_groups``.
+
+        ``decay_epoch`` is the position in the decay, by default ``epoch``.
+        """
+        decay = self.decay_factor(epoch if decay_epoch is None else decay_epoch)
         progress = self.warmup_progress(epoch, batch, num_batches)
         momentum = self.warmup_momentum + (self.momentum - self.warmup_momentum) * progress
         for group in optimizer.param_groups:
             start = self.warmup_bias_lr if group["bias"] else 0.0
-            group["lr"] = start + (group["base_lr"] * self.decay_factor(epoch) - start) * progress
+            group["lr"] = start + (group["base_lr"] * decay - start) * progress
             if "betas" in group:
                 group["betas"] = (momentum, group["betas"][1])
             else:

@@ -13,7 +13,7 @@ def test_best_ckpt_is_of_the_highest_ap_and_is_written_before_last_ckpt(val_batc
     """last.ckpt holds the best AP so far, so best.ckpt comes first."""
     settings = {"trainer": {"enable_checkpointing": None, "limit_val_batches": val_batches}}
     callbacks = TrainCLI._checkpoint_callbacks(
-        SimpleNamespace(config_init=settings, run_dir=Path("run"), monitor=TrainCLI.monitor)
+        SimpleNamespace(config_init=settings, run_dir=Path("run"), monitor="val/AP", monitor_mode="max")
     )
     assert [callback.filename for callback in callbacks] == names
     watched = [(callback.monitor, callback.mode) for callback in callbacks if callback.filename == "best"]

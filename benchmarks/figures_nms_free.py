@@ -1,8 +1,8 @@
 """What do the two branches learn about one object, and what do they answer? The figures of docs/why-no-nms.md.
 
-``python -m benchmarks.figures_nms_free runs/demo/best.ckpt`` draws, for one object of an image of the embedded data set, the
-anchors that each branch assigns to it and the raw scores around it. The checkpoint is that of ``make demo``. It also counts
-the boxes for each object in the validation images, before and after NMS.
+``python -m benchmarks.figures_nms_free runs/shapes/best.ckpt`` draws, for one object of an image of the embedded data set, the
+anchors that each branch assigns to it and the raw scores around it. It also counts the boxes for each object in the validation
+images, before and after NMS. ``--simple`` takes the images of ``make demo``.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ from torchvision.ops import box_iou
 
 from benchmarks.common import option_parser, print_table
 from benchmarks.figure_files import FIGURES, write_figure
-from data.shapes.draw import draw_image
+from data.shapes.draw import EMBEDDED, SIMPLE, Style, draw_image
 from detector import Predictor, load_detector
 from detector.imaging.letterbox import to_canvas
 from detector.imaging.plot_files import Plot, finish
@@ -48,9 +48,9 @@ class View(NamedTuple):
     kept: dict[str, Tensor]  # the final detections
 
 
-def views(predictor: Predictor, index: int) -> dict[BranchName, View]:
-    """Return the view of each branch on the validation image ``index`` of the embedded data set."""
-    drawing = draw_image(0, "val", index)
+def views(predictor: Predictor, index: int, style: Style = EMBEDDED) -> dict[BranchName, View]:
+    """Return the view of each branch on the validation image ``index`` of the set of drawn images in ``style``."""
+    drawing = draw_image(0, "val", index, style)
     images, (placement,) = predictor.prepare([np.ascontiguousarray(drawing.image[..., ::-1])])  # BGR to RGB
     boxes, labels = torch.from_numpy(to_canvas(drawing.boxes, placement)).float(), torch.tensor(drawing.labels)
     objects = flatten_targets([{"boxes": boxes.view(-1, 4), "labels": labels}])
@@ -148,7 +148,7 @@ def _draw_scores(axes: Axes, view: View, scores: Tensor) -> None:
             axes.text(x, y, f"{score:.2f}"[1:], color=NEGATIVE, fontsize=10, ha="center", va="center")
 
 
-def boxes_per_object(predictor: Predictor, num_images: int) -> dict[BranchName, dict[str, float]]:
+def boxes_per_object(predictor: Predictor, num_images: int, style: Style = EMBEDDED) -> dict[BranchName, dict[str, float]]:
     """Return for each branch how many boxes an object has, on average over the objects that have one.
 
     A box belongs to an object of its class if their IoU is above 0.5 and its score above MIN_SCORE. ``found`` is the share
@@ -156,7 +156,7 @@ def boxes_per_object(predictor: Predictor, num_images: int) -> dict[BranchName, 
     """
     raw, final = {branch: [] for branch in TITLES}, {branch: [] for branch in TITLES}
     for index in range(num_images):
-        for branch, view in views(predictor, index).items():
+        for branch, view in views(predictor, index, style).items():
             scores = view.scores[:, view.labels].T  # (N, A)
             near = box_iou(view.boxes, view.predicted) > 0.5
             raw[branch] += ((scores > MIN_SCORE) & near).sum(dim=1).tolist()
@@ -172,15 +172,15 @@ def _mean_counts(raw: np.ndarray, final: np.ndarray) -> dict[str, float]:
 
 def main() -> None:
     """Draw both figures and print the counts."""
-    parser = option_parser(__doc__, image=26, object=0, count_images=200)
-    parser.add_argument("checkpoint", help="of a detector of the embedded data set, such as runs/demo/best.ckpt")
+    parser = option_parser(__doc__, image=26, object=0, count_images=200, simple=False)
+    parser.add_argument("checkpoint", help="of a detector of drawn images, such as runs/shapes/best.ckpt")
     parser.add_argument("--folder", type=Path, default=FIGURES, help="of the figures (%(default)s)")
     args = parser.parse_args()
-    predictor = load_detector(args.checkpoint)
-    branches = views(predictor, args.image)
+    predictor, style = load_detector(args.checkpoint), SIMPLE if args.simple else EMBEDDED
+    branches = views(predictor, args.image, style)
     write_figure(assignment_figure(branches, args.object), args.folder)
     write_figure(scores_figure(branches, args.object), args.folder)
-    counts = boxes_per_object(predictor, args.count_images)
+    counts = boxes_per_object(predictor, args.count_images, style)
     head = ["", "objects found", "boxes each, raw", "boxes each, final"]
     rows = [[TITLES[b], f"{c['found']:.0%}", f"{c['raw']:.2f}", f"{c['final']:.2f}"] for b, c in counts.items()]
     print_table(head, *rows)

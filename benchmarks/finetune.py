@@ -1,7 +1,7 @@
 """Do trained weights help on a small set? Train on blood cells from scratch, and from weights trained on drawn shapes.
 
-``python -m benchmarks.finetune --root datasets/bccd --jobs 2`` first trains on the shapes set with the settings of
-``make demo``. Then it trains every seed at 160 px with ``configs/finetune.yaml``: from scratch, from those weights, and from
+``python -m benchmarks.finetune --root datasets/bccd --jobs 2`` first trains on the shapes set with
+``configs/shapes_dyn_n.yaml``. Then it trains every seed at 160 px with ``configs/finetune.yaml``: from scratch, from those weights, and from
 those weights with a frozen backbone. It takes about 20 minutes on 2 cores, and an interrupted benchmark continues.
 ``--weights`` starts from another file. ``--jobs`` trainings at a time share the cores. All APs are of the averaged weights
 after the last epoch.
@@ -13,7 +13,7 @@ from benchmarks.common import option_parser, write
 from benchmarks.runs import as_arguments, by_metric, measure_all, print_ap, run_coco_eval, train
 from detector.runs.folder import BEST_CHECKPOINT, LAST_CHECKPOINT
 
-EPOCHS, SOURCE_EPOCHS = 30, 8  # of configs/finetune.yaml and configs/demo.yaml
+EPOCHS, SOURCE_EPOCHS = 30, 8  # of configs/finetune.yaml and configs/shapes_dyn_n.yaml
 ARMS = {"scratch": [], "fine-tuned": [], "fine-tuned, backbone frozen": ["--model.freeze", '["backbone"]']}
 
 
@@ -21,7 +21,7 @@ def pretrained(variant: str, runs: Path) -> Path:
     """Return weights of ``variant`` trained on the shapes set; train them if the file is missing."""
     run = runs / f"finetune_source_{variant}"
     settings = {"model.variant": variant, "data.num_workers": 0}
-    train(as_arguments(settings, ("configs/data/shapes.yaml", "configs/demo.yaml")), run, SOURCE_EPOCHS)
+    train(as_arguments(settings, ("configs/data/shapes.yaml", "configs/shapes_dyn_n.yaml")), run, SOURCE_EPOCHS)
     return run / BEST_CHECKPOINT
 
 

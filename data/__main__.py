@@ -23,7 +23,7 @@ from data.check.sheets import write_sheets
 from data.cut_tiles import CONFIG, cut_data_set
 from data.datamodule import CocoDataModule
 from data.join import check_same_classes
-from data.shapes.write import SHAPES
+from data.shapes.write import DRAWN_SETS
 from data.splits import Files, given_splits, read_split, read_splits, set_format
 from data.val_split import complete_splits
 from detector.batch import as_size
@@ -142,7 +142,7 @@ def read_valid_splits(data: Namespace) -> tuple[Splits, list[Finding]]:
     root = Path(data.root)
     splits: Splits = {}
     errors = []
-    one_by_one = root.is_dir() and root != SHAPES and set_format(root, files) == "coco"
+    one_by_one = root.is_dir() and root not in DRAWN_SETS and set_format(root, files) == "coco"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the findings repeat them
         for split in given_splits(root, files, data.val_split) if one_by_one else ("all",):

@@ -9,7 +9,7 @@ from data.annotations import Annotations
 from data.coco import check_root, read_coco
 from data.join import check_same_classes, join_annotations
 from data.other_sets import class_folders
-from data.shapes.write import SHAPES, draw_shapes
+from data.shapes.write import DRAWN_SETS
 from data.val_split import complete_splits
 from data.voc import read_voc
 from data.voc_folders import Sources, find_voc, given_source, has_xml
@@ -57,8 +57,8 @@ def _read_given(root: Path, files: Files, val_split: float | None) -> dict[str, 
         raise ValueError(propose_data_yaml(root))
     if kind == "voc":
         return read_voc(root, voc_sources(root, files))
-    if root == SHAPES:
-        draw_shapes(SHAPES)  # does nothing if the set is there
+    if root in DRAWN_SETS:
+        DRAWN_SETS[root](root)  # does nothing if the set is there
     check_root(root, is_coco=root.name == "coco")
     given = given_splits(root, files, val_split)
     for split, paths in given.items():  # all of them before any is read, which takes long for a large set

@@ -1,4 +1,4 @@
-"""Draws the images of the embedded data set: shapes on a textured background.
+"""Draws images of shapes on a textured background: those of the embedded data set, and simpler ones.
 
 Every image has its own random stream, seeded with (seed, split, index). So it does not depend on the order of drawing, on
 the number of images, or on global state. All kinds of shape share the same paints and textures. Every class has a favorite
@@ -7,6 +7,7 @@ hue, which is only a hint: many of its shapes, and all decoys, have another hue.
 
 import colorsys
 import math
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import cv2
@@ -17,17 +18,30 @@ CLASSES = ("circle", "square", "triangle", "star", "cross", "ring")
 DECOYS = ("bar", "ellipse", "half_disc", "crescent", "arrow", "blob")  # drawn like objects, but not annotated
 SPLITS = ("train", "val")
 
-SIDES = (192, 288)  # range of an image's height and width, in px
 EMPTY_SHARE = 0.04  # of images: no objects
-COUNT_WEIGHTS = (3, 5, 6, 5, 3, 2, 1)  # relative frequency of images with 1, 2, ... 7 objects
-SMALL_SHARE = 0.31  # of objects; with turned triangles and clipped shapes, a third is small for COCO (< 32 x 32 px)
-SMALL_SIZES, SIZES = (15.0, 31.0), (33.0, 110.0)  # longer side of the box, in px
-LOOSE_SHARE = 0.45  # of shapes: may be partly hidden, or cut off by the image border
+SMALL_SIZES = (15.0, 31.0)  # longer side of the box of a small object, in px
 MIN_VISIBLE, MIN_VISIBLE_LOOSE = 0.97, 0.3  # share of a shape that must be visible, else it is not drawn
-FAVORITE_SHARE = 0.7  # of objects: painted in the favorite hue of their class
 SUPERSAMPLING = 4  # outlines are filled on a grid this many times finer: edges are smooth, boxes exact to 1/4 px
 
 Range = tuple[float, float]  # least, most
+
+
+@dataclass(frozen=True)
+class Style:
+    """How difficult the images of a set are. The defaults are those of the embedded set."""
+
+    sides: tuple[int, int] = (192, 288)  # range of an image's height and width, in px
+    count_weights: tuple[int, ...] = (3, 5, 6, 5, 3, 2, 1)  # relative frequency of images with 1, 2, ... objects
+    small_share: float = 0.31  # of objects; turned and clipped ones included, a third is small for COCO (< 32 x 32 px)
+    sizes: Range = (33.0, 110.0)  # longer side of the box of other objects, in px
+    loose_share: float = 0.45  # of shapes: may be partly hidden, or cut off by the image border
+    max_decoys: int = 2  # in an image
+    favorite_share: float = 0.7  # of objects: painted in the favorite hue of their class
+
+
+EMBEDDED = Style()
+# Few large objects, wholly visible: a detector learns them in two minutes on a CPU
+SIMPLE = Style((128, 176), (3, 4, 3), small_share=0.0, sizes=(36.0, 80.0), loose_share=0.0, max_decoys=1, favorite_share=0.9)
 
 
 class Stamp(NamedTuple):
@@ -122,18 +136,18 @@ def stamp(kind: str, contours: list[np.ndarray], height: int, width: int) -> Sta
     return Stamp(kind, (x1 + x, y1 + y, x1 + x + w, y1 + y + h), coverage, x1, y1, area)
 
 
-def random_size(rng: Generator) -> float:
+def random_size(rng: Generator, style: Style) -> float:
     """Draw the longer side of a shape's box, in px. Large sizes are spread evenly on a logarithmic scale."""
-    if rng.random() < SMALL_SHARE:
+    if rng.random() < style.small_share:
         return rng.uniform(*SMALL_SIZES)
-    return math.exp(rng.uniform(*np.log(SIZES)))
+    return math.exp(rng.uniform(*np.log(style.sizes)))
 
 
-def random_kinds(rng: Generator) -> list[str]:
+def random_kinds(rng: Generator, style: Style) -> list[str]:
     """Draw the kinds of the objects and decoys of one image, in random order."""
-    shares = np.array(COUNT_WEIGHTS) / sum(COUNT_WEIGHTS)
+    shares = np.array(style.count_weights) / sum(style.count_weights)
     num_objects = 0 if rng.random() < EMPTY_SHARE else 1 + rng.choice(len(shares), p=shares)
-    kinds = [*rng.choice(CLASSES, num_objects), *rng.choice(DECOYS, rng.integers(0, 3))]
+    kinds = [*rng.choice(CLASSES, num_objects), *rng.choice(DECOYS, rng.integers(0, style.max_decoys + 1))]
     return [str(kind) for kind in rng.permutation(kinds)]
 
 
@@ -145,16 +159,16 @@ def random_center(placed: list[Stamp], loose: bool, height: int, width: int, rng
     return rng.uniform((0, 0), (width, height))
 
 
-def arrange(height: int, width: int, rng: Generator) -> list[Stamp]:
+def arrange(height: int, width: int, rng: Generator, style: Style = EMBEDDED) -> list[Stamp]:
     """Place the shapes of an image; return them from front to back.
 
     A shape is left out if enough of it is visible at none of 20 random positions.
     """
     free = np.ones((height, width), dtype=np.float32)  # share of each pixel that no shape covers yet
     placed: list[Stamp] = []
-    for kind in random_kinds(rng):
-        contours = pose(outline(kind, rng), random_size(rng), rng)
-        loose = rng.random() < LOOSE_SHARE
+    for kind in random_kinds(rng, style):
+        contours = pose(outline(kind, rng), random_size(rng, style), rng)
+        loose = rng.random() < style.loose_share
         for _ in range(20):
             center = random_center(placed, loose, height, width, rng)
             shape = stamp(kind, [contour + center for contour in contours], height, width)
@@ -173,9 +187,9 @@ def random_color(rng: Generator, saturation: Range, value: Range, hue: float | N
     return np.array(rgb[::-1], dtype=np.float32) * 255
 
 
-def favorite_hue(kind: str, rng: Generator) -> float | None:
-    """Return the favorite hue of a class for a random FAVORITE_SHARE of objects, else None. Decoys have none."""
-    if kind in CLASSES and rng.random() < FAVORITE_SHARE:
+def favorite_hue(kind: str, rng: Generator, style: Style) -> float | None:
+    """Return the favorite hue of a class for a random ``favorite_share`` of objects, else None. Decoys have none."""
+    if kind in CLASSES and rng.random() < style.favorite_share:
         return CLASSES.index(kind) / len(CLASSES)
     return None
 
@@ -258,11 +272,11 @@ def cast_shadows(image: np.ndarray, shapes: list[Stamp], rng: Generator) -> None
     image *= cv2.merge([shadow] * 3)
 
 
-def paint_shape(image: np.ndarray, shape: Stamp, rng: Generator) -> None:
+def paint_shape(image: np.ndarray, shape: Stamp, rng: Generator, style: Style = EMBEDDED) -> None:
     """Paint the shape onto the float32 image in place: a color, often a texture, sometimes a darker rim."""
     under = image[shape.window]
     shade = np.ones_like(shape.coverage)
-    color = contrasting_color(under.mean(axis=(0, 1)), favorite_hue(shape.kind, rng), rng)
+    color = contrasting_color(under.mean(axis=(0, 1)), favorite_hue(shape.kind, rng, style), rng)
     if rng.random() < 0.6:
         shade -= np.float32(rng.uniform(0.1, 0.45)) * pattern(*shade.shape, rng)
     if rng.random() < 0.3:
@@ -287,7 +301,7 @@ def develop(image: np.ndarray, rng: Generator) -> np.ndarray:
     return np.clip(image, 0, 255, out=image).astype(np.uint8)
 
 
-def paint_image(shapes: list[Stamp], height: int, width: int, rng: Generator) -> np.ndarray:
+def paint_image(shapes: list[Stamp], height: int, width: int, rng: Generator, style: Style = EMBEDDED) -> np.ndarray:
     """Paint the shapes, listed from front to back, onto a random background. Returns (H, W, 3) uint8, BGR."""
     background = paint_background(height, width, rng)
     scribble(background, rng)
@@ -295,16 +309,16 @@ def paint_image(shapes: list[Stamp], height: int, width: int, rng: Generator) ->
     if rng.random() < 0.6:
         cast_shadows(image, shapes, rng)
     for shape in reversed(shapes):
-        paint_shape(image, shape, rng)
+        paint_shape(image, shape, rng, style)
     return develop(image, rng)
 
 
-def draw_image(seed: int, split: str, index: int) -> Drawing:
+def draw_image(seed: int, split: str, index: int, style: Style = EMBEDDED) -> Drawing:
     """Draw one image. The boxes of its objects cover their full extent, hidden parts included."""
     rng = np.random.default_rng((seed, SPLITS.index(split), index))
-    height, width = (int(side) for side in rng.integers(SIDES[0], SIDES[1] + 1, 2))
-    shapes = arrange(height, width, rng)
-    image = paint_image(shapes, height, width, rng)
+    height, width = (int(side) for side in rng.integers(style.sides[0], style.sides[1] + 1, 2))
+    shapes = arrange(height, width, rng, style)
+    image = paint_image(shapes, height, width, rng, style)
     objects = [shape for shape in shapes if shape.kind in CLASSES]
     boxes = np.array([shape.box for shape in objects]).reshape(-1, 4)
     return Drawing(image, boxes, [CLASSES.index(shape.kind) for shape in objects])

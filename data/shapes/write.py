@@ -1,39 +1,50 @@
-"""Writes the sets of drawn shapes: the embedded data set, in COCO format, and folders of single shapes by class."""
+"""Writes the sets of drawn shapes: two in COCO format, and folders of single shapes by class."""
 
 import json
-import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import cv2
+from lightning.pytorch.utilities import rank_zero_info
 
-from data.shapes.draw import CLASSES, SPLITS, draw_image
+from data.shapes.draw import CLASSES, EMBEDDED, SIMPLE, SPLITS, Style, draw_image
 from data.shapes.single import KINDS, SMALLEST_SIDE, draw_single
 from detector.batch import xyxy_to_xywh
 
 SHAPES = Path("datasets/shapes")  # folder of the embedded set, relative to the folder where training starts
 VERSION = 3  # raise it whenever images or annotations change: sets of older versions are then drawn again
+SIMPLE_SHAPES = Path("datasets/simple_shapes")  # of `make demo`, relative to the same folder
+SIMPLE_VERSION = 1  # the same for simple shapes
 SINGLE_SHAPES = Path("datasets/single_shapes")
 SINGLE_VERSION = 1  # the same for single shapes
 MARKER = "drawn_by_data_shapes.json"  # in the set's folder: the arguments and the version that it was drawn with
 STALE_SECONDS = 86400  # a temporary folder of this age is left from a process that was killed
 JPEG_QUALITY = 90
+PROGRESS_SECONDS = 5.0  # between progress lines while a set is drawn
 
 Recipe = dict[str, int]  # the arguments that a set is drawn with, and the version
 
-logger = logging.getLogger(__name__)
+
+def counted(num_images: int, split: str) -> Iterator[int]:
+    """Yield the numbers of the images of a split; log now and then how many are drawn."""
+    logged = time.perf_counter()
+    for index in range(num_images):
+        if time.perf_counter() - logged > PROGRESS_SECONDS:
+            rank_zero_info(f"drew {index} of {num_images} images of {split}")
+            logged = time.perf_counter()
+        yield index
 
 
-def write_split(folder: Path, split: str, num_images: int, seed: int) -> None:
+def write_split(folder: Path, split: str, num_images: int, seed: int, style: Style = EMBEDDED) -> None:
     """Draw ``num_images`` images into ``folder/split/`` and describe them in ``folder/annotations/split.json``."""
     (folder / split).mkdir()
     images, annotations = [], []
-    for index in range(num_images):
-        drawing = draw_image(seed, split, index)
+    for index in counted(num_images, split):
+        drawing = draw_image(seed, split, index, style)
         height, width = drawing.image.shape[:2]
         name = f"{index + 1:06d}.jpg"
         _, jpeg = cv2.imencode(".jpg", drawing.image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
@@ -54,7 +65,7 @@ def write_classes(folder: Path, split: str, num_images: int, recipe: Recipe) -> 
     kinds = KINDS[: recipe["num_classes"]]
     for kind in kinds:
         (folder / split / kind).mkdir(parents=True)
-    for index in range(num_images):
+    for index in counted(num_images, split):
         kind = kinds[index % len(kinds)]
         image = draw_single(kind, recipe["seed"], split, index, recipe["image_size"])
         _, png = cv2.imencode(".png", image)
@@ -113,6 +124,18 @@ def draw_shapes(root: Path, num_train: int = 1000, num_val: int = 200, seed: int
     return fill(root, recipe, lambda folder, split, num_images: write_split(folder, split, num_images, seed))
 
 
+def draw_simple_shapes(root: Path, num_train: int = 640, num_val: int = 160, seed: int = 0) -> Path:
+    """Draw a set of few large shapes into ``root``, which a detector learns in minutes; otherwise as ``draw_shapes``."""
+    check_numbers(1, num_train=num_train, num_val=num_val)
+    check_numbers(0, seed=seed)
+    recipe = {"simple_version": SIMPLE_VERSION, "num_train": num_train, "num_val": num_val, "seed": seed}
+    return fill(root, recipe, lambda folder, split, num_images: write_split(folder, split, num_images, seed, SIMPLE))
+
+
+# The sets that are drawn if a run names their folder and they are not there
+DRAWN_SETS: dict[Path, Callable[[Path], Path]] = {SHAPES: draw_shapes, SIMPLE_SHAPES: draw_simple_shapes}
+
+
 def draw_singles(
     root: Path, num_train: int = 160, num_val: int = 40, num_classes: int = 4, image_size: int = 64, seed: int = 0
 ) -> Path:
@@ -150,7 +173,7 @@ def fill(root: Path, recipe: Recipe, write: Callable[[Path, str, int], None]) ->
     remove_stale(target.parent, prefix)
     num_images = [recipe[f"num_{split}"] for split in SPLITS]
     replacing = ", in place of an older set" if (target / MARKER).is_file() else ""
-    logger.info("drawing %d images of shapes into %s%s", sum(num_images), root, replacing)
+    rank_zero_info(f"drawing {sum(num_images)} images of shapes into {root}{replacing}")
     with tempfile.TemporaryDirectory(prefix=prefix, dir=target.parent, ignore_cleanup_errors=True) as temporary:
         drawn = Path(temporary, "drawn")
         drawn.mkdir()

@@ -12,7 +12,7 @@ from detector.batch import Batch, ClassBatch, num_images
 from detector.runs.folder import TRAIN_LOG
 from detector.text import plural, short_duration, short_number
 
-PROGRESS_LINE_SECONDS = 60.0  # between progress lines, without a progress bar
+PROGRESS_SECONDS = 5.0, 60.0  # between progress lines, without a progress bar: at the start of a training, after an hour
 MAX_WIDTH = 120  # characters of a line
 MIN_WIDTHS = {"left": 4, "wait": 4, "lr": 7}  # of columns; others have 5
 # The values of a validation, by column. An evaluation says in ``epoch_columns`` which of them it has.
@@ -39,19 +39,21 @@ class EpochLog(L.Callback):
     - ``img/s``: training images per second of all processes. ``train_s``, ``val_s``: seconds of training and validation.
 
     If that is too wide, ``loss`` is left out, then the last of the other losses: metrics.csv has all of them. A header line
-    comes first, and again when a run is resumed. Without a progress bar, long epochs print a progress line every minute.
+    comes first, and again when a run is resumed. Without a progress bar, long epochs print progress lines: every 5 seconds
+    in the first 5 minutes, when a user waits to see that it works, then more rarely, and every minute after an hour.
     """
 
     def __init__(self, file_name: str = TRAIN_LOG) -> None:
         self.file_name = file_name
         self._widths: dict[str, int] = {}  # of the columns
-        self._epoch_started = self._validation_started = self._validation_seconds = self._progress_printed = 0.0
+        self._started = self._epoch_started = self._validation_started = 0.0
+        self._validation_seconds = self._progress_printed = 0.0
         self._seconds = self._epochs = 0.0  # of this start; an epoch that was resumed in its middle counts in part
         self._num_images = self._num_batches = 0
         self._validated = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._widths, self._seconds, self._epochs = {}, 0.0, 0.0
+        self._widths, self._seconds, self._epochs, self._started = {}, 0.0, 0.0, time.perf_counter()
         self.on_train_epoch_start(trainer, pl_module)  # Lightning does not call it if a run is resumed within an epoch
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -62,18 +64,17 @@ class EpochLog(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch | ClassBatch, batch_idx: int
     ) -> None:
-        """Count the batch and, without a progress bar, print a progress line every minute."""
+        """Count the batch and, without a progress bar, print a progress line if one is due."""
         self._num_images += num_images(batch)
         self._num_batches += 1
         now = time.perf_counter()
-        due = now - self._progress_printed > PROGRESS_LINE_SECONDS
+        shortest, longest = PROGRESS_SECONDS
+        due = now - self._progress_printed > min(max((now - self._started) / 60, shortest), longest)
         if due and trainer.progress_bar_callback is None and trainer.is_global_zero:
             self._progress_printed = now
-            seconds = now - self._epoch_started
             batches, speed = trainer.num_training_batches, self.images_per_second(trainer)
-            left = short_duration(seconds / self._num_batches * (batches - batch_idx - 1))
-            progress = f"{batch_idx + 1} of {plural(batches, 'batch', 'batches')}, {left} left"
-            print(f"epoch {epoch_text(trainer)}: {progress}, {speed:.1f} images/s", flush=True)
+            progress = f"{batch_idx + 1} of {plural(batches, 'batch', 'batches')}, {speed:.1f} images/s"
+            print(f"epoch {epoch_text(trainer)}: {progress}, {self.time_left(trainer)} left in all", flush=True)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._validation_started = time.perf_counter()

@@ -102,7 +102,9 @@ class RunCLI(LightningCLI):
         if progress_bar is None:
             progress_bar = sys.stderr.isatty()
         # LightningCLI appends these callbacks to the others, see callbacks().
-        self.trainer_defaults["callbacks"] = self.callbacks() + ([RunProgressBar(refresh_rate=20)] if progress_bar else [])
+        # A refresh reads metrics, for which a GPU waits; on a CPU a step may take a second.
+        refresh_rate = 20 if uses_cuda(settings["accelerator"]) else 5
+        self.trainer_defaults["callbacks"] = self.callbacks() + ([RunProgressBar(refresh_rate)] if progress_bar else [])
         plugins = settings["plugins"] or []
         return super().instantiate_trainer(
             default_root_dir=str(self.run_dir),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from data.shapes import draw
-from data.shapes.draw import CLASSES, DECOYS, Drawing, draw_image
+from data.shapes.draw import CLASSES, DECOYS, SIMPLE, Drawing, draw_image
 from tests.processes import FORKSERVER
 
 
@@ -57,6 +57,18 @@ def test_sizes_classes_and_empty_images(drawings: list[Drawing]) -> None:
         assert drawing.boxes.shape == (len(drawing.labels), 4)
         assert (drawing.boxes >= 0).all()
         assert (drawing.boxes <= [width, height, width, height]).all()
+
+
+def test_simple_images_have_few_large_objects() -> None:
+    drawings = [draw_image(0, "train", index, SIMPLE) for index in range(60)]
+    boxes = np.concatenate([drawing.boxes for drawing in drawings])
+    longer_sides = (boxes[:, 2:] - boxes[:, :2]).max(axis=1)
+    assert longer_sides.min() > 0.9 * 36  # at most 3 % of the area of an object is hidden or cut off
+    assert longer_sides.max() <= 81
+    assert {len(drawing.labels) for drawing in drawings} == {0, 1, 2, 3}
+    sides = np.array([drawing.image.shape[:2] for drawing in drawings])
+    assert (128 <= sides).all()
+    assert (sides <= 176).all()
 
 
 @pytest.mark.parametrize("kind", CLASSES + DECOYS)

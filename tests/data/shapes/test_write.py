@@ -13,8 +13,8 @@ import yaml
 
 from data import CocoDataModule
 from data.shapes import write
-from data.shapes.draw import CLASSES, Drawing, draw_image
-from data.shapes.write import MARKER, draw_shapes
+from data.shapes.draw import CLASSES, SIMPLE, Drawing, Style, draw_image
+from data.shapes.write import MARKER, draw_shapes, draw_simple_shapes
 from tests.processes import FORKSERVER
 
 
@@ -56,6 +56,16 @@ def test_the_files_hold_the_drawings(root: Path) -> None:
     np.testing.assert_array_equal(boxes[:, :2] + boxes[:, 2:], drawing.boxes[:, 2:])
 
 
+def test_simple_shapes_are_the_drawings_of_their_style(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(write, "PROGRESS_SECONDS", 0.0)
+    lines = []
+    monkeypatch.setattr(write, "rank_zero_info", lines.append)
+    root = draw_simple_shapes(tmp_path, num_train=1, num_val=3)
+    assert lines[1:] == ["drew 0 of 1 images of train", *(f"drew {n} of 3 images of val" for n in range(3))]
+    drawing = draw_image(0, "val", 2, SIMPLE)
+    assert np.abs(cv2.imread(str(root / "val" / "000003.jpg")).astype(float) - drawing.image).mean() < 6  # JPEG
+
+
 def test_a_second_call_does_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = contents(root)
     monkeypatch.setattr(write, "draw_image", lambda *_: pytest.fail("drew again"))
@@ -71,7 +81,7 @@ def test_other_numbers_replace_the_set(tmp_path: Path) -> None:
 
 
 def test_after_an_interrupt_nothing_is_left_and_the_next_call_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(seed: int, split: str, index: int) -> Drawing:
+    def interrupted(seed: int, split: str, index: int, style: Style) -> Drawing:
         if split == "val":
             raise KeyboardInterrupt
         return draw_image(seed, split, index)
@@ -104,7 +114,7 @@ def test_processes_may_draw_at_the_same_time(tmp_path: Path) -> None:
 
 
 def test_the_slower_of_two_processes_keeps_the_set_of_the_faster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def overtaken(seed: int, split: str, index: int) -> Drawing:
+    def overtaken(seed: int, split: str, index: int, style: Style) -> Drawing:
         monkeypatch.undo()
         draw_shapes(tmp_path / "set", num_train=1, num_val=1)
         (tmp_path / "set" / "of the faster process").touch()
@@ -137,10 +147,11 @@ def test_numbers_out_of_range_are_refused(numbers: dict[str, int], tmp_path: Pat
         draw_shapes(tmp_path / "set", **numbers)
 
 
-def test_the_data_module_draws_the_embedded_set_on_first_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["shapes", "simple_shapes"])
+def test_the_data_module_draws_a_set_on_first_use(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(write.draw_shapes, "__defaults__", (6, 2, 0))  # fewer images
-    config = yaml.safe_load((Path(write.__file__).parents[2] / "configs/data/shapes.yaml").read_text())["data"]
+    monkeypatch.setattr(getattr(write, f"draw_{name}"), "__defaults__", (6, 2, 0))  # fewer images
+    config = yaml.safe_load((Path(write.__file__).parents[2] / f"configs/data/{name}.yaml").read_text())["data"]
     data = CocoDataModule(**config, image_size=64, batch_size=2, num_workers=0)
     assert data.class_names == list(CLASSES)
     assert len(data.ground_truth("train")["images"]) == 6

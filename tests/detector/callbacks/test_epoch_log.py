@@ -51,14 +51,25 @@ def test_every_epoch_has_a_line_below_the_header(tmp_path: Path, capsys: pytest.
     assert text in capsys.readouterr().out  # no terminal here
 
 
+@pytest.mark.parametrize(("seconds", "elapsed"), [((0.0, 60.0), 0), ((5.0, 0.0), 600)])
 def test_a_long_epoch_without_a_progress_bar_prints_progress_lines(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    seconds: tuple[float, float],
+    elapsed: float,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """They come more often at the start, and give the time left of the whole training."""
     run(tmp_path, EpochLog(), max_epochs=1)
     assert "batches" not in capsys.readouterr().out  # a short epoch has no progress line
-    monkeypatch.setattr(epoch_log, "PROGRESS_LINE_SECONDS", 0.0)
-    run(tmp_path, EpochLog(), max_epochs=1)
-    assert re.search(r"epoch 1/1: 1 of 3 batches, \d+s left, [\d.]+ images/s\n", capsys.readouterr().out)
+    monkeypatch.setattr(epoch_log, "PROGRESS_SECONDS", seconds)
+    log = EpochLog()
+    started = log.on_train_start
+    monkeypatch.setattr(
+        log, "on_train_start", lambda *args: (started(*args), setattr(log, "_started", log._started - elapsed))
+    )
+    run(tmp_path, log, max_epochs=1)
+    assert re.search(r"epoch 1/1: 1 of 3 batches, [\d.]+ images/s, \d+s left in all\n", capsys.readouterr().out)
 
 
 def test_a_second_run_appends_under_its_own_header(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """What do the two branches learn about one object, and what do they answer? The figures of docs/why-no-nms.md.
 
-``python -m benchmarks.figures_nms_free runs/shapes/best.ckpt`` draws, for one object of an image of the embedded data set, the
-anchors that each branch assigns to it and the raw scores around it. It also counts the boxes for each object in the validation
-images, before and after NMS. ``--simple`` takes the images of ``make demo``.
+``python -m benchmarks.figures_nms_free runs/shapes/best.ckpt`` draws, for one object of an image of the embedded data set,
+the anchors that each branch assigns to it and the raw scores around it. It also counts the boxes for each object in the
+validation images, before and after NMS. ``--simple`` takes the images of ``make demo``.
 """
 
 from pathlib import Path

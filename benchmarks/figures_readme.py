@@ -4,8 +4,8 @@
 validation, from ``predictions.json``; IMAGES is their folder. It takes images on which every object is detected once, those
 with most objects first: the figure shows what detections look like, not how good they are on average.
 
-``python -m benchmarks.figures_readme routing CHECKPOINT IMAGES`` draws the routing weights of a network with dynamic layers for
-images of several sources. The set is that of ``benchmarks.dynamic_data``: names of files begin with their source.
+``python -m benchmarks.figures_readme routing CHECKPOINT IMAGES`` draws the routing weights of a network with dynamic layers
+for images of several sources. The set is that of ``benchmarks.dynamic_data``: names of files begin with their source.
 """
 
 import argparse
@@ -93,7 +93,7 @@ def routing_of(checkpoint: str, paths: Sequence[Path]) -> np.ndarray:
 
 @plot_style()
 def routing_figure(weights: np.ndarray, sources: Sequence[str]) -> Plot:
-    """Return the figure: a column for each image, a row for each routing weight; ``sources`` (N,) names the image's source."""
+    """Return the figure: a column for each image, a row for each routing weight; ``sources`` has N names."""
     num_images, num_weights = weights.shape
     width, height = COLUMN * num_images, ROW * num_weights
     figure = Figure(figsize=(width / 72, height / 72))

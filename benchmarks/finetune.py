@@ -1,8 +1,9 @@
 """Do trained weights help on a small set? Train on blood cells from scratch, and from weights trained on drawn shapes.
 
 ``python -m benchmarks.finetune --root datasets/bccd --jobs 2`` first trains on the shapes set with
-``configs/shapes_dyn_n.yaml``. Then it trains every seed at 160 px with ``configs/finetune.yaml``: from scratch, from those weights, and from
-those weights with a frozen backbone. It takes about 20 minutes on 2 cores, and an interrupted benchmark continues.
+``configs/shapes_dyn_n.yaml``. Then it trains every seed at 160 px with ``configs/finetune.yaml``: from scratch, from those
+weights, and from those weights with a frozen backbone. It takes about 20 minutes on 2 cores, and an interrupted benchmark
+continues.
 ``--weights`` starts from another file. ``--jobs`` trainings at a time share the cores. All APs are of the averaged weights
 after the last epoch.
 """

@@ -79,7 +79,7 @@ def set_format(root: Path, files: Files) -> Literal["coco", "data.yaml", "voc", 
     names = [name for given, _ in files.values() for name in ([given] if isinstance(given, str) else given or [])]
     if files["train"][0] != COCO_TRAIN:
         return "voc" if any(_is_voc(root / name) for name in names) else "coco"
-    if not root.is_dir() or root == SHAPES or any((root / name).exists() for name in names):
+    if not root.is_dir() or root in DRAWN_SETS or any((root / name).exists() for name in names):
         return "coco"
     if has_yolo_labels(root):
         return "yolo"

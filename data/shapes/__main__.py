@@ -7,8 +7,8 @@ from data.shapes.single import KINDS
 from data.shapes.write import SHAPES, SIMPLE_SHAPES, SINGLE_SHAPES, draw_shapes, draw_simple_shapes, draw_singles
 from detector.option_errors import OptionParser
 
-DESCRIPTION = """Draw the embedded data set of shapes, in COCO format; with --simple, the set of `make demo`. With --single, draw images of one shape each, as
-FOLDER/train/<class>/*.png and FOLDER/val/<class>/*.png: a set for classification."""
+DESCRIPTION = """Draw the embedded data set of shapes, in COCO format; with --simple, the set of `make demo`. With --single,
+draw images of one shape each, as FOLDER/train/<class>/*.png and FOLDER/val/<class>/*.png: a set for classification."""
 OPTIONS = ("num_train", "num_val", "num_classes", "image_size", "seed")
 ONLY_SINGLE = ("num_classes", "image_size")
 

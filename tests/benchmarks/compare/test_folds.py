@@ -28,7 +28,8 @@ def test_folds_hold_out_every_image_once_and_no_copy_of_it_is_trained_on(
     held_out = []
     for settings in write_folds(splits, 3, 0, tmp_path / "folds"):
         values = {name.removeprefix("data."): None if value == "null" else value for name, value in settings.items()}
-        fold = CocoDataModule(**tiny_arguments | values).annotations
+        test = {"test_annotations": "annotations/val.json", "test_images": "images/val"}  # not in the folder of the folds
+        fold = CocoDataModule(**tiny_arguments | test | values).annotations
         train, val = ({content_hash(fold[s].image_path(n)) for n in range(len(fold[s]))} for s in ("train", "val"))
         assert not train & val
         assert fold["train"].category_ids == splits[0].category_ids

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import signal
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,14 +12,17 @@ import pytest
 import torch
 import yaml
 
+from benchmarks.compare import __main__ as compare_command
 from benchmarks.compare import networks, pipeline
 from benchmarks.compare.__main__ import main, parse_options, study_of
 from benchmarks.compare.costs import count
 from benchmarks.compare.networks import BuiltArm, arguments_of, build_arm, given_settings, settings_differ
-from benchmarks.compare.pipeline import compare, show_results
+from benchmarks.compare.pipeline import Plan, compare, costs_of, show_results
 from benchmarks.compare.study import Part, Study, make_study
 from data import CocoDataModule
 from detector import build_detector
+from detector.evaluation.coco_files import load_ground_truth
+from detector.evaluation.constant_box import evaluate_constant_box, mean_boxes_of
 from tests.benchmarks.compare.made_up import MadeUpTrainer
 from tests.resuming import TINY
 
@@ -61,7 +65,10 @@ def test_a_study_writes_all_files_and_a_second_start_gives_the_same_without_trai
     assert sorted(trainer.trained) == ["mine_s0", "mine_s1", "plain_s0", "plain_s1"]
     written = {name: (study.out / name).read_text() for name in FILES}
     assert "mine" in written["report.html"]
-    assert 0 < results.floors[""]["val one2one AP"] < 1  # of a constant box
+    files = [load_ground_truth(study.out.parent / f"tiny/annotations/{split}.json") for split in ("train", "val")]
+    constant_box = evaluate_constant_box(files[1], mean_boxes_of(files[0]))
+    assert constant_box is not None
+    assert results.floors[""]["val one2one AP"] == constant_box.metrics["AP"] > 0
     again = MadeUpTrainer()
     compare(study, costs=False, trainer=again)
     assert not again.trained
@@ -89,12 +96,34 @@ def test_settings_that_change_after_runs_are_refused_before_training(study: Stud
 
 
 @pytest.mark.usefixtures("quick")
-def test_folds_make_a_run_of_each_arm_and_fold(content: dict[str, Any], tmp_path: Path) -> None:
+def test_results_belong_to_the_files_of_own_blocks_and_costs_to_the_settings_of_all_arms(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = pipeline.build_arm("plain", arguments_of(study.part("plain", "")))
+    built.module.hparams.block_files = {"my_blocks": {"path": "/a/my_blocks.py", "sha256": "0123456789abcdef" * 4}}
+    assert pipeline.fingerprints(built, []).keys() == {"content of train", "content of my_blocks"}
+    assert pipeline.fingerprints(built, [])["content of my_blocks"] == "0123456789abcdef"
+    measured = []
+    monkeypatch.setattr(
+        pipeline, "measure_costs", lambda arms, reference: measured.append(list(arms)) or {"n": len(measured)}
+    )
+    study.out.mkdir()
+    costs = [costs_of(Plan(study, [], {"plain": {"model.lr": lr}}, {}, [])) for lr in (0.1, 0.1, 0.2)]
+    assert costs == [{"n": 1}, {"n": 1}, {"n": 2}]
+    assert measured == [["plain", "mine"]] * 2
+
+
+@pytest.mark.usefixtures("quick")
+def test_folds_make_a_run_of_each_arm_and_fold(
+    content: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "floor", lambda study, built: {study.deciding: len(built.data.annotations["val"]) / 100})
     study = make_study(content | {"folds": 2, "seeds": [3]}, "tiny", tmp_path)
     trainer = MadeUpTrainer()
     results = compare(study, costs=False, trainer=trainer)
     assert sorted(trainer.trained) == ["mine_fold0_s3", "mine_fold1_s3", "plain_fold0_s3", "plain_fold1_s3"]
     assert len(results.differences("mine", "", study.deciding)) == 2
+    assert results.floors[""][study.deciding] == pytest.approx(0.13 / 2)  # the mean over folds, which hold out all 13 images
 
 
 @pytest.mark.usefixtures("quick")
@@ -197,6 +226,20 @@ def test_mistakes_of_the_command_line_are_one_message(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match=f"error: .*{message}"):
         main(words)
+
+
+def test_sigterm_ends_a_study_as_an_exception_does(
+    content: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that its trainings are stopped, too. The handler is called directly: a signal would end the tests without it."""
+    monkeypatch.chdir(tmp_path)
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(compare_command, "compare", lambda *_: signal.getsignal(signal.SIGTERM)(signal.SIGTERM, None))
+    try:
+        with pytest.raises(SystemExit, match="143"):
+            main(["--arm", "plain=tiny.yaml", "mine=tiny.yaml"])
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_given_settings_are_those_of_files_and_options_alike(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ def test_a_study_has_the_settings_of_all_arms_then_of_data_then_of_the_arm(folde
     content = {
         "arms": ARMS | {"wide": {"match": {"arm": "mine", "by": "time"}, "seeds": [1]}},
         "settings": {"model": {"lr": 0.5, "overrides": {"width": 0.5}}, "trainer.max_epochs": 3},
-        "data": {"a": {"settings": {"data.root": "a", "trainer.max_epochs": 4}}, "b": None},
+        "data": {"a": {"settings": {"data.root": "a", "trainer.max_epochs": 4, "model.lr": 0.3}}, "b": None},
         "seeds": [0, 1],
     }
     study = make_study(content, "name", folder)
@@ -33,6 +33,7 @@ def test_a_study_has_the_settings_of_all_arms_then_of_data_then_of_the_arm(folde
         "data.root": "a",
     }
     assert study.part("mine", "b").settings["trainer.max_epochs"] == "3"
+    assert study.part("plain", "a").settings["model.lr"] == "0.3"
     assert study.arms["wide"].match == Match("mine", "time", "plain")
     assert (study.reference, study.seeds_of("plain"), study.seeds_of("wide")) == ("plain", (0, 1), (1,))
     assert study.out == Path("runs/name")

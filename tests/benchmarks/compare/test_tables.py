@@ -58,6 +58,7 @@ def test_seeds_by_which_arms_were_chosen_get_a_table_without_them(results: Resul
     assert "without seed 1, by which arms were chosen" in titled.title
     assert titled.table.rows[0][:2] == ["mine_1", "2"]
     assert titled.table.rows[0][2].startswith("+0.035 ± ")
+    assert "shown in val NMS-free AP (+0.035, " in chosen.verdicts()[0]
 
 
 def test_folds_are_means_over_seeds_with_a_corrected_interval(study: Study) -> None:
@@ -74,6 +75,7 @@ def test_several_data_sets_have_a_mean_over_them(study: Study) -> None:
     study = replace(study, data={"a": Part(), "b": Part()}, seeds=(0, 1))
     aps = {("plain", "a"): (0.1, 0.1), ("mine_1", "a"): (0.2, 0.4), ("plain", "b"): (0.5, 0.5), ("mine_1", "b"): (0.4, 0.4)}
     rows = [row(arm, seed, ap, data) for (arm, data), seeds in aps.items() for seed, ap in enumerate(seeds)]
+    rows += [row(arm, 2, 0.9, "a") for arm in study.arms]  # a pair that the other data set lacks has no mean
     results = Results(study, rows)
     assert results.differences("mine_1", results.data_sets[-1], COLUMN) == pytest.approx([0.0, 0.1])
     assert len(make_tables(results)) == 6

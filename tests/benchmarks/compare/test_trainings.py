@@ -3,6 +3,9 @@
 import os
 import re
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,9 +49,10 @@ def test_a_run_that_was_stopped_is_refused_with_other_settings_too(tmp_path: Pat
 def test_a_split_or_hook_that_is_added_later_needs_no_training(tmp_path: Path) -> None:
     complete_all(made_up_runs([0]), tmp_path, MadeUpTrainer(), ["val"])
     trainer = MadeUpTrainer()
+    complete_all(made_up_runs([0]), tmp_path, trainer, ["val", "test"])
     results = complete_all(made_up_runs([0]), tmp_path, trainer, ["val", "test"], "hook:length")
     assert not trainer.trained
-    assert trainer.calls == [(n, what) for n in ("plain_s0", "mine_s0") for what in ("test", "hook:length")]
+    assert trainer.calls == [(n, what) for what in ("test", "hook:length") for n in ("plain_s0", "mine_s0")]
     assert results[1]["after"] == {"hook:length": {"length": 7.0}}
 
 
@@ -56,9 +60,10 @@ def test_a_run_folder_without_a_checkpoint_is_started_anew_and_one_with_it_goes_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """``train.py`` is replaced by a script that prints its arguments."""
-    (tmp_path / "train.py").write_text("import os, sys\nprint(*sys.argv[1:], os.environ['OMP_NUM_THREADS'])")
+    program = "import os, sys\nprint(*sys.argv[1:], os.environ['OMP_NUM_THREADS'], os.environ['PYTHONPATH'].split(':')[0])"
+    (tmp_path / "train.py").write_text(program)
     monkeypatch.setattr(trainings, "ROOT", tmp_path)
-    trainer, (run, _) = TrainPy(tmp_path / "out", tmp_path, threads=3), made_up_runs([5])
+    trainer, run = TrainPy(tmp_path / "out", tmp_path / "study", threads=3), replace(made_up_runs([5])[0], epochs=2)
     folder = trainer.folder(run)
     folder.mkdir(parents=True)
     (folder / "config.yaml").touch()
@@ -68,10 +73,10 @@ def test_a_run_folder_without_a_checkpoint_is_started_anew_and_one_with_it_goes_
     trainer.train(run)
     first, second = (tmp_path / f"out/logs/{run.name}.log").read_text().splitlines()
     assert "--seed_everything=5" in first
-    assert "--trainer.check_val_every_n_epoch=1" in first
-    assert first.endswith(f"--run_dir {folder} 3")
-    assert second.endswith(f"--ckpt_path {folder / 'last.ckpt'} --run_dir {folder} 3")
-    (folder / "train.log").write_text("1/1 AP\n")
+    assert "--trainer.check_val_every_n_epoch=2" in first
+    assert first.endswith(f"--run_dir {folder} 3 {tmp_path / 'study'}")
+    assert second.endswith(f"--ckpt_path {folder / 'last.ckpt'} --run_dir {folder} 3 {tmp_path / 'study'}")
+    (folder / "train.log").write_text("2/2 AP\n")
     os.utime(folder / "train.log", (0, 0))  # before last.ckpt: the run has ended
     trainer.train(run)
     assert len((tmp_path / f"out/logs/{run.name}.log").read_text().splitlines()) == 2
@@ -86,6 +91,22 @@ def test_a_running_training_is_noted_in_the_lock_and_one_that_has_ended_is_not(
         TrainPy(tmp_path, tmp_path, threads=1, lock=lock).train(made_up_runs([5])[0])
         assert (tmp_path / "lock").read_text() == f"{os.getpid()} study\n"
     assert re.search(rf"^{os.getpid()} study\n\d+ plain_s5$", (tmp_path / "logs/plain_s5.log").read_text(), re.M)
+
+
+def test_a_study_that_is_stopped_ends_its_trainings_and_starts_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "train.py").write_text("import time\ntime.sleep(60)")
+    monkeypatch.setattr(trainings, "ROOT", tmp_path)
+    trainer, (first, second) = TrainPy(tmp_path, tmp_path, threads=1), made_up_runs([5])
+    with ThreadPoolExecutor(1) as pool:
+        training = pool.submit(trainer.train, first)
+        while not trainer.processes:
+            time.sleep(0.01)
+        trainer.stop()
+        assert "exited with -15" in str(training.exception(timeout=30))
+    with pytest.raises(InterruptedError, match="mine_s5: the study was stopped"):
+        trainer.train(second)
 
 
 def test_a_training_that_fails_is_an_error_with_the_end_of_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Blocks as users write them, good ones and bad ones, for tests of ``replace``."""
 
 import random
+from collections.abc import Callable
 from typing import Literal, Self
 
 import numpy as np
@@ -35,7 +36,15 @@ class Fresh(nn.Module):
 class WithParts(nn.Module):
     """Takes modules as arguments."""
 
-    def __init__(self, old: nn.Module, act: type[nn.Module] = nn.ReLU, inner: nn.Module | None = None, call=None, **rest):
+    def __init__(
+        self,
+        old: nn.Module,
+        act: type[nn.Module] = nn.ReLU,
+        inner: nn.Module | None = None,
+        function: Callable | None = None,
+        call=None,
+        **rest,
+    ) -> None:
         super().__init__()
         self.old, self.act, self.inner, self.rest = old, act(), inner, rest
 

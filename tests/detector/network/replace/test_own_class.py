@@ -73,6 +73,7 @@ def test_modules_as_arguments_are_new_for_every_block() -> None:
         ),
         (f"{BLOCKS}.WithParts", {"call": {"class_path": "subprocess.Popen"}}, "not imported: subprocess"),
         (f"{BLOCKS}.WithParts", {"act": "os.system"}, "init_args: act"),
+        (f"{BLOCKS}.WithParts", {"function": "os.system"}, "init_args has <built-in function system>; expected classes of"),
     ],
 )
 def test_mistakes_are_refused_with_a_remedy(

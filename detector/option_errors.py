@@ -169,6 +169,8 @@ def _unknown_arguments(words: list[str], known: Sequence[str]) -> str:
     if names := [word.partition("=")[0] for word in words if re.match(r"--?[A-Za-z]", word)]:
         return unknown_options(names, known)
     first = words[0]
+    if "=" in first and "--arm" in known:
+        return f"unknown argument {first!r}; an arm is given as --arm {first}"
     if "=" in first:  # imgsz=640
         return unknown_options([f"--{first.partition('=')[0]}"], known)
     if command := OTHER_COMMANDS.get(first):

@@ -89,6 +89,10 @@ def test_other_messages(message: str, expected: str) -> None:
     assert option_error(message, OPTIONS).startswith(expected)
 
 
+def test_an_arm_without_its_option() -> None:
+    assert option_error("unrecognized arguments: b=b.yaml", ["--arm", "--set"]).endswith("is given as --arm b=b.yaml")
+
+
 @pytest.fixture
 def parser() -> OptionParser:
     parser = OptionParser("tool")

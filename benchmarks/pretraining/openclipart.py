@@ -19,6 +19,7 @@ DRAWINGS = Path("usr/share/openclipart/png")  # in the unpacked package
 LICENSE = "public domain"
 MIN_DRAWINGS = 20
 EXCLUDED = r"unsorted|recreation/games/cards(/.*)?"  # no topic; playing cards are what one of the detectors' sets shows
+STRIP = 256  # rows put on white at a time: the largest drawing has 623 megapixels, which are 15 GB as floats
 MARGIN = 0.04  # of the side, around a drawing
 
 
@@ -89,5 +90,9 @@ def _on_white(image: np.ndarray) -> np.ndarray:
         image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
     if image.shape[2] == 3:
         return image
-    alpha = image[:, :, 3:].astype(np.float32) / 255
-    return (image[:, :, :3] * alpha + 255 * (1 - alpha)).round().astype(np.uint8)
+    colors = np.empty((*image.shape[:2], 3), np.uint8)
+    for top in range(0, len(image), STRIP):
+        strip = image[top : top + STRIP]
+        alpha = strip[:, :, 3:].astype(np.float32) / 255
+        colors[top : top + STRIP] = (strip[:, :, :3] * alpha + 255 * (1 - alpha)).round()
+    return colors

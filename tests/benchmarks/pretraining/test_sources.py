@@ -65,6 +65,13 @@ def test_drawings_are_on_white_in_the_middle_of_a_square(drawings: Path, tmp_pat
         assert openclipart.read_drawing(tmp_path / f"{name}.png", 32)[16, 16].tolist() == color
 
 
+def test_strips_of_a_large_drawing_are_put_on_white_like_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (7, 5, 4), dtype=np.uint8)
+    whole = openclipart._on_white(image)
+    monkeypatch.setattr(openclipart, "STRIP", 3)
+    np.testing.assert_array_equal(openclipart._on_white(image), whole)
+
+
 def test_a_package_that_cannot_be_had_is_explained(tmp_path: Path) -> None:
     (tmp_path / "no.deb").touch()
     with pytest.raises(

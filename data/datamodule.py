@@ -9,6 +9,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch.utils.data import DataLoader
 
 from data.annotations import Annotations
+from data.balance import repeat_factors
 from data.base_datamodule import BaseDataModule, check_choice
 from data.cache import PoolCache, RamCache
 from data.check.findings import check_annotations
@@ -47,6 +48,9 @@ class CocoDataModule(BaseDataModule):
     (``ram``) or ``none``. The cache does not change the samples. ``rect`` evaluates images of similar aspect ratio together,
     with less padding. That is faster, and AP differs a little and depends on the batch size.
 
+    ``repeat_threshold`` balances classes: images with a class that is in fewer than this share of the images are repeated
+    in an epoch, see ``data.balance.repeat_factors``.
+
     ``sixteen_bit_range`` is for images with 16 bits a sample: the darkest and the brightest value, which become 0 and 255;
     by default all 16 bits. It is saved in checkpoints, and prediction uses it, too.
 
@@ -73,6 +77,7 @@ class CocoDataModule(BaseDataModule):
         single_cls: bool = False,
         on_bad_image: BadImages = "raise",
         cache: CacheKind = "recent",
+        repeat_threshold: float | None = None,
         rect: bool = False,
         sixteen_bit_range: tuple[int, int] | None = None,
     ) -> None:
@@ -103,6 +108,7 @@ class CocoDataModule(BaseDataModule):
         self._early_closing: int | None = None  # the first epoch without mosaic, if earlier than planned
         self._cache_pools = cache == "recent" and augment.pool > 0
         train = self.annotations["train"]
+        self._repeats = None if repeat_threshold is None else repeat_factors(train, repeat_threshold)
         self.class_names: list[str] = train.class_names
         self.category_ids: list[int] = train.category_ids
 
@@ -124,7 +130,7 @@ class CocoDataModule(BaseDataModule):
         reader, augment, close_epoch = self._readers["train"], self.augment, None
         if self.trainer is not None and (self.trainer.max_epochs or -1) > 0:
             close_epoch = self.trainer.max_epochs - augment.close_mosaic
-        order = EpochOrder(len(reader.annotations), self.seed, augment.pool)
+        order = EpochOrder(len(reader.annotations), self.seed, augment.pool, self._repeats)
         num_replicas, rank = self._replicas_and_rank()
         if self._cache_pools:
             # Without rotation, pools come one after another, and a worker needs no pool again that it has left.

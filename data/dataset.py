@@ -57,7 +57,7 @@ class TrainDataset(Dataset[Sample]):
         self._close_epoch.clamp_(max=epoch)
 
     def __len__(self) -> int:
-        return len(self.reader.annotations)
+        return self.order.length
 
     def __getitem__(self, key: SampleKey | int) -> Sample:
         index, epoch, size = key if isinstance(key, tuple) else (key, 0, self.pipeline.size)
@@ -82,7 +82,10 @@ class TrainDataset(Dataset[Sample]):
         return f"training image {paths[0]} (index {index}, epoch {epoch}){partners}"
 
     def _choose_images(self, index: int, epoch: int) -> tuple[list[list[int]], tuple[int, int], np.random.Generator]:
-        """Return the indices of each layer, the pool (epoch and number), and the generator for the rest of the sample."""
+        """Return the images of each layer, the pool (epoch and number), and the generator for the rest of the sample.
+
+        ``index`` is that of a sample, as are those of its pool; see ``EpochOrder``.
+        """
         rng = np.random.default_rng([self.order.seed, epoch, index])
         number, members = self.order.pool_of(index, epoch)
         mixing = epoch < int(self._close_epoch)
@@ -92,15 +95,17 @@ class TrainDataset(Dataset[Sample]):
         for layer in layers:
             if mixing and rng.random() < self.mosaic:
                 layer += rng.choice(members, size=3).tolist()
-        return layers, (epoch, number), rng
+        images = self.order.images(epoch)
+        return [images[layer].tolist() for layer in layers], (epoch, number), rng
 
     def _load_usable(self, index: int, pool: tuple[int, int]) -> tuple[int, ScaledImage]:
         """Return image ``index``, or the next one that is not bad, and its index."""
-        for step in range(len(self)):
-            candidate = (index + step) % len(self)
+        num_images = len(self.reader.annotations)
+        for step in range(num_images):
+            candidate = (index + step) % num_images
             if (scaled := self._load(candidate, pool)) is not None:
                 return candidate, scaled
-        raise ValueError(f"{self.reader.annotations.folder}: none of its images can be decoded, {len(self)} in all")
+        raise ValueError(f"{self.reader.annotations.folder}: none of its images can be decoded, {num_images} in all")
 
     def _load(self, index: int, pool: tuple[int, int]) -> ScaledImage | None:
         size = self.pipeline.size

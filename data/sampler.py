@@ -25,10 +25,14 @@ class SampleKey(NamedTuple):
 
 
 class EpochOrder:
-    """The random order of the images in each epoch, cut into pools. Mosaic and mixup mix images of the same pool.
+    """The random order of the samples in each epoch, cut into pools. Mosaic and mixup mix samples of the same pool.
 
-    The order depends only on ``length``, ``seed``, ``pool`` and the epoch. A pool has ``pool`` images, the last pool up to
-    2 ``pool`` - 1; ``pool=0`` makes one pool of all images.
+    A sample is an image. With ``repeats`` (I,), the factors by which each of the ``length`` images is repeated, 1 or more,
+    ``length`` becomes the number of samples in an epoch, the same in all epochs, and ``images`` says which image each sample
+    is. An image with the factor 2.3 comes two or three times in an epoch; each time it is augmented in another way.
+
+    The order depends only on ``length``, ``repeats``, ``seed``, ``pool`` and the epoch. A pool has ``pool`` samples, the
+    last pool up to 2 ``pool`` - 1; ``pool=0`` makes one pool of all samples.
 
     Ways to choose the partners of a mosaic:
 
@@ -37,20 +41,38 @@ class EpochOrder:
     - from a pool: samples do not depend on the workers, and one worker with the whole pool decodes each image once.
     """
 
-    def __init__(self, length: int, seed: int, pool: int) -> None:
-        self.length, self.seed = length, seed
+    def __init__(self, length: int, seed: int, pool: int, repeats: np.ndarray | None = None) -> None:
+        self.seed, self.repeats = seed, repeats
+        self.length = length = length if repeats is None else math.ceil(round(repeats.sum(), 6))
         self.pool = pool if 0 < pool < length else length
         self._order: tuple[int, np.ndarray] | None = None  # of the latest epoch
         self._positions: tuple[int, np.ndarray] | None = None
+        self._images: tuple[int, np.ndarray] | None = None
 
     def order(self, epoch: int) -> np.ndarray:
-        """Return the indices of the images, (length,), pool after pool."""
+        """Return the indices of the samples, (length,), pool after pool."""
         if self._order is None or self._order[0] != epoch:
             self._order = epoch, np.random.default_rng([self.seed, epoch]).permutation(self.length)
         return self._order[1]
 
+    def images(self, epoch: int) -> np.ndarray:
+        """Return the index of each sample's image in ``epoch``, (length,): every image at least once.
+
+        The factors are laid end to end in a random order, and marks one apart choose the images (systematic sampling).
+        """
+        if self.repeats is None:
+            return np.arange(self.length)
+        if self._images is None or self._images[0] != epoch:
+            rng = np.random.default_rng([self.seed, epoch, 0, 1])  # 1: not the random stream of a sample
+            order = rng.permutation(len(self.repeats))
+            ends = np.cumsum(self.repeats[order])
+            marks = (np.arange(self.length) + rng.random()) * (ends[-1] / self.length)
+            chosen = np.searchsorted(ends, marks, side="right").clip(max=len(order) - 1)
+            self._images = epoch, np.sort(order[chosen])
+        return self._images[1]
+
     def pool_of(self, index: int, epoch: int) -> tuple[int, np.ndarray]:
-        """Return the number of the pool that has image ``index``, and the indices of all images in the pool."""
+        """Return the number of the pool that has sample ``index``, and the indices of all samples in the pool."""
         order, positions = self.order(epoch), self._positions_in_order(epoch)
         last_pool = self.length // self.pool - 1
         number = min(int(positions[index]) // self.pool, last_pool)
@@ -78,7 +100,7 @@ class EpochOrder:
         return np.concatenate([*blocks, order[num_pools * self.pool :]])
 
     def _positions_in_order(self, epoch: int) -> np.ndarray:
-        """Return the position of each image in the order, (length,)."""
+        """Return the position of each sample in the order, (length,)."""
         if self._positions is None or self._positions[0] != epoch:
             order = self.order(epoch)
             positions = np.empty_like(order)

@@ -60,6 +60,7 @@ class DetectionLoss:
     box_gain: float = 7.5
     class_gain: float = 0.5
     l1_gain: float = 1.5
+    class_weights: tuple[float, ...] | None = None  # of the C classes, for the class term at their objects; by default 1
 
     def __call__(
         self,
@@ -92,7 +93,8 @@ class DetectionLoss:
             for (branch, match), normalizer in zip(matches.items(), normalizers):
                 box, l1 = _box_terms(outputs[branch], match, objects, points, strides, image_size)
                 terms[f"{branch}/box"] = self.box_gain * box / normalizer
-                terms[f"{branch}/cls"] = self.class_gain * _class_term(outputs[branch], match, objects) / normalizer
+                class_term = _class_term(outputs[branch], match, objects, self.class_weights)
+                terms[f"{branch}/cls"] = self.class_gain * class_term / normalizer
                 terms[f"{branch}/l1"] = self.l1_gain * l1 / normalizer
             total = sum(branch_weights[name.split("/")[0]] * term for name, term in terms.items())
         return {"total": total, **terms}
@@ -131,11 +133,21 @@ def _box_terms(
     return box, (l1 * match.weight).sum()
 
 
-def _class_term(raw: BranchOutput, match: Matches, objects: FlatTargets) -> Tensor:
+def _class_term(
+    raw: BranchOutput, match: Matches, objects: FlatTargets, class_weights: tuple[float, ...] | None = None
+) -> Tensor:
     """Return the sum of the binary cross-entropies over all anchors and classes.
+
+    ``class_weights`` multiply the term of a positive anchor for the class of its object. Negatives have the weight 1, so
+    the scores of a class with a higher weight rise.
 
     BCE(x, t) = softplus(x) - x t, and the target t is 0 except at the positives, so no dense target is needed.
     """
     logits = raw["scores"]
     positive_logits = logits[match.image, objects.labels[match.object], match.anchor].float()
-    return F.softplus(logits.float()).sum() - (positive_logits * match.weight).sum()
+    positives = positive_logits * match.weight
+    if class_weights is None:
+        return F.softplus(logits.float()).sum() - positives.sum()
+    weights = logits.new_tensor(class_weights, dtype=torch.float32)[objects.labels[match.object]]
+    extra = (weights - 1) * F.softplus(positive_logits)
+    return F.softplus(logits.float()).sum() + extra.sum() - (weights * positives).sum()

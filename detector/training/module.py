@@ -22,7 +22,7 @@ from detector.training.network_settings import variant_and_overrides
 from detector.training.optimizer import OptimizerName, build_optimizer, group_table, parameter_groups
 from detector.training.parts import frozen_text, innermost_parts
 from detector.training.schedule import Schedule
-from detector.training.setting_checks import check_classes, check_optimization
+from detector.training.setting_checks import as_class_weights, check_classes, check_optimization
 from detector.training.steps import loader_batch_size, steps_texts
 from detector.weights import NONE, Origin, Weights, load_backbone, load_into, read_weights
 
@@ -73,6 +73,8 @@ class DetectorModule(BaseModule):
         box_gain: weight of the CIoU term.
         class_gain: weight of the class term.
         l1_gain: weight of the L1 term.
+        class_weights: weights of the class term at the objects of a class, by name (1 for others) or one a class; above 0.
+            See docs/data.md.
         channels_last: memory layout of images and network; faster on CPUs and on GPUs with tensor cores.
         compile: compile the network (not the loss) with ``torch.compile``.
         sixteen_bit_range: values of 16-bit images that became 0..255 in the data. Saved in checkpoints, for prediction.
@@ -120,6 +122,7 @@ class DetectorModule(BaseModule):
         box_gain: float = 7.5,
         class_gain: float = 0.5,
         l1_gain: float = 1.5,
+        class_weights: dict[str, float] | list[float] | None = None,
         channels_last: bool = True,
         compile: bool = False,
         sixteen_bit_range: tuple[int, int] | None = None,
@@ -160,7 +163,8 @@ class DetectorModule(BaseModule):
         innermost_parts(self.model, self._lr_ratios())  # raises for an unknown part now, not when training starts
         if channels_last:
             to_channels_last(self.model)
-        self.loss = DetectionLoss(box_gain, class_gain, l1_gain)
+        weights = as_class_weights(class_weights, self.class_names)
+        self.loss = DetectionLoss(box_gain, class_gain, l1_gain, weights)
         # Score thresholds of the best F1 in the last validation, by branch: set by CocoEvaluation, saved in checkpoints
         self.best_f1_thresholds: dict[str, float | None] = {}
 
@@ -279,6 +283,9 @@ class DetectorModule(BaseModule):
         self.schedule = Schedule(self.planned_epochs, hp.final_lr_ratio, hp.lr_decay, hp.momentum, **warmup)
         self._plan_temperatures()
         rank_zero_info(group_table(groups))
+        if weights := self.loss.class_weights:
+            shown = ", ".join(f"{name} {weight:g}" for name, weight in zip(self.class_names, weights) if weight != 1)
+            rank_zero_info(f"class weights (others 1): {shown or 'none'}")
         if hp.freeze:
             rank_zero_info(frozen_text(self.model, hp.freeze))
         for text in steps_texts(self.trainer, hp.optimizer, hp.nominal_batch, batch_size, images_per_step):

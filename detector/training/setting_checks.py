@@ -49,6 +49,28 @@ def check_classes(class_names: list[str] | None, category_ids: list[int] | None)
         raise ValueError(f"category_ids has an id twice: {category_ids}; give every class its own")
 
 
+def as_class_weights(value: Any, class_names: list[str]) -> tuple[float, ...] | None:
+    """Return the weight of each class from weights by name, or from one weight a class; None for None.
+
+    Raises ValueError for unknown names, another number of weights, and weights that are not above 0.
+    """
+    if value is None:
+        return None
+    if isinstance(value, Mapping):
+        if unknown := [name for name in value if name not in class_names]:
+            raise ValueError(unknown_name("class in class_weights:", unknown[0], class_names))
+        value = [value.get(name, 1.0) for name in class_names]
+    if not isinstance(value, list | tuple) or len(value) != len(class_names):
+        raise ValueError(
+            f"class_weights is {value!r}; expected {{name: weight}}, or a list with one weight for each of the "
+            f"{len(class_names)} classes ({', '.join(class_names[:5])}{', ...' if len(class_names) > 5 else ''})"
+        )
+    for name, weight in zip(class_names, value):
+        if as_number(weight, f"the weight of {name!r} in class_weights", high=math.inf) == 0:
+            raise ValueError(f"the weight of {name!r} in class_weights is 0; expected a number above 0")
+    return tuple(map(float, value))
+
+
 def check_optimization(settings: Mapping[str, Any], limits: Mapping[str, float] = UPPER_LIMITS) -> None:
     """Raise ValueError, with name and value, for a wrong setting of loss, optimizer or schedule. None is a default.
 

@@ -184,6 +184,7 @@ CASES: list[tuple[str, Settings, Settings, Callable[[CocoDataModule], Any], Any,
     ("sixteen_bit_range", {}, {"sixteen_bit_range": (0, 4000)}, brightest_of_sixteen_bits, each(114), each(255)),
     ("cache", MOSAIC, {**MOSAIC, "cache": "recent"}, decoded, [0, 32, 32, 32], [0, 8, 8, 8]),
     ("cache", MOSAIC, {**MOSAIC, "cache": "ram"}, decoded, [0, 32, 32, 32], [8, 0, 0, 0]),
+    ("repeat_threshold", {}, {"repeat_threshold": 1.0}, lambda data: len(train_order(data)), 8, 11),
     ("rect", LARGE, LARGE | {"rect": True, "val_batch_size": 1}, lambda data: shapes(data.val_dataloader()),
      [(96, 96)] * 2, [(64, 96), (64, 96), (96, 96), (96, 96), (96, 64)]),
 ]  # fmt: skip

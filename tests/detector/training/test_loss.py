@@ -7,7 +7,9 @@ from torch import Tensor
 from detector import build_detector
 from detector.network.boxes import anchor_points, complete_iou
 from detector.network.head import BRANCHES
-from detector.training.loss import DetectionLoss, one2many_weight_at
+from detector.training.assigner import FlatTargets, Matches
+from detector.training.loss import DetectionLoss, _class_term, one2many_weight_at
+from detector.training.setting_checks import as_class_weights
 from tests.golden_values import hashed, load
 
 CASES = load("loss")
@@ -143,3 +145,36 @@ def test_untrained_scores_are_the_prior() -> None:
     torch.testing.assert_close(levels, prior, rtol=0.5, atol=0)
     sides = outputs["one2one"]["boxes"].abs() * outputs["strides"]
     assert sides.max() < 2 * 128
+
+
+def test_class_weights_multiply_the_class_term_of_positives() -> None:
+    """One object of class 1, matched to the first of two anchors with the target score 0.5.
+
+    All logits give softplus(0) + softplus(0) + softplus(1) + softplus(-1) = 3.0128; the target takes off 0.5 x 1. The
+    positive has softplus(1) - 0.5 = 0.8133 of it; with the weight 3, three times as much.
+    """
+    objects = FlatTargets(torch.zeros(1, 4), labels=torch.tensor([1]), image_per_object=torch.tensor([0]))
+    first = torch.tensor([0])
+    match = Matches(image=first, anchor=first, object=first, weight=torch.tensor([0.5]))
+    raw = {"scores": torch.tensor([[[0.0, 0.0], [1.0, -1.0]]], requires_grad=True), "boxes": torch.zeros(1, 4, 2)}
+    terms = {weights: _class_term(raw, match, objects, weights) for weights in (None, (1.0, 1.0), (5.0, 1.0), (1.0, 3.0))}
+    assert [term.item() for term in terms.values()] == pytest.approx([2.5128, 2.5128, 2.5128, 4.1393], abs=1e-4)
+    (gradient,) = torch.autograd.grad(terms[1.0, 3.0], raw["scores"])
+    sigmoid = torch.tensor([[[0.5, 0.5], [3 * (torch.tensor(1.0).sigmoid() - 0.5), torch.tensor(-1.0).sigmoid()]]])
+    torch.testing.assert_close(gradient, sigmoid)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"gren": 2}, "unknown class in class_weights: 'gren'; did you mean green"),
+        ([1.0], r"class_weights is \[1\.0\]; expected {name: weight}, or a list with one weight for each of the 2 classes"),
+        ({"green": 0}, "the weight of 'green' in class_weights is 0; expected a number above 0"),
+        ([1.0, float("nan")], "the weight of 'green' in class_weights is nan"),
+        ({"green": "much"}, "the weight of 'green' in class_weights is 'much'"),
+    ],
+)
+def test_wrong_class_weights_are_refused(value: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        as_class_weights(value, ["red", "green"])
+    assert as_class_weights({"green": 2}, ["red", "green"]) == as_class_weights([1, 2], ["red", "green"]) == (1.0, 2.0)

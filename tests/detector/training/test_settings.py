@@ -51,6 +51,7 @@ SETTINGS: dict[str, tuple[Any, dict[str, Any]]] = {
     "box_gain": (15.0, {"box": 15.0}),
     "class_gain": (2.0, {"cls": 2.0}),
     "l1_gain": (6.0, {"l1": 6.0}),
+    "class_weights": ({"green": 3.0}, {"class weights": (1.0, 3.0)}),
     "channels_last": (False, {"layout of kernels": False, "layout of images": False}),
     "compile": (True, {"compiled": True}),
     "sixteen_bit_range": ([0, 4095], {"16-bit range": [0, 4095]}),
@@ -160,7 +161,7 @@ def losses(model: DetectorModule) -> dict[str, float]:
     """Return the terms of the one-to-one branch for fixed outputs, divided by their values without gains."""
     outputs, batch = outputs_and_batch()
     terms = model._losses(outputs, batch)
-    unscaled = type(model.loss)(1.0, 1.0, 1.0)(outputs, batch["targets"], (64, 64), 0.5)
+    unscaled = type(model.loss)(1.0, 1.0, 1.0, model.loss.class_weights)(outputs, batch["targets"], (64, 64), 0.5)
     return {name: (terms[f"one2one/{name}"] / unscaled[f"one2one/{name}"]).item() for name in ("box", "cls", "l1")}
 
 
@@ -197,6 +198,7 @@ def effects(model: DetectorModule) -> dict[str, Any]:
         "layout of kernels": stem.is_contiguous(**layout),
         "layout of images": model._prepare(torch.rand(2, 3, 64, 64)).is_contiguous(**layout),
         "compiled": network.compile.called,
+        "class weights": model.loss.class_weights,
         **losses(model),
     }
 
@@ -220,6 +222,7 @@ EXPECTED = {
     "layout of kernels": True,
     "layout of images": True,
     "compiled": False,
+    "class weights": None,
     "box": 7.5,
     "cls": 0.5,
     "l1": 1.5,

@@ -1,6 +1,7 @@
 """``python -m detector report RUN``: write one HTML page about a run."""
 
 import argparse
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from detector.report.classifier_advice import learning_warning
 from detector.report.content import make_report
 from detector.report.run_folder import RunFolder, read_run
 from detector.report.speed import Speed, measure, measure_classifier
-from detector.runs.folder import FIGURES, REPORT
+from detector.report.suspects import find_suspects, suspect_entries
+from detector.runs.folder import FIGURES, REPORT, SUSPECT_LABELS
+from detector.text import plural
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -56,6 +59,7 @@ def run_report(options: argparse.Namespace) -> None:
     images = None if options.images is None else str(options.images)
     page, plots = make_report(run, analyses, images, speed, notes)
     notes += write_page(out, page, plots)
+    notes += write_suspects(out, analyses)
     best = [f"{a.branch}: best F1 {a.best.f1:.3f} at the score {a.best.threshold}" for a in analyses if a.best]
     print(*notes, *best, f"open {out}", sep="\n")
 
@@ -93,6 +97,17 @@ def write_page(out: Path, page: str, plots: list[Plot]) -> list[str]:
     for plot in plots:
         save_plot(plot, out.parent / FIGURES)
     return _other_plots(out.parent / FIGURES, {plot.name for plot in plots})
+
+
+def write_suspects(out: Path, analyses: list[Analysis]) -> list[str]:
+    """Write the labels that may be wrong beside the page, by the main branch; return a note if there are some."""
+    if not analyses:
+        return []
+    main = analyses[0]
+    entries = list(suspect_entries(main, find_suspects(main.matching, main.errors)))
+    path = out.parent / SUSPECT_LABELS
+    path.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
+    return [f"{plural(len(entries), 'label')} may be wrong or missing: {path}"] if entries else []
 
 
 def _other_plots(folder: Path, names: set[str]) -> list[str]:

@@ -18,7 +18,9 @@ from detector.report.page import Table, render
 from detector.report.routing import ap_table, layer_table, routing_table
 from detector.report.run_folder import RunFolder, image_folder, series
 from detector.report.speed import Speed
+from detector.report.suspects import KINDS, find_suspects, suspect_examples
 from detector.report.training import epoch_time_table
+from detector.runs.folder import SUSPECT_LABELS
 from detector.text import plural
 
 
@@ -82,6 +84,7 @@ def _results(run: RunFolder, analyses: list[Analysis], images: str | None) -> di
     """Return the content of the sections about the predictions."""
     main = analyses[0]
     folder = image_folder(run, main.coco.dataset.get("info", {}), images)
+    suspects = find_suspects(main.matching, main.errors)
     return {
         "main": main,
         "cards": _cards(main),
@@ -96,6 +99,9 @@ def _results(run: RunFolder, analyses: list[Analysis], images: str | None) -> di
         "colors": {"the error": f"rgb{ERROR}", "objects": f"rgb{OBJECT}", _others(main): f"rgb{OTHER}"},
         "wrong": false_positive_examples(main, folder),
         "missed": miss_examples(main, folder),
+        "suspects": suspect_examples(main, suspects, folder),
+        "num_suspects": {kind: sum(one.kind == kind for one in suspects) for kind in KINDS},
+        "suspects_file": SUSPECT_LABELS,
         "image_folder": folder,
         "sizes": _bin_table("side of objects (square root of the area)", by_size(main.matching, main.errors)),
         "ratios": _bin_table("width : height", by_ratio(main.matching, main.errors)),

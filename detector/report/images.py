@@ -27,24 +27,24 @@ def false_positive_examples(main: Analysis, folder: Path | None) -> list[Caption
     """Return wrong detections of each type in turn, those with the highest scores first; images are read from ``folder``."""
     rows = worst_false_positives(main.matching, main.errors, NUM_EXAMPLES)
     boxes, images = main.matching.det_boxes, main.matching.det_images
-    return [_example(main, folder, _describe_false_positive(main, row), boxes[row], int(images[row])) for row in rows]
+    return [draw_example(main, folder, _describe_false_positive(main, row), boxes[row], int(images[row])) for row in rows]
 
 
 def miss_examples(main: Analysis, folder: Path | None) -> list[CaptionedImage]:
     """Return missed objects of each type in turn, the largest of their class first; images are read from ``folder``."""
     rows = worst_misses(main.matching, main.errors, NUM_EXAMPLES)
     boxes, images = main.matching.obj_boxes, main.matching.obj_images
-    return [_example(main, folder, _describe_miss(main, row), boxes[row], int(images[row])) for row in rows]
+    return [draw_example(main, folder, _describe_miss(main, row), boxes[row], int(images[row])) for row in rows]
 
 
 def worst_false_positives(matching: Matching, errors: Errors, number: int) -> list[int]:
     """Return ``number`` detections at most: the error types take turns, each with its highest scores first."""
     wrong = np.flatnonzero(errors.false_positives != "")
     order = wrong[np.argsort(-matching.scores[wrong], kind="stable")]
-    return _take_turns(order, errors.false_positives, matching.det_images, number)
+    return take_turns(order, errors.false_positives, matching.det_images, number)
 
 
-def worst_misses(matching: Matching, errors: Errors, number: int) -> list[int]:
+def worst_misses(matching: Matching, errors: Errors, number: int, most_per_image: int | None = MAX_PER_IMAGE) -> list[int]:
     """Return ``number`` objects at most: the error types take turns, each with those first that are largest in their class.
 
     Largest by rank in the class, so that classes of small objects are among them.
@@ -55,11 +55,13 @@ def worst_misses(matching: Matching, errors: Errors, number: int) -> list[int]:
         rows = np.flatnonzero((matching.obj_classes == label) & ~matching.crowds)
         ranks[rows[np.argsort(matching.areas[rows], kind="stable")]] = (np.arange(len(rows)) + 1) / max(len(rows), 1)
     order = missed[np.lexsort((-matching.areas[missed], -ranks[missed]))]
-    return _take_turns(order, errors.misses, matching.obj_images, number)
+    return take_turns(order, errors.misses, matching.obj_images, number, most_per_image)
 
 
-def _take_turns(order: np.ndarray, types: np.ndarray, images: np.ndarray, number: int) -> list[int]:
-    """Return ``number`` rows: the types take turns, each in the given order, at most MAX_PER_IMAGE rows of an image.
+def take_turns(
+    order: np.ndarray, types: np.ndarray, images: np.ndarray, number: int, most_per_image: int | None = MAX_PER_IMAGE
+) -> list[int]:
+    """Return ``number`` rows: the types take turns, each in the given order, at most ``most_per_image`` rows of an image.
 
     The first row of each type is there in any case, so that no type is left out.
     """
@@ -68,7 +70,7 @@ def _take_turns(order: np.ndarray, types: np.ndarray, images: np.ndarray, number
     per_image: Counter[int] = Counter()
     for turn_number, rows in enumerate(zip_longest(*by_type)):
         for row in rows:
-            if row is not None and (turn_number == 0 or per_image[images[row]] < MAX_PER_IMAGE):
+            if row is not None and (turn_number == 0 or most_per_image is None or per_image[images[row]] < most_per_image):
                 per_image[images[row]] += 1
                 chosen.append(row)
     return chosen[:number]
@@ -99,7 +101,8 @@ def _describe_miss(main: Analysis, row: int) -> str:
     return text
 
 
-def _example(main: Analysis, folder: Path | None, description: str, box: np.ndarray, image_id: int) -> CaptionedImage:
+def draw_example(main: Analysis, folder: Path | None, description: str, box: np.ndarray, image_id: int) -> CaptionedImage:
+    """Return the surroundings of ``box`` with a caption; without pixels if the image is not in ``folder``."""
     entry = main.coco.imgs[image_id]
     caption = f"{description}. {entry.get('file_name', 'image ' + str(image_id))}"
     info = main.coco.dataset.get("info", {})

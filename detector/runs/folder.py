@@ -12,6 +12,7 @@ The files of a run, and who writes them:
     routing.png                            RoutingLog
     routing.json                           python -m benchmarks.routing; routing-old.json of before a resume
     report.html, figures/                  python -m detector report; report-old.html and figures-old/ of before a resume
+    suspect_labels.json                    python -m detector report: labels that may be wrong
     eval_val/                              evaluate.py: evaluation.yaml, and predictions and images as in the run
 
 Evaluations of the test split write eval_test/, predictions_test.json, test_predictions.jpg and so on.
@@ -26,6 +27,7 @@ CONFIG, RECORD = "config.yaml", "run.json"  # every start of a run writes its ow
 LAST_CHECKPOINT, BEST_CHECKPOINT = "last.ckpt", "best.ckpt"
 TRAIN_LOG, METRICS = "train.log", "metrics.csv"
 ROUTING_PLOT, ROUTING_NUMBERS, REPORT = "routing.png", "routing.json", "report.html"
+SUSPECT_LABELS = "suspect_labels.json"  # beside the report
 TENSORBOARD, FIGURES = "tensorboard", "figures"  # folders
 EVALUATION_PREFIX = "eval_"  # of the folders of evaluations
 

@@ -53,14 +53,29 @@ def test_a_whole_run(run: Path, capsys: pytest.CaptureFixture) -> None:
         assert re.search(rf">{name}</th><td>[^<]*</td><td>{shown[0]}</td><td>{shown[1]}</td>", page), name
     for name, value in result.per_class.items():
         assert re.search(rf">{name}</th><td>\d+</td><td>{value:.3f}</td>", page)
-    for part in ("classes", "curves", "confusions", "images", "sizes", "limits", "training", "routing", "speed", "config"):
+    for part in (
+        "classes",
+        "curves",
+        "confusions",
+        "images",
+        "suspects",
+        "sizes",
+        "limits",
+        "training",
+        "routing",
+        "speed",
+        "config",
+    ):
         assert f'id="{part}"' in page, part
     assert (
         'scope="row">shuffled</th><td>all</td><td>0.2500</td><td>0.0125</td><td>0.2500</td><td>0.1000 to 0.4000</td>' in page
     )
     assert "of best.ckpt on 87 images" in page
     assert "<td>&lt;cell&gt;</td>" in page
-    assert page.count("data:image/jpeg;base64") == 24
+    suspects = json.loads((run / "suspect_labels.json").read_text())
+    assert {entry["kind"] for entry in suspects} == {"no label", "other class", "no detection"}
+    assert f"no label: {sum(entry['kind'] == 'no label' for entry in suspects)}, other class" in page
+    assert page.count("data:image/jpeg;base64") == 24 + min(len(suspects), 12)
     assert "of 4 planned epochs" in page
     assert ">packages torch</th><td>2.14.0</td>" in page
     assert all('aria-label="' in svg for svg in re.findall(r"<svg[^>]*>", page))

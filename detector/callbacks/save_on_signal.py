@@ -96,7 +96,7 @@ class SaveOnSignal(L.Callback):
             return
         if signum := self._signal_of_any_process(trainer):
             if self.path is not None:
-                trainer.save_checkpoint(self.path)
+                trainer.save_checkpoint(self.path, weights_only=False)  # with all states; unset, Lightning logs a hint
                 self._saved = True
             self._stop(trainer, signum)
 

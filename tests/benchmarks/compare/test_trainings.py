@@ -82,6 +82,21 @@ def test_a_run_folder_without_a_checkpoint_is_started_anew_and_one_with_it_goes_
     assert len((tmp_path / f"out/logs/{run.name}.log").read_text().splitlines()) == 2
 
 
+def test_another_split_is_evaluated_beside_the_run_whatever_run_dir_an_arm_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "evaluate.py").write_text("import sys\nprint(*sys.argv[1:])")
+    monkeypatch.setattr(trainings, "ROOT", tmp_path)
+    monkeypatch.setattr(trainings, "written_ap", lambda folder, split="val": {str(folder): 0.5})
+    run = replace(made_up_runs([5])[0], arguments=("--run_dir=elsewhere",))
+    (tmp_path / "runs/plain_s5").mkdir(parents=True)
+    folder = tmp_path / "runs/plain_s5/eval_test"
+    assert TrainPy(tmp_path, tmp_path, threads=1).evaluate(run, "test") == {str(folder): 0.5}
+    words = (tmp_path / "logs/plain_s5.log").read_text().split()
+    assert words[0] == str(tmp_path / "runs/plain_s5/last.ckpt")
+    assert words[-5:] == ["--split", "test", "--evaluation.branch=both", "--run_dir", str(folder)]
+
+
 def test_a_running_training_is_noted_in_the_lock_and_one_that_has_ended_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,6 +22,7 @@ import yaml
 from data import CocoDataModule, ImageFolderDataModule
 from data.__main__ import parse as parse_data_command
 from detector.__main__ import build_parser
+from detector.commands.clone import PROGRAMS
 from detector.commands.evaluate_cli import EvaluateCLI
 from detector.commands.pretrain_cli import PretrainCLI
 from detector.commands.run_cli import RunCLI
@@ -29,7 +30,7 @@ from detector.commands.train_cli import TrainCLI
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-INLINE = re.compile(r"`((?:python|make|pip|conda) [^`\n]+)`")
+INLINE = re.compile(r"`((?:python|make|pip|conda|uv|detector) [^`\n]+)`")
 # Files of a user or a run, and what stands for them: a configuration like theirs.
 STAND_INS = {"configs/data/mine.yaml": "configs/data/template.yaml"}
 RUN_CONFIG = re.compile(r"runs/(pretrain_)?[\w./-]+/config[\w-]*\.yaml")
@@ -100,8 +101,12 @@ def check_command(words: list[str]) -> str:
         ]:
             raise ValueError(f"the Makefile has no target {unknown}")
         return "target exists; not run"
-    if program in ("pip", "conda"):
+    if program in ("pip", "conda", "uv"):
         return _check_install(words)
+    if program in ("docker", "source", "export"):
+        return "not checked"
+    if program == "detector":
+        return check_command(_program_of_clone(rest) or ["python", "-m", *words])
     if program == "trtexec":
         return "a program of NVIDIA; not checked"
     if program in ("torchrun", "srun"):  # the command that they start is checked
@@ -112,6 +117,8 @@ def check_command(words: list[str]) -> str:
     rest = [_stand_in(word) for word in rest]
     if rest[0] in PARSERS:
         _accept_help(PARSERS[rest[0]], rest[1:])
+    elif rest == ["-m", "detector"]:
+        return "named in a sentence; not run"
     elif rest[:2] == ["-m", "detector"]:
         build_parser().parse_args(rest[2:])
     elif rest[:2] == ["-m", "data"]:
@@ -122,6 +129,12 @@ def check_command(words: list[str]) -> str:
     else:
         raise ValueError(f"{shlex.join(words)}: no parser is known here; add it to tests/docs_commands.py")
     return "parsed; not run"
+
+
+def _program_of_clone(words: list[str]) -> list[str] | None:
+    """Return ``python train.py ...`` for ``train ...``; None for a command that no program of the clone runs."""
+    files = {program.command: program.file for program in PROGRAMS}
+    return ["python", files[words[0]], *words[1:]] if words[0] in files else None
 
 
 def _stand_in(word: str) -> str:

@@ -35,6 +35,29 @@ def test_only_the_library_is_packaged() -> None:
     assert set(packages) == folders
 
 
+def test_every_file_of_the_library_is_packaged() -> None:
+    """Files that are not Python need a line in ``package-data``."""
+    data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    packaged = {
+        path for name, globs in data.items() for glob in globs for path in (ROOT / name.replace(".", "/")).glob(glob)
+    }
+    files = {path for path in (ROOT / "detector").rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    assert {path for path in files if path.suffix != ".py"} == packaged
+
+
+def test_one_version() -> None:
+    """CITATION.cff repeats that of pyproject.toml, and the changelog begins with it."""
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == version
+    assert re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), flags=re.M)[1] == version
+
+
+def test_every_extra_is_explained() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    explained = re.findall(r"^\| `([\w-]+)` \|", (ROOT / "docs/install.md").read_text(), flags=re.M)
+    assert sorted(explained) == sorted(extras)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_python_file_that_a_page_names_exists(page: Path) -> None:
     """A name is a path, or the end of one: ``loss.py``."""

@@ -11,7 +11,6 @@ from packaging.specifiers import SpecifierSet
 from docs.site.links import ROOT, ROOT_PAGES, with_site_links
 
 REPO = "https://example.org/me/repo"
-PACKAGES = ["detector", "detector.dynamic", "detector.callbacks", "detector.predict", "detector.export", "data"]
 
 
 class _Loader(yaml.SafeLoader):
@@ -98,16 +97,24 @@ def test_the_reference_has_every_public_name() -> None:
         module, _, name = entry.rpartition(".")
         assert hasattr(importlib.import_module(module), name), entry
     names = {entry.rpartition(".")[2] for entry in entries}
-    for package in PACKAGES:
+    packages = [path.parent for top in ("detector", "data") for path in (ROOT / top).rglob("__init__.py")]
+    packages = [
+        ".".join(path.relative_to(ROOT).parts) for path in packages if "__all__" in (path / "__init__.py").read_text()
+    ]
+    assert {"detector", "detector.dynamic", "detector.predict", "data"} < set(packages)
+    for package in packages:
         assert set(importlib.import_module(package).__all__) <= names, package
 
 
 def test_the_workflow_runs_targets_that_exist_on_supported_versions_of_python() -> None:
     jobs = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text())["jobs"]
     targets = [step["run"].split()[1] for job in jobs.values() for step in job["steps"] if "run" in step]
-    assert targets == ["test", "docs"]
+    assert targets == ["test", "package", "docs"]
     makefile = (ROOT / "Makefile").read_text()
     assert all(re.search(rf"^{target}:", makefile, flags=re.M) for target in targets)
+    publish = jobs["publish"]
+    assert set(publish["needs"]) == jobs.keys() - {"publish"}
+    assert publish["if"].startswith("github.ref == 'refs/heads/main' && github.event_name != 'pull_request'")
     versions = jobs["tests"]["strategy"]["matrix"]["python"]
     supported = SpecifierSet(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"])
     assert versions[0] == "3.11"

@@ -25,7 +25,9 @@ from detector.weights.wrappers import without_wrappers
 if TYPE_CHECKING:
     from timm.models import PretrainedCfg
 
-PRETRAINED, NONE = "pretrained", "none"  # values of ``backbone_weights`` that are not a path
+# Values of ``backbone_weights`` that are not a path
+PRETRAINED = "pretrained"
+NONE = "none"
 UNKNOWN = "unknown"  # the license of weights that name none
 PERMISSIVE = ("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "isc", "cc0-1.0", "cc-by-4.0", "unlicense", "0bsd")
 CONTAINERS = ("state_dict_ema", "model_ema", "state_dict", "model")  # of the state dict in a training checkpoint

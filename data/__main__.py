@@ -23,6 +23,7 @@ from data.check.sheets import write_sheets
 from data.cut_tiles import CONFIG, cut_data_set
 from data.datamodule import CocoDataModule
 from data.join import check_same_classes
+from data.leaks import write_clean_splits
 from data.shapes.write import DRAWN_SETS
 from data.splits import Files, given_splits, read_split, read_splits, set_format
 from data.val_split import complete_splits
@@ -48,6 +49,8 @@ def parse(args: list[str]) -> tuple[argparse.Namespace, ArgumentParser, Namespac
         raise ValueError(f"--images is {options.images}; expected 1 or more")
     if options.out.exists() and not options.out.is_dir():
         raise ValueError(f"--out {options.out} is a file; give a folder")
+    if options.clean is not None and (options.command != "check" or options.clean.is_file()):
+        raise ValueError(f"--clean {options.clean}: give a folder to write into, with the command check")
     set_loader("yaml", unique_key_loader(get_loader("yaml")), (yaml.YAMLError,))
     parser = ArgumentParser(prog="python -m data", exit_on_error=False)
     parser.add_argument("--config", action="config")
@@ -72,6 +75,8 @@ def _command_parser() -> OptionParser:
     parser.add_argument("--config", action="append", default=[], help="a configuration file; may be given several times")
     parser.add_argument("--out", type=Path, default=OUT, help="folder for report, sheets or tiles (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="check: the annotations only, without decoding images")
+    clean_help = "check: write splits that share images with train, without these, as COCO files into this folder"
+    parser.add_argument("--clean", type=Path, metavar="FOLDER", help=clean_help)
     parser.add_argument("--images", type=int, default=16, help="show: number of images of each split (%(default)s)")
     parser.add_argument("--pictures", dest="images", type=int, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     parser.add_argument("--tile", type=int, nargs="+", metavar="PIXELS", help="tile: their side, or height and width")
@@ -132,7 +137,8 @@ def check(options: argparse.Namespace, config: Namespace) -> int:
     report, page = text_report(findings, splits), options.out / "check.html"
     (options.out / "check.txt").write_text(report + "\n", encoding="utf-8", errors="backslashreplace")
     page.write_text(html_report(findings, splits, size), encoding="utf-8", errors="backslashreplace")
-    print(f"{report}\nlook at {page}")
+    cleaned = [] if options.clean is None or "train" not in splits else write_clean_splits(splits, options.clean)
+    print(report, *cleaned, f"look at {page}", sep="\n")
     return int(any(finding.level == "error" for finding in findings))
 
 

@@ -14,6 +14,7 @@ from data.base_datamodule import BaseDataModule, check_choice
 from data.cache import PoolCache, RamCache
 from data.check.findings import check_annotations
 from data.dataset import EvalDataset, TrainDataset, collate
+from data.leaks import MAX_IMAGES, also_in_train
 from data.reader import BadImages, ImageReader
 from data.sampler import NUM_ROTATING_POOLS, EpochOrder, EpochSampler, order_by_aspect_ratio, training_sizes
 from data.splits import COCO_TRAIN, COCO_VAL, Files, Paths, Split, read_splits
@@ -121,9 +122,17 @@ class CocoDataModule(BaseDataModule):
             )
 
     def ground_truth(self, split: Split) -> dict[str, Any]:
-        """Return the objects of a split in COCO format, with original ids, for evaluation."""
+        """Return the objects of a split in COCO format, with original ids, for evaluation.
+
+        ``info`` has the ids of images that are also in train, as ``also_in_train``, if there are some.
+        """
         self.check_split(split)
-        return self.annotations[split].ground_truth()
+        part, train = self.annotations[split], self.annotations["train"]
+        content = part.ground_truth()
+        compared = split != "train" and part.held_out is None and len(part) + len(train) <= MAX_IMAGES
+        if compared and len(shared := also_in_train(train, part)):
+            content["info"]["also_in_train"] = [part.image_id(index) for index in shared.tolist()]
+        return content
 
     def train_dataloader(self) -> DataLoader:
         """Return the loader of augmented images; their order depends only on seed, epoch and batch size."""

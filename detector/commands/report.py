@@ -14,6 +14,7 @@ from detector.report.analysis import Analysis, analyze
 from detector.report.classifier import make_classifier_report
 from detector.report.classifier_advice import learning_warning
 from detector.report.content import make_report
+from detector.report.leaks import leak_notes
 from detector.report.run_folder import RunFolder, read_run
 from detector.report.speed import Speed, measure, measure_classifier
 from detector.report.suspects import find_suspects, suspect_entries
@@ -53,7 +54,7 @@ def run_report(options: argparse.Namespace) -> None:
         report_pretraining(options, run, out)
         return
     analyses, notes = analyze_branches(run, score_threshold)
-    notes = [*learning_warnings(run, analyses), *notes]
+    notes = [*learning_warnings(run, analyses), *leak_notes(run, analyses), *notes]
     branch = analyses[0].branch if analyses else "one2one"
     speed = None if options.no_speed else measured(run, lambda checkpoint: measure(checkpoint, branch), notes)
     images = None if options.images is None else str(options.images)

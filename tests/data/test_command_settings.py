@@ -118,7 +118,7 @@ def test_every_split_is_checked(check: Check, edit_json: Any, tiny_coco: Path) -
 
 
 def test_every_option_of_the_data_command_has_a_test() -> None:
-    tested = {"command", "config", "out", "quick", "images"}
+    tested = {"command", "config", "out", "quick", "clean", "images"}
     assert {action.dest for action in _command_parser()._actions} - {"help"} == tested
 
 

@@ -76,6 +76,7 @@ def _pairs(words: list[str], option: str) -> dict[str, str]:
 
 
 def _stop(number: int, frame: Any) -> NoReturn:
+    print("\nstopping the trainings; the same command continues", file=sys.stderr, flush=True)
     raise SystemExit(128 + number)
 
 
@@ -83,7 +84,8 @@ def main(args: list[str] | None = None) -> None:
     """Train the missing runs, print, write."""
     print_any_name()
     options = parse_options(args)
-    signal.signal(signal.SIGTERM, _stop)  # so that the trainings end, too
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _stop)  # so that the trainings end, too
     try:
         study = study_of(options)
         if not 1 <= options.jobs <= (os.cpu_count() or 1) * 4:

@@ -3,6 +3,7 @@
 import argparse
 import json
 import signal
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -37,6 +38,15 @@ def content(tiny_arguments: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(config))
     arms = {"plain": None, "mine": {"settings": {"model.lr": 0.02}}}
     return {"arms": arms, "configs": "tiny.yaml", "seeds": [0, 1], "out": tmp_path / "out"}
+
+
+@pytest.fixture(autouse=True)
+def signals() -> Iterator[None]:
+    """Restore the handlers of signals that ``main`` replaces."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
@@ -228,18 +238,21 @@ def test_mistakes_of_the_command_line_are_one_message(
         main(words)
 
 
-def test_sigterm_ends_a_study_as_an_exception_does(
-    content: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signals_end_a_study_as_an_exception_does(
+    signum: int,
+    status: int,
+    content: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
 ) -> None:
     """So that its trainings are stopped, too. The handler is called directly: a signal would end the tests without it."""
     monkeypatch.chdir(tmp_path)
-    before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(compare_command, "compare", lambda *_: signal.getsignal(signal.SIGTERM)(signal.SIGTERM, None))
-    try:
-        with pytest.raises(SystemExit, match="143"):
-            main(["--arm", "plain=tiny.yaml", "mine=tiny.yaml"])
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    monkeypatch.setattr(compare_command, "compare", lambda *_: signal.getsignal(signum)(signum, None))
+    with pytest.raises(SystemExit, match=str(status)):
+        main(["--arm", "plain=tiny.yaml", "mine=tiny.yaml"])
+    assert "the same command continues" in capsys.readouterr().err
 
 
 def test_given_settings_are_those_of_files_and_options_alike(tmp_path: Path) -> None:

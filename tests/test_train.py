@@ -286,6 +286,7 @@ def test_callbacks_are_called_in_the_documented_order(tiny_arguments: dict[str, 
         "Timer RampedEMA CocoEvaluation NonFiniteGuard DataWait EpochLog Patience PredictionSheet RoutingLog SaveOnSignal "
         "RunProgressBar ModelCheckpoint ModelCheckpoint"
     )
+    assert cli.trainer.progress_bar_callback.refresh_rate == 5  # 20 on a GPU
     drawn = next(callback for callback in cli.trainer.callbacks if isinstance(callback, PredictionSheet))
     assert (drawn.num_images, drawn.score_threshold, drawn.branch) == (3, 0.4, "one2many")
     early_end = next(callback for callback in cli.trainer.callbacks if isinstance(callback, Patience))

@@ -21,23 +21,34 @@ from detector.commands.options import (
     parse_score_threshold,
     parse_tile,
 )
+from detector.commands.stream import check_stream_options, run_stream
 from detector.network.head import BRANCHES
 from detector.predict import Predictor, load_detector
 from detector.predict.outputs import PredictionFiles
 from detector.predict.predictor import ScoreThreshold
 from detector.predict.sources import Sources, find_sources
+from detector.predict.stream_sources import find_source
 from detector.text import plural
 
+OUT = Path("runs/predict")
 WEIGHTS_SUFFIXES = (".ckpt", ".safetensors", ".pt")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add description, usage and options of the command ``predict``."""
     parser.description = "Detect objects in images and videos. Write annotated images and videos, and predictions.json."
-    parser.usage = "%(prog)s CKPT SOURCE ... [--OPTION VALUE ...]"
+    parser.usage = "%(prog)s CKPT (SOURCE ... | --stream STREAM) [--OPTION VALUE ...]"
     add_checkpoint(parser)
-    parser.add_argument("sources", nargs="+", metavar="SOURCE", help="images, videos, folders, or quoted patterns")
-    parser.add_argument("--out", type=Path, default=Path("runs/predict"), help="folder to write into (%(default)s)")
+    parser.add_argument("sources", nargs="*", metavar="SOURCE", help="images, videos, folders, or quoted patterns")
+    stream_help = "instead of SOURCE: a camera (0), an address (rtsp://...), or - for images from a pipe; gives JSON lines"
+    parser.add_argument("--stream", metavar="STREAM", help=stream_help)
+    parser.add_argument(
+        "--every_frame", action="store_true", help="with --stream: drop no frames, and lag if they come faster"
+    )
+    reconnects_help = "with --stream: attempts to connect again, in a row (%(default)s)"
+    parser.add_argument("--reconnects", type=int, default=5, help=reconnects_help)
+    out_help = f"folder to write into ({OUT}); with --stream a file (standard output)"
+    parser.add_argument("--out", type=Path, help=out_help)
     threshold_help = "scores must exceed it (%(default)s); best: the threshold of the best F1 in the last validation"
     parser.add_argument("--score_threshold", type=parse_score_threshold, default=0.25, help=threshold_help)
     parser.add_argument("--classes", nargs="+", metavar="NAME", help="detect only these classes")
@@ -64,7 +75,11 @@ def run_predict(options: argparse.Namespace) -> int:
     weights = [source for source in options.sources if Path(source).suffix in WEIGHTS_SUFFIXES]
     if weights and options.checkpoint.suffix not in WEIGHTS_SUFFIXES:
         raise ValueError(f"CKPT and SOURCE are swapped: give {weights[0]} first, then {options.checkpoint}")
-    check_output_folder(options.out, options.overwrite)
+    if options.stream is not None:
+        check_stream_options(options)
+        find_source(options.stream)
+    else:
+        check_files_options(options)
     device = parse_device(options.device)
     predictor = load_detector(options.checkpoint, options.branch, parse_image_size(options.image_size)).deploy()
     names = ("score_threshold", "max_detections", "classes", "iou_threshold", "batch_size", "flip_test")
@@ -72,11 +87,13 @@ def run_predict(options: argparse.Namespace) -> int:
     settings |= {"tile": parse_tile(options.tile, options.overlap), "overlap": options.overlap}
     settings["score_threshold"] = threshold = predictor.score_threshold(options.score_threshold)
     predictor([], **settings)  # wrong settings are a ValueError, before the work starts
-    sources = find_sources(options.sources, options.out)
+    sources = None if options.stream is not None else find_sources(options.sources, options.out)
     try:
         predictor.model.to(device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device {options.device} cannot be used: {error}") from None
+    if sources is None:
+        return run_stream(options, predictor, settings)
     outputs = not options.no_images, options.csv, options.crops
     side = settings["tile"] and min(settings["tile"])
     with PredictionFiles(options.out, predictor, *outputs, score_threshold=threshold, scale_side=side) as files:
@@ -102,6 +119,16 @@ def describe_threshold(predictor: Predictor, score_threshold: ScoreThreshold) ->
     if best is None:
         return f"score threshold {number}; that of the best F1 is {predictor.info.describe_best_f1(predictor.branch)}"
     return f"score threshold {number}; the best F1 in the last validation was at {best} (--score_threshold best)"
+
+
+def check_files_options(options: argparse.Namespace) -> None:
+    """Fill in ``--out``. Raises ValueError without sources, for options of streams, and for a folder with files."""
+    if not options.sources:
+        raise ValueError("no SOURCE is given: images, videos, folders or quoted patterns; or a camera, as --stream 0")
+    if options.every_frame or options.reconnects != 5:
+        raise ValueError(f"--{'every_frame' if options.every_frame else 'reconnects'} is for --stream; leave it out")
+    options.out = options.out or OUT
+    check_output_folder(options.out, options.overwrite)
 
 
 def fits_into_one_tile(image: dict[str, Any], tile: Size) -> bool:

@@ -136,9 +136,11 @@ def _expand(inputs: Sequence[str], sources: Sources) -> Iterator[tuple[Path, Pat
 
 def _missing(text: str) -> str:
     if "://" in text:
-        return f"{text}: is an address; download the image or video, and give its path"
+        is_image = Path(text.partition("?")[0]).suffix.lower() in IMAGE_SUFFIXES
+        hint = "" if is_image else f". A live stream is --stream {text}"
+        return f"{text}: is an address; download the image or video, and give its path{hint}"
     if text.isdecimal():
-        return f"{text}: there is no such file; cameras are not read: save a video, and give its path"
+        return f"{text}: there is no such file; a camera is --stream {text}"
     return f"{text}: there is no such file, folder or pattern"
 
 

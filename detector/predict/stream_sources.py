@@ -1,0 +1,204 @@
+"""The sources of streams: cameras and addresses by OpenCV, and images that come one after the other through a pipe."""
+
+import re
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+from detector.imaging.formats import IMAGE_SUFFIXES
+from detector.imaging.read import BadImageError, decode_image, exif_orientation, turn
+from detector.predict.streams import FrameSource, Stream, StreamError
+from detector.text import plural
+
+SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp", "rtp", "srt")
+TIMEOUT_MS = 5000  # to connect, and to wait for a frame
+PIPE = "-"
+READ_BYTES = 2**16
+MAX_FRAME_BYTES = 2**28
+FFMPEG = "ffmpeg ... -f image2pipe -c:v mjpeg - | python -m detector predict CKPT --stream -"
+EXPECTED = "expected a camera (0 is the first), an address (rtsp://..., http://...), or - for images through a pipe"
+
+
+class CaptureSource:
+    """A camera, by its index, or a network address, read by OpenCV."""
+
+    def __init__(self, address: int | str) -> None:
+        self.address, self._capture = address, None
+        self.name = f"camera {address}" if isinstance(address, int) else re.sub(r"//[^/@]*@", "//***@", address)
+        self.can_reconnect = True
+
+    def open(self) -> None:
+        """Connect. Raises StreamError."""
+        if isinstance(self.address, int):
+            self._capture = cv2.VideoCapture(self.address)
+            self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+        else:
+            timeouts = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, TIMEOUT_MS]
+            self._capture = cv2.VideoCapture(self.address, cv2.CAP_FFMPEG, timeouts)
+        if not self._capture.isOpened():
+            self.close()
+            raise StreamError(f"{self.name} cannot be opened; {self._remedy()}")
+        # A video file behind an address has a length: its end is no lost connection.
+        self.can_reconnect = isinstance(self.address, int) or not 0 < self._capture.get(cv2.CAP_PROP_FRAME_COUNT) < 1e9
+
+    def _remedy(self) -> str:
+        if isinstance(self.address, str):
+            return f"check the address, name and password, and that it plays elsewhere (waited {TIMEOUT_MS / 1000:g} s)"
+        cameras = ", ".join(str(path) for path in sorted(Path("/dev").glob("video*")))
+        found = f" (there are {cameras})" if cameras else ""
+        return f"check that it is connected, and that no other program uses it{found}"
+
+    def read(self) -> np.ndarray | None:
+        """Return the next frame; None if the connection is lost."""
+        is_read, image = self._capture.read()
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if is_read else None
+
+    def close(self) -> None:
+        if self._capture is not None:
+            self._capture.release()
+
+
+class RawFile(Protocol):
+    """A file without a buffer: ``read`` returns what has come, and b"" at the end."""
+
+    def read(self, size: int, /) -> bytes | None: ...
+
+
+class PipeSource:
+    """JPEG, PNG or PNM images that follow one another in ``file``. Those that cannot be decoded are counted and left out."""
+
+    can_reconnect = False
+
+    def __init__(self, file: RawFile, name: str = "the pipe") -> None:
+        self.name, self._file = name, file
+        self._content = bytearray()
+        self.num_unreadable = 0
+
+    def open(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def read(self) -> np.ndarray | None:
+        """Return the next image, upright; None at the end. Raises StreamError for anything but images."""
+        while self._has(2):
+            start = bytes(self._content[:2])
+            measure = {b"\xff\xd8": self._jpeg_length, b"\x89P": self._png_length}.get(start)
+            if measure is None and start in (b"P5", b"P6"):
+                measure = self._pnm_length
+            if measure is None:
+                shown = bytes(self._content[:8])
+                raise StreamError(f"{self.name} has {shown!r} where a JPEG, PNG or PNM image starts; for videos: {FFMPEG}")
+            length = measure()
+            if length is None or not self._has(length):  # it ends within an image
+                self.num_unreadable += 1
+                return None
+            content = bytes(self._content[:length])
+            del self._content[:length]
+            try:
+                return turn(decode_image(content), exif_orientation(content))
+            except BadImageError:
+                self.num_unreadable += 1
+        return None
+
+    def _has(self, length: int) -> bool:
+        """Read on until ``length`` bytes are there; return False if the pipe ends before."""
+        if length > MAX_FRAME_BYTES:
+            raise StreamError(f"{self.name} has an image of more than {MAX_FRAME_BYTES // 2**20} MiB")
+        while len(self._content) < length:
+            more = self._file.read(READ_BYTES)
+            if not more:
+                return False
+            self._content += more
+        return True
+
+    def _jpeg_length(self) -> int | None:
+        """Return the bytes of the JPEG file at the start: segments have a length, and scans end before the next marker."""
+        at = 2
+        while self._has(at + 2):
+            marker = self._content[at + 1]
+            if self._content[at] != 0xFF:
+                raise StreamError(f"{self.name} has a damaged JPEG image, whose end is not known")
+            if marker == 0xD9:
+                return at + 2
+            if marker in (0x01, 0xFF) or 0xD0 <= marker <= 0xD8:
+                at += 1 if marker == 0xFF else 2
+                continue
+            if not self._has(at + 4):
+                return None
+            at += 2 + int.from_bytes(self._content[at + 2 : at + 4], "big")
+            if marker == 0xDA:
+                at = self._scan_end(at)
+                if at is None:
+                    return None
+        return None
+
+    def _scan_end(self, at: int) -> int | None:
+        """Return the place of the first marker in the compressed data from ``at`` on; None if the pipe ends before."""
+        while True:
+            if match := re.compile(rb"\xff[^\x00\xff\xd0-\xd7]").search(self._content, at):
+                return match.start()
+            at = max(at, len(self._content) - 1)  # a last 0xff may begin a marker
+            if not self._has(len(self._content) + 1):
+                return None
+
+    def _png_length(self) -> int | None:
+        at = 8
+        while self._has(at + 8):
+            length, kind = int.from_bytes(self._content[at : at + 4], "big"), bytes(self._content[at + 4 : at + 8])
+            at += 12 + length
+            if kind == b"IEND":
+                return at
+        return None
+
+    def _pnm_length(self) -> int | None:
+        header, size = None, 32
+        while header is None:
+            is_more = self._has(size)
+            header = re.match(rb"P[56](?:\s+|#[^\n]*\n)*?\s(\d+)\s+(\d+)\s+(\d+)\s", self._content)
+            if header is None and (not is_more or size > 1024):
+                return None
+            size *= 2
+        width, height, maximum = map(int, header.groups())
+        channels = 3 if self._content[:2] == b"P6" else 1
+        return header.end() + width * height * channels * (2 if maximum > 255 else 1)
+
+
+def open_stream(source: str | int, every_frame: bool = False, reconnects: int = 5, **settings: object) -> Stream:
+    """Return the ``Stream`` of a camera (an index), an address, or a pipe (``-``); see ``Stream`` for the settings.
+
+    Raises ValueError for anything else.
+    """
+    return Stream(find_source(source), every_frame, reconnects, **settings)
+
+
+def find_source(source: str | int) -> FrameSource:
+    """Return the source that a user names. Raises ValueError, with what is expected, for anything else."""
+    text = str(source).strip()
+    if text == PIPE:
+        return PipeSource(open(0, "rb", buffering=0, closefd=False), "standard input")
+    if re.fullmatch(r"-?\d+", text):
+        if int(text) < 0:
+            raise ValueError(f"the stream is {text}; cameras count from 0")
+        return CaptureSource(int(text))
+    scheme, separator, rest = text.partition("://")
+    if separator:
+        if scheme.lower() not in SCHEMES:
+            raise ValueError(f"the stream {text} has the scheme {scheme}; expected one of {', '.join(SCHEMES)}")
+        if Path(rest.partition("?")[0]).suffix.lower() in IMAGE_SUFFIXES:
+            raise ValueError(f"{text} is the address of an image; download it, and give its path as SOURCE")
+        return CaptureSource(text)
+    if Path(text).exists() and not text.startswith("/dev/video"):
+        raise ValueError(f"{text} is a file; give it as SOURCE, without --stream")
+    if match := re.fullmatch(r"/dev/video(\d+)", text):
+        return CaptureSource(int(match[1]))
+    raise ValueError(f"the stream is {text!r}; {EXPECTED}")
+
+
+def describe_unreadable(source: FrameSource) -> str:
+    """Return how many images of a pipe could not be decoded, as the end of a sentence; empty for none."""
+    number = getattr(source, "num_unreadable", 0)
+    return f"; {plural(number, 'image')} could not be decoded" if number else ""

@@ -1,0 +1,180 @@
+"""Streams: the newest frame, drop counts, latency, reconnection, and images through a pipe."""
+
+import io
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import cv2
+import numpy as np
+import pytest
+
+from detector.predict import stream_sources
+from detector.predict.stream_sources import CaptureSource, PipeSource, find_source
+from detector.predict.streams import Stream, StreamError
+
+IMAGE = np.zeros((4, 6, 3), np.uint8)
+
+
+class Camera:
+    """A made-up source: a frame every ``period`` seconds, each with its number as its gray; None where ``breaks`` says."""
+
+    name, can_reconnect = "a camera", True
+
+    def __init__(self, period: float, num_frames: int, breaks: tuple[int, ...] = (), failing_opens: int = 0) -> None:
+        self.period, self.num_frames, self.breaks, self.failing_opens = period, num_frames, set(breaks), failing_opens
+        self.number, self.opened, self.is_closed = 0, 0, False
+
+    def open(self) -> None:
+        self.opened += 1
+        if self.opened > 1 and self.failing_opens:
+            self.failing_opens -= 1
+            raise StreamError("no answer")
+
+    def read(self) -> np.ndarray | None:
+        if self.number in self.breaks:
+            self.breaks.remove(self.number)
+            return None
+        if self.number == self.num_frames:
+            self.can_reconnect = False
+            return None
+        time.sleep(self.period)
+        self.number += 1
+        return np.full_like(IMAGE, self.number - 1)
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def test_a_slow_user_gets_the_newest_frame_and_the_others_are_counted() -> None:
+    """The work of 40 ms lets ten times as many frames pass. Latency is that of one frame, and does not grow."""
+    camera, taken, latencies = Camera(0.004, 100), [], []
+    with Stream(camera) as stream:
+        for frame in stream:
+            assert (frame.image == frame.number).all()
+            latencies.append(time.time() - frame.captured_at)
+            taken.append(frame.number)
+            time.sleep(0.04)
+    assert stream.num_read == 100 == stream.num_taken + stream.num_dropped
+    assert stream.num_taken == len(taken) < 30
+    assert taken == sorted(set(taken))
+    assert taken[-1] == 99  # the last one is never lost
+    assert np.median(latencies) < 0.02
+    assert camera.is_closed
+
+
+def test_every_frame_is_taken_on_request_and_by_a_fast_user() -> None:
+    for every_frame, period, work in ((True, 0.0, 0.002), (False, 0.01, 0.0)):
+        with Stream(Camera(period, 20), every_frame) as stream:
+            numbers = [(time.sleep(work), frame.number)[1] for frame in stream]
+        assert numbers == list(range(20))
+        assert (stream.num_read, stream.num_dropped) == (20, 0)
+
+
+def test_a_lost_connection_is_made_again() -> None:
+    messages: list[str] = []
+    camera = Camera(0.0, 10, breaks=(3, 7), failing_opens=2)
+    with Stream(camera, every_frame=True, reconnects=3, backoff=0.001, log=messages.append) as stream:
+        assert [frame.number for frame in stream] == list(range(10))
+    assert stream.num_reconnects == 2
+    pauses = [message.rpartition(" in ")[2] for message in messages]
+    assert pauses == ["0.001 s", "0.002 s", "0.004 s", "0.001 s"]  # doubled, and short again after a frame
+    assert messages[0].startswith("a camera: the connection is lost; attempt 1 of 3")
+
+
+def test_after_the_last_attempt_the_stream_is_an_error() -> None:
+    with Stream(Camera(0.0, 10, breaks=(2,), failing_opens=9), True, reconnects=2, backoff=0.001) as stream:
+        numbers = []
+        with pytest.raises(StreamError, match="a camera: the connection is lost, and 2 attempts to connect again failed"):
+            numbers.extend(frame.number for frame in stream)
+    assert stream.num_read == 2
+
+
+def test_a_stream_can_be_stopped_at_any_time() -> None:
+    camera = Camera(0.001, 10**6)
+    with Stream(camera) as stream:
+        for frame in stream:
+            if frame.number > 5:
+                threading.Timer(0.01, stream.stop).start()
+    assert stream.num_read == stream.num_taken + stream.num_dropped
+    with Stream(Camera(0.0, 100), every_frame=True) as stream:
+        next(iter(stream))
+        time.sleep(0.02)
+    assert (stream.num_read, stream.num_dropped) == (1, 0)  # what came while the user stopped does not count
+    assert not any(thread.name == "reader of a camera" for thread in threading.enumerate())
+
+
+class Chunks:
+    """A pipe that gives a few bytes at a time."""
+
+    def __init__(self, content: bytes, size: int) -> None:
+        self.file, self.size = io.BytesIO(content), size
+
+    def read(self, size: int) -> bytes:
+        return self.file.read(min(size, self.size))
+
+
+def encoded(suffix: str, image: np.ndarray) -> bytes:
+    flags = [cv2.IMWRITE_JPEG_PROGRESSIVE, 1, cv2.IMWRITE_JPEG_RST_INTERVAL, 1] if suffix == ".jpg" else []
+    return cv2.imencode(suffix, image, flags)[1].tobytes()
+
+
+@pytest.fixture
+def images() -> list[np.ndarray]:
+    return [np.random.default_rng(n).integers(0, 256, (16, 24 + n, 3), np.uint8) for n in range(3)]
+
+
+def all_of(source: PipeSource) -> Iterator[np.ndarray]:
+    while (image := source.read()) is not None:
+        yield image
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".ppm", ".pgm"])
+@pytest.mark.parametrize("size", [1, 7, 10**6])
+def test_images_come_through_a_pipe(images: list[np.ndarray], suffix: str, size: int) -> None:
+    content = b"".join(encoded(suffix, image if suffix != ".pgm" else image[..., 0]) for image in images)
+    source = PipeSource(Chunks(content, size))
+    read = list(all_of(source))
+    assert [image.shape for image in read] == [image.shape for image in images]
+    if suffix == ".png":
+        np.testing.assert_array_equal(read[2][..., ::-1], images[2])
+    assert source.num_unreadable == 0
+
+
+def test_damaged_images_of_a_pipe_are_counted(images: list[np.ndarray]) -> None:
+    png, jpeg = encoded(".png", images[0]), encoded(".jpg", images[1])
+    damaged = bytearray(png)
+    damaged[len(png) // 2] ^= 0xFF
+    source = PipeSource(Chunks(bytes(damaged) + jpeg + png + jpeg[:-30], 50))
+    assert [image.shape for image in all_of(source)] == [(16, 25, 3), (16, 24, 3)]
+    assert source.num_unreadable == 2  # the first one is damaged, and the last one ends too early
+    with pytest.raises(StreamError, match=r"has b'RIFF.*where a JPEG, PNG or PNM image starts; for videos: ffmpeg"):
+        PipeSource(Chunks(b"RIFF....", 50)).read()
+
+
+def test_sources_by_name(tmp_path: object) -> None:
+    assert isinstance(find_source("-"), PipeSource)
+    assert (find_source("0").address, find_source(1).name) == (0, "camera 1")
+    source = find_source("rtsp://me:secret@10.0.0.5:554/live")
+    assert source.name == "rtsp://***@10.0.0.5:554/live"
+    for text, message in (
+        ("-1", "the stream is -1; cameras count from 0"),
+        ("ftp://a/b", "has the scheme ftp; expected one of rtsp"),
+        ("http://a/b.jpg?size=1", "is the address of an image; download it, and give its path as SOURCE"),
+        (str(__file__), "is a file; give it as SOURCE, without --stream"),
+        ("webcam", r"the stream is 'webcam'; expected a camera \(0 is the first\), an address"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            find_source(text)
+
+
+def test_a_camera_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    class NoCapture:
+        isOpened: Callable = staticmethod(lambda: False)
+        set = release = staticmethod(lambda *_: None)
+
+    monkeypatch.setattr(stream_sources.cv2, "VideoCapture", lambda *_: NoCapture())
+    with pytest.raises(StreamError, match=r"camera 7 cannot be opened; check that it is connected"):
+        Stream(CaptureSource(7)).__enter__()
+    with pytest.raises(StreamError, match=r"rtsp://\*\*\*@a/b cannot be opened; check the address.*waited 5 s"):
+        Stream(find_source("rtsp://me:pw@a/b")).__enter__()

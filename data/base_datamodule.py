@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Sampler
 from data.reader import BadImages
 from data.sampler import SampleKey, ShardSampler
 from data.watched_loader import WORKER_DEATH, DescribedDataset, WatchedDataset, WatchedLoader
-from data.workers import check_temporary_folder, init_worker, log_many_workers
+from data.workers import check_temporary_folder, init_worker, limited_workers
 from detector.arguments import as_whole_number
 from detector.imaging.sixteen_bits import SampleRange, as_sample_range
 from detector.text import plural
@@ -50,7 +50,7 @@ class BaseDataModule(LightningDataModule):
         self.sixteen_bit_range: SampleRange | None = sixteen_bit_range
         if num_workers:
             check_temporary_folder()
-            log_many_workers(num_workers)
+            self.num_workers = limited_workers(num_workers)
         self._readers: dict[str, SkippingReader] = {}  # by split; subclasses fill it
         self._resume_position = (0, 0)  # the next training starts in this epoch, and each process skips so many samples
         self._watched: list[WatchedDataset] = []  # the datasets of all loaders

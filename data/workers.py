@@ -53,11 +53,18 @@ def held_signals(start_method: str) -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def log_many_workers(num_workers: int) -> None:
-    """Log one short line for more workers than CPU cores; torch would give a long warning for each dataloader."""
+def limited_workers(num_workers: int) -> int:
+    """Return ``num_workers``, or the number of CPU cores with one line in the log if that is lower.
+
+    More workers than cores are slower and need more memory. Samples do not depend on their number.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if num_workers > cores:
-        rank_zero_info(f"data.num_workers is {num_workers} on {plural(cores, 'CPU core')}; {cores} need less memory")
+        started = plural(cores, "worker is", "workers are")
+        rank_zero_info(
+            f"data.num_workers is {num_workers} on {plural(cores, 'CPU core')}: {started} started, for the same samples"
+        )
+    return min(num_workers, cores)
 
 
 def init_worker(worker_id: int) -> None:

@@ -283,8 +283,8 @@ def test_callbacks_are_called_in_the_documented_order(tiny_arguments: dict[str, 
     options += ["--sheet.num_images=3", "--sheet.score_threshold=0.4", "--sheet.branch=one2many"]
     cli = TrainCLI(CocoDataModule, ["--model.variant=yolo26_n", f"--run_dir={tmp_path / 'a'}", own, *options, *data])
     assert " ".join(type(callback).__name__ for callback in cli.trainer.callbacks) == (
-        "Timer RampedEMA CocoEvaluation NonFiniteGuard DataWait EpochLog Patience PredictionSheet RoutingLog SaveOnSignal "
-        "RunProgressBar ModelCheckpoint ModelCheckpoint"
+        "Timer RampedEMA CocoEvaluation NonFiniteGuard DataWait EpochLog TimeEstimate Patience PredictionSheet "
+        "RoutingLog SaveOnSignal RunProgressBar ModelCheckpoint ModelCheckpoint"
     )
     assert cli.trainer.progress_bar_callback.refresh_rate == 5  # 20 on a GPU
     drawn = next(callback for callback in cli.trainer.callbacks if isinstance(callback, PredictionSheet))

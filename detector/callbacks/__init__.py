@@ -11,6 +11,7 @@ from detector.callbacks.prediction_sheet import PredictionSheet
 from detector.callbacks.progress_bar import RunProgressBar
 from detector.callbacks.routing_log import RoutingLog
 from detector.callbacks.save_on_signal import SaveOnSignal, StoppedBySignal
+from detector.callbacks.time_estimate import TimeEstimate
 
 __all__ = [
     "ClassEvaluation",
@@ -26,4 +27,5 @@ __all__ = [
     "RunProgressBar",
     "SaveOnSignal",
     "StoppedBySignal",
+    "TimeEstimate",
 ]

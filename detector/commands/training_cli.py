@@ -12,7 +12,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
-from detector.callbacks import DataWait, EpochLog, Patience, RampedEMA
+from detector.callbacks import DataWait, EpochLog, Patience, RampedEMA, TimeEstimate
 from detector.callbacks.non_finite_guard import NonFiniteGuard, NonFiniteLoss
 from detector.callbacks.save_on_signal import SaveOnSignal, StoppedBySignal
 from detector.commands.run_cli import RunCLI
@@ -130,7 +130,7 @@ class TrainingCLI(RunCLI):
         - those of ``trainer.callbacks`` in the configuration
         - ``RampedEMA``, the evaluation, ``NonFiniteGuard``: as in ``add_arguments_to_parser``. RampedEMA is first: it
           updates the average before SaveOnSignal or ModelCheckpoint saves it.
-        - ``DataWait``, ``EpochLog``: EpochLog prints what DataWait has logged.
+        - ``DataWait``, ``EpochLog``, ``TimeEstimate``: EpochLog prints what DataWait has logged.
         - ``Patience``, if asked for: its decision is saved by the callbacks after it.
         - ``PredictionSheet`` (of detectors), ``RoutingLog``: their place does not matter.
         - ``SaveOnSignal``: saves in the middle of an epoch, so the callbacks before it must have updated their state.
@@ -141,7 +141,15 @@ class TrainingCLI(RunCLI):
         save_on_signal = SaveOnSignal(self.run_dir / folder.LAST_CHECKPOINT if checkpoints else None)
         patience = self.config["patience"]
         early_end = [] if patience is None else [Patience(patience, self.monitor, self.monitor_mode)]
-        return [DataWait(self.faster_data), EpochLog(), *early_end, *super().callbacks(), save_on_signal, *checkpoints]
+        return [
+            DataWait(self.faster_data),
+            EpochLog(),
+            TimeEstimate(),
+            *early_end,
+            *super().callbacks(),
+            save_on_signal,
+            *checkpoints,
+        ]
 
     def _checkpoint_callbacks(self) -> list[ModelCheckpoint]:
         """Return the callbacks that write last.ckpt after every epoch and, in a run with validation, best.ckpt."""

@@ -229,7 +229,7 @@ def test_more_workers_than_cores_are_logged_in_one_line(
         data.train_dataloader(), data.val_dataloader()
     assert not [warning for warning in caught if "worker" in str(warning.message)]
     assert [text for text in caplog.messages if "num_workers" in text] == [
-        "data.num_workers is 4 on 2 CPU cores; 2 need less memory"
+        "data.num_workers is 4 on 2 CPU cores: 2 workers are started, for the same samples"
     ]
     caplog.clear()
     with caplog.at_level("INFO"):

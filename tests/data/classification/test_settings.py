@@ -93,7 +93,7 @@ CASES: list[tuple[str, Settings, Settings, Observe, Any, Any]] = [
     ("image_size", {}, {"image_size": (16, 24)}, shape, (32, 32), (16, 24)),
     ("batch_size", {}, {"batch_size": 5}, first_batches, (4, 4), (5, 5)),
     ("val_batch_size", {}, {"val_batch_size": 3}, first_batches, (4, 4), (4, 3)),
-    ("num_workers", {}, {"num_workers": 2}, lambda data: data.train_dataloader().num_workers, 0, 2),
+    ("num_workers", {}, {"num_workers": 1}, lambda data: data.train_dataloader().num_workers, 0, 1),
     ("seed", {}, {"seed": 1}, order, order_of(0), order_of(1)),
     ("augment", {}, MIXED, lambda data: data.train_dataloader().dataset[0].share < 1, False, True),
     ("crop_pct", {}, {"crop_pct": 1.0}, shows_the_edge, False, True),

@@ -240,6 +240,7 @@ def complete_all(
     missing = [run for run in runs if not is_complete(read_result(out, run), splits, hook)]
     print(f"{len(runs) - len(missing)} of {len(runs)} runs are finished; {jobs} at a time", flush=True)
     started, pool = time.monotonic(), ThreadPoolExecutor(jobs)
+    console = sys.stdout  # threads that evaluate redirect it
     try:
         futures = {pool.submit(complete, run, out, trainer, splits, hook): run for run in missing}
         waiting, number = set(futures), 0
@@ -249,7 +250,7 @@ def complete_all(
                 result, number = future.result(), number + 1
                 left = short_duration((time.monotonic() - started) / number * (len(missing) - number))
                 scores = ", ".join(f"{split} {name} {value:.3f}" for split, name, value in _aps(result))
-                print(f"{futures[future].name}: {scores} ({number}/{len(missing)}, {left} left)", flush=True)
+                print(f"{futures[future].name}: {scores} ({number}/{len(missing)}, {left} left)", file=console, flush=True)
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
         trainer.stop()

@@ -5,8 +5,6 @@ for each image and class. Both are means over the classes and, unless the name h
 0.50, 0.55 ... 0.95.
 """
 
-import contextlib
-import io
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from pycocotools.cocoeval import COCOeval
 
 from detector.evaluation.coco_files import GroundTruth, load_ground_truth
 from detector.evaluation.pairs import make_pairs, read_pairs
+from detector.evaluation.silence import silent
 from detector.evaluation.thresholds import BEST_F1_IOU, OperatingPoint, best_operating_point
 from detector.extras import check_installed
 from detector.text import plural, unknown_name
@@ -109,7 +108,7 @@ def run_coco_eval(
     It knows each detection by its row, counted from 1. ``max_detections`` are the limits of detections for each image and
     class that recall and precision are computed for; the first three must be those of ``MAX_DETECTIONS``.
     """
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints at every step
+    with silent():  # pycocotools prints at every step
         coco_eval = pycocotools_eval(coco, detections) if backend == "pycocotools" else _faster_eval(coco, detections)
         coco_eval.params.imgIds = list(image_ids)
         coco_eval.params.maxDets = list(max_detections)

@@ -1,7 +1,5 @@
 """Read and write COCO annotation and results files."""
 
-import contextlib
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +10,7 @@ from pycocotools.coco import COCO
 
 from detector.batch import xyxy_to_xywh
 from detector.evaluation.ids import FLOAT_LIMIT, Id, Ids, checked_id, checked_ids
+from detector.evaluation.silence import silent
 from detector.files import atomic_write, read_json
 
 IMAGE_KEYS = ("id", "file_name", "height", "width")
@@ -57,7 +56,7 @@ def load_ground_truth(source: str | Path | Mapping[str, Any]) -> GroundTruth:
         "categories": categories,
         "annotations": [_annotation(name, coco, i, a) for i, a in enumerate(content["annotations"], start=1)],
     }
-    with contextlib.redirect_stdout(io.StringIO()):
+    with silent():
         coco.createIndex()
     return coco
 

@@ -4,8 +4,6 @@ For intervals of AP and of differences of AP: the bootstrap draws images with re
 counts as two images.
 """
 
-import contextlib
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -15,6 +13,7 @@ import numpy as np
 from detector.evaluation.coco_eval import pycocotools_eval
 from detector.evaluation.coco_files import GroundTruth
 from detector.evaluation.pairs import ALL_SIZES
+from detector.evaluation.silence import silent
 
 NUM_DRAWS = 200
 LEVEL = 95  # percent of the draws that lie in an interval
@@ -56,7 +55,7 @@ class Matches:
 
 def match_images(coco: GroundTruth, detections: np.ndarray, image_ids: Sequence[int]) -> Matches:
     """Match ``detections`` (D, 7), see ``detection_rows``, with the objects of ``image_ids``, by pycocotools."""
-    with contextlib.redirect_stdout(io.StringIO()):
+    with silent():
         coco_eval = pycocotools_eval(coco, detections)
         coco_eval.params.imgIds, coco_eval.params.maxDets = list(image_ids), [LIMIT]
         coco_eval.params.areaRng, coco_eval.params.areaRngLbl = [list(ALL_SIZES)], ["all"]

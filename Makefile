@@ -1,5 +1,5 @@
-# make demo: train, evaluate and show an image.   make test: run the tests.   make docs-check: every example in
-# README.md and docs/.   make docs: the docs site.   make package: build the package, install and use it.
+# make demo: train, evaluate and show an image.   make test: check style and types, run the tests.   make docs-check: every
+# example in README.md and docs/.   make docs: the docs site.   make package: build the package, install and use it.
 # All install what they need into .venv. With uv: make demo PIP="uv pip". Without CUDA: docs/install.md.
 PYTHON ?= python3
 VENV ?= .venv
@@ -11,7 +11,7 @@ DEMO := runs/demo
 ORIGIN := $(shell git config --get remote.origin.url | sed -n 's|^git@\([^:]*\):|https://\1/|; s|//[^@/]*@|//|; s|\.git$$||; /^https:/p')
 REPO_URL ?= $(or $(ORIGIN),https://github.com/YOU/lightning-dyn-detector)
 
-.PHONY: install demo test docs docs-check package lint clean
+.PHONY: install demo test docs docs-check package lint types clean
 
 install: $(VENV)/.installed
 
@@ -29,7 +29,7 @@ demo: install
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python train.py \
 		--config configs/data/simple_shapes.yaml --config configs/demo.yaml --run_dir $(DEMO)
 
-test: install lint
+test: install lint types
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 docs: $(VENV)/.docs
@@ -57,6 +57,9 @@ package: $(BIN)/pip
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/mypy
 
 clean:
 	rm -rf $(VENV) *.egg-info build

@@ -28,7 +28,7 @@ def as_whole_number(value: Any, name: str, least: int = 1) -> int:
 
 def shown(value: Any) -> str:
     """Return ``value`` for a message: at most 80 characters; its type if it is an array or the like."""
-    if hasattr(value, "shape") and getattr(value, "ndim", 0):
+    if hasattr(value, "shape") and getattr(value, "ndim", None):
         return f"a {type(value).__name__} of shape {tuple(value.shape)}"
     if isinstance(value, float) and math.isnan(value):
         return "nan"

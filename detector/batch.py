@@ -71,7 +71,8 @@ class ClassBatch(TypedDict):
 
 def num_images(batch: Batch | ClassBatch) -> int:
     """Return the number of images of a batch: of its targets, or of its labels."""
-    return len(batch["targets"] if "targets" in batch else batch["labels"])
+    content: Mapping[str, Any] = batch
+    return len(content["targets"] if "targets" in content else content["labels"])
 
 
 def network_input(images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:

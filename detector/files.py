@@ -156,7 +156,8 @@ def walk_folder(folder: Path) -> FolderFiles:
     Of several names of one file (links), the real name counts, or the first one. A link to a folder that contains the link
     or ``folder`` is not followed. The name of ``folder`` itself may be hidden.
     """
-    folder_files, links = FolderFiles(), []
+    folder_files = FolderFiles()
+    links: list[Path] = []
     seen: set[tuple[int, int]] = set()  # device and number of each folder and file
     _walk(folder, folder_files, links, seen)
     above = {os.path.realpath(parent) for parent in (folder.resolve(), *folder.resolve().parents)}

@@ -3,7 +3,7 @@
 import argparse
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import wraps
 from inspect import signature
 from typing import Any, NoReturn, ParamSpec, TypeVar
@@ -12,7 +12,7 @@ from detector.text import letters, nearest_names, unknown_name
 from detector.value_errors import value_error
 
 # What other tools call a setting, and the last part of our names for it. The first name that the command has is proposed.
-OTHER_SPELLINGS: dict[str, tuple[str, ...]] = (
+OTHER_SPELLINGS: Mapping[str, tuple[str, ...]] = (
     dict.fromkeys(("conf", "confthres", "confidence", "scorethr", "score", "threshold"), ("score_threshold",))
     | dict.fromkeys(("iou", "iouthres", "nms", "nmsthreshold"), ("iou_threshold",))
     | dict.fromkeys(("maxdet", "topk"), ("max_detections",))
@@ -67,7 +67,7 @@ class OptionParser(argparse.ArgumentParser):
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False} | settings)
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[argparse.Namespace, list[str]]:
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         """Parse ``args`` and exit for unknown ones: each command names its own options."""
         words = sys.argv[1:] if args is None else list(args)
         if not any(isinstance(action, argparse._SubParsersAction) for action in self._actions):

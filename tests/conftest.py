@@ -21,7 +21,7 @@ from tests.processes import processes  # noqa: F401, a fixture
 # Seconds that torch waits for each worker of a loader that is collected as garbage, whose pipes may be closed already.
 torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 0.5
 
-LONG = ("test_resume", "test_launch", "test_learning", "test_train", "test_export")
+LONG = ("test_learning", "test_train", "test_pretrain", "test_own_block", "test_formats")
 CATEGORIES = {7: "red", 22: "green", 90: "blue"}
 COLORS = {7: (220, 40, 40), 22: (40, 220, 40), 90: (40, 40, 220)}  # RGB
 
@@ -48,8 +48,17 @@ VAL_CROWD = (3, (7, 36, 2, 18, 30))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the files with long tests first: at the end, one process would run a long test while the other waits."""
-    items.sort(key=lambda item: item.path.stem not in LONG)
+    """Run the files with long tests, and those that start processes, first.
+
+    At the end, one process of pytest would run a long test while the other waits. The first tests are all run by the same
+    process, so only one starts the fork server, which imports everything.
+    """
+    is_later = {path: not _is_first(path) for path in {item.path for item in items}}
+    items.sort(key=lambda item: is_later[item.path])
+
+
+def _is_first(path: Path) -> bool:
+    return path.stem in LONG or "\nfrom tests.processes import" in path.read_text(encoding="utf-8")
 
 
 def pytest_collection_finish() -> None:

@@ -5,13 +5,17 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies.launchers import subprocess_script
 
 FORKSERVER = "forkserver"  # "fork" would inherit threads, "spawn" takes seconds a process
 multiprocessing.set_forkserver_preload(["train", "detector.callbacks.coco_evaluation"])
@@ -40,6 +44,36 @@ def start_program(main: Callable[[list[str]], None], command: list[str], output:
     process = multiprocessing.get_context(FORKSERVER).Process(target=_run_program, args=(main, command, output))
     process.start()
     return process
+
+
+class ForkedScript:
+    """Stands in for ``subprocess.Popen`` of a Python script: a fork of this process calls ``main``, and imports nothing."""
+
+    def __init__(self, main: Callable[[list[str]], None], command: list[str], env: dict[str, str], cwd: None) -> None:
+        self.returncode: int | None = None
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.environ.clear()
+            os.environ.update(env)
+            _, *sys.argv = command
+            try:
+                main(sys.argv[1:])
+            finally:
+                os._exit(1)
+
+    def poll(self) -> None:
+        """Set ``returncode`` if the process has ended."""
+        if self.returncode is None and os.waitpid(self.pid, os.WNOHANG)[0]:
+            self.returncode = 1
+
+    def send_signal(self, signum: int) -> None:
+        os.kill(self.pid, signum)
+
+
+def with_forks(main: Callable[[list[str]], None], arguments: list[str]) -> None:
+    """Call ``main``; the processes that Lightning starts with the same command are forks."""
+    with mock.patch.object(subprocess_script, "subprocess", SimpleNamespace(Popen=partial(ForkedScript, main))):
+        main(arguments)
 
 
 def exit_code(process: BaseProcess, seconds: float = 600) -> int:

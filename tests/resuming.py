@@ -134,7 +134,8 @@ def run_on_two_processes(words: list[str]) -> None:
     fit(arguments, folder / "stopped", resume=folder / "stopped" / "last.ckpt", **many)
 
     # Runs in which parameters have no gradient, for which DDP raises an error unless they are handled.
-    short = many | {"max_epochs": 1, "limit_val_batches": 0}
+    short = many | {"max_epochs": 1, "limit_val_batches": 0, "limit_train_batches": 2}
+    arguments |= {"num_workers": 0}
     empty = arguments | {"train_annotations": "annotations/empty.json"}
     fit(empty, folder / "empty", freeze=["backbone"], **short)
     fit(arguments, folder / "one branch", without="one2many", **short)

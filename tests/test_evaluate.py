@@ -91,8 +91,9 @@ def test_each_program_takes_the_configurations_of_the_other_and_of_older_runs(
     evaluate.main([last, "--config", str(run / "config-2.yaml"), "--trainer.limit_val_batches", "1.0"])
     evaluation = run / "eval_val" / "evaluation.yaml"
     evaluation.write_text(evaluation.read_text().replace("last.ckpt", "other.ckpt"))
-    evaluate.main([last, "--config", str(evaluation), "--auto_batch_size", "0.8"])
-    settings = yaml.safe_load(evaluation.read_text())
+    evaluate.main([last, "--config", str(evaluation), "--auto_batch_size", "0.8", "--run_dir", "evaluated"])
+    assert Path("evaluated/predictions.json").is_file()
+    settings = yaml.safe_load(Path("evaluated/evaluation.yaml").read_text())
     assert settings["eval"] == str(Path(last).resolve())
     assert not {"ckpt_path", "auto_batch_size", "checkpoint"} & settings.keys()
     assert {"ema", "guard"} <= settings.keys()

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch.distributed.launcher import elastic_launch
 from torch.distributed.run import config_from_args, parse_args
 
 import train
-from tests.processes import exit_code, start_program
+from tests.processes import exit_code, start_program, with_forks
 
 ROOT = Path(__file__).parents[1]
 
@@ -29,7 +30,10 @@ def train_arguments(tiny_arguments: dict[str, Any], run: Path, **trainer: Any) -
 
 
 def test_two_processes_end_together(tiny_arguments: dict[str, Any], tmp_path: Path) -> None:
-    """SIGTERM to the first process saves and stops both. When the first is killed, the second ends too."""
+    """SIGTERM to the first process saves and stops both. When the first is killed, the second ends too.
+
+    The second process of the first run is a real one, as Lightning starts it; that of the other run is a fork.
+    """
     run = tmp_path / "run"
     for epoch, signum, code in ((1, signal.SIGTERM, 128 + signal.SIGTERM), (2, signal.SIGKILL, -signal.SIGKILL)):
         kill = {"class_path": "tests.resuming.Kill", "init_args": {"epoch": epoch, "batch": 0, "signum": int(signum)}}
@@ -38,7 +42,8 @@ def test_two_processes_end_together(tiny_arguments: dict[str, Any], tmp_path: Pa
         arguments += [f"--ckpt_path={run / 'last.ckpt'}"] if epoch > 1 else []
         pipe = tmp_path / f"output{epoch}"
         os.mkfifo(pipe)
-        process = start_program(train.main, arguments, pipe)  # Lightning starts the second one, with the same command
+        main = train.main if epoch == 1 else partial(with_forks, train.main)
+        process = start_program(main, arguments, pipe)  # Lightning starts the second one, with the same command
         try:  # cat ends when the last process has ended
             output = subprocess.run(["cat", pipe], stdout=subprocess.PIPE, text=True, check=True, timeout=300).stdout
         except subprocess.TimeoutExpired:

@@ -78,7 +78,7 @@ def test_a_run_from_reference_weights_with_an_own_block(
     names = ["green", "person", "red", *(f"class {i}" for i in range(77))]  # 80: class towers of another width than for 3
     weights = write_checkpoint(tmp_path / "official.pt", some_weights(80), names, train_args={"imgsz": 640})
     quick = ["--trainer.max_epochs", "1", "--model.variant", "null", "--model.overrides", "null"]
-    quick += ["--model.freeze", '["backbone.stem"]']
+    quick += ["--model.freeze", '["backbone.stem"]', "--trainer.limit_val_batches", "0"]
     train.main([*arguments, "--config", str(study / "own.yaml"), *quick, "--model.weights", str(weights)])
     row = "backbone.stage_p3.blocks.0.conv1.conv +Conv2d +SqueezeExcitation +16x8x8 +4,608 -> 4,756 +294,912 -> 295,040"
     assert re.search(row, caplog.text)
@@ -103,7 +103,8 @@ def test_a_run_from_reference_weights_with_an_own_block(
     assert not all(torch.equal(last["current_model_state"][name], average[name]) for name in squeezed)
 
     start_anew()
-    train.main(["--config", str(run / "config.yaml"), "--ckpt_path", str(run / "last.ckpt"), "--trainer.max_epochs", "2"])
+    longer = ["--trainer.max_epochs", "2", "--trainer.limit_val_batches", "1.0"]
+    train.main(["--config", str(run / "config.yaml"), "--ckpt_path", str(run / "last.ckpt"), *longer])
     assert torch.load(run / "last.ckpt", weights_only=True)["epoch"] == 1
     start_anew()
     evaluate.main([str(run / "last.ckpt"), *arguments])

@@ -29,10 +29,12 @@ def test_environment_mirrors_pyproject() -> None:
 
 
 def test_only_the_library_is_packaged() -> None:
-    find = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]
-    packages = find_packages(str(ROOT), include=find["include"])
+    setup = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    packages = find_packages(str(ROOT), include=setup["packages"]["find"]["include"])
     folders = {str(path.parent.relative_to(ROOT)).replace("/", ".") for path in (ROOT / "detector").rglob("*.py")}
     assert set(packages) == folders
+    assert setup["package-data"]["detector"] == ["py.typed"]  # then type checkers read the types of an installed package
+    assert (ROOT / "detector" / "py.typed").is_file()
 
 
 def test_every_file_of_the_library_is_packaged() -> None:

@@ -3,15 +3,15 @@
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
-from torch import Tensor
 
 from detector.arguments import as_whole_number
 from detector.batch import ClassBatch
 from detector.callbacks.epoch_log import EpochLog
 from detector.callbacks.gather import gather
+from detector.callbacks.of_trainer import callbacks_of, data_module_of
 from detector.evaluation.classification import ClassPredictions, classification_results
 from detector.files import atomic_write
 from detector.runs.folder import classification_file
@@ -49,7 +49,13 @@ class ClassEvaluation(L.Callback):
         self._parts, self._training_speed, self._started = [], _training_speed(trainer), time.perf_counter()
 
     def on_validation_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Tensor, batch: ClassBatch, *indices: int
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: ClassBatch,
+        batch_idx: int = 0,
+        dataloader_idx: int = 0,
     ) -> None:
         """Keep the predictions of the batch."""
         if not trainer.sanity_checking:
@@ -65,7 +71,7 @@ class ClassEvaluation(L.Callback):
             return
         split, predictions = "test" if trainer.testing else "val", ClassPredictions.joined(parts)
         speed = round(len(predictions) / max(time.perf_counter() - self._started, 1e-9), 1)
-        data = trainer.datamodule
+        data = data_module_of(trainer)
         has_names = hasattr(data, "image_name") and hasattr(data, "image_folder")
         image_name = (lambda number: data.image_name(split, number)) if has_names else str
         settings = self.num_confusions, self.num_mistakes
@@ -74,7 +80,7 @@ class ClassEvaluation(L.Callback):
             "epoch": trainer.current_epoch + 1,
             "folder": str(data.image_folder(split).resolve()) if has_names else None,
             "images_per_second": self._training_speed | {"validation": speed},
-            **classification_results(predictions, pl_module.class_names, image_name, *settings),
+            **classification_results(predictions, cast(Any, pl_module).class_names, image_name, *settings),
         }
         if self.write:
             with atomic_write(Path(trainer.default_root_dir) / classification_file(split)) as path:
@@ -87,6 +93,6 @@ class ClassEvaluation(L.Callback):
 
 def _training_speed(trainer: L.Trainer) -> dict[str, float]:
     """Return the images per second of the training in this epoch so far, if EpochLog counts them."""
-    log = next((callback for callback in trainer.callbacks if isinstance(callback, EpochLog)), None)
+    log = next((callback for callback in callbacks_of(trainer) if isinstance(callback, EpochLog)), None)
     is_training = trainer.state.fn == "fit" and not trainer.sanity_checking
     return {"training": round(log.images_per_second(trainer), 1)} if log is not None and is_training else {}

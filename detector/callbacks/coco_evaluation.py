@@ -4,7 +4,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import lightning as L
 import numpy as np
@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from detector.batch import Batch, Target, Tile, xywh_to_xyxy, xyxy_to_xywh
 from detector.callbacks.gather import gather
+from detector.callbacks.of_trainer import data_module_of
 from detector.evaluation import Backend, CocoResult, check_backend, coco_files, evaluate
 from detector.evaluation.coco_files import GroundTruth
 from detector.evaluation.ids import Id
@@ -71,9 +72,9 @@ class CocoEvaluation(L.Callback):
         if branch not in (*BRANCHES, "both"):
             raise ValueError(unknown_name("branch", branch, (*BRANCHES, "both")))
         check_settings(score_threshold, max_detections, iou_threshold)
-        self.branches = BRANCHES if branch == "both" else (branch,)
+        self.branches: tuple[BranchName, ...] = BRANCHES if branch == "both" else (branch,)
         self.ground_truth = ground_truth
-        self.decode_settings = {"score_threshold": score_threshold, "max_detections": max_detections}
+        self.decode_settings: dict[str, Any] = {"score_threshold": score_threshold, "max_detections": max_detections}
         self.decode_settings |= {"iou_threshold": iou_threshold}
         self.predictions, self.per_class, self.backend = predictions, per_class, backend
         self.flip_test = flip_test
@@ -95,7 +96,8 @@ class CocoEvaluation(L.Callback):
         self._written_ground_truth = None
         # Every rank reads the ground truth: for the ids, and so that an error in it stops all ranks.
         self._coco = coco_files.load_ground_truth(source)
-        check_categories(self._coco, pl_module.class_names, pl_module.category_ids)
+        model = cast(Any, pl_module)
+        check_categories(self._coco, model.class_names, model.category_ids)
         if trainer.world_size > 1:  # every rank logs the same values, so they need no averaging
             warnings.filterwarnings("ignore", r"It is recommended to use `self\.log\('(val|test)/(one2many/)?(A|eval_)")
 
@@ -103,13 +105,19 @@ class CocoEvaluation(L.Callback):
         self._rows = {branch: {} for branch in self.branches}
 
     def on_validation_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: RawOutput, batch: Batch, *indices: int
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int = 0,
+        dataloader_idx: int = 0,
     ) -> None:
         """Keep the detections of the batch, in original pixels."""
         if trainer.sanity_checking:
             return
         assert self._coco is not None
-        category_numbers = np.array([self._coco.category_ids.number(id_) for id_ in pl_module.category_ids])
+        category_numbers = np.array([self._coco.category_ids.number(id_) for id_ in cast(Any, pl_module).category_ids])
         mirrored_outputs = mirrored_forward(trainer, pl_module, batch) if self.flip_test else None
         for branch in self.branches:
             batch_detections = decode(outputs, branch, **self.decode_settings)
@@ -130,14 +138,14 @@ class CocoEvaluation(L.Callback):
         started = time.perf_counter()
         rows_of_ranks = gather(self._rows, trainer)
         self._rows = {}
-        outcome = self._evaluate(rows_of_ranks, trainer) if trainer.is_global_zero else None
+        outcome: Any = self._evaluate(rows_of_ranks, trainer) if trainer.is_global_zero else None
         outcome = trainer.strategy.broadcast(outcome, src=0)
         if isinstance(outcome, Exception):
             raise outcome
         self.results = outcome
         if not trainer.testing:  # a checkpoint keeps the thresholds of its validation
             best = {branch: result.best_f1 for branch, result in outcome.items()}
-            pl_module.best_f1_thresholds = {branch: point and point.threshold for branch, point in best.items()}
+            cast(Any, pl_module).best_f1_thresholds = {branch: point and point.threshold for branch, point in best.items()}
         seconds = trainer.strategy.broadcast(time.perf_counter() - started, src=0)
         self._log(pl_module, _split(trainer), seconds)
 
@@ -152,6 +160,7 @@ class CocoEvaluation(L.Callback):
         """
         folder, split = Path(trainer.default_root_dir), _split(trainer)
         results: dict[BranchName, CocoResult] = {}
+        assert self._coco is not None
         try:
             for branch in self.branches:
                 parts_by_image: dict[Id, PartRows] = {}
@@ -220,8 +229,9 @@ def merge_parts(parts: PartRows) -> np.ndarray:
     """Return the rows of an image from those of its tiles, each object once; those of an image without tiles as they are."""
     if None in parts:
         return parts[None]
+    as_tensor = torch.from_numpy
     views = [
-        tile_view(*(torch.from_numpy(part) for part in (xywh_to_xyxy(rows[:, 1:5]), rows[:, 5], rows[:, 6])), tile)
+        tile_view(as_tensor(xywh_to_xyxy(rows[:, 1:5])), as_tensor(rows[:, 5]), as_tensor(rows[:, 6]), cast(Tile, tile))
         for tile, rows in sorted(parts.items())
     ]
     boxes, scores, categories = (merged.numpy() for merged in merge_views(views))
@@ -247,13 +257,13 @@ def check_categories(coco: GroundTruth, class_names: Sequence[str], category_ids
             f"the categories of the ground truth are not those of the model: {'; '.join(names) or ids}; evaluate with "
             f"annotations that have the ids and names of the training file"
         )
-    unknown = sorted(in_truth.keys() - common)
+    unknown: list[Any] = sorted(in_truth.keys() - common)
     if unknown := [in_truth[i] for i in unknown if coco.catToImgs.get(coco.category_ids.number(i))]:
         rank_zero_warn(f"the model has no class for {', '.join(unknown[:5])}: these objects count as missed")
 
 
 def _ground_truth_of_data_module(trainer: L.Trainer, split: str) -> str | Path | dict[str, Any]:
-    method = getattr(trainer.datamodule, "ground_truth", None)
+    method = getattr(data_module_of(trainer), "ground_truth", None)
     source = method(split) if method is not None else None
     if source is None:
         raise ValueError(

@@ -7,6 +7,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 
 class RampedEMA(WeightAveraging):
@@ -35,9 +36,14 @@ class RampedEMA(WeightAveraging):
         """Return the decay at optimizer step ``step``, counted from 1."""
         return self.decay * (1 - math.exp(-step / self.tau))
 
+    @property
+    def _average(self) -> AveragedModel:
+        assert self._average_model is not None  # between ``setup`` and ``teardown``
+        return self._average_model
+
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Move the average to the device of the module: it was made in ``setup``, before the module was moved."""
-        self._average_model.to(pl_module.device)
+        self._average.to(pl_module.device)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         """Update the average if this batch completed an optimizer step, unless NonFiniteGuard skipped the step."""
@@ -46,8 +52,8 @@ class RampedEMA(WeightAveraging):
         self._latest_update_step = trainer.global_step
         if not getattr(pl_module, "step_skipped", False):
             # Not update_parameters: it copies the weights at the first step, and waits for the GPU at every step.
-            update_average(self._average_model.module, pl_module, self.decay_at(trainer.global_step))
-            self._average_model.n_averaged += 1
+            update_average(self._average.module, pl_module, self.decay_at(trainer.global_step))
+            self._average.n_averaged += 1
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Drop the average: after training, the module and the ``state_dict`` of every checkpoint hold it.

@@ -4,11 +4,12 @@ import math
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 
 from detector.batch import Batch, ClassBatch, num_images
+from detector.callbacks.of_trainer import callbacks_of
 from detector.runs.folder import TRAIN_LOG
 from detector.text import plural, short_duration, short_number
 
@@ -72,7 +73,7 @@ class EpochLog(L.Callback):
         due = now - self._progress_printed > min(max((now - self._started) / 60, shortest), longest)
         if due and trainer.progress_bar_callback is None and trainer.is_global_zero:
             self._progress_printed = now
-            batches, speed = trainer.num_training_batches, self.images_per_second(trainer)
+            batches, speed = cast(int, trainer.num_training_batches), self.images_per_second(trainer)
             progress = f"{batch_idx + 1} of {plural(batches, 'batch', 'batches')}, {speed:.1f} images/s"
             print(f"epoch {epoch_text(trainer)}: {progress}, {self.time_left(trainer)} left in all", flush=True)
 
@@ -122,7 +123,7 @@ class EpochLog(L.Callback):
         if self._validated and metric is not None:
             value = float(metrics[metric])
             return short_number(value, 5) if name == "val_loss" else "none" if value == -1 else f"{value:.3f}"
-        expected = {"val_loss"}.union(*(getattr(callback, "epoch_columns", ()) for callback in trainer.callbacks))
+        expected = {"val_loss"}.union(*(getattr(callback, "epoch_columns", ()) for callback in callbacks_of(trainer)))
         return "-" if trainer.enable_validation and (name in expected or metric is not None) else None
 
     def images_per_second(self, trainer: L.Trainer) -> float:
@@ -133,11 +134,12 @@ class EpochLog(L.Callback):
     def time_left(self, trainer: L.Trainer) -> str:
         """Return the time until the end of training, by the epochs of this start so far; "-" if it may be endless."""
         epochs = self._epochs + self._epoch_share(trainer)
-        limits = []
+        limits: list[float] = []
         batches = trainer.num_training_batches if 0 < trainer.num_training_batches < math.inf else None
-        if (trainer.max_epochs or -1) > 0:
-            position = trainer.fit_loop.epoch_loop.batch_progress.current.processed / batches if batches else 1
-            limits.append(trainer.max_epochs - trainer.current_epoch - position)
+        if (max_epochs := trainer.max_epochs or -1) > 0:
+            progress: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+            position = progress.processed / batches if batches else 1
+            limits.append(max_epochs - trainer.current_epoch - position)
         if trainer.max_steps > 0 and batches:
             steps_per_epoch = math.ceil(batches / trainer.accumulate_grad_batches)
             limits.append((trainer.max_steps - trainer.global_step) / steps_per_epoch)

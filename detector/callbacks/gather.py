@@ -1,6 +1,6 @@
 """Collect what every process has on rank 0."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import lightning as L
 import torch
@@ -15,6 +15,6 @@ def gather(value: Value, trainer: L.Trainer) -> list[Value]:
     """
     if trainer.world_size == 1:
         return [value]
-    values = [None] * trainer.world_size if trainer.is_global_zero else None
+    values: list[Any] | None = [None] * trainer.world_size if trainer.is_global_zero else None
     torch.distributed.gather_object(value, values, dst=0)
     return values or []

@@ -1,7 +1,8 @@
 """Guard against losses that are not finite: warn, skip the step, and stop if it happens again and again."""
 
 import warnings
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, cast
 
 import lightning as L
 import torch
@@ -51,13 +52,14 @@ class NonFiniteGuard(L.Callback):
         """Save all buffers before the first batch of a step, and record the images of every batch."""
         if not self._batches:
             self._saved_buffers = [buffer.clone() for buffer in pl_module.buffers()]
-        images = [t.get("image_id", -1) for t in batch["targets"]] if "targets" in batch else batch["indices"]
+        content: Mapping[str, Any] = batch
+        images = [t.get("image_id", -1) for t in content["targets"]] if "targets" in content else content["indices"]
         self._batches.append(({}, images))
 
     def on_after_backward(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Record the loss terms of the batch."""
         terms, _ = self._batches[-1]
-        terms.update(pl_module.latest_terms)
+        terms.update(cast(Any, pl_module).latest_terms)
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         """Skip the step on all processes if its loss or gradient is not finite on one of them."""
@@ -65,7 +67,7 @@ class NonFiniteGuard(L.Callback):
         skip = self._is_bad(trainer, pl_module, batches)
         if trainer.world_size > 1:  # a loss that is not finite on one process need not show on the others
             skip = trainer.strategy.reduce_boolean_decision(skip, all=False)
-        pl_module.step_skipped = skip
+        cast(Any, pl_module).step_skipped = skip
         if not skip:
             self._skipped_in_a_row = 0
             return

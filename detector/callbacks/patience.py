@@ -2,12 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from detector.arguments import as_whole_number
+from detector.callbacks.of_trainer import data_module_of
 from detector.files import atomic_write
 from detector.runs.folder import RECORD, numbered_files
 from detector.text import plural
@@ -47,8 +48,8 @@ class Patience(L.Callback):
 
     def _decide(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         first, planned = trainer.current_epoch + 1, trainer.max_epochs
-        closing = getattr(trainer.datamodule, "num_closing_epochs", 0)
-        if planned not in (None, -1) and first + closing >= planned:
+        closing = getattr(data_module_of(trainer), "num_closing_epochs", 0)
+        if planned is not None and planned != -1 and first + closing >= planned:
             return
         self.first_epoch, self.end_epoch, self.planned_epochs = first, first + closing, planned
         self._apply(trainer, pl_module)
@@ -61,10 +62,11 @@ class Patience(L.Callback):
     def _apply(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Shorten the training, close mosaic, and tell the module how its schedules go on."""
         trainer.fit_loop.max_epochs = self.end_epoch
-        if hasattr(trainer.datamodule, "close_mosaic_from"):
-            trainer.datamodule.close_mosaic_from(self.first_epoch)
-        if hasattr(pl_module, "end_early"):
-            pl_module.end_early(self.first_epoch, self.end_epoch, self.planned_epochs)
+        data, module = data_module_of(trainer), cast(Any, pl_module)
+        if hasattr(data, "close_mosaic_from"):
+            data.close_mosaic_from(self.first_epoch)
+        if hasattr(module, "end_early"):
+            module.end_early(self.first_epoch, self.end_epoch, self.planned_epochs)
 
     @rank_zero_only
     def _record(self, folder: Path, text: str) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import cv2
 import lightning as L
@@ -13,9 +13,10 @@ from torch import Tensor
 from detector.arguments import as_whole_number
 from detector.batch import Batch, Target
 from detector.callbacks.coco_evaluation import CocoEvaluation
+from detector.callbacks.of_trainer import callbacks_of
 from detector.imaging.draw import draw_boxes, draw_title, fit_longer_side, sheet
 from detector.network.decode import DetectionDict, decode
-from detector.network.head import BranchName, RawOutput
+from detector.network.head import BranchName
 from detector.runs.folder import sheet_file
 from detector.text import plural, score_text
 
@@ -54,7 +55,13 @@ class PredictionSheet(L.Callback):
         self._images = []
 
     def on_validation_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: RawOutput, batch: Batch, *indices: int
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int = 0,
+        dataloader_idx: int = 0,
     ) -> None:
         """Keep the images of the batch that go on the sheet, with all their detections."""
         num_missing = self.num_images - len(self._images)
@@ -67,7 +74,7 @@ class PredictionSheet(L.Callback):
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw the sheet, unless CocoEvaluation comes later in the list of callbacks."""
-        if _evaluation(trainer) not in trainer.callbacks[trainer.callbacks.index(self) :]:
+        if _evaluation(trainer) not in callbacks_of(trainer)[callbacks_of(trainer).index(self) :]:
             self._write(trainer, pl_module)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -77,7 +84,7 @@ class PredictionSheet(L.Callback):
     def _write(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not self._images:  # the sanity check, a rank other than 0, or written already
             return
-        (threshold, title), names = self._threshold_and_title(_evaluation(trainer)), pl_module.class_names
+        (threshold, title), names = self._threshold_and_title(_evaluation(trainer)), cast(Any, pl_module).class_names
         pairs = [compare(*image, names, score_threshold=threshold) for image in self._images]
         page = draw_title(sheet([pairs[i : i + 2] for i in range(0, len(pairs), 2)]), title)
         path = Path(trainer.default_root_dir) / sheet_file("test" if trainer.testing else "val")
@@ -95,7 +102,7 @@ class PredictionSheet(L.Callback):
 
     def _decode_settings(self, evaluation: CocoEvaluation | None) -> dict[str, Any]:
         """Return the settings of the evaluation, so that the sheet shows what was evaluated, with all scores it needs."""
-        settings = dict(evaluation.decode_settings) if evaluation else {"score_threshold": 0.001}
+        settings: dict[str, Any] = dict(evaluation.decode_settings) if evaluation else {"score_threshold": 0.001}
         if self.score_threshold != "best":
             settings["score_threshold"] = min(settings["score_threshold"], self.score_threshold)
         return settings
@@ -115,10 +122,10 @@ class PredictionSheet(L.Callback):
 
 
 def _evaluation(trainer: L.Trainer) -> CocoEvaluation | None:
-    return next((callback for callback in trainer.callbacks if isinstance(callback, CocoEvaluation)), None)
+    return next((callback for callback in callbacks_of(trainer) if isinstance(callback, CocoEvaluation)), None)
 
 
-def _copy(values: Mapping[str, Any]) -> dict[str, Any]:
+def _copy(values: Mapping[str, Any]) -> Any:
     """Return ``values`` with copies of tensors on the CPU: a view would keep the whole batch in memory."""
     return {name: value.to("cpu", copy=True) if isinstance(value, Tensor) else value for name, value in values.items()}
 
@@ -159,6 +166,6 @@ def _draw_detections(
     caption = f"{plural(int(shown.sum()), 'detection')} above {score_threshold}"
     if shown.any() or not len(scores):
         return draw_boxes(image, boxes[shown], labels[shown], names, scores[shown]), caption
-    best = scores.argmax(keepdims=True)
+    best = np.array([scores.argmax()])
     faint = draw_boxes(image, boxes[best], labels[best], names, scores[best])
     return cv2.addWeighted(faint, FAINT, image, 1 - FAINT, 0), f"{caption}; faint: the best, {score_text(scores[best][0])}"

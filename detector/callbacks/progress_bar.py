@@ -7,6 +7,7 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 
 from detector.callbacks.data_wait import DataWait
 from detector.callbacks.epoch_log import SCORES, EpochLog, epoch_text
+from detector.callbacks.of_trainer import callbacks_of
 
 
 class RunProgressBar(TQDMProgressBar):
@@ -23,7 +24,7 @@ class RunProgressBar(TQDMProgressBar):
         """Return the values that follow the bar, in their order."""
         metrics = trainer.callback_metrics
         values = {name: f"{float(metrics[metric]):.3f}" for name, metric in SCORES.items() if metric in metrics}
-        callbacks = {type(callback): callback for callback in trainer.callbacks}
+        callbacks: dict[type, Any] = {type(callback): callback for callback in callbacks_of(trainer)}
         if EpochLog in callbacks:
             values["left"] = callbacks[EpochLog].time_left(trainer)
         if DataWait in callbacks and (share := callbacks[DataWait].share) is not None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -126,7 +127,7 @@ def _draw_means(axes: Axes, cells: Cells, results: Mapping[str, LayerRouting]) -
         x = len(cells.columns) - 0.5 + right / COLUMN
         for n, text in enumerate((head, *texts), start=-1):
             axes.text(x, n, text, ha="right", va="center_baseline")
-    place = {"xytext": (0, -(BAR_GAP + 70)), "xycoords": "axes fraction", "textcoords": "offset points"}
+    place: dict[str, Any] = {"xytext": (0, -(BAR_GAP + 70)), "xycoords": "axes fraction", "textcoords": "offset points"}
     explanation = "\n".join(text for head, text in EXPLANATIONS.items() if any(head in column for column in columns))
     axes.annotate(explanation, (0, 0), va="top", linespacing=1.5, **place)
     return right + 25

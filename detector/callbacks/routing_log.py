@@ -58,7 +58,13 @@ class RoutingLog(L.Callback):
             self._records = self._recording.enter_context(record_routing(pl_module))
 
     def on_validation_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *indices: int
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int = 0,
+        dataloader_idx: int = 0,
     ) -> None:
         """Add the routing weights of the batch to the sums."""
         if self._statistics is None:
@@ -73,7 +79,8 @@ class RoutingLog(L.Callback):
                 layer.add(runs)
             self._records[name].clear()
         targets = _targets(batch) if _class_names(pl_module) else None
-        self._statistics.add({n: rows for n, rows in routing_weights.items() if n not in self._left_out}, targets)
+        added = {n: rows for n, rows in routing_weights.items() if rows is not None and n not in self._left_out}
+        self._statistics.add(added, targets)
 
     def _leave_out(self, names: set[str]) -> None:
         """Leave out layers that do not run for each image, with a warning."""
@@ -89,7 +96,8 @@ class RoutingLog(L.Callback):
         if self._statistics is None:
             return
         self._recording.close()
-        for part in (self._statistics, *self._kernels.values()):
+        parts: list[Any] = [self._statistics, *self._kernels.values()]
+        for part in parts:
             part.sums = _summed_over_processes(part.sums, trainer, pl_module.device)
         routing = {n: layer for n, layer in self._statistics.results().items() if n not in self._left_out}
         variations = {name: layer.variation() for name, layer in self._kernels.items()}

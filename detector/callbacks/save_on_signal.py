@@ -11,6 +11,7 @@ import lightning as L
 from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.callbacks import WeightAveraging
 
+from detector.callbacks.of_trainer import callbacks_of
 from detector.runs.slurm import requeue
 
 REQUEUE = signal.SIGUSR1  # `#SBATCH --signal=USR1@120`: sent two minutes before the time limit
@@ -50,7 +51,7 @@ class SaveOnSignal(L.Callback):
         self._process = 0
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        later = trainer.callbacks[trainer.callbacks.index(self) :]
+        later = callbacks_of(trainer)[callbacks_of(trainer).index(self) :]
         if wrong := [type(callback).__name__ for callback in later if isinstance(callback, WeightAveraging)]:
             raise ValueError(
                 f"the callback SaveOnSignal comes before {wrong[0]}, so it would save the average of the step before: give "

@@ -4,6 +4,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser
 
 from detector.callbacks import CocoEvaluation, PredictionSheet
+from detector.callbacks.of_trainer import callbacks_of
 from detector.commands.run_cli import CONFIGS, RunCLI
 from detector.evaluation import coco_table
 from detector.training.module import DetectorModule
@@ -39,7 +40,7 @@ class DetectorCLI(RunCLI):
     @property
     def evaluation(self) -> CocoEvaluation:
         """The callback that evaluates."""
-        return next(callback for callback in self.trainer.callbacks if isinstance(callback, CocoEvaluation))
+        return next(callback for callback in callbacks_of(self.trainer) if isinstance(callback, CocoEvaluation))
 
     def results_table(self) -> str:
         """Return the twelve COCO numbers of each branch; empty without an evaluation."""

@@ -5,6 +5,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities import rank_zero_only
 
 from detector.callbacks import ClassEvaluation
+from detector.callbacks.of_trainer import callbacks_of
 from detector.commands.run_cli import CONFIGS
 from detector.commands.run_parser import PretrainParser
 from detector.commands.saved_network import complete_run_config, info_of_classifier, take_network_of
@@ -89,7 +90,7 @@ class PretrainCLI(TrainingCLI):
     @property
     def evaluation(self) -> ClassEvaluation:
         """The callback that evaluates."""
-        return next(callback for callback in self.trainer.callbacks if isinstance(callback, ClassEvaluation))
+        return next(callback for callback in callbacks_of(self.trainer) if isinstance(callback, ClassEvaluation))
 
     def results_table(self) -> str:
         """Return top-1, top-5 and the top-1 of the classes; empty without an evaluation."""

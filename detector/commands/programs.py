@@ -69,8 +69,9 @@ def is_of_pretraining(content: Any) -> bool:
 def explain_unknown(message: str, program: Program) -> str:
     """Return the ``message`` about an unknown option or key, with a sentence if it belongs to another program."""
     match = re.match(r"unknown (?:option|key) (\S+?)(?:;|$)", message, re.M)
-    sentence = setting_of_other_program(match[1], program) if match else None
-    return message if sentence is None else f"unknown {match[0].split()[1]} {match[1]}; {sentence}"
+    if match is None or (sentence := setting_of_other_program(match[1], program)) is None:
+        return message
+    return f"unknown {match[0].split()[1]} {match[1]}; {sentence}"
 
 
 def _keys(content: Any, prefix: str = "") -> list[str]:

@@ -4,11 +4,13 @@ import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 from detector.commands.options import add_option, parse_score_threshold
 from detector.evaluation.classification import totals
 from detector.files import check_output
 from detector.imaging.plot_files import Plot, save_plot
+from detector.network.head import BranchName
 from detector.report.advice import learning_warnings
 from detector.report.analysis import Analysis, analyze
 from detector.report.classifier import make_classifier_report
@@ -55,7 +57,7 @@ def run_report(options: argparse.Namespace) -> None:
         return
     analyses, notes = analyze_branches(run, score_threshold)
     notes = [*learning_warnings(run, analyses), *leak_notes(run, analyses), *notes]
-    branch = analyses[0].branch if analyses else "one2one"
+    branch = cast(BranchName, analyses[0].branch if analyses else "one2one")
     speed = None if options.no_speed else measured(run, lambda checkpoint: measure(checkpoint, branch), notes)
     images = None if options.images is None else str(options.images)
     page, plots = make_report(run, analyses, images, speed, notes)

@@ -97,7 +97,7 @@ class TrainCLI(TrainingCLI, DetectorCLI):
             model["block_files"] = import_blocks(entries, remembered)
         if entries or "dynamic" in (model["overrides"] or {}):
             with isolated_generators(), torch.device("cpu" if entries else "meta"):
-                build_detector(variant, num_classes, **overrides)
+                build_detector(variant, num_classes, **(overrides or {}))
 
 
 def evaluation_command(args: list[str], checkpoint: str) -> str:

@@ -158,7 +158,7 @@ class TrainingCLI(RunCLI):
             return []
         last_name, best_name = Path(folder.LAST_CHECKPOINT).stem, Path(folder.BEST_CHECKPOINT).stem
         last = ModelCheckpoint(self.run_dir, last_name, save_on_train_epoch_end=True, enable_version_counter=False)
-        goal = {"monitor": self.monitor, "mode": self.monitor_mode}
+        goal: dict[str, Any] = {"monitor": self.monitor, "mode": self.monitor_mode}
         best = ModelCheckpoint(self.run_dir, best_name, **goal, enable_version_counter=False)
         # Call best first, so that last.ckpt also stores the best value so far.
         return [last] if settings["limit_val_batches"] == 0 else [best, last]
@@ -172,7 +172,7 @@ class TrainingCLI(RunCLI):
         # In full in config.yaml: the default of the variant may change.
         self.config["model"]["overrides"] = (self.config["model"]["overrides"] or {}) | dynamic or None
         if path:
-            check_resumable(path, dict(self.model.hparams), self.trainer.max_epochs)
+            check_resumable(path, dict(self.model.hparams), self.trainer.max_epochs or -1)
             log_changed_settings(Path(path).parent, yaml.safe_load(self.config_text()))
         if fraction is not None:
             if path:
@@ -233,7 +233,7 @@ class TrainingCLI(RunCLI):
 
     def summary(self) -> list[str]:
         """Return the phrases about the last evaluation, and one for the best epoch."""
-        best = next((c for c in self.trainer.checkpoint_callbacks if c.monitor), None)
+        best: Any = next((c for c in self.trainer.checkpoint_callbacks if getattr(c, "monitor", None)), None)
         if best is None or best.best_model_score is None:
             return super().summary()
         metric = self.monitor.removeprefix("val/")

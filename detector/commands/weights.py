@@ -59,11 +59,12 @@ def _write_detector(options: argparse.Namespace) -> None:
 def _write_classifier(options: argparse.Namespace) -> None:
     file = read_classifier(options.checkpoint)
     build_classifier_from(file)  # weights that do not load raise a ValueError here and are not written
-    info = with_license(file.info, options.license)
+    info = with_license(file.pretraining, options.license)
     content = ClassifierContent(file.state_dict, info, file.statistics)
     save_classifier(options.out, content, DTYPES[options.dtype])
     backbone = "" if content.backbone == "yolo26" else f", backbone {content.backbone}"
-    classes = plural(len(info.class_names), "class", "classes")
+    num_classes = len(info.class_names or [])
+    classes = plural(num_classes, "class", "classes")
     print(f"{options.checkpoint}: a classifier of pretrain.py")
     print(f"{options.out}: {info.variant}{backbone}, {classes}, {options.dtype}, {info.provenance}")
     if metrics := ", ".join(f"{name} {value:.4f}" for name, value in info.metrics.items()):
@@ -71,8 +72,8 @@ def _write_classifier(options: argparse.Namespace) -> None:
     print(f"a detector starts from it with train.py --model.backbone_weights {options.out}")
     if content.backbone.startswith("timm/") and not has_experts(content.state_dict):
         network = content.backbone.removeprefix("timm/").partition(".")[0]
-        print(f'timm: create_model("{network}", num_classes={len(info.class_names)}, checkpoint_path="{options.out}")')
-    _print_license(file.info, info)
+        print(f'timm: create_model("{network}", num_classes={num_classes}, checkpoint_path="{options.out}")')
+    _print_license(file.pretraining, info)
 
 
 def _print_license(before: WeightsInfo, after: WeightsInfo) -> None:

@@ -14,6 +14,7 @@ from detector.dynamic.router import BottleneckRouter, Gate, LinearRouter, MlpRou
 from detector.dynamic.settings import Kind, LayerSettings
 
 GateWeights = dict[Gate, Tensor]  # the routing weights (B, n) of each gate
+Router = LinearRouter | MlpRouter | BottleneckRouter
 
 
 class DynamicConv2d(nn.Module):
@@ -80,12 +81,13 @@ class DynamicConv2d(nn.Module):
         size, is_mixture = math.prod(self.kernel_shape), kind == "mixture"
         # Experts are flat, (M, K): a 5-D parameter would make `to(memory_format=channels_last)` fail.
         has_one_kernel = kind == "residual" or (kind == "omni" and self.num_experts == 1)
-        self.weight = nn.Parameter(torch.empty(self.kernel_shape if has_one_kernel else (self.num_experts, size)))
+        shape: tuple[int, ...] = self.kernel_shape if has_one_kernel else (self.num_experts, size)
+        self.weight = nn.Parameter(torch.empty(shape))
         self.delta = nn.Parameter(torch.empty(self.num_experts, size)) if kind == "residual" else None
-        bias_shape = (self.num_experts, out_channels) if is_mixture else (out_channels,)
+        bias_shape: tuple[int, ...] = (self.num_experts, out_channels) if is_mixture else (out_channels,)
         self.bias = nn.Parameter(torch.empty(bias_shape)) if bias else None
         self.register_parameter("shift", None)  # (O,), of a mixture: a bias that is added without mixing; see fold
-        self.router = self._build_router()
+        self.router: Router = self._build_router()
         self.reset_parameters()
 
     def _units(self) -> dict[Gate, int]:
@@ -103,11 +105,12 @@ class DynamicConv2d(nn.Module):
             )
         return units
 
-    def _build_router(self) -> nn.Module:
+    def _build_router(self) -> Router:
         if self.settings.router == "bottleneck":
             return BottleneckRouter(self.in_channels, self.units, self.routing, self.settings.router_norm)
-        router_class = LinearRouter if self.routing == "sigmoid" else MlpRouter
-        return router_class(self.in_channels, self.num_experts)
+        if self.routing == "sigmoid":
+            return LinearRouter(self.in_channels, self.num_experts)
+        return MlpRouter(self.in_channels, self.num_experts)
 
     @classmethod
     def like(cls, conv: nn.Conv2d, num_experts: int | None = None, routing: Routing | None = None, **settings: Any) -> Self:
@@ -125,8 +128,8 @@ class DynamicConv2d(nn.Module):
                 f"{conv} cannot be made dynamic: expected a plain nn.Conv2d that pads with zeros, or timm's Conv2dSame; "
                 f"this is a {type(conv).__name__} with padding={conv.padding!r}, padding_mode={conv.padding_mode!r}"
             )
-        padding = padding_of(conv)
-        shape = (conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, padding, conv.dilation, conv.groups)
+        channels, kernel_size, padding = (conv.in_channels, conv.out_channels), _pair(conv.kernel_size), padding_of(conv)
+        shape = (*channels, kernel_size, _pair(conv.stride), padding, _pair(conv.dilation), conv.groups)
         layer = cls(*shape, bias=conv.bias is not None, num_experts=num_experts, routing=routing, **settings)
         layer = layer.to(conv.weight)
         if layer.weight.shape == conv.weight.shape:
@@ -224,11 +227,11 @@ class DynamicConv2d(nn.Module):
 
     def _channel_scales(self, gates: GateWeights) -> Tensor:
         """Return the gates of the channels of one image as factors of a kernel, (O or 1, I / groups or 1, 1, 1)."""
-        scales = gates["filter"].view(-1, 1) if "filter" in gates else 1.0
-        if "input" in gates:
-            inputs = gates["input"].view(self.groups, 1, -1).expand(-1, self.out_channels // self.groups, -1)
-            scales = scales * (inputs.flatten(0, 1) if self.groups > 1 else inputs[0, :1])
-        return scales[..., None, None]
+        if "input" not in gates:
+            return gates["filter"].view(-1, 1, 1, 1)
+        inputs = gates["input"].view(self.groups, 1, -1).expand(-1, self.out_channels // self.groups, -1)
+        inputs = (inputs.flatten(0, 1) if self.groups > 1 else inputs[0, :1])[..., None, None]
+        return gates["filter"].view(-1, 1, 1, 1) * inputs if "filter" in gates else inputs
 
     def scale_inputs(self, x: Tensor, gates: GateWeights) -> Tensor:
         """Multiply the channels of ``x`` (B, I, H, W) by the input gate, if there is one."""
@@ -315,7 +318,7 @@ class DynamicConv2d(nn.Module):
         self.weight.copy_(weight.expand_as(self.weight))
         if self.delta is not None:
             self.delta.zero_()
-        if bias is not None:
+        if bias is not None and self.bias is not None:
             self.bias.copy_((bias / total).expand_as(self.bias))
         self.shift = None  # it belonged to a normalization that was folded in before
 
@@ -344,10 +347,13 @@ def _without_autocast(device_type: str) -> AbstractContextManager:
 
 def _checked_padding(padding: int | Padding | str) -> Padding:
     """Return ``padding`` as two numbers of zeros, or "same". Raises ValueError for another word."""
-    if isinstance(padding, str) and padding not in ("same", "valid"):
+    if isinstance(padding, tuple | list | int):
+        return _pair(padding)
+    if padding not in ("same", "valid"):
         raise ValueError(f"unknown padding {padding!r}; choose 'same', 'valid' or a number of zeros")
-    return "same" if padding == "same" else _pair(0 if padding == "valid" else padding)
+    return "same" if padding == "same" else (0, 0)
 
 
-def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else tuple(value)
+def _pair(value: int | Sequence[int]) -> tuple[int, int]:
+    height, width = (value, value) if isinstance(value, int) else value
+    return height, width

@@ -142,10 +142,9 @@ def upcycle_state_dict(module: nn.Module, state_dict: dict[str, Tensor]) -> dict
     Plain kernels of layers that are dynamic in ``module`` become experts and routers, see ``DynamicConv2d.upcycle``.
     Everything else stays. The result is a new dict.
     """
-    converted = dict(state_dict)
+    converted, layers = dict(state_dict), dynamic_layers(module)
     for name in plain_kernels(module, state_dict):
-        layer, weight = module.get_submodule(name), state_dict[f"{name}.weight"]
-        upcycled = deepcopy(layer)
+        upcycled, weight = deepcopy(layers[name]), state_dict[f"{name}.weight"]
         upcycled.upcycle(weight, state_dict.get(f"{name}.bias"))
         converted |= {f"{name}.{key}": value for key, value in upcycled.state_dict().items()}
     return converted

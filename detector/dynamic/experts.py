@@ -22,6 +22,8 @@ class ExpertsConv2d(nn.Module):
     Shape: (B, in_channels, H, W) -> (B, out_channels, H', W') as for ``layer``.
     """
 
+    weight: Tensor
+
     def __init__(self, layer: DynamicConv2d) -> None:
         super().__init__()
         self.layer = layer  # for its settings, the routing and the biases

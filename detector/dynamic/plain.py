@@ -17,7 +17,7 @@ class SameConv2d(nn.Conv2d):
         return F.conv2d(x, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
 
 
-def pad_same(x: Tensor, kernel_size: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int]) -> Tensor:
+def pad_same(x: Tensor, kernel_size: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...]) -> Tensor:
     """Return ``x`` (B, C, H, W) with zeros around it, so that a convolution without padding gives ceil(H / stride) rows."""
     zeros: list[int] = []  # left, right, top, bottom
     for axis in (1, 0):
@@ -44,10 +44,10 @@ def padding_of(conv: nn.Conv2d) -> Padding:
     """Return the padding of a convolution that can be dynamic."""
     if _is_same(conv):
         return "same"
+    if isinstance(conv.padding, tuple):
+        return conv.padding[0], conv.padding[1]
     if conv.padding == "valid":
         return (0, 0)
-    if conv.padding != "same":
-        return tuple(conv.padding)
     total = [d * (k - 1) for d, k in zip(conv.dilation, conv.kernel_size)]
     return "same" if any(t % 2 for t in total) else (total[0] // 2, total[1] // 2)
 

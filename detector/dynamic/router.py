@@ -1,6 +1,6 @@
 """Routers: from the globally pooled image to routing weights, the gates and expert weights of a dynamic layer."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal, get_args
 
 import torch
@@ -21,7 +21,8 @@ UPCYCLE_SPREAD = 0.5
 class LinearRouter(nn.Linear):
     """The router of CondConv and of ParameterNet's code: pooled image (B, I) -> sigmoid(linear), (B, E) in 0..1."""
 
-    routing, temperature = "sigmoid", 1.0
+    routing: Routing = "sigmoid"
+    temperature = 1.0
 
     @property
     def last(self) -> nn.Linear:
@@ -41,7 +42,8 @@ class LinearRouter(nn.Linear):
 class MlpRouter(nn.Sequential):
     """The router of ParameterNet, equation 5: pooled image (B, I) -> softmax(MLP), (B, E), with I hidden units."""
 
-    routing, temperature = "softmax", 1.0
+    routing: Routing = "softmax"
+    temperature = 1.0
 
     def __init__(self, in_channels: int, num_experts: int) -> None:
         super().__init__(nn.Linear(in_channels, in_channels), nn.ReLU(inplace=True), nn.Linear(in_channels, num_experts))
@@ -49,7 +51,9 @@ class MlpRouter(nn.Sequential):
     @property
     def last(self) -> nn.Linear:
         """The layer that gives the logits of the experts."""
-        return self[-1]
+        last = self[-1]
+        assert isinstance(last, nn.Linear)
+        return last
 
     def forward(self, pooled: Tensor) -> Tensor:
         return _expert_weights(super().forward(pooled), self.routing, self.temperature)
@@ -80,17 +84,23 @@ class BottleneckRouter(nn.Module):
     start at zero, would only learn more slowly. A compiled network compiles again whenever one of them changes.
     """
 
+    expert: nn.Linear  # the head of the experts' weights, if there are experts; the other gates have theirs
+
     def __init__(self, in_channels: int, units: Mapping[Gate, int], routing: Routing, norm: RouterNormName) -> None:
         super().__init__()
         hidden = max(in_channels // REDUCTION, LEAST_HIDDEN)
         self.routing, self.temperature, self.gate_temperature = routing, 1.0, 1.0
         self.gates = tuple(units)
         self.fc = nn.Linear(in_channels, hidden, bias=norm != "batch")
-        self.norm = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm, "none": lambda _: nn.Identity()}[norm](hidden)
+        norms: dict[RouterNormName, Callable[[int], nn.Module]]
+        norms = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm, "none": lambda _: nn.Identity()}
+        self.norm = norms[norm](hidden)
         for gate, size in units.items():
             # A normalization follows the centred logits: a bias would have no effect.
             self.add_module(gate, nn.Linear(hidden, size, bias=not self._is_centred(gate)))
-        self.share_norm = nn.BatchNorm1d(units["expert"], affine=False) if routing == "centred" else None
+        self.share_norm: nn.Module | None = None
+        if routing == "centred":
+            self.share_norm = nn.BatchNorm1d(units["expert"], affine=False)
         self.reset_parameters()
 
     def _is_centred(self, gate: Gate) -> bool:
@@ -153,16 +163,16 @@ def _normalize(norm: nn.Module, x: Tensor) -> Tensor:
 
     The rule is here and not in a class of its own: a change to SyncBatchNorm and back would lose the class.
     """
-    is_batch_norm = isinstance(norm, nn.modules.batchnorm._BatchNorm)
-    if norm.training and is_batch_norm and len(x) < 2 and not _is_shared(norm):
+    if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.training and len(x) < 2 and not _is_shared(norm):
         return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps)
     return norm(x)
 
 
 def _is_shared(norm: nn.Module) -> bool:
     """Return True for a norm that has the statistics of several processes; each of them must call it."""
-    is_sync = isinstance(norm, nn.SyncBatchNorm) and distributed.is_available() and distributed.is_initialized()
-    return is_sync and distributed.get_world_size(norm.process_group) > 1
+    if not (isinstance(norm, nn.SyncBatchNorm) and distributed.is_available() and distributed.is_initialized()):
+        return False
+    return distributed.get_world_size(norm.process_group) > 1
 
 
 def _expert_weights(logits: Tensor, routing: Routing, temperature: float) -> Tensor:
@@ -185,6 +195,8 @@ def _fold_norm(linear: nn.Linear, norm: nn.Module) -> nn.Module:
     """Fold ``norm`` into ``linear`` if it is a BatchNorm, and return what remains of it."""
     if not isinstance(norm, nn.modules.batchnorm._BatchNorm):
         return norm
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
     scale = norm.running_var.add(norm.eps).rsqrt() * (1 if norm.weight is None else norm.weight)
     shift = (0 if norm.bias is None else norm.bias) - norm.running_mean * scale
     linear.weight.mul_(scale[:, None])

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,8 +33,9 @@ class LayerRouting:
     def gate(self, name: str) -> "LayerRouting":
         """Return the part of one gate: input, filter, position or expert."""
         sizes, place = list(self.units.values()), list(self.units).index(name)
-        parts = [values.split(sizes, dim=-1)[place] for values in (self.mean, self.std, self.by_class, self.mean_size)]
-        return LayerRouting(*parts, {name: self.units[name]}, self.kernel_variation)
+        values = self.mean, self.std, self.by_class, self.mean_size
+        mean, std, by_class, mean_size = (columns.split(sizes, dim=-1)[place] for columns in values)
+        return LayerRouting(mean, std, by_class, mean_size, {name: self.units[name]}, self.kernel_variation)
 
     @property
     def experts(self) -> "LayerRouting | None":
@@ -67,7 +69,7 @@ class RoutingStatistics:
         num_classes: number of classes C, for the means by class.
     """
 
-    def __init__(self, layers: Mapping[str, Mapping[str, int] | int], num_classes: int) -> None:
+    def __init__(self, layers: Mapping[str, Mapping[Any, int] | int], num_classes: int) -> None:
         self.layers = {name: {"expert": units} if isinstance(units, int) else dict(units) for name, units in layers.items()}
         self._sizes = [sum(units.values()) for units in self.layers.values()]
         num_columns = sum(self._sizes) + 1  # a unit each, all layers side by side; the last counts images
@@ -100,7 +102,8 @@ class RoutingStatistics:
         std = (self.sums[1] / count - mean**2).clamp_min(0).sqrt()
         by_class = self.sums[3:] / self.sums[3:, -1:]  # 0 / 0 is NaN
         parts = [rows.float().split([*self._sizes, 1], dim=-1) for rows in (mean, std, by_class, mean_size)]
-        return {name: LayerRouting(*columns, units) for (name, units), *columns in zip(self.layers.items(), *parts)}
+        layers = zip(self.layers.items(), *parts)
+        return {name: LayerRouting(mean, std, by_class, size, units) for (name, units), mean, std, by_class, size in layers}
 
 
 def idle_expert_warnings(results: Mapping[str, LayerRouting]) -> dict[str, str]:

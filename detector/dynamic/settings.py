@@ -21,28 +21,37 @@ _ROUTINGS: dict[str, tuple[Routing, ...]] = {  # by kind; the experts of the oth
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class LayerSettings:
     """What is set of a dynamic layer besides its shape; None is replaced by the default of the kind.
 
     For the meaning see ``DynamicConv2d``. Raises ValueError for values that are unknown or do not go together.
     """
 
-    kind: Kind = "mixture"
-    num_experts: int | None = None
-    gates: tuple[Gate, ...] | None = None
-    routing: Routing | None = None
-    router: RouterName | None = None
-    router_norm: RouterNormName | None = None
+    kind: Kind
+    num_experts: int
+    gates: tuple[Gate, ...]
+    routing: Routing
+    router: RouterName
+    router_norm: RouterNormName
 
-    def __post_init__(self) -> None:
-        _check_choice("kind", self.kind, get_args(Kind))
-        for name, value in _DEFAULTS[self.kind].items():
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, value)
-        if self.router_norm is None:
-            object.__setattr__(self, "router_norm", "batch" if self.router == "bottleneck" else "none")
-        object.__setattr__(self, "gates", _checked_gates(self.gates))
+    def __init__(
+        self,
+        kind: Kind = "mixture",
+        num_experts: int | None = None,
+        gates: Sequence[Gate] | None = None,
+        routing: Routing | None = None,
+        router: RouterName | None = None,
+        router_norm: RouterNormName | None = None,
+    ) -> None:
+        _check_choice("kind", kind, get_args(Kind))
+        given = {"num_experts": num_experts, "gates": gates, "routing": routing, "router": router}
+        values = _DEFAULTS[kind] | {name: value for name, value in given.items() if value is not None}
+        values["gates"] = _checked_gates(values["gates"])
+        if router_norm is None:
+            router_norm = "batch" if values["router"] == "bottleneck" else "none"
+        for name, value in {"kind": kind, **values, "router_norm": router_norm}.items():
+            object.__setattr__(self, name, value)
         self._check()
 
     def _check(self) -> None:

@@ -1,10 +1,10 @@
 """Make dynamic networks plain again: every dynamic layer becomes one convolution, the mean over images."""
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -78,7 +78,7 @@ def recompute_norms(network: nn.Module, dataloader: Iterable[Any], after: Iterab
         raise ValueError("the dataloader has no images; recompute_norms computes the statistics from them")
     was_training = {module: module.training for module in network.modules()}
     names = _norms_after(network.eval(), first, set(after))
-    norms = [network.get_submodule(name) for name in names]
+    norms = [cast(nn.BatchNorm2d, network.get_submodule(name)) for name in names]  # of any number of dimensions
     momenta, seen = [norm.momentum for norm in norms], 0
     for norm in norms:
         norm.train()
@@ -127,12 +127,12 @@ def _convolution(layer: DynamicConv2d, kernel: Tensor, routing_weights: Tensor) 
     shape = (layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, padding, layer.dilation)
     conv = conv_class(*shape, layer.groups, bias=bias is not None).to(layer.weight)
     conv.weight.copy_(kernel)
-    if bias is not None:
+    if bias is not None and conv.bias is not None:
         conv.bias.copy_(bias[0])
     return conv.requires_grad_(layer.weight.requires_grad).train(layer.training)
 
 
-def _replaced(network: nn.Module, plain: dict[nn.Module, nn.Conv2d]) -> nn.Module:
+def _replaced(network: nn.Module, plain: Mapping[Any, nn.Conv2d]) -> nn.Module:
     """Return ``network`` with modules replaced, under all of their names, in place unless it is one of them itself."""
     if network in plain:
         return plain[network]

@@ -15,6 +15,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from detector.evaluation.coco_files import GroundTruth, load_ground_truth
+from detector.evaluation.ids import Id
 from detector.evaluation.pairs import make_pairs, read_pairs
 from detector.evaluation.silence import silent
 from detector.evaluation.thresholds import BEST_F1_IOU, OperatingPoint, best_operating_point
@@ -56,7 +57,7 @@ class CocoResult:
 def evaluate(
     ground_truth: COCO | Mapping[str, Any],
     detections: np.ndarray,
-    image_ids: Sequence[int] | None = None,
+    image_ids: Sequence[Id] | None = None,
     backend: Backend = "pycocotools",
 ) -> CocoResult:
     """Compute the COCO metrics of ``detections``.
@@ -187,7 +188,7 @@ def mean_ap(precision: np.ndarray) -> float:
     return float(values.mean()) if values.size else -1.0
 
 
-def coco_table(results: Mapping[str, CocoResult]) -> str:
+def coco_table(results: Mapping[Any, CocoResult]) -> str:
     """Return the twelve metrics and the AP of every class as text, with one column for each result, e.g. for each branch."""
     first = next(iter(results.values()))
     width = max([9, *(len(name) for name in first.per_class)])

@@ -113,7 +113,7 @@ def score_step(score: float) -> float:
 
     A network that has learned little gives scores that are all small and differ late.
     """
-    return float(1 / _steps_per_unit(np.float64(score)))
+    return float(1 / _steps_per_unit(np.array(score, np.float64)))
 
 
 def _steps_per_unit(scores: np.ndarray) -> np.ndarray:

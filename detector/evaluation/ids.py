@@ -1,7 +1,7 @@
 """Ids of images and categories: exact in files, and numbers that float64 holds exactly in rows of detections."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 Id = int | str  # as in the annotation file
 
@@ -34,9 +34,10 @@ class Ids:
             number = self._numbers.setdefault(id_, len(self._ids) + 1)
             self._ids[number] = id_
             return number
-        if abs(id_) > FLOAT_LIMIT:
+        number = cast(int, id_)  # ids that are text have an entry above
+        if abs(number) > FLOAT_LIMIT:
             raise ValueError(f"the {self.kind} id {id_} is not in the ground truth, and too large to be a number in float64")
-        return id_
+        return number
 
     def id(self, number: int) -> Id:
         """Return the id that has ``number``."""

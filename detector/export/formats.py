@@ -7,7 +7,7 @@ import tempfile
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -141,7 +141,14 @@ def _onnx(graph: ExportGraph, images: Tensor, metadata: dict[str, str], settings
     file = io.BytesIO()
     names, axes = list(OUTPUT_NAMES[graph.output]), _dynamic_axes(settings)
     torch.onnx.export(
-        graph, images, file, input_names=["images"], output_names=names, dynamic_axes=axes, opset_version=OPSET, dynamo=False
+        graph,
+        (images,),
+        cast(Any, file),  # declared as a path, but a file is documented, too
+        input_names=["images"],
+        output_names=names,
+        dynamic_axes=axes,
+        opset_version=OPSET,
+        dynamo=False,
     )
     model = onnx.load_from_string(file.getvalue())
     model.producer_name = PACKAGE

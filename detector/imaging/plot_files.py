@@ -37,10 +37,17 @@ class Plot:
 def finish(name: str, title: str, words: Iterable[str], axes: Axes) -> Plot:
     """Return the plot of ``axes``; call it within ``plot_style``. ``words`` are the parts of its description."""
     use_fonts(axes)
-    enclose(axes.figure)
+    figure = figure_of(axes)
+    enclose(figure)
     description = "; ".join(filter(None, words))
-    svg = _svg(name, f"{title}. {description}" if description else title, axes.figure)
-    return Plot(name, title, svg, axes.figure)
+    svg = _svg(name, f"{title}. {description}" if description else title, figure)
+    return Plot(name, title, svg, figure)
+
+
+def figure_of(axes: Axes) -> Figure:
+    """Return the figure that ``axes`` lie in; plots here have no figures within figures."""
+    assert isinstance(axes.figure, Figure)
+    return axes.figure
 
 
 def enclose(figure: Figure) -> None:
@@ -61,7 +68,9 @@ def _svg(name: str, label: str, figure: Figure) -> str:
     matplotlib.rcParams["svg.hashsalt"] = name  # makes the ids of an element always the same, and no other plot's
     file = io.StringIO()
     figure.savefig(file, format="svg", facecolor="none", metadata=NO_METADATA)
-    size, content = re.search(r'<svg .*?(viewBox="[^"]*").*?>(.*)', file.getvalue(), re.DOTALL).groups()
+    element = re.search(r'<svg .*?(viewBox="[^"]*").*?>(.*)', file.getvalue(), re.DOTALL)
+    assert element is not None
+    size, content = element.groups()
     width, height = re.findall(r"[\d.]+", size)[2:]
     content = re.sub("<style.*?</style>", "", content, flags=re.DOTALL)  # CSS for the whole page
     content = re.sub(f'<g id="{TOOLTIP}([^"]*)">', r"<g><title>\1</title>", content)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -13,7 +14,7 @@ from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from detector.imaging.plot_files import TOOLTIP, Plot, finish
+from detector.imaging.plot_files import TOOLTIP, Plot, figure_of, finish
 from detector.imaging.plot_style import COLORS, INK, RULE, plot_style
 
 STEPS = (1, 2, 5, 10)  # of ticks, times a power of 10
@@ -90,7 +91,7 @@ def _draw_line(axes: Axes, line: Line) -> Line2D:
 
 def _legend(axes: Axes, names: Mapping[Line2D, str], size: tuple[int, int]) -> None:
     """Add the names of curves below axes of ``size`` (width, height)."""
-    below = {"loc": "upper left", "bbox_to_anchor": (0, -34 / size[1]), "borderpad": 0, "borderaxespad": 0}
+    below: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (0, -34 / size[1]), "borderpad": 0, "borderaxespad": 0}
     legend = axes.legend(list(names), list(map(str, range(len(names)))), handlelength=1.5, markerscale=0, **below)
     for text, name in zip(legend.get_texts(), names.values()):
         text.set_text(shortened(name, size[0] // 10))  # only now, as matplotlib leaves out names that begin with "_"
@@ -276,7 +277,7 @@ def heat_map(
 def _color_bar(axes: Axes, cells: AxesImage, meaning: str) -> None:
     """Draw the color bar of ``cells`` below ``axes``, which may be narrower, with three numbers and ``meaning``."""
     width, height = (
-        72 * side * share for side, share in zip(axes.figure.get_size_inches(), axes.get_position(original=True).size)
+        72 * side * share for side, share in zip(figure_of(axes).get_size_inches(), axes.get_position(original=True).size)
     )
     place = axes.inset_axes((0, -(BAR_GAP + 10) / height, max(width, 150) / width, 10 / height))
     bar = axes.figure.colorbar(cells, place, orientation="horizontal")

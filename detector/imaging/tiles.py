@@ -1,6 +1,7 @@
 """Cut large images into overlapping tiles of one size, which a detector sees at their own resolution."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -37,7 +38,7 @@ class Tiling(NamedTuple):
         return [*tiles, Tile(0, 0, image_size[1], image_size[0], *image_size, longer_than)]
 
 
-def as_tiling(tile: int | Size, overlap: float = 0.2) -> Tiling:
+def as_tiling(tile: int | Sequence[int], overlap: float = 0.2) -> Tiling:
     """Return the tiling with tiles of ``tile`` pixels (a side, or height and width). Raises ValueError for wrong values."""
     size = as_size(tile, "tile")
     if min(size) < SMALLEST_TILE:

@@ -5,10 +5,23 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from detector.network.blocks import SPPF, AttentionStage, ConvNormAct, CSPStage
-from detector.network.config import DetectorConfig
+from detector.network.config import CONVOLUTION_PATTERNS, DetectorConfig
 
 
-class Backbone(nn.Module):
+class AnyBackbone(nn.Module):
+    """What the other parts of a detector take from its backbone, which may be a foreign one."""
+
+    name: str  # "yolo26" for our own
+    channels: list[int]  # of the maps that ``forward`` returns, finest first
+    strides: list[int]  # of these maps, in pixels
+    convolution_patterns = CONVOLUTION_PATTERNS  # see Detector
+
+    def fold_norms(self) -> list[str]:
+        """Fold normalizations that no ``ConvNormAct`` has into convolutions, in place; return the names of these."""
+        return []
+
+
+class Backbone(AnyBackbone):
     """A strided stem, then on each level a strided convolution and a CSP stage; pooling and attention on the coarsest level.
 
     Shape: (B, 3, H, W) in 0..1 -> list of (B, channels[i], H / strides[i], W / strides[i]), finest first, for the levels
@@ -68,7 +81,7 @@ def level_table(config: DetectorConfig) -> dict[int, LevelRow]:
     return {level: row for level, row in table.items() if level <= config.max_level}
 
 
-def build_backbone(config: DetectorConfig) -> nn.Module:
+def build_backbone(config: DetectorConfig) -> AnyBackbone:
     """Build the backbone that ``config`` names. timm is imported only for a foreign one."""
     if config.backbone == "yolo26":
         return Backbone(config)

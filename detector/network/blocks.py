@@ -1,6 +1,7 @@
 """Blocks of the network: convolutions, attention, and the CSP stages that consist of them."""
 
 import inspect
+from typing import Protocol, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +20,8 @@ class ConvNormAct(nn.Module):
     ) -> None:
         super().__init__()
         padding = kernel_size // 2
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False)
-        self.norm = nn.BatchNorm2d(out_channels, eps=1e-3, momentum=0.03)
+        self.conv: nn.Module = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False)
+        self.norm: nn.Module = nn.BatchNorm2d(out_channels, eps=1e-3, momentum=0.03)
         self.act = nn.SiLU(inplace=True) if act else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -44,13 +45,22 @@ class ConvNormAct(nn.Module):
         self.norm = nn.Identity()
 
 
-def has_fold(module: nn.Module) -> bool:
+class Foldable(Protocol):
+    """A convolution that folds a normalization after it into itself."""
+
+    def fold(self, scale: Tensor, shift: Tensor) -> None:
+        """Multiply output channel o by ``scale[o]`` and add ``shift[o]``, in place."""
+
+
+def has_fold(module: object) -> TypeGuard[Foldable]:
     """Return True if ``module`` has a method ``fold(scale, shift)``, which folds a normalization after it into it."""
     return inspect.ismethod(getattr(module, "fold", None))
 
 
 def scale_and_shift(norm: nn.modules.batchnorm._BatchNorm) -> tuple[Tensor, Tensor]:
     """Return the factor and the summand (C,) of each channel that ``norm`` has in evaluation mode."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
     scale = (1 if norm.weight is None else norm.weight) / (norm.running_var + norm.eps).sqrt()
     return scale, (0 if norm.bias is None else norm.bias) - norm.running_mean * scale
 

@@ -1,7 +1,7 @@
 """The classifier of pre-training: images in, logits out. Its trunk becomes the backbone of a detector."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,9 @@ class Classifier(nn.Module):
     that were replaced by blocks of the user, by name.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
         network: nn.Module,
@@ -55,7 +58,7 @@ class Classifier(nn.Module):
     @property
     def last_layer(self) -> str:
         """The name of the module of ``network`` that gives the logits."""
-        last = self.network.get_classifier()
+        last = cast(Any, self.network).get_classifier()
         return next(name for name, module in self.network.named_modules() if module is last)
 
 
@@ -108,18 +111,18 @@ def build_classifier(
     Raises ValueError for unknown variants and fields, and for fields that mean nothing in a classifier.
     """
     num_classes = as_whole_number(num_classes, "num_classes")
-    rates = {"dropout": dropout, "drop_path": drop_path}
-    rates = {name: None if rate is None else as_number(rate, name, high=HIGHEST_RATE) for name, rate in rates.items()}
+    dropout = None if dropout is None else as_number(dropout, "dropout", high=HIGHEST_RATE)
+    drop_path = as_number(drop_path, "drop_path", high=HIGHEST_RATE)
     config = detector_config(variant, **overrides)
     if config.class_channels is not None:
         raise ValueError(f"class_channels is {config.class_channels}, but a classifier has no detection head; leave it out")
     if config.backbone != "yolo26":
         from detector.network.foreign.classifiers import foreign_classifier
 
-        return foreign_classifier(config, num_classes, **rates)
+        return foreign_classifier(config, num_classes, dropout, drop_path)
     if drop_path:
         raise ValueError(f"drop_path is {drop_path}, but our backbone has no stochastic depth; leave it out, or use dropout")
-    return _our_classifier(config, num_classes, rates["dropout"] or 0.0)
+    return _our_classifier(config, num_classes, dropout or 0.0)
 
 
 def _our_classifier(config: DetectorConfig, num_classes: int, dropout: float) -> Classifier:

@@ -41,9 +41,9 @@ class Branch(nn.Module):
         self.box = nn.ModuleList(_box_tower(c, box_channels) for c in in_channels)
         self.cls = nn.ModuleList(_class_tower(c, class_channels, num_classes) for c in in_channels)
         for box, cls, stride in zip(self.box, self.cls, strides):
-            nn.init.constant_(box[-1].bias, 2.0)
+            _set_last_bias(box, 2.0)
             # The prior probability of a cell and class: 5 objects in the (640 / stride)^2 cells, spread over the classes
-            nn.init.constant_(cls[-1].bias, math.log(5 / num_classes / (640 / stride) ** 2))
+            _set_last_bias(cls, math.log(5 / num_classes / (640 / stride) ** 2))
 
     def forward(self, features: list[Tensor]) -> BranchOutput:
         boxes = torch.cat([tower(x).flatten(2) for tower, x in zip(self.box, features)], dim=2)
@@ -79,6 +79,11 @@ class Head(nn.Module):
 def default_class_channels(finest_channels: int, num_classes: int) -> int:
     """Return the width of the class towers if the finest level has ``finest_channels``."""
     return max(finest_channels, min(num_classes, 100))
+
+
+def _set_last_bias(tower: nn.Module, value: float) -> None:
+    *_, last = tower.children()
+    nn.init.constant_(last.get_parameter("bias"), value)
 
 
 def _box_tower(in_channels: int, channels: int) -> nn.Sequential:

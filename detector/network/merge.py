@@ -85,8 +85,8 @@ def merge_views(views: Sequence[View]) -> tuple[Tensor, Tensor, Tensor]:
     )
     partners = _partners(views)
     # Whole boxes first, then by score; both sorts are stable, so the first view wins if scores are equal.
-    order = scores.argsort(descending=True, stable=True)
-    order = order[cut[order].to(torch.uint8).argsort(stable=True)].tolist()
+    by_score = scores.argsort(descending=True, stable=True)
+    order: list[int] = by_score[cut[by_score].to(torch.uint8).argsort(stable=True)].tolist()
     view_of = [number for number, view in enumerate(views) for _ in range(len(view.scores))]
     kept, done = [], set()
     for leader in order:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from detector.arguments import as_whole_number
 from detector.dynamic import DynamicConfig, make_dynamic
 from detector.dynamic.router import BottleneckRouter
-from detector.network.backbone import build_backbone
+from detector.network.backbone import AnyBackbone, build_backbone
 from detector.network.blocks import ConvNormAct
 from detector.network.boxes import anchor_points
 from detector.network.config import CONVOLUTION_PATTERNS, DetectorConfig, detector_config, has_own_experts
@@ -33,7 +33,7 @@ class Detector(nn.Module):
 
     convolution_patterns = CONVOLUTION_PATTERNS  # names that make_dynamic takes for ``where``
 
-    def __init__(self, backbone: nn.Module, neck: Neck, head: Head) -> None:
+    def __init__(self, backbone: AnyBackbone, neck: Neck, head: Head) -> None:
         super().__init__()
         if backbone.name != "yolo26":
             self.convolution_patterns = backbone.convolution_patterns

@@ -4,7 +4,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, cast, overload
 
 import numpy as np
 import PIL.Image
@@ -38,7 +38,9 @@ class DetectedObject(NamedTuple):
     category_id: int  # in the training annotations
 
     def __str__(self) -> str:
-        return f"{self.name} {score_text(np.float32(self.score))}"  # as on images: 0.567, not 0.566 for 0.56699997
+        return (
+            f"{self.name} {score_text(cast(float, np.float32(self.score)))}"  # as on images: 0.567, not 0.566 for 0.56699997
+        )
 
 
 @dataclass(frozen=True, repr=False)
@@ -86,10 +88,10 @@ class Detections:
         if isinstance(chosen, int):
             box, score, label = self.boxes[chosen].tolist(), self.scores[chosen].item(), int(self.labels[chosen])
             return DetectedObject(tuple(box), score, label, self.names[chosen], self.category_ids[chosen])
-        names, category_ids = ([values[n] for n in chosen] for values in (self.names, self.category_ids))
+        names, category_ids = [self.names[n] for n in chosen], [self.category_ids[n] for n in chosen]
         rows = torch.tensor(chosen, dtype=torch.int64)
-        tensors = {"boxes": self.boxes[rows], "scores": self.scores[rows], "labels": self.labels[rows]}
-        return replace(self, **tensors, names=names, category_ids=category_ids)
+        boxes, scores, labels = self.boxes[rows], self.scores[rows], self.labels[rows]
+        return replace(self, boxes=boxes, scores=scores, labels=labels, names=names, category_ids=category_ids)
 
     @named_arguments
     def filter(self, score_threshold: float = 0.0, classes: Sequence[str | int] | None = None) -> "Detections":
@@ -150,12 +152,13 @@ class Detections:
         return content.getvalue()
 
     def _pixels(self, image: Image | None) -> np.ndarray:
-        if image is None and self.image is None:
+        image = self.image if image is None else image
+        if image is None:
             raise ValueError(
                 "these detections do not have their image, as it came from a generator or they were built by hand; "
                 "give it: plot(image)"
             )
-        return as_array(self.image if image is None else image, self.sixteen_bit_range)
+        return as_array(image, self.sixteen_bit_range)
 
     def _annotated(self, pixels: np.ndarray, boxes: np.ndarray | None = None) -> np.ndarray:
         names: Mapping[int, str] = dict(zip(self.labels.tolist(), self.names))

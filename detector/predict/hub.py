@@ -47,6 +47,7 @@ class HubPredictor(Predictor, ModelHubMixin):
         force_download: bool,
         local_files_only: bool,
         token: str | bool | None,
+        **model_kwargs: Any,
     ) -> Self:
         if Path(model_id).is_dir():
             return cls.from_file(Path(model_id) / WEIGHTS_FILE)

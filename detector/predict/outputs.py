@@ -91,6 +91,7 @@ class PredictionFiles:
         number = frame.number if frame.file.is_video else ""
         columns = detections.boxes.tolist(), detections.scores.tolist(), detections.category_ids, detections.names
         rows = ([str(frame.file.path), number, *box, *others] for box, *others in zip(*columns, strict=True))
+        assert self._table is not None
         csv.writer(self._table).writerows(rows)
 
     def _write_crops(self, frame: Frame, detections: Detections) -> None:

@@ -59,7 +59,7 @@ class Sources:
     @property
     def num_frames(self) -> int:
         """The expected number of images and frames. Some video headers give a wrong number."""
-        return sum(file.num_frames if file.is_video else 1 for file in self.files)
+        return sum(1 if file.num_frames is None else file.num_frames for file in self.files)
 
     def frames(self, sixteen_bit_range: SampleRange = FULL_RANGE) -> Iterator[Frame]:
         """Read and yield one frame after the other. Files that cannot be read are added to ``unreadable`` and skipped."""

@@ -25,7 +25,8 @@ class AnnotatedVideo:
         self.path, self.frame_rate, self.size = path, frame_rate, size
         self.num_repeated, self.num_left_out = 0, 0
         self._unfinished = path.with_name(".unfinished.mp4")
-        self._count, self._start, self._last = 0, 0.0, np.zeros((*size, 3), np.uint8)
+        self._count, self._start = 0, 0.0
+        self._last: np.ndarray = np.zeros((*size, 3), np.uint8)
         self._links = ExitStack()
         folder = self._links.enter_context(plain_name(path.parent))
         self._writer = cv2.VideoWriter(

@@ -89,7 +89,7 @@ def learning_warnings(run: RunFolder, analyses: list[Analysis]) -> list[str]:
 
 def next_commands(run: RunFolder, analyses: list[Analysis]) -> list[str]:
     """Return the commands that predict and export with the evaluated checkpoint; none if it has learned nothing."""
-    if run.checkpoint is None or not analyses or analyses[0].best is None or nothing_learned(analyses[0]):
+    if run.checkpoint is None or not analyses or (best := analyses[0].best) is None or nothing_learned(analyses[0]):
         return []
     start, main, checkpoint = ["python", "-m", "detector"], analyses[0], run.checkpoint
     if _best_was_earlier(run) and (last := run.folder / LAST_CHECKPOINT).is_file():
@@ -98,7 +98,7 @@ def next_commands(run: RunFolder, analyses: list[Analysis]) -> list[str]:
     size = ["--image_size", *map(str, evaluated)] if evaluated and evaluated != trained else []  # default: of the training
     with_nms = main.branch == "one2many"
     branch = ["--branch", main.branch] if with_nms else []
-    predict = [*start, "predict", str(checkpoint), "IMAGES", "--score_threshold", str(main.best.threshold), *branch, *size]
+    predict = [*start, "predict", str(checkpoint), "IMAGES", "--score_threshold", str(best.threshold), *branch, *size]
     export = [*start, "export", str(checkpoint), *branch, *(["--output", "raw"] if with_nms else []), *size]
     return [shlex.join(predict), shlex.join(export)]
 

@@ -1,5 +1,6 @@
 """Objects and detections by size and by shape."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -46,7 +47,7 @@ def _ratio(boxes: np.ndarray) -> np.ndarray:
     return width / height
 
 
-def _count(errors: Errors, objects: np.ndarray, detections: np.ndarray, lower_edges: dict[str, float]) -> list[Bin]:
+def _count(errors: Errors, objects: np.ndarray, detections: np.ndarray, lower_edges: Mapping[str, float]) -> list[Bin]:
     """Return the bins from one edge up to the next that have anything in them."""
     edges = list(lower_edges.values())
     object_bins, detection_bins = (np.searchsorted(edges, values, side="right") - 1 for values in (objects, detections))

@@ -132,7 +132,7 @@ def _short(value: Any) -> str:
 
 def _class_table(results: dict[str, Any]) -> Table:
     """Return a row for each class; of more than a page shows at once, the weakest first."""
-    confused = {}
+    confused: dict[str, str] = {}
     for row in results["confusions"]:  # the most frequent of each class comes first
         confused.setdefault(row["class"], f"{row['predicted']} ({plural(row['images'], 'image')})")
     rows = [row for row in results["classes"] if row["images"]]

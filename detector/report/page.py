@@ -20,7 +20,7 @@ class Table:
     """Text in rows; the first cell of a row is its header."""
 
     head: Sequence[str]
-    rows: list[Sequence[str]] = field(default_factory=list)
+    rows: Sequence[Sequence[str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,9 @@ class CaptionedImage:
 def render(template: str, *folders: Path, **content: Any) -> str:
     """Return the page of a template in ``folders`` or in TEMPLATES, filled with ``content``."""
     loader = FileSystemLoader([*folders, TEMPLATES])
-    layout = {"trim_blocks": True, "lstrip_blocks": True}
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, **layout)
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters |= {"svg": inline_svg, "jpeg": _jpeg, "png": _png}
     return environment.get_template(template).render(content)
 

@@ -53,13 +53,13 @@ def measure_classifier(checkpoint: Path) -> Speed:
     """Run the classifier of ``checkpoint`` on the CPU: one image at a time, without reading and scaling images."""
     file = read_classifier(checkpoint)
     model = to_channels_last(build_classifier_from(file).eval())
-    images = random_image(file.info.image_size or DEFAULT_CLASS_SIZE)
+    images = random_image(file.pretraining.image_size or DEFAULT_CLASS_SIZE)
     costs = _costs(model, images, lambda: model(images))
     parameters = [
         ["parameters, with the classifier", f"{_count_parameters(model):,}"],
         ["parameters of the part that starts a detector", f"{_count_trunk(model):,}"],
     ]
-    return Speed("", _machine(), Table(["", "value"], [*parameters, *costs, *_origin(file.info)]))
+    return Speed("", _machine(), Table(["", "value"], [*parameters, *costs, *_origin(file.pretraining)]))
 
 
 def random_image(size: Size) -> Tensor:

@@ -53,8 +53,9 @@ class Summary:
     @property
     def total(self) -> Stage:
         """The sum of all stages."""
-        counts = [sum(getattr(s, name) for s in self.stages) for name in ("parameters", "multiply_adds", "activation_bytes")]
-        return Stage("total", *counts, sum(stage.milliseconds or 0 for stage in self.stages))
+        names = ("parameters", "multiply_adds", "activation_bytes")
+        parameters, multiply_adds, size = (sum(getattr(s, name) for s in self.stages) for name in names)
+        return Stage("total", parameters, multiply_adds, size, sum(stage.milliseconds or 0 for stage in self.stages))
 
     def table(self) -> Table:
         """Return a row for each stage, then the total."""
@@ -119,7 +120,8 @@ def _trunk_opened(part: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 def _count_parameters(model: Detector) -> dict[str, int]:
     """Return the parameters of each stage, and those of no stage as OTHER; a shared parameter counts once, for the first."""
-    counts, seen = defaultdict(int), set()
+    counts: dict[str, int] = defaultdict(int)
+    seen: set[int] = set()
     for name, module in [*stage_modules(model).items(), (OTHER, model)]:
         for parameter in module.parameters():
             counts[name] += 0 if id(parameter) in seen else parameter.numel()
@@ -160,7 +162,8 @@ def _measure_times(model: Detector, size: Size) -> dict[str, float]:
     images = torch.rand(1, 3, *size).contiguous(memory_format=torch.channels_last)
     for _ in range(WARM_UP):
         model(images)
-    started, rounds = time.perf_counter(), []
+    started = time.perf_counter()
+    rounds: list[dict[str, float]] = []
     while len(rounds) < RUNS and (not rounds or time.perf_counter() - started < MOST_SECONDS):
         with _measured(model, time.perf_counter) as seconds:
             model(images)

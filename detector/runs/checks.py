@@ -93,8 +93,8 @@ def check_classes(path: str, class_names: list[str], category_ids: list[int]) ->
     names, ids = weights.info.class_names, weights.info.category_ids
     if names is None:
         raise ValueError(f"{path} does not name its classes, so that nobody knows whether they are those of the data")
-    classes = list(zip(ids, names)) if ids else names
-    data_classes = list(zip(category_ids, class_names)) if ids else class_names
+    classes: list[Any] = list(zip(ids, names)) if ids else names
+    data_classes: list[Any] = list(zip(category_ids, class_names)) if ids else class_names
     if not weights.is_checkpoint:
         classes, data_classes = sorted(classes), sorted(data_classes)
     if classes != data_classes:

@@ -1,7 +1,7 @@
 """What the LightningModules of detectors and of classifiers have in common."""
 
 import re
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import lightning as L
 import torch
@@ -30,6 +30,7 @@ class BaseModule(L.LightningModule):
     kind = ""  # of network, in checkpoints and messages
     metric_names = ""  # regular expression over the names of the metrics that checkpoints keep
     model: nn.Module
+    hparams: Any  # its attributes are the arguments of the subclass
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,7 +80,7 @@ class BaseModule(L.LightningModule):
 
     def _prepare(self, images: Tensor) -> Tensor:
         layout = torch.channels_last if self.hparams.channels_last else torch.contiguous_format
-        return network_input(images, self.dtype).contiguous(memory_format=layout)
+        return network_input(images, cast(torch.dtype, self.dtype)).contiguous(memory_format=layout)
 
     def _set_accumulation(self, batch_size: int) -> int:
         """Set the Trainer's accumulation, unless its user did, and return the images of an optimizer step."""
@@ -133,21 +134,25 @@ class BaseModule(L.LightningModule):
 
     def on_train_start(self) -> None:
         """Set the groups of the optimizer as this run is configured: resuming restored those of the checkpoint."""
-        groups = self.optimizers(use_pl_optimizer=False).param_groups
+        groups = self._optimizer().param_groups
         for group, settings in zip(groups, self._group_settings, strict=True):
             group.update(settings)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Set the learning rate, the momentum and the temperature of this batch."""
         self._update_temperature()
-        self._schedule_step(self.optimizers(use_pl_optimizer=False), batch_idx)
+        self._schedule_step(self._optimizer(), batch_idx)
+
+    def _optimizer(self) -> Optimizer:
+        """Return the optimizer; these modules have one."""
+        return cast(Optimizer, self.optimizers(use_pl_optimizer=False))
 
     def _schedule_step(self, optimizer: Optimizer, batch_idx: int) -> None:
         raise NotImplementedError
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save provenance and license of the weights, and the metrics of the last validation."""
-        epochs = self.trainer.fit_loop.epoch_progress.current.started
+        epochs = cast(Any, self.trainer.fit_loop.epoch_progress.current).started
         source = self._origin.started_from
         after = f", starting from: {source}" if source else " from scratch"
         metrics = {k: float(v) for k, v in self.trainer.callback_metrics.items() if re.fullmatch(self.metric_names, k)}

@@ -9,7 +9,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from detector.batch import Batch, Size
+from detector.batch import Batch, Size, Target
 from detector.training.classifier_module import ClassifierModule
 from detector.training.module import DetectorModule
 
@@ -107,7 +107,7 @@ def random_batch(batch_size: int, size: Size, device: torch.device | str) -> Bat
     corner = torch.rand(OBJECTS_PER_IMAGE, 2, device=device) * torch.tensor([width / 2, height / 2], device=device)
     boxes = torch.cat([corner, corner + torch.tensor([width / 4, height / 4], device=device)], dim=1)
     labels = torch.zeros(OBJECTS_PER_IMAGE, dtype=torch.int64, device=device)
-    targets = [{"boxes": boxes, "labels": labels} for _ in range(batch_size)]
+    targets: list[Target] = [{"boxes": boxes, "labels": labels} for _ in range(batch_size)]
     return {"images": random_images(batch_size, size, device), "targets": targets}
 
 
@@ -122,7 +122,8 @@ def step(module: DetectorModule, batch: Batch, precision: str) -> None:
     try:
         with torch.autocast(batch["images"].device.type, dtype, enabled=dtype is not None):
             outputs = module(batch["images"])
-            terms = module.loss(outputs, batch["targets"], batch["images"].shape[-2:], one2many_weight=0.5)
+            height, width = batch["images"].shape[-2:]
+            terms = module.loss(outputs, batch["targets"], (height, width), one2many_weight=0.5)
         terms["total"].backward()
     finally:
         module.zero_grad(set_to_none=True)

@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from detector.batch import ClassBatch, as_size
 from detector.imaging.sixteen_bits import as_sample_range
-from detector.network.classifier import build_classifier
+from detector.network.classifier import Classifier, build_classifier
 from detector.network.model import to_channels_last
 from detector.network.replace.block_files import import_blocks
 from detector.text import plural
@@ -22,7 +22,7 @@ from detector.training.network_settings import variant_and_overrides
 from detector.training.optimizer import OptimizerName, build_optimizer, group_table, parameter_groups
 from detector.training.parts import frozen_text
 from detector.training.schedule import StepSchedule
-from detector.training.setting_checks import CLASSIFIER_LIMITS, check_classes, check_optimization
+from detector.training.setting_checks import CLASSIFIER_LIMITS, check_optimization, checked_classes
 from detector.training.steps import loader_batch_size, steps_texts
 from detector.training.top_classes import TopClasses
 from detector.weights import Origin, Weights
@@ -80,6 +80,7 @@ class ClassifierModule(BaseModule):
 
     kind = "classifier"
     metric_names = r"val/(loss|top1|top5)"
+    model: Classifier
 
     def __init__(
         self,
@@ -112,15 +113,15 @@ class ClassifierModule(BaseModule):
         block_files: dict[str, dict[str, str]] | None = None,
     ) -> None:
         super().__init__()
-        check_classes(class_names, None)
-        self.class_names = list(class_names)
+        self.class_names = checked_classes(class_names, None)
         start = start_file(weights)
         variant, overrides = variant_and_overrides(variant, overrides, start, len(self.class_names), backbone, replace)
         if start is not None:
             block_files = start.info.block_files | (block_files or {})
         block_files = import_blocks((overrides or {}).get("replace", []), block_files) or None
-        image_size = None if image_size is None else list(as_size(image_size))
-        sixteen_bit_range = None if sixteen_bit_range is None else list(as_sample_range(sixteen_bit_range))
+        # Lists, as checkpoints and config.yaml have them
+        image_size = None if image_size is None else cast(Any, list(as_size(image_size)))
+        sixteen_bit_range = None if sixteen_bit_range is None else cast(Any, list(as_sample_range(sixteen_bit_range)))
         self.save_hyperparameters(ignore=["weights", "backbone", "accept_license", "replace"])  # the others have them
         check_optimization(self.hparams, CLASSIFIER_LIMITS)
         self.model = build_classifier(variant, len(self.class_names), dropout, drop_path, **(overrides or {}))
@@ -245,19 +246,20 @@ class ClassifierModule(BaseModule):
 
     def _schedule_step(self, optimizer: Optimizer, batch_idx: int) -> None:
         # What dropout draws depends on the batch and the process only, so a resumed run draws the same.
+        assert self._seed is not None
         entropy = (self._seed, self.current_epoch, batch_idx, self.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
         self.schedule.apply(optimizer, self.trainer.global_step)
 
     def on_train_epoch_end(self) -> None:
         """Log the highest learning rate at the end of the epoch: with layer decay, that of the last layer."""
-        lr = max(group["lr"] for group in self.optimizers(use_pl_optimizer=False).param_groups)
+        lr = max(group["lr"] for group in self._optimizer().param_groups)
         self.log("train/lr", lr, batch_size=1, sync_dist=True)
 
 
 def start_file(source: str | Path | None) -> Weights | None:
     """Return the file of an earlier pre-training, whose variant and overrides are the defaults; None for other sources."""
-    file = None if source in (None, PRETRAINED) else read_backbone_file(source, "weights")
+    file = None if source is None or source == PRETRAINED else read_backbone_file(source, "weights")
     return None if file is None or file.info is None else Weights(file.state_dict, file.info, file.path, "classifier")
 
 
@@ -265,7 +267,7 @@ def class_losses(logits: Tensor, batch: ClassBatch, label_smoothing: float = 0.0
     """Return the cross entropy (B,) of ``logits`` (B, C); of mixed images, that of both classes by their shares."""
     logits = logits.float()
     of_labels, of_others = (
-        F.cross_entropy(logits, batch[name], reduction="none", label_smoothing=label_smoothing)
-        for name in ("labels", "other_labels")
+        F.cross_entropy(logits, labels, reduction="none", label_smoothing=label_smoothing)
+        for labels in (batch["labels"], batch["other_labels"])
     )
     return of_labels * batch["shares"] + of_others * (1 - batch["shares"])

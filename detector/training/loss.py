@@ -85,18 +85,20 @@ class DetectionLoss:
         with torch.autocast(outputs["points"].device.type, enabled=False):
             objects = flatten_targets(targets)
             points, strides = outputs["points"].float(), outputs["strides"].float()
-            branch_weights = {"one2many": one2many_weight, "one2one": 1 - one2many_weight}
+            branch_weights: dict[BranchName, float] = {"one2many": one2many_weight, "one2one": 1 - one2many_weight}
             branch_weights = {branch: weight for branch, weight in branch_weights.items() if branch in outputs}
             matches = {branch: match_branch(branch, outputs[branch], points, strides, objects) for branch in branch_weights}
             normalizers = _normalizers([m.weight for m in matches.values()], all_processes)
-            terms = {}
+            terms: dict[str, Tensor] = {}
+            total = points.new_zeros(())
             for (branch, match), normalizer in zip(matches.items(), normalizers):
                 box, l1 = _box_terms(outputs[branch], match, objects, points, strides, image_size)
                 terms[f"{branch}/box"] = self.box_gain * box / normalizer
                 class_term = _class_term(outputs[branch], match, objects, self.class_weights)
                 terms[f"{branch}/cls"] = self.class_gain * class_term / normalizer
                 terms[f"{branch}/l1"] = self.l1_gain * l1 / normalizer
-            total = sum(branch_weights[name.split("/")[0]] * term for name, term in terms.items())
+                for part in ("box", "cls", "l1"):
+                    total = total + branch_weights[branch] * terms[f"{branch}/{part}"]
         return {"total": total, **terms}
 
 

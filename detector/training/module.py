@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
@@ -13,7 +13,7 @@ from detector.batch import Batch, as_size
 from detector.imaging.sixteen_bits import FULL_RANGE, as_sample_range
 from detector.network.decode import DetectionDict
 from detector.network.head import RawOutput
-from detector.network.model import build_detector, to_channels_last
+from detector.network.model import Detector, build_detector, to_channels_last
 from detector.network.replace.block_files import import_blocks
 from detector.network.replace.table import replacement_table
 from detector.training.base_module import BaseModule
@@ -22,7 +22,7 @@ from detector.training.network_settings import variant_and_overrides
 from detector.training.optimizer import OptimizerName, build_optimizer, group_table, parameter_groups
 from detector.training.parts import frozen_text, innermost_parts
 from detector.training.schedule import Schedule
-from detector.training.setting_checks import as_class_weights, check_classes, check_optimization
+from detector.training.setting_checks import as_class_weights, check_optimization, checked_classes
 from detector.training.steps import loader_batch_size, steps_texts
 from detector.weights import NONE, Origin, Weights, load_backbone, load_into, read_weights
 
@@ -96,6 +96,7 @@ class DetectorModule(BaseModule):
 
     kind = "detector"
     metric_names = r"val/(\w+/)?A[PR]\w*"
+    model: Detector
 
     def __init__(
         self,
@@ -135,18 +136,18 @@ class DetectorModule(BaseModule):
         new_parts: list[str] | None = None,
     ) -> None:
         super().__init__()
-        check_classes(class_names, category_ids)
-        self.class_names = list(class_names)
-        self.category_ids = list(range(len(class_names))) if category_ids is None else list(category_ids)
+        self.class_names = checked_classes(class_names, category_ids)
+        self.category_ids = list(range(len(self.class_names))) if category_ids is None else list(category_ids)
         initial_weights = None if weights is None else read_weights(weights)
         settings = variant, overrides, initial_weights, len(self.class_names), backbone, replace
         variant, overrides = variant_and_overrides(*settings)
         if initial_weights is not None:
             block_files = initial_weights.info.block_files | (block_files or {})
         block_files = import_blocks((overrides or {}).get("replace", []), block_files) or None
-        image_size = None if image_size is None else list(as_size(image_size))
-        sixteen_bit_range = None if sixteen_bit_range is None else list(as_sample_range(sixteen_bit_range))
-        if backbone_weights in (None, NONE):
+        # Lists, as checkpoints and config.yaml have them
+        image_size = None if image_size is None else cast(Any, list(as_size(image_size)))
+        sixteen_bit_range = None if sixteen_bit_range is None else cast(Any, list(as_sample_range(sixteen_bit_range)))
+        if backbone_weights is None or backbone_weights == NONE:
             backbone_weights = None
         elif backbone_lr_ratio is None:
             backbone_lr_ratio = PRETRAINED_LR_RATIO
@@ -191,7 +192,7 @@ class DetectorModule(BaseModule):
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **settings: Any) -> Self:
         """Load a checkpoint; one of an earlier version has the dynamic layers that its variant had then."""
         if isinstance(checkpoint_path, str | os.PathLike) and os.path.isfile(checkpoint_path):
-            settings = {"overrides": read_weights(checkpoint_path).info.overrides or None} | settings
+            settings = {"overrides": read_weights(os.fspath(checkpoint_path)).info.overrides or None} | settings
         return super().load_from_checkpoint(checkpoint_path, *args, **settings)
 
     def _load_initial(self, weights: Weights, backbone_weights: str | Path | None, new_parts: list[str]) -> None:
@@ -230,8 +231,8 @@ class DetectorModule(BaseModule):
 
     def _losses(self, outputs: RawOutput, batch: Batch) -> dict[str, Tensor]:
         one2many_weight = one2many_weight_at(self.schedule_epoch, self.planned_epochs)
-        image_size = batch["images"].shape[-2:]
-        return self.loss(outputs, batch["targets"], image_size, one2many_weight, all_processes=self.training)
+        height, width = batch["images"].shape[-2:]
+        return self.loss(outputs, batch["targets"], (height, width), one2many_weight, all_processes=self.training)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss times the number of images of the global batch, for gradients that add up; see DetectionLoss."""
@@ -312,10 +313,10 @@ class DetectorModule(BaseModule):
         self.best_f1_thresholds = dict(checkpoint.get("weights_info", {}).get("best_f1_thresholds") or {})
 
     def _schedule_step(self, optimizer: Optimizer, batch_idx: int) -> None:
-        position = self.current_epoch, batch_idx, self.trainer.num_training_batches
+        position = self.current_epoch, batch_idx, cast(int, self.trainer.num_training_batches)
         self.schedule.apply(optimizer, *position, decay_epoch=self.schedule_epoch)
 
     def on_train_epoch_end(self) -> None:
         """Log the learning rate of the first group at the end of the epoch."""
-        lr = self.optimizers(use_pl_optimizer=False).param_groups[0]["lr"]
+        lr = self._optimizer().param_groups[0]["lr"]
         self.log("train/lr", lr, batch_size=1, sync_dist=True)

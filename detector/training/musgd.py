@@ -47,7 +47,7 @@ class MuSGD(torch.optim.Optimizer):
         super().__init__(params, defaults)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step. Parameters without a gradient do not change."""
         loss = None
         if closure is not None:
@@ -96,7 +96,7 @@ class MuSGD(torch.optim.Optimizer):
             return
         grads, buffers = [p.grad for p in params], self._buffers("momentum_buffer", params)
         if group["weight_decay"]:
-            grads = torch._foreach_add(grads, params, alpha=group["weight_decay"])
+            grads = list(torch._foreach_add(grads, params, alpha=group["weight_decay"]))
         torch._foreach_mul_(buffers, group["momentum"])
         torch._foreach_add_(buffers, grads)
         torch._foreach_add_(params, grads, alpha=-group["lr"])
@@ -133,11 +133,11 @@ def _newton_schulz(x: Tensor) -> Tensor:
 def _newton_schulz_by_gram(x: Tensor) -> Tensor:
     """Iterate on A = X X^T, which is much smaller than X if X is flat: X <- S X makes A <- S A S."""
     a, b, c = NEWTON_SCHULZ
-    gram, product = x @ x.mT, None
+    gram = product = x @ x.mT
     for step in range(NEWTON_SCHULZ_STEPS):
         factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)  # S = a + b A + c A A
         factor.diagonal(dim1=1, dim2=2).add_(a)
-        product = factor if product is None else factor @ product
+        product = factor if step == 0 else factor @ product
         if step < NEWTON_SCHULZ_STEPS - 1:
             gram = factor @ (gram @ factor)
     return product @ x

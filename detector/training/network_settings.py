@@ -1,7 +1,7 @@
 """The variant and the overrides of the network to train, from the settings and the initial weights."""
 
 from dataclasses import asdict, is_dataclass
-from typing import Any
+from typing import Any, cast
 
 from detector.network.config import complete_overrides, merge_overrides
 from detector.network.replace.entries import check_entries
@@ -23,7 +23,7 @@ def variant_and_overrides(
     """
     if variant is None:
         variant = "dyn_n" if weights is None else weights.info.variant
-    overrides = {key: asdict(value) if is_dataclass(value) else value for key, value in (overrides or {}).items()}
+    overrides = {key: asdict(cast(Any, value)) if is_dataclass(value) else value for key, value in (overrides or {}).items()}
     if backbone not in (None, other := overrides.get("backbone", backbone)):
         raise ValueError(f"backbone is {backbone!r}, and overrides has the backbone {other!r}; give one of them")
     if replace is not None and "replace" in overrides:

@@ -35,8 +35,8 @@ CLASSIFIER_LIMITS = {  # the same for ClassifierModule
 }
 
 
-def check_classes(class_names: list[str] | None, category_ids: list[int] | None) -> None:
-    """Raise ValueError if the names of the classes, and their ids in annotation files, do not fit together."""
+def checked_classes(class_names: list[str] | None, category_ids: list[int] | None) -> list[str]:
+    """Return ``class_names``. Raises ValueError if they, and the ids in annotation files, do not fit together."""
     if not class_names:
         raise ValueError("class_names is empty; give the names of the classes 0..C-1, e.g. data.class_names")
     if not isinstance(class_names, list | tuple) or not all(isinstance(name, str) and name for name in class_names):
@@ -47,6 +47,7 @@ def check_classes(class_names: list[str] | None, category_ids: list[int] | None)
         raise ValueError(f"{len(class_names)} class_names but {len(category_ids)} category_ids; give as many")
     if category_ids is not None and len(set(category_ids)) < len(category_ids):
         raise ValueError(f"category_ids has an id twice: {category_ids}; give every class its own")
+    return list(class_names)
 
 
 def as_class_weights(value: Any, class_names: list[str]) -> tuple[float, ...] | None:

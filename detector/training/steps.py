@@ -1,7 +1,7 @@
 """Optimizer steps of a training: images of a batch, and what the log says about steps."""
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 
@@ -12,7 +12,8 @@ FEW_STEPS = 1000  # a run with fewer optimizer steps logs how to get more
 
 def steps_texts(trainer: L.Trainer, optimizer: str, nominal_batch: int, batch_size: int, images_per_step: int) -> list[str]:
     """Return how many images and batches make a step, and what to change if steps are few or large."""
-    accumulated, batches, processes = trainer.accumulate_grad_batches, trainer.num_training_batches, trainer.world_size
+    accumulated, batches = trainer.accumulate_grad_batches, cast(int, trainer.num_training_batches)
+    processes = trainer.world_size
     steps = math.ceil(batches / accumulated)
     texts = [
         f"{optimizer}: {plural(images_per_step, 'image')} a step = {batch_size} a device x "

@@ -45,6 +45,12 @@ class BackboneFile:
     info: WeightsInfo | None = None  # of a file of our pre-training; the names are those of ``Classifier.network``
 
     @property
+    def pretraining(self) -> WeightsInfo:
+        """``info`` of a file of our pre-training."""
+        assert self.info is not None
+        return self.info
+
+    @property
     def sha256(self) -> str:
         """The digest of the file, for the provenance of weights trained from it."""
         with self.path.open("rb") as file:
@@ -82,7 +88,7 @@ def _from_safetensors(path: Path) -> BackboneFile:
         facts, state_dict = load_safetensors(path)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    statistics = {name: _three_numbers(path, name, facts[name]) for name in ("mean", "std") if name in facts}
+    statistics: dict[str, list[float]] = {n: _three_numbers(path, n, facts[n]) for n in ("mean", "std") if n in facts}
     if facts.get("kind") == CLASSIFIER:
         return _from_pretraining(path, classifier_of_safetensors, facts, state_dict, statistics)
     license = facts.get("license", facts.get("licence"))
@@ -129,7 +135,7 @@ def downloaded_file(name: str, cfg: "PretrainedCfg", option: str = "backbone_wei
         raise ValueError(f"timm has no pretrained weights of {name} in a format of PyTorch; choose another tag, or a file")
     tagged = f"{cfg.architecture or name.partition('.')[0]}.{cfg.tag}" if cfg.tag else name
     filename = cfg.hf_hub_filename or "model.safetensors"
-    url = f"https://huggingface.co/{cfg.hf_hub_id}/resolve/main/{filename}" if cfg.hf_hub_id else cfg.url
+    url = f"https://huggingface.co/{cfg.hf_hub_id}/resolve/main/{filename}" if cfg.hf_hub_id else str(cfg.url)
     try:
         path = _from_hub(cfg.hf_hub_id, filename) if cfg.hf_hub_id else _from_url(url)
     except Exception as error:  # of the network, in many forms

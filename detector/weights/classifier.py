@@ -119,7 +119,7 @@ def build_classifier_from(file: BackboneFile) -> Classifier:
     info = _info(file)
     try:
         import_blocks(check_entries(info.overrides.get("replace")), info.block_files)
-        classifier = build_classifier(info.variant, len(info.class_names), **info.overrides)
+        classifier = build_classifier(info.variant, len(info.class_names or []), **info.overrides)
         classifier.network.load_state_dict(file.state_dict)
     except (RuntimeError, TypeError, ValueError) as error:
         raise ValueError(

@@ -72,7 +72,7 @@ def classifier_of_checkpoint(content: Mapping[str, Any]) -> ClassifierContent:
     weights = without_prefix(content.get("state_dict") or {})
     info = info_of_checkpoint(settings, content["weights_info"])
     state_dict = {name.removeprefix(NETWORK): value for name, value in weights.items() if name.startswith(NETWORK)}
-    statistics = {name: _six_digits(weights[name]) for name in ("mean", "std") if name in weights}
+    statistics: dict[str, list[float]] = {n: _six_digits(weights[n]) for n in ("mean", "std") if n in weights}
     return _checked(state_dict, info, statistics)
 
 

@@ -1,7 +1,7 @@
 """Infer the variant of weights from their names and shapes."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -59,7 +59,7 @@ def _dynamic_settings(state_dict: Mapping[str, Tensor]) -> dict[str, Any] | None
     if not parts:
         return None
     names = set().union(*parts.values())
-    settings = {"where": _where(state_dict, list(parts))}
+    settings: dict[str, Any] = {"where": _where(state_dict, list(parts))}
     if "fc.weight" not in names:  # a router of ParameterNet
         last = "2.bias" if "2.bias" in names else "bias"
         num_experts = len(_tensor(state_dict, f"{next(iter(parts))}.router.{last}"))
@@ -74,7 +74,7 @@ def _dynamic_settings(state_dict: Mapping[str, Tensor]) -> dict[str, Any] | None
     return settings | {"num_experts": num_experts, "routing": routing, "router": "bottleneck", "router_norm": norm}
 
 
-def _kind(state_dict: Mapping[str, Tensor], layer: str, gates: list[str]) -> str:
+def _kind(state_dict: Mapping[str, Tensor], layer: str, gates: Sequence[str]) -> str:
     """Return the kind of a dynamic ``layer`` with a bottleneck router."""
     if f"{layer}.delta" in state_dict and f"{layer}.router.share_norm.running_mean" in state_dict:
         return "residual"

@@ -198,8 +198,9 @@ def _fit(
             report.other_backbone += [name for name in names if name.startswith("backbone.")]
             names[:] = [name for name in names if not name.startswith("backbone.")]
     if rows is not None:
-        report.known_classes = [class_names[row] for row, _ in rows.pairs] if report.copied_rows else []
-        report.new_classes = [name for name in class_names if name not in report.known_classes]
+        names_here = list(class_names or [])  # given, where rows are
+        report.known_classes = [names_here[row] for row, _ in rows.pairs] if report.copied_rows else []
+        report.new_classes = [name for name in names_here if name not in report.known_classes]
     return report, values
 
 
@@ -251,7 +252,7 @@ def _choose(
             return report.loaded, new
         has_other_width = rows is not None and rows.number_in_file is None  # depends on the number of classes
         return report.rebuilt if has_other_width and CLASS_TOWER.fullmatch(name) else report.mismatched, initial
-    if rows.number_in_file is None or f"{name.removesuffix(last[1])}weight" in rows.anew:
+    if rows is None or rows.number_in_file is None or f"{name.removesuffix(last[1])}weight" in rows.anew:
         return report.rebuilt, initial
     return _with_rows_of_file(report, last[1], initial, new, rows)
 
@@ -263,7 +264,7 @@ def _with_rows_of_file(
     by_expert = initial.ndim == 2 and not parameter.startswith("router.")
     axis, row = (1, initial.shape[1] // rows.number) if by_expert else (0, 1)
     expected = list(initial.shape)
-    expected[axis] = rows.number_in_file * row
+    expected[axis] = (rows.number_in_file or 0) * row
     if list(new.shape) != expected:
         return report.mismatched, initial
     if not rows.pairs:

@@ -59,7 +59,7 @@ def load_torch_file(path: Path) -> Any:
             f"{path}: refused, because it names {', '.join(refused)}, which is neither a tensor nor a layer and would be "
             "run by an ordinary loader; nothing of it was run. Do not use this file unless you trust its author"
         )
-    placeholders = [(type("Placeholder", (Placeholder,), {"class_name": name}), name) for name in names]
+    placeholders: list[Any] = [(type("Placeholder", (Placeholder,), {"class_name": name}), name) for name in names]
     try:
         with safe_globals(placeholders):
             return torch.load(path, map_location="cpu", weights_only=True)

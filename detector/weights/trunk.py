@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +52,8 @@ def trunk_of_detector(detector: Detector) -> TrunkPlace:
         replaced = {name: part for name, part in detector.replaced.items() if name.startswith("backbone.")}
         return TrunkPlace(backbone.name, detector, names, [], replaced)
     replaced = {n.removeprefix(TRUNK): part for n, part in detector.replaced.items() if n.startswith(TRUNK)}
-    return TrunkPlace(backbone.name, backbone.trunk, list(backbone.trunk.state_dict()), backbone.trunk_strides, replaced)
+    foreign: Any = backbone  # a ForeignBackbone, which is imported only if there is one
+    return TrunkPlace(backbone.name, foreign.trunk, list(foreign.trunk.state_dict()), foreign.trunk_strides, replaced)
 
 
 def trunk_of_classifier(classifier: Classifier) -> TrunkPlace:
@@ -104,7 +105,7 @@ def fit_trunk(place: TrunkPlace, file: BackboneFile) -> dict[str, Tensor]:
 
 def _of_pretraining(place: TrunkPlace, file: BackboneFile) -> dict[str, Tensor]:
     """Return the trunk's weights in a file of our pre-training."""
-    in_file = file.info.overrides.get("backbone", "yolo26")
+    in_file = file.pretraining.overrides.get("backbone", "yolo26")
     if architecture_of(in_file) != architecture_of(place.backbone):
         raise ValueError(
             f"{file.path}: has a classifier of the backbone {in_file}, and the backbone here is {place.backbone}; give "
@@ -141,9 +142,9 @@ def _check_dynamic(place: TrunkPlace, file: BackboneFile) -> None:
 
 
 def _what_fits(file: BackboneFile) -> str:
-    overrides = file.info.overrides
+    overrides = file.pretraining.overrides
     with_overrides = f" with the overrides {overrides}" if overrides else ""
-    return f"the file is of {file.info.variant}{with_overrides}: give model.variant and model.overrides to fit it"
+    return f"the file is of {file.pretraining.variant}{with_overrides}: give model.variant and model.overrides to fit it"
 
 
 def architecture_of(backbone: str) -> str:

@@ -6,6 +6,7 @@ relative path, and a link to any other file or folder becomes its address in the
 
 import os.path
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ ROOT_PAGES = {
     "CHANGELOG.md": "changelog.md",
     "PROVENANCE.md": "provenance.md",
 }
+TOUR = "docs/tour.py"  # a script that becomes a page
 SHOWN_SUFFIXES = (".md", ".jpg", ".png", ".svg")  # the repository shows other files of docs/, such as notebooks, better
 CODE_BLOCK = re.compile(r"(^```.*?^```)", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"""(?P<before>\]\(|\b(?:src|href)=")(?P<target>[^)"\s]+)""")
@@ -29,12 +31,20 @@ def on_files(files: Any, config: Any) -> Any:
     for source, page in ROOT_PAGES.items():
         text = (ROOT / source).read_text(encoding="utf-8")
         files.append(File.generated(config, page, content=with_site_links(text, source, config.repo_url)))
+    files.append(File.generated(config, "tour.md", content=tour_page(config.repo_url)))
     return files
+
+
+def tour_page(repo_url: str) -> str:
+    """Return the page of the tour, which is also a notebook."""
+    made = runpy.run_path(str(ROOT / "docs" / "notebook.py"))
+    text = made["page"]((ROOT / TOUR).read_text(encoding="utf-8"))
+    return with_site_links(text, TOUR.replace(".py", ".md"), repo_url)
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     """Return the text of a page with its links for the site. MkDocs calls this for each page."""
-    if page.file.src_uri in ROOT_PAGES.values():
+    if page.file.src_uri in (*ROOT_PAGES.values(), "tour.md"):
         return markdown  # on_files has done it
     return with_site_links(markdown, f"docs/{page.file.src_uri}", config.repo_url)
 

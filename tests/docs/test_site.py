@@ -8,7 +8,7 @@ import pytest
 import yaml
 from packaging.specifiers import SpecifierSet
 
-from docs.site.links import ROOT, ROOT_PAGES, with_site_links
+from docs.site.links import ROOT, ROOT_PAGES, tour_page, with_site_links
 
 REPO = "https://example.org/me/repo"
 
@@ -35,7 +35,7 @@ def pages(nav: list | dict | str) -> list[str]:
 def test_the_navigation_names_every_page_and_no_missing_one(config: dict) -> None:
     """A new page in docs/ needs a line under ``nav`` in mkdocs.yml."""
     files = [str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")]
-    assert sorted(pages(config["nav"])) == sorted([*files, *ROOT_PAGES.values()])
+    assert sorted(pages(config["nav"])) == sorted([*files, *ROOT_PAGES.values(), "tour.md"])
 
 
 def test_files_that_the_configuration_names_exist(config: dict) -> None:
@@ -72,6 +72,15 @@ def test_files_that_the_configuration_names_exist(config: dict) -> None:
 def test_links_of_the_repository_become_links_of_the_site(source: str, link: str, expected: str) -> None:
     assert with_site_links(f"See [it]({link}).", source, REPO) == f"See [it]({expected})."
     assert with_site_links(f'<a href="{link}">it</a>', source, REPO) == f'<a href="{expected}">it</a>'
+
+
+def test_the_tour_is_a_page_with_its_code() -> None:
+    page = tour_page(REPO)
+    assert page.startswith("# A tour of the detector\n")
+    assert "\n\n```python\nCLASSES = [" in page
+    assert "# %%" not in page
+    assert f"]({REPO}/blob/HEAD/detector/network/head.py)" in page
+    assert "](how-it-is-built.md#the-blocks-and-their-names-in-papers)" in page
 
 
 def test_links_of_images_within_links_and_none_in_code() -> None:

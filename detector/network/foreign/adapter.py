@@ -1,9 +1,11 @@
 """ForeignBackbone: a network of timm, or a ParameterNet, in place of our backbone."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from detector.network.backbone import level_table
+from detector.network.backbone import AnyBackbone, level_table
 from detector.network.blocks import SPPF, AttentionStage, ConvNormAct, CSPStage
 from detector.network.config import CONVOLUTION_PATTERNS, DetectorConfig
 from detector.network.foreign.fold import fold_norms
@@ -13,7 +15,7 @@ from detector.network.foreign.places import dynamic_places, stem_modules, with_n
 from detector.network.foreign.timm_trunk import Trunk, architecture, pretrained_cfg, timm_levels, timm_trunk
 
 
-class ForeignBackbone(nn.Module):
+class ForeignBackbone(AnyBackbone):
     """The trunk of a classifier, whose maps get the channels of our backbone; pooling and attention on the coarsest.
 
     Neck and head, ``sppf`` and ``attention`` thus have the shapes of a YOLO26 detector, and load its weights. Level p6 is
@@ -22,6 +24,12 @@ class ForeignBackbone(nn.Module):
     Shape: (B, 3, H, W) RGB in 0..1 -> list of (B, channels[i], H / strides[i], W / strides[i]), finest first. The trunk
     gets the images minus ``mean``, divided by ``std``: the statistics of the pretrained weights, (1, 3, 1, 1).
     """
+
+    mean: Tensor
+    std: Tensor
+    trunk: Any  # its methods depend on the network of timm
+    down_p6: ConvNormAct | None
+    stage_p6: CSPStage | None
 
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__()
@@ -56,7 +64,7 @@ class ForeignBackbone(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         features = [project(x) for project, x in zip(self.project.values(), self.maps((images - self.mean) / self.std))]
-        if self.down_p6 is not None:
+        if self.down_p6 is not None and self.stage_p6 is not None:
             features.append(self.stage_p6(self.down_p6(features[-1])))
         features[-1] = self.attention(self.sppf(features[-1]))
         return features
@@ -99,6 +107,6 @@ def _native_strides(backbone: str) -> tuple[int, ...]:
     return () if backbone.startswith("parameternet") else tuple(timm_levels(architecture(backbone.removeprefix("timm/"))))
 
 
-def is_ghostnet(trunk: nn.Module) -> bool:
+def is_ghostnet(trunk: Any) -> bool:
     """Return True for a GhostNet of version 1, which has the layers of a ParameterNet."""
     return isinstance(trunk, GhostTrunk) and type(trunk.blocks[-1][-1].ghost1).__name__ == "GhostModule"

@@ -1,6 +1,7 @@
 """Classifiers for pre-training whose trunk is foreign: networks of timm, and ParameterNets."""
 
 from functools import partial
+from typing import Any
 
 import timm
 import torch
@@ -46,7 +47,7 @@ def foreign_classifier(
         network = _parameternet(config.backbone, num_classes, dropout, drop_path)
     else:
         network = _timm_network(config.backbone, num_classes, dropout, drop_path)
-    if layers:
+    if dynamic is not None and layers:
         make_dynamic(network, [name.replace(".", r"\.") for name in layers], **dynamic.layer)
     mean, std = input_statistics(config.backbone)
     return Classifier(network, config.backbone, num_classes, trunk, _layers(network), trunk_strides(config), mean, std)
@@ -74,7 +75,8 @@ def _dynamic_trunk(config: DetectorConfig, dynamic: DynamicConfig | None) -> tup
 
 
 def _timm_network(backbone: str, num_classes: int, dropout: float | None, drop_path: float) -> nn.Module:
-    rates = ({} if dropout is None else {"drop_rate": dropout}) | ({"drop_path_rate": drop_path} if drop_path else {})
+    rates: dict[str, Any] = {} if dropout is None else {"drop_rate": dropout}
+    rates |= {"drop_path_rate": drop_path} if drop_path else {}
     with quiet_timm():
         try:
             return timm.create_model(architecture(backbone.removeprefix("timm/")), num_classes=num_classes, **rates)
@@ -84,7 +86,7 @@ def _timm_network(backbone: str, num_classes: int, dropout: float | None, drop_p
 
 def _parameternet(name: str, num_classes: int, dropout: float | None, drop_path: float) -> nn.Module:
     """Build a ParameterNet without experts. The rate of stochastic depth rises linearly over its groups, as published."""
-    network = parameternet(name.removesuffix("_plain") + "_plain", num_classes)
+    network: Any = parameternet(name.removesuffix("_plain") + "_plain", num_classes)
     if dropout is not None:
         network.drop_rate = dropout
     groups = network.blocks[:-1]  # the last one has no residuals
@@ -98,7 +100,7 @@ def _drop(rate: float, module: nn.Module, _inputs: tuple[Tensor, ...], output: T
     return drop_residuals(output, rate, module.training)
 
 
-def _layers(network: nn.Module) -> list[list[str]]:
+def _layers(network: Any) -> list[list[str]]:
     """Return the names of the parameters by depth, as timm groups them; without its groups, by the outermost modules."""
     if hasattr(network, "group_matcher"):
         groups = group_parameters(network, network.group_matcher(coarse=False))

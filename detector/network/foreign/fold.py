@@ -38,7 +38,8 @@ def fold_norms(network: nn.Module, run: Callable[[], Any]) -> list[str]:
     """
     pairs = _pairs(network, run)
     for conv_name, norm_name in pairs.items():
-        conv, norm = network.get_submodule(conv_name), network.get_submodule(norm_name)
+        conv: Any = network.get_submodule(conv_name)
+        norm: Any = network.get_submodule(norm_name)
         if has_fold(conv):
             conv.fold(*scale_and_shift(norm))
         else:

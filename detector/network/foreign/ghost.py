@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -15,7 +16,7 @@ class GhostTrunk(nn.Module):
     Shape: (B, 3, H, W), normalized -> list of (B, channels[i], H / strides[i], W / strides[i]), finest first.
     """
 
-    def __init__(self, network: nn.Module, strides: Sequence[int]) -> None:
+    def __init__(self, network: Any, strides: Sequence[int]) -> None:
         super().__init__()
         levels = ghost_levels(network)
         self.taps = [levels[stride][0] for stride in strides]
@@ -31,7 +32,7 @@ class GhostTrunk(nn.Module):
         return [maps[tap] for tap in self.taps]
 
 
-def ghost_levels(network: nn.Module) -> dict[int, tuple[int, int]]:
+def ghost_levels(network: Any) -> dict[int, tuple[int, int]]:
     """Return, for each stride of a ghost network, its last group and the channels of that group's map."""
     levels, stride = {}, 2  # that of the stem
     for group, blocks in enumerate(network.blocks):

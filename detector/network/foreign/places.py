@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from typing import cast
 
 from torch import nn
 
@@ -29,7 +30,7 @@ def dynamic_places(trunk: nn.Module, prefix: str, is_ghost: bool) -> dict[str, s
         names = [n for n, m in trunk.named_modules() if isinstance(m, nn.Conv2d) and pattern.fullmatch(n)]
     else:
         names = list(_by_rule(trunk))
-    convs = {name: trunk.get_submodule(name) for name in names}
+    convs = {name: cast(nn.Conv2d, trunk.get_submodule(name)) for name in names}
     depthwise = [name for name, conv in convs.items() if conv.groups == conv.in_channels > 1]
     pointwise = [name for name, conv in convs.items() if conv.kernel_size == (1, 1) and name not in depthwise]
     groups = {"backbone": names, "backbone-pointwise": pointwise, "backbone-depthwise": depthwise}

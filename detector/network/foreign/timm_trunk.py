@@ -51,7 +51,7 @@ def timm_trunk(name: str, strides: Sequence[int], **weights: Any) -> Trunk:
             trunk = GhostTrunk(_create(name, num_classes=0, **weights), strides)
             return Trunk(trunk, trunk.channels, None)
         indices = [levels[stride].index for stride in strides]
-        getter = _create(name, features_only=True, feature_cls="getter", out_indices=indices, **weights)
+        getter: Any = _create(name, features_only=True, feature_cls="getter", out_indices=indices, **weights)
     return Trunk(getter.model, [levels[stride].channels for stride in strides], list(getter.out_indices))
 
 
@@ -65,7 +65,7 @@ def timm_levels(name: str) -> dict[int, Level]:
         try:
             if _is_ghost_name(name):
                 return {s: Level(*level) for s, level in ghost_levels(_create(name, num_classes=0)).items()}
-            network = _create(name, features_only=True, feature_cls="getter").eval()
+            network: Any = _create(name, features_only=True, feature_cls="getter").eval()
             maps = network.to("meta")(torch.empty(1, 3, *PROBE_SIZE))
         except Exception as error:  # each family has its own
             size = " x ".join(map(str, PROBE_SIZE))

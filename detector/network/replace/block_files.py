@@ -30,17 +30,18 @@ def import_blocks(entries: Iterable[Entry], remembered: Mapping[str, Mapping[str
     ValueError, with what is missing, if there is no such file.
     """
     files: BlockFiles = {}
+    remembered = remembered or {}
     for number, entry in enumerate(entries):
         class_path = entry["layer"]["class_path"]
         module = class_path.rpartition(".")[0]
-        if module in (remembered or {}) and not _is_importable(module):
+        if module in remembered and not _is_importable(module):
             _add_remembered(module, class_path, remembered[module])
         with isolated_generators():  # a module may draw numbers when it is imported
             load_class(class_path, f"replace[{number}]")
         path = getattr(sys.modules[module], "__file__", None)
         if path and not is_installed(Path(path).resolve()) and not Path(path).resolve().is_relative_to(PACKAGE):
             files[module] = {"path": str(Path(path).resolve()), "sha256": _sha256(Path(path))}
-            _warn_if_changed(module, files[module], (remembered or {}).get(module))
+            _warn_if_changed(module, files[module], remembered.get(module))
     return files
 
 

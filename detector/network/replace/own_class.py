@@ -6,6 +6,7 @@ import re
 import sys
 import traceback
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,9 @@ class BlockFactory:
         self.name = name
         self.class_path, self.arguments = entry["layer"]["class_path"], entry["layer"]["init_args"]
         self.block_class = load_class(self.class_path, name)
-        self.has_like = inspect.ismethod(getattr(self.block_class, "like", None))
-        self._create = self.block_class.like if self.has_like else self.block_class
+        like: Any = getattr(self.block_class, "like", None)
+        self.has_like = inspect.ismethod(like)
+        self._create: Callable[..., nn.Module] = like if self.has_like else self.block_class
         self._parser = self._argument_parser()
         self._values = self._parse()
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
+from typing import Any, cast
 
 from torch import nn
 
@@ -44,7 +45,8 @@ def places(detector: nn.Module) -> dict[str, list[str]]:
     modules = dict(detector.named_modules(remove_duplicate=False))
     replaced = getattr(detector, "replaced", {})
     convolutions = [n for n, m in modules.items() if isinstance(m, nn.Conv2d | DynamicConv2d) or n in replaced]
-    groups = {name: _full_matches(pattern, convolutions) for name, pattern in detector.convolution_patterns.items()}
+    patterns = cast(Any, detector).convolution_patterns
+    groups = {name: _full_matches(pattern, convolutions) for name, pattern in patterns.items()}
     for name, (block_class, prefix) in BLOCK_CLASSES.items():
         groups[name] = [n for n, m in modules.items() if isinstance(m, block_class) and n.startswith(prefix)]
     groups |= {name: _full_matches(pattern, modules) for name, pattern in BLOCK_PATTERNS.items()}

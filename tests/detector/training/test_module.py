@@ -195,18 +195,14 @@ def test_gradients_are_clipped_by_default(tmp_path: Path, clip: float) -> None:
         assert min(norms) > 1.0
 
 
-@pytest.mark.parametrize("optimizer", ["musgd", "sgd", "adamw"])
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize(
+    ("optimizer", "precision"), [("musgd", "bf16-mixed"), ("musgd", "32-true"), ("sgd", "32-true"), ("adamw", "32-true")]
+)
 def test_trains_with_a_plain_dataloader(tmp_path: Path, optimizer: str, precision: str) -> None:
-    """On images that are not square, with EMA, validation loss and checkpoint."""
+    """On images that are not square, with EMA, validation loss and checkpoint. Any optimizer gets weights in float32."""
     model = module(optimizer=optimizer, category_ids=[7, 9])
     fitted = trainer(
-        tmp_path,
-        max_epochs=2,
-        precision=precision,
-        callbacks=[RampedEMA()],
-        enable_checkpointing=True,
-        limit_train_batches=3,
+        tmp_path, precision=precision, callbacks=[RampedEMA()], enable_checkpointing=True, limit_train_batches=2
     )
     fitted.fit(model, loader(12, 4, size=(64, 96)), loader(5, 4, size=(64, 96)))
     metrics = fitted.callback_metrics
@@ -236,28 +232,28 @@ def test_two_runs_are_equal_to_the_bit(tmp_path: Path) -> None:
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 
-def test_four_epochs_equal_two_and_two(tmp_path: Path) -> None:
+def test_two_epochs_equal_one_and_one(tmp_path: Path) -> None:
     """Raw and averaged weights after a resumed run equal an uninterrupted one's, within an unfinished warm-up."""
 
     def run(resume: Path | None = None) -> None:
         keep = L.pytorch.callbacks.ModelCheckpoint(
             tmp_path / "keep", filename="{epoch}", save_top_k=-1, save_on_train_epoch_end=True
         )
-        fitted = trainer(tmp_path, max_epochs=4, callbacks=[RampedEMA(tau=3), keep], enable_checkpointing=True)
-        model = module(warmup_epochs=2.5, nominal_batch=8)
+        fitted = trainer(tmp_path, max_epochs=2, callbacks=[RampedEMA(tau=3), keep], enable_checkpointing=True)
+        model = module(warmup_epochs=1.5, nominal_batch=8)
         if resume is not None:  # shows if the weights are not restored
             torch.nn.init.zeros_(model.model.backbone.stem.conv.weight)
         fitted.fit(model, loader(12, 4), loader(4, 4), ckpt_path=resume, weights_only=True)
 
     run()
-    straight = torch.load(tmp_path / "keep" / "epoch=3.ckpt", weights_only=True)
+    straight = torch.load(tmp_path / "keep" / "epoch=1.ckpt", weights_only=True)
     middle = tmp_path / "middle.ckpt"
-    (tmp_path / "keep" / "epoch=1.ckpt").rename(middle)
+    (tmp_path / "keep" / "epoch=0.ckpt").rename(middle)
     for old in (tmp_path / "keep").glob("*.ckpt"):
         old.unlink()
     run(middle)
     assert not (tmp_path / "keep" / "epoch=0.ckpt").exists()
-    resumed = torch.load(tmp_path / "keep" / "epoch=3.ckpt", weights_only=True)
+    resumed = torch.load(tmp_path / "keep" / "epoch=1.ckpt", weights_only=True)
     for part in ("state_dict", "current_model_state"):
         assert all(torch.equal(value, resumed[part][name]) for name, value in straight[part].items()), part
     assert straight["global_step"] == resumed["global_step"]

@@ -164,8 +164,7 @@ class DetectorModule(BaseModule):
         innermost_parts(self.model, self._lr_ratios())  # raises for an unknown part now, not when training starts
         if channels_last:
             to_channels_last(self.model)
-        weights = as_class_weights(class_weights, self.class_names)
-        self.loss = DetectionLoss(box_gain, class_gain, l1_gain, weights)
+        self.loss = DetectionLoss(box_gain, class_gain, l1_gain, as_class_weights(class_weights, self.class_names))
         # Score thresholds of the best F1 in the last validation, by branch: set by CocoEvaluation, saved in checkpoints
         self.best_f1_thresholds: dict[str, float | None] = {}
 

@@ -2,7 +2,7 @@
 
 import math
 import time
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_info
@@ -34,12 +34,12 @@ class TimeEstimate(L.Callback):
         if batch_idx == 0 or self._num_batches == 0:
             self._num_batches, self._first_ended = 0, time.perf_counter()
         self._num_batches += 1
-        per_epoch = trainer.num_training_batches
-        endless = (trainer.max_epochs or -1) < 0 or trainer.max_steps > 0 or not per_epoch < math.inf
+        per_epoch, max_epochs = cast(int, trainer.num_training_batches), trainer.max_epochs or -1
+        endless = max_epochs < 0 or trainer.max_steps > 0 or not per_epoch < math.inf
         if not self._is_due or self._num_batches <= MEASURED_BATCHES or endless:
             return
         self._is_due = False
-        left = (trainer.max_epochs - trainer.current_epoch) * per_epoch - batch_idx - 1
+        left = (max_epochs - trainer.current_epoch) * per_epoch - batch_idx - 1
         seconds = (time.perf_counter() - self._first_ended) / MEASURED_BATCHES * left
         images = batch["images"]
         for text in estimate_texts(seconds, left, num_images(batch), images.shape[-1], images.device.type):

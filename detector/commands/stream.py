@@ -45,7 +45,8 @@ def run_stream(options: argparse.Namespace, predictor: Predictor, settings: dict
         print(message, file=sys.stderr)
 
     stream = Stream(find_source(options.stream), options.every_frame, options.reconnects, log=log)
-    latencies, objects, started = [], Counter(), time.monotonic()
+    latencies, started = [], time.monotonic()
+    objects: Counter[str] = Counter()
     log(f"reading {stream.source.name}; end with Ctrl-C")
     try:
         with _lines(options.out) as lines, stream, _stop_on_signals(stream):
@@ -113,7 +114,7 @@ def _stop_on_signals(stream: Stream) -> Iterator[None]:
 
     def stop(number: int, frame: Any) -> None:
         stream.stop()
-        signal.signal(number, previous[number])
+        signal.signal(number, previous[signal.Signals(number)])
 
     for number in previous:
         signal.signal(number, stop)

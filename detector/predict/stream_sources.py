@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -25,7 +25,8 @@ class CaptureSource:
     """A camera, by its index, or a network address, read by OpenCV."""
 
     def __init__(self, address: int | str) -> None:
-        self.address, self._capture = address, None
+        self.address = address
+        self._capture: Any = None  # a cv2.VideoCapture while the source is open
         self.name = f"camera {address}" if isinstance(address, int) else re.sub(r"//[^/@]*@", "//***@", address)
         self.can_reconnect = True
 
@@ -131,9 +132,10 @@ class PipeSource:
                 return None
             at += 2 + int.from_bytes(self._content[at + 2 : at + 4], "big")
             if marker == 0xDA:
-                at = self._scan_end(at)
-                if at is None:
+                end = self._scan_end(at)
+                if end is None:
                     return None
+                at = end
         return None
 
     def _scan_end(self, at: int) -> int | None:
@@ -167,7 +169,7 @@ class PipeSource:
         return header.end() + width * height * channels * (2 if maximum > 255 else 1)
 
 
-def open_stream(source: str | int, every_frame: bool = False, reconnects: int = 5, **settings: object) -> Stream:
+def open_stream(source: str | int, every_frame: bool = False, reconnects: int = 5, **settings: Any) -> Stream:
     """Return the ``Stream`` of a camera (an index), an address, or a pipe (``-``); see ``Stream`` for the settings.
 
     Raises ValueError for anything else.

@@ -68,7 +68,8 @@ class Stream:
         self.backoff, self.log = as_number(backoff, "backoff", high=MAX_BACKOFF), log or (lambda message: None)
         self.num_read = self.num_taken = self.num_dropped = self.num_reconnects = 0
         self._frame: StreamFrame | None = None  # read and not taken
-        self._ended, self._error = False, None
+        self._ended = False
+        self._error: Exception | None = None
         self._changed, self._stopping = threading.Condition(), threading.Event()
         self._thread = threading.Thread(target=self._read, name=f"reader of {source.name}", daemon=True)
 

@@ -22,7 +22,7 @@ def steps_texts(trainer: L.Trainer, optimizer: str, nominal_batch: int, batch_si
     ]
     total = (trainer.max_epochs or 0) * steps  # not above 0: endless
     if total > 0:
-        texts[0] += f", {plural(total, 'step')} in {plural(trainer.max_epochs, 'epoch')}"
+        texts[0] += f", {plural(total, 'step')} in {plural(trainer.max_epochs or 0, 'epoch')}"
     if accumulated > 1 and 0 < total < FEW_STEPS:
         texts.append(
             f"the whole run has only {plural(total, 'optimizer step')}; on a small set a lower model.nominal_batch "

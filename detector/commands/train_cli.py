@@ -70,11 +70,12 @@ class TrainCLI(TrainingCLI, DetectorCLI):
 
     def monitored_names(self) -> list[str]:
         """Return the COCO numbers of each branch, the AP of each class, and the losses."""
-        others = self.evaluation.branches[1:]
+        evaluation = self.config_init["evaluation"]
+        others = evaluation.branches[1:]
         names = []
         for prefix in ("val", *(f"val/{branch}" for branch in others)):
             names += [f"{prefix}/{metric}" for metric in METRICS]
-            if self.evaluation.per_class:
+            if evaluation.per_class:
                 names += [f"{prefix}/AP_class/{name}" for name in self.datamodule.class_names]
         losses = [f"val/{branch}/{term}" for branch in BRANCHES for term in ("box", "cls", "l1")]
         return [*names, "val/total", *losses]

@@ -16,7 +16,7 @@ from data.transforms import Augmentation
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "PROVENANCE.md", *sorted((ROOT / "docs").glob("*.md"))]
 FOLDERS = ("benchmarks", "configs", "data", "detector", "docs", "tests")
-PYTHON_FILES = [*ROOT.glob("*.py"), *(path for folder in (".ci", *FOLDERS) for path in (ROOT / folder).rglob("*.py"))]
+PYTHON_FILES = [*ROOT.glob("*.py"), *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))]
 
 
 def test_environment_mirrors_pyproject() -> None:

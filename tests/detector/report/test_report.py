@@ -193,9 +193,9 @@ def test_a_run_that_was_moved_asks_for_its_images(run: Path, tmp_path: Path) -> 
     shutil.copytree(run, moved)
     (tmp_path / "pictures").rename(tmp_path / "moved")
     page = report(moved)
-    assert "24 images could not be shown" in page
+    assert "36 images could not be shown" in page
     assert str(tmp_path / "pictures") in page
-    assert report(moved, "--images", tmp_path / "moved").count("data:image/jpeg") == 24
+    assert report(moved, "--images", tmp_path / "moved").count("data:image/jpeg") == 36
 
 
 def test_an_interrupted_run_shows_what_it_has(run: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 PACKAGE = "lightning-dyn-detector"
 FILES = r"detector/([\w/]+\.py|py\.typed|report/templates/\w+\.(html|css))"  # all that a wheel has, beside its metadata
-NEEDED = ("detector/__init__.py", "detector/report/templates/report.html")
+NEEDED = ("detector/__init__.py", "detector/py.typed", "detector/report/templates/report.html")
 COMMANDS = ("train", "pretrain", "evaluate", "predict", "export", "report", "weights", "summary")
 
 

@@ -1,6 +1,7 @@
 """Every command and example of the documentation works."""
 
 import importlib.util
+import io
 import re
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from data.shapes.draw import CLASSES
 from data.shapes.write import draw_shapes, draw_singles
 from detector import DetectorModule, Predictor, load_detector
 from detector.export.formats import export
+from detector.predict.stream_sources import PipeSource
 from detector.weights.info import WeightsInfo
 from tests.docs_commands import PAGES, check, examples, main
 from tests.file_logger import FileLogger
@@ -83,7 +85,9 @@ def names(example: str, tiny_arguments: dict[str, Any], tmp_path: Path, monkeypa
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("page", "example"), PYTHON, ids=[f"{page}-{n}" for n, (page, _) in enumerate(PYTHON)])
-def test_python_examples_run(page: str, example: str, names: dict[str, Any]) -> None:
+def test_python_examples_run(page: str, example: str, names: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    if "open_stream" in example:  # in place of a camera, a pipe without images
+        monkeypatch.setattr("detector.predict.stream_sources.find_source", lambda source: PipeSource(io.BytesIO()))
     if "single_shapes" in example:
         draw_singles(Path("datasets/single_shapes"), num_train=16, num_val=8)
     try:

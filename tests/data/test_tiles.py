@@ -131,11 +131,11 @@ def test_evaluate_takes_tiles_and_the_mirrored_image(large: Path, tmp_path: Path
     common += ["--model.variant", "yolo26_n"]
     for options, message in (
         (["--tile", "64", "--overlap", "1.0"], "overlap is 1.0; expected a share"),
-        (["--tile", "0"], "tile is .*expected one side"),
         (["--overlap", "0.3"], "--overlap 0.3 is of tiles; give their size, as --tile 640"),
     ):
         with pytest.raises(SystemExit, match=message):
             evaluate.main([str(path), *common, *options])
+    common += ["--evaluation.branch", "one2one"]
     evaluate.main([str(path), *common, "--tile", "64", "--overlap", "0", "--flip_test"])
     folder = tmp_path / "eval_val_official"
     rows = json.loads((folder / "predictions.json").read_text())

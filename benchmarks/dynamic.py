@@ -3,8 +3,8 @@
 ``python -m benchmarks.dynamic`` (about 20 minutes on 2 cores, nothing else may run; ``--networks`` takes some of the
 networks) prints, as ratios to plain yolo26_n with 80 classes: parameters, multiply-adds and time of an inference (640 px,
 batch 1, one branch, folded), time and peak memory of a training step (320 px, batch 16), and writes
-``benchmarks/results/dynamic.json``. Times are medians over rounds; every network has its turn in each round. Memory is
-measured in a separate process.
+``benchmarks/results/dynamic.json``, or another name that is given as ``--out``. Times are medians over rounds; every network
+has its turn in each round. Memory is measured in a separate process.
 """
 
 import os
@@ -100,7 +100,7 @@ def show(rows: dict[str, dict[str, float]]) -> None:
 
 def main() -> None:
     """Measure, print, write."""
-    parser = option_parser(__doc__, rounds=9)
+    parser = option_parser(__doc__, rounds=9, out="dynamic")
     parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
     args = parser.parse_args()
     torch.set_num_threads(THREADS)
@@ -111,7 +111,7 @@ def main() -> None:
     show(rows)
     plain = rows[PLAIN]
     print(f"1 yard = {unit:.0f} ms: plain inference {plain['inference_ms'] / unit:.3f}, step {plain['step_ms'] / unit:.2f}")
-    write("dynamic", {"yard": unit, "torch": torch.__version__, "rows": rows})
+    write(args.out, {"yard": unit, "torch": torch.__version__, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: pyproject.toml | $(BIN)/pip
-	$(PIP) install --quiet --disable-pip-version-check -e ".[test,export]"
+	@echo "This installs PyTorch and more into $(VENV), up to 6 GB. It takes some minutes, once."
+	$(PIP) install --disable-pip-version-check -e ".[test,export]"
 	touch $@
 
 # One thread: with two, each waits for the other at every layer, and another job on one core makes training four times slower

@@ -11,6 +11,8 @@ if TYPE_CHECKING:  # for editors and type checkers
     from detector.training.classifier_module import ClassifierModule
     from detector.training.module import DetectorModule
 
+    __version__: str
+
 __all__ = [
     "VARIANTS", "ClassifierModule", "Detector", "DetectorModule", "DynamicConv2d", "Predictor", "build_detector",
     "load_detector", "make_dynamic",
@@ -30,16 +32,18 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    """Return a public name, or a module of this package as ``detector.batch``."""
-    if name in _MODULES:
-        value = getattr(import_module(_MODULES[name]), name)
-    elif name == "__version__":
-        value = import_module("detector.text").package_version("lightning-dyn-detector")
-    else:
-        value = _module(name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # of a module with __getattr__, type checkers accept every name, also a misspelled one
+
+    def __getattr__(name: str) -> Any:
+        """Return a public name, or a module of this package as ``detector.batch``."""
+        if name in _MODULES:
+            value = getattr(import_module(_MODULES[name]), name)
+        elif name == "__version__":
+            value = import_module("detector.text").package_version("lightning-dyn-detector")
+        else:
+            value = _module(name)
+        globals()[name] = value
+        return value
 
 
 def _module(name: str) -> Any:
@@ -53,4 +57,4 @@ def _module(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES})
+    return sorted({*globals(), *_MODULES, "__version__"})

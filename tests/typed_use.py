@@ -5,11 +5,18 @@ from typing import assert_type
 import torch
 from torch import Tensor, nn
 
+import detector as package
 from detector import Detector, DetectorModule, Predictor, build_detector, load_detector, make_dynamic
 from detector.batch import Batch
 from detector.dynamic import DynamicConv2d, collapse, dynamic_layers
 from detector.network.decode import DetectionDict
 from detector.predict import Detections
+
+
+def names() -> None:
+    assert_type(package.__version__, str)
+    package.load_detectr  # type: ignore[attr-defined]  # noqa: B018
+    from detector import build_detectr  # type: ignore[attr-defined]  # noqa: F401
 
 
 def use(image: Tensor) -> None:

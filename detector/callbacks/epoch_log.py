@@ -40,8 +40,9 @@ class EpochLog(L.Callback):
     - ``img/s``: training images per second of all processes. ``train_s``, ``val_s``: seconds of training and validation.
 
     If that is too wide, ``loss`` is left out, then the last of the other losses: metrics.csv has all of them. A header line
-    comes first, and again when a run is resumed. Without a progress bar, long epochs print progress lines: every 5 seconds
-    in the first 5 minutes, when a user waits to see that it works, then more rarely, and every minute after an hour.
+    comes first, and again when a run is resumed. Without a progress bar, long epochs and validations
+    print progress lines: every 5 seconds in the first 5 minutes, when a user waits to see that it works, then more rarely,
+    and every minute after an hour.
     """
 
     def __init__(self, file_name: str = TRAIN_LOG) -> None:
@@ -68,17 +69,37 @@ class EpochLog(L.Callback):
         """Count the batch and, without a progress bar, print a progress line if one is due."""
         self._num_images += num_images(batch)
         self._num_batches += 1
-        now = time.perf_counter()
-        shortest, longest = PROGRESS_SECONDS
-        due = now - self._progress_printed > min(max((now - self._started) / 60, shortest), longest)
-        if due and trainer.progress_bar_callback is None and trainer.is_global_zero:
-            self._progress_printed = now
+        if self._progress_due(trainer):
             batches, speed = cast(int, trainer.num_training_batches), self.images_per_second(trainer)
             progress = f"{batch_idx + 1} of {plural(batches, 'batch', 'batches')}, {speed:.1f} images/s"
             print(f"epoch {epoch_text(trainer)}: {progress}, {self.time_left(trainer)} left in all", flush=True)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._validation_started = time.perf_counter()
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """In a training without a progress bar, print a progress line of the validation if one is due."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking and self._progress_due(trainer):
+            batches = plural(cast(int, trainer.num_val_batches[dataloader_idx]), "batch", "batches")
+            print(f"epoch {epoch_text(trainer)}: validation, {batch_idx + 1} of {batches}", flush=True)
+
+    def _progress_due(self, trainer: L.Trainer) -> bool:
+        """Return True, and note the time, if this process shall print a progress line now."""
+        now = time.perf_counter()
+        shortest, longest = PROGRESS_SECONDS
+        due = now - self._progress_printed > min(max((now - self._started) / 60, shortest), longest)
+        if not due or trainer.progress_bar_callback is not None or not trainer.is_global_zero:
+            return False
+        self._progress_printed = now
+        return True
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not trainer.sanity_checking:

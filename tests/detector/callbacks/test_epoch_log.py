@@ -72,8 +72,10 @@ def test_a_long_epoch_without_a_progress_bar_prints_progress_lines(
         log, "on_train_start", lambda *args: (started(*args), setattr(log, "_started", log._started - elapsed))
     )
     run(tmp_path, log, max_epochs=1)
-    lines = re.findall(r"epoch 1/1: 1 of 3 batches, [\d.]+ images/s, \d+s left in all\n", capsys.readouterr().out)
+    output = capsys.readouterr().out
+    lines = re.findall(r"epoch 1/1: 1 of 3 batches, [\d.]+ images/s, \d+s left in all\n", output)
     assert bool(lines) == printed
+    assert bool(re.search(r"epoch 1/1: validation, 1 of \d batch(es)?\n", output)) == printed
 
 
 def test_a_second_run_appends_under_its_own_header(tmp_path: Path) -> None:

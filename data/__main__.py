@@ -37,6 +37,8 @@ from detector.text import print_any_name
 
 BASE_CONFIG = Path(__file__).parents[1] / "configs" / "base.yaml"
 OUT = Path("runs/data")
+# Options of the command tile, and their defaults
+TILE_OPTIONS: dict[str, Any] = {"tile": None, "overlap": 0.2, "min_visible": 0.5}
 SMALLEST_MULTIPLE = 32  # for input sides of any detector; detectors with a P6 level need 64
 
 
@@ -80,9 +82,10 @@ def _command_parser() -> OptionParser:
     parser.add_argument("--images", type=int, default=16, help="show: number of images of each split (%(default)s)")
     parser.add_argument("--pictures", dest="images", type=int, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     parser.add_argument("--tile", type=int, nargs="+", metavar="PIXELS", help="tile: their side, or height and width")
-    parser.add_argument("--overlap", type=float, default=0.2, help="tile: share by which neighbors overlap (%(default)s)")
+    parser.add_argument("--overlap", type=float, help="tile: share by which neighbors overlap (%(default)s)")
     visible_help = "tile: share of an object that a tile must show to keep it (%(default)s)"
-    parser.add_argument("--min_visible", type=float, default=0.5, help=visible_help)
+    parser.add_argument("--min_visible", type=float, help=visible_help)
+    parser.set_defaults(**TILE_OPTIONS)
     return parser
 
 
@@ -102,8 +105,8 @@ def show(options: argparse.Namespace, parser: ArgumentParser, config: Namespace)
 def _tiling(options: argparse.Namespace) -> Tiling | None:
     """Return the tiling of the command ``tile``; None for the other commands. Raises ValueError for wrong values."""
     if options.command != "tile":
-        if options.tile is not None:
-            raise ValueError(f"--tile is of the command tile: python -m data tile, not {options.command}")
+        if given := [name for name, default in TILE_OPTIONS.items() if getattr(options, name) != default]:
+            raise ValueError(f"--{given[0]} is of the command tile: python -m data tile, not {options.command}")
         return None
     if options.tile is None:
         raise ValueError("python -m data tile needs the size of the tiles, as --tile 640")
@@ -137,7 +140,9 @@ def check(options: argparse.Namespace, config: Namespace) -> int:
     report, page = text_report(findings, splits), options.out / "check.html"
     (options.out / "check.txt").write_text(report + "\n", encoding="utf-8", errors="backslashreplace")
     page.write_text(html_report(findings, splits, size), encoding="utf-8", errors="backslashreplace")
-    cleaned = [] if options.clean is None or "train" not in splits else write_clean_splits(splits, options.clean)
+    cleaned = [] if options.clean is None else [f"wrote nothing into {options.clean}: train cannot be read"]
+    if cleaned and "train" in splits:
+        cleaned = write_clean_splits(splits, options.clean)
     print(report, *cleaned, f"look at {page}", sep="\n")
     return int(any(finding.level == "error" for finding in findings))
 

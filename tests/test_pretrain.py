@@ -19,7 +19,7 @@ from data import ImageFolderDataModule
 from data.classification.augmentation import ClassAugmentation
 from data.shapes.__main__ import main as draw
 from detector.__main__ import main as detector_command
-from detector.callbacks import ClassEvaluation, NonFiniteGuard, RampedEMA, SaveOnSignal
+from detector.callbacks import ClassEvaluation, NonFiniteGuard, Patience, RampedEMA, SaveOnSignal
 from detector.commands.pretrain_cli import PretrainCLI
 from detector.commands.programs import PRETRAIN, TRAIN, Program
 from detector.commands.run_cli import CONFIGS
@@ -92,6 +92,10 @@ def test_the_five_commands_of_the_page(run: Path) -> None:
     assert Path(results["folder"], results["mistakes"][0]["image"]).is_file()
 
     checkpoint = torch.load(run / "last.ckpt", weights_only=True)
+    assert {state["monitor"] for key, state in checkpoint["callbacks"].items() if "ModelCheckpoint" in key} == {
+        "val/top1",
+        None,
+    }
     assert (checkpoint["epoch"], checkpoint["global_step"]) == (3, 4 * 10)
     assert checkpoint["hyper_parameters"]["class_names"] == CLASSES
     assert checkpoint["weights_info"]["data_license"] == "CC0-1.0"
@@ -206,6 +210,7 @@ def test_every_setting_reaches_what_it_sets(run: Path) -> None:
     settings |= {"evaluation": {"num_confusions": 4, "num_mistakes": 2, "write": False}, "seed_everything": 5}
     settings["data"]["augment"] = {"flip": 0.1, "erasing": 0.2, "mixup": 0.3, "auto_augment": None}
     settings["data"]["val"] = None
+    settings |= {"monitor": "val/top5", "monitor_mode": "min", "patience": 4}
     settings["trainer"] = {"accelerator": "cpu", "max_epochs": 1, "log_every_n_steps": None}
     Path("all.yaml").write_text(yaml.safe_dump(settings))
     cli = PretrainCLI(ImageFolderDataModule, ["--config", "all.yaml"])
@@ -220,9 +225,13 @@ def test_every_setting_reaches_what_it_sets(run: Path) -> None:
     assert vars(callbacks[ClassEvaluation]) == vars(ClassEvaluation(num_confusions=4, num_mistakes=2, write=False))
     assert cli.run_dir == Path("runs/pretrain_yolo26_n")
     assert callbacks[SaveOnSignal].path == cli.run_dir / "last.ckpt"
-    assert [callback.monitor for callback in cli.trainer.checkpoint_callbacks] == ["val/top1", None]
+    best, last = cli.trainer.checkpoint_callbacks
+    assert (best.monitor, best.mode, last.monitor) == ("val/top5", "min", None)
+    patience = callbacks[Patience]
+    assert (patience.patience, patience.monitor, patience.sign) == (4, "val/top5", -1)
     assert " ".join(type(callback).__name__ for callback in cli.trainer.callbacks) == (
-        "RampedEMA ClassEvaluation NonFiniteGuard DataWait EpochLog RoutingLog SaveOnSignal ModelCheckpoint ModelCheckpoint"
+        "RampedEMA ClassEvaluation NonFiniteGuard DataWait EpochLog TimeEstimate Patience RoutingLog SaveOnSignal "
+        "ModelCheckpoint ModelCheckpoint"
     )
     assert "docs/pretraining.md" in cli.faster_data
     assert "data.batch_size 3 (a device) at data.image_size (32, 64) in 32-true" in cli.memory_advice()

@@ -62,6 +62,7 @@ EVALUATION = {
     "predictions": False,
     "per_class": False,
     "backend": "faster-coco-eval",
+    "flip_test": True,
 }
 
 

@@ -22,11 +22,13 @@ class Patience(L.Callback):
     ends early ends like a complete one. Nothing changes if the closing phase has begun already, or would not end earlier.
 
     The log says when and why, and so does ``patience`` in the run's ``run.json``. The state is saved in checkpoints: a
-    resumed run decides the same. ``mode`` is "max" or "min".
+    resumed run decides the same. ``mode`` is "max" or "min"; anything else is a ValueError.
     """
 
     def __init__(self, patience: int, monitor: str = "val/AP", mode: str = "max") -> None:
         self.patience = as_whole_number(patience, "patience")
+        if mode not in ("max", "min"):
+            raise ValueError(f"mode is {mode!r}; expected 'max' or 'min'")
         self.monitor, self.sign = monitor, 1 if mode == "max" else -1
         self.best: float | None = None
         self.best_epoch = 0

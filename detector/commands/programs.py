@@ -22,12 +22,13 @@ TRAIN = Program(
     (
         *("data.augment.close_mosaic", "data.augment.degrees", "data.augment.fliplr", "data.augment.hsv"),
         *("data.augment.mosaic", "data.augment.multi_scale", "data.augment.pool", "data.augment.shear"),
-        *("data.augment.translate", "data.cache", "data.rect", "data.single_cls", "data.test_annotations"),
-        *("data.test_images", "data.transforms", "evaluation.backend", "evaluation.branch", "evaluation.ground_truth"),
-        *("evaluation.iou_threshold", "evaluation.max_detections", "evaluation.per_class", "evaluation.predictions"),
-        *("evaluation.score_threshold", "model.backbone_lr_ratio", "model.backbone_weights", "model.box_gain"),
-        *("model.class_gain", "model.class_lr_ratio", "model.l1_gain", "model.lr_decay", "model.lr_ratios"),
-        *("model.new_parts", "model.warmup_bias_lr", "model.warmup_momentum", "sheet"),
+        *("data.augment.translate", "data.cache", "data.rect", "data.repeat_threshold", "data.single_cls"),
+        *("data.test_annotations", "data.test_images", "data.transforms", "data.val_split", "evaluation.backend"),
+        *("evaluation.branch", "evaluation.flip_test", "evaluation.ground_truth", "evaluation.iou_threshold"),
+        *("evaluation.max_detections", "evaluation.per_class", "evaluation.predictions", "evaluation.score_threshold"),
+        *("model.backbone_lr_ratio", "model.backbone_weights", "model.box_gain", "model.class_gain", "model.class_lr_ratio"),
+        *("model.class_weights", "model.l1_gain", "model.lr_decay", "model.lr_ratios", "model.new_parts"),
+        *("model.warmup_bias_lr", "model.warmup_momentum", "sheet"),
     ),
 )
 PRETRAIN = Program(

@@ -16,6 +16,7 @@ from data import CocoDataModule
 from data.__main__ import _command_parser, main
 from data.check import sheets
 from data.shapes import __main__ as shapes_command
+from data.shapes.write import MARKER
 
 Check = Callable[..., tuple[int, str]]
 
@@ -117,8 +118,36 @@ def test_every_split_is_checked(check: Check, edit_json: Any, tiny_coco: Path) -
     assert "list different categories" in check(*words, "--quick")[1]
 
 
+def cut(config: list[str], *words: str) -> tuple[set[tuple[int, int]], int, int]:
+    """Run ``tile``; return the sizes and the number of the tiles of an image of 48 x 64, and the number of their objects."""
+    out = Path("tiles") / "_".join(words)
+    assert main(["tile", *config, "--out", str(out), *words]) == 0
+    content = json.loads((out / "annotations/train.json").read_text())
+    tiles = [image for image in content["images"] if image["source"] == "image_0.png"]
+    assert all((out / "train" / tile["file_name"]).is_file() for tile in tiles)
+    ids = {tile["id"] for tile in tiles}
+    kept = [entry for entry in content["annotations"] if entry["image_id"] in ids and not entry["iscrowd"]]
+    return {(tile["height"], tile["width"]) for tile in tiles}, len(tiles), len(kept)
+
+
+def test_size_and_overlap_reach_the_tiles(config: list[str]) -> None:
+    numbers = {tile: cut(config, "--tile", *tile.split())[:2] for tile in ("32", "48 32", "64")}
+    assert numbers == {"32": ({(32, 32)}, 2 * 3), "48 32": ({(48, 32)}, 3), "64": ({(48, 64)}, 1)}
+    numbers = {overlap: cut(config, "--tile", "32", "--overlap", overlap)[1] for overlap in ("0", "0.2", "0.6")}
+    assert numbers == {"0": 2 * 2, "0.2": 2 * 3, "0.6": 3 * 4}
+
+
+def test_the_least_visible_share_reaches_the_objects(config: list[str]) -> None:
+    """Tiles from x = 0 to 40 and from 24 to 64; each shows an object, and 0.2 or 0.3 of the other one."""
+    words = ["--tile", "48", "40", "--overlap", "0"]
+    kept = {share: cut(config, *words, "--min_visible", share)[1:] for share in ("0.1", "0.25", "0.5", "1")}
+    assert kept == {"0.1": (2, 4), "0.25": (2, 3), "0.5": (2, 2), "1": (2, 2)}
+    assert cut(config, *words)[1:] == (2, 2)  # as 0.5
+
+
 def test_every_option_of_the_data_command_has_a_test() -> None:
-    tested = {"command", "config", "out", "quick", "clean", "images"}
+    """The test of ``clean`` is in test_leaks.py."""
+    tested = {"command", "config", "out", "quick", "clean", "images", "tile", "overlap", "min_visible"}
     assert {action.dest for action in _command_parser()._actions} - {"help"} == tested
 
 
@@ -180,8 +209,14 @@ def test_every_option_of_shapes_has_its_effect(
     root, same, other = drawn_set(capsys, "--root", "d", "--seed", "1")
     assert (root, same) == ("d", images)
     assert other != first
+    assert drawn_set(capsys, "e") == ("e", images, first)
+    root, same, simple = drawn_set(capsys, "--simple")
+    assert (root, same) == ("datasets/simple_shapes", images)
+    assert "simple_version" in json.loads(Path(root, MARKER).read_text())
+    assert len({first, simple, drawn_set(capsys, "f", "--simple", "--seed", "1")[2]}) == 3
     with pytest.raises(SystemExit):
         shapes_command.main(["--help"])
     words = {word.strip("[],:") for word in capsys.readouterr().out.split() if word.strip("[],").startswith("--")}
     of_single = {"--single", "--num_classes", "--image_size"}  # tests/data/shapes/test_single.py
-    assert words - of_single == {"--help", "--root", "--num_train", "--num_val", "--seed"}, "a new option needs a line above"
+    tested = {"--help", "--root", "--num_train", "--num_val", "--seed", "--simple"}
+    assert words - of_single == tested, "a new option needs a line above"

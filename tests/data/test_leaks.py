@@ -35,3 +35,6 @@ def test_images_also_in_train_are_named_and_cleaned(
     assert "also_in_train" not in data.ground_truth("val")["info"]
     assert main(["check", *config, "--quick", "--clean", "tiny.yaml"]) == 2
     assert "--clean tiny.yaml: give a folder to write into" in capsys.readouterr().err
+    edit_json("train", lambda content: content["annotations"][0].update(category_id=5))
+    assert main(["check", *config, "--quick", "--clean", "new"]) == 1
+    assert "wrote nothing into new: train cannot be read" in capsys.readouterr().out

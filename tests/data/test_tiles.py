@@ -97,8 +97,9 @@ def test_wrong_values_are_refused(large: Path, tmp_path: Path, capsys: pytest.Ca
     ):
         assert main(["tile", *arguments(large), "--out", str(tmp_path / "new"), *options]) == 2
         assert message in capsys.readouterr().err
-    assert main(["check", *arguments(large), "--tile", "64"]) == 2
-    assert "--tile is of the command tile" in capsys.readouterr().err
+    for option, value in (("--tile", "64"), ("--overlap", "0.3"), ("--min_visible", "0.4")):
+        assert main(["check", *arguments(large), option, value]) == 2
+        assert f"{option} is of the command tile" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
 
 

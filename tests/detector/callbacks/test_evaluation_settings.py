@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch.utils.data import DataLoader
 
 from detector.callbacks import coco_evaluation
 from detector.callbacks.coco_evaluation import CocoEvaluation
 from tests.detector.callbacks.test_coco_evaluation import quiet_trainer
 from tests.detector.evaluation.cases import CAT, DOG, annotation
-from tests.detector.fakes import Answer, RoteData, RoteDetector, coco_dict, collate, samples
+from tests.detector.fakes import Answer, RoteData, RoteDetector, coco_dict, collate, raw_output, samples
 
 TRUTH = coco_dict([1, 2], [annotation(1, CAT, [10, 10, 40, 40]), annotation(2, DOG, [20, 20, 30, 30])])
 OTHER_TRUTH = coco_dict([1, 2], [annotation(1, CAT, [10, 10, 40, 40]), annotation(2, CAT, [20, 20, 30, 30])])
@@ -23,11 +24,20 @@ ANSWERS = {1: CATS, 2: [([20.0, 20.0, 50.0, 50.0], 0.5, 1)]}
 ONE2MANY = {1: CATS, 2: []}
 
 
+class FlippedDetector(RoteDetector):
+    """Also finds a bird in every mirror image, which ``flip_test`` gives to ``forward``: its score tells the branch."""
+
+    def forward(self, images: torch.Tensor) -> dict[str, Any]:
+        answers = [[[([70.0, 50, 90, 70], score, 2)]] * len(images) for score in (0.6, 0.4)]
+        outputs = {branch: raw_output(answer, 1) for branch, answer in zip(("one2one", "one2many"), answers)}
+        return {**outputs, "points": torch.zeros(1, 2), "strides": torch.ones(1)}
+
+
 def evaluate(folder: Path, settings: dict[str, Any]) -> tuple[CocoEvaluation, dict[str, float]]:
     """Run an evaluation with files in ``folder``; return the callback and what it logged."""
     evaluation = CocoEvaluation(**settings)
     trainer = quiet_trainer(folder, evaluation)
-    trainer.validate(RoteDetector(ANSWERS, ONE2MANY), RoteData([1, 2], {"val": TRUTH}), verbose=False)
+    trainer.validate(FlippedDetector(ANSWERS, ONE2MANY), RoteData([1, 2], {"val": TRUTH}), verbose=False)
     return evaluation, {name: value.item() for name, value in trainer.callback_metrics.items()}
 
 
@@ -88,6 +98,8 @@ CASES: list[tuple[str, list[Any], Callable[[Path, dict[str, Any]], Any], Any, li
     ("max_detections", [2, 1], scores_with_nms, [0.05, 0.8, 0.9], [[0.8, 0.9], [0.9]]),
     ("iou_threshold", [0.5, 0.61], scores_with_nms, [0.05, 0.8, 0.9], [[0.05, 0.9], [0.05, 0.8, 0.9]]),
     ("iou_threshold", [0.5], scores, [0.05, 0.5, 0.8, 0.9], [[0.05, 0.5, 0.8, 0.9]]),  # one2one has no NMS
+    ("flip_test", [True], scores, [0.05, 0.5, 0.8, 0.9], [[0.05, 0.5, 0.6, 0.6, 0.8, 0.9]]),
+    ("flip_test", [True], scores_with_nms, [0.05, 0.8, 0.9], [[0.05, 0.4, 0.4, 0.8, 0.9]]),
     ("predictions", [False], files, FILES, [[]]),
     ("per_class", [False], names_of_classes, ["bird", "cat", "dog"], [[]]),
     ("backend", ["faster-coco-eval"], backend_in_use, {"pycocotools"}, [{"faster-coco-eval"}]),

@@ -53,6 +53,25 @@ def test_training_ends_after_the_closing_phase(tmp_path: Path, mode: str, values
     assert run.closed_from == (None if max_epochs == 20 else max_epochs - 2)
 
 
+def test_only_the_monitored_number_counts(tmp_path: Path) -> None:
+    """Of a number that falls and one that rises."""
+    for monitor, max_epochs in (("val/AP", 4), ("val/AP50", 20)):
+        run, callback = Run(tmp_path), Patience(1, monitor=monitor)
+        for run.trainer.current_epoch in range(2):
+            run.trainer.callback_metrics = {
+                "val/AP": 0.3 - run.trainer.current_epoch / 10,
+                "val/AP50": 0.3 + run.trainer.current_epoch / 10,
+            }
+            run.trainer.max_epochs = run.trainer.fit_loop.max_epochs
+            callback.on_validation_end(run.trainer, run.module)
+        assert run.trainer.fit_loop.max_epochs == max_epochs
+
+
+def test_patience_is_the_number_of_epochs_without_a_better_value(tmp_path: Path) -> None:
+    values = [0.3, 0.2, 0.2, 0.2]
+    assert [Run(tmp_path).validate(Patience(patience), values) for patience in (1, 2, 3, 4)] == [4, 5, 6, 20]
+
+
 def test_without_closing_phase_training_ends_at_once(tmp_path: Path) -> None:
     assert Run(tmp_path, closing=0).validate(Patience(1), [0.2, 0.1]) == 2
     run = Run(tmp_path)
@@ -113,6 +132,8 @@ def test_wrong_settings_are_refused(tmp_path: Path) -> None:
     for patience in (0, -3, 1.5):
         with pytest.raises(ValueError, match=r"patience is .*; expected a whole number, 1 or more"):
             Patience(patience)
+    with pytest.raises(ValueError, match="mode is 'maximum'; expected 'max' or 'min'"):
+        Patience(2, mode="maximum")
     run = Run(tmp_path)
     with pytest.raises(ValueError, match="the validation has not logged val/AP; set monitor to one of its numbers"):
         Patience(2).on_validation_end(run.trainer, run.module)

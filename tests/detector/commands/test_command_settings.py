@@ -1,6 +1,8 @@
 """Every option of ``python -m detector`` has its effect. A new option needs a row here."""
 
 import argparse
+import contextlib
+import io
 import json
 import shutil
 from collections.abc import Callable
@@ -16,12 +18,15 @@ from detector.__main__ import build_parser, main
 from detector.commands import export as export_command
 from detector.commands import predict as predict_command
 from detector.commands import report as report_command
+from detector.commands import stream as stream_command
 from detector.export import ExportSettings
 from detector.network.model import Detector
 from detector.predict import Predictor
+from detector.predict.streams import Stream
 from detector.weights.files import read_weights, save_weights
 from detector.weights.info import WeightsInfo
 from tests.detector.predict.crafted import INFO, blank_image, crafted_predictor
+from tests.detector.predict.test_streams import Camera
 from tests.detector.report.runs import CONFIG, make_run
 
 
@@ -119,7 +124,41 @@ def overwrite(*arguments: str) -> str:
     return "written"
 
 
+def parts(*arguments: str) -> list[tuple[int, int]]:
+    """Return the size of each part of a.png that is given to the network."""
+    sizes, original = [], Predictor.prepare
+
+    def watched(self: Predictor, images: Any) -> Any:
+        sizes.extend(image.shape[:2] for image in images)
+        return original(self, images)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Predictor, "prepare", watched)
+        predict(*arguments)
+    return sizes
+
+
+def stream(*arguments: str) -> tuple[str, bool, int]:
+    """Run ``predict`` on a made-up camera of two frames; return its name and the settings of the stream."""
+    streams = []
+
+    def source(name: str) -> Camera:
+        camera = Camera(0.0, 2)
+        camera.name = name
+        return camera
+
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as lines:
+        patch.setattr(stream_command, "find_source", source)
+        patch.setattr(stream_command, "Stream", lambda *a, **k: streams.append(Stream(*a, **k)) or streams[-1])
+        assert main(["predict", "w.ckpt", *arguments]) == 0
+    used = streams[-1]
+    assert len(lines.getvalue().splitlines()) == used.num_taken > 0
+    return used.source.name, used.every_frame, used.reconnects
+
+
 THREE, NMS = [(1, 3, 64, 64)] * 3, ["--branch", "one2many"]
+TILE, WHOLE = ["--tile", "81", "60"], [(81, 120)]  # of an image of 81 x 120 (height x width)
+STREAM = ["--stream", "0"]
 # Option; words that go with it; its own words; what to observe; what is seen without it and with it.
 PREDICT: list[tuple[str, list[str], list[str], Callable[..., Any], Any, Any]] = [
     ("checkpoint", ["w.ckpt"], ["other.ckpt"], checkpoint, "detections of w.ckpt",
@@ -134,6 +173,13 @@ PREDICT: list[tuple[str, list[str], list[str], Callable[..., Any], Any, Any]] = 
     ("max_detections", [], ["--max_detections", "3"], scores, [0.9, 0.8, 0.5, 0.3], [0.9, 0.8, 0.5]),
     ("branch", ["--score_threshold", "0.05"], NMS, scores, [0.9, 0.8, 0.5, 0.3, 0.1], [0.9, 0.8, 0.5, 0.3]),
     ("iou_threshold", NMS, ["--iou_threshold", "0.5"], scores, [0.9, 0.8, 0.5, 0.3], [0.9, 0.5, 0.3]),
+    ("flip_test", [], ["--flip_test"], scores, [0.9, 0.8, 0.5, 0.3], [0.9, 0.9, 0.8, 0.8, 0.5, 0.5, 0.3, 0.3]),
+    ("tile", [], ["--tile", "60"], parts, WHOLE, [(60, 60)] * 6 + WHOLE),
+    ("tile", [], TILE, parts, WHOLE, [(81, 60)] * 3 + WHOLE),
+    ("overlap", TILE, ["--overlap", "0.6"], parts, [(81, 60)] * 3 + WHOLE, [(81, 60)] * 4 + WHOLE),
+    ("stream", STREAM, ["--stream", "1"], stream, ("0", False, 5), ("1", False, 5)),
+    ("every_frame", STREAM, ["--every_frame"], stream, ("0", False, 5), ("0", True, 5)),
+    ("reconnects", STREAM, ["--reconnects", "2"], stream, ("0", False, 5), ("0", False, 2)),
     ("image_size", [], ["--image_size", "32", "96"], batches, THREE, [(1, 3, 32, 96)] * 3),
     ("batch_size", [], ["--batch_size", "2"], batches, THREE, [(2, 3, 64, 64), (1, 3, 64, 64)]),
     ("device", ["--device", "cpu"], ["--device", "meta"], device, "cpu", "meta"),
@@ -257,10 +303,13 @@ def reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ReportCalls:
 
     def analyze(branch: str, predictions: Path, truth: Path, score_threshold: float | None) -> SimpleNamespace:
         calls.analyzed.append((branch, relative(predictions), relative(truth), score_threshold))
-        return SimpleNamespace(branch=branch, best=None)
+        return SimpleNamespace(branch=branch, best=None, matching=None, errors=None)
 
     monkeypatch.setattr(report_command, "analyze", analyze)
-    monkeypatch.setattr(report_command, "learning_warnings", lambda run, analyses: [])
+    for notes in ("learning_warnings", "leak_notes"):
+        monkeypatch.setattr(report_command, notes, lambda run, analyses: [])
+    monkeypatch.setattr(report_command, "find_suspects", lambda matching, errors: [])
+    monkeypatch.setattr(report_command, "suspect_entries", lambda main, suspects: [{"branch": main.branch}])
     monkeypatch.setattr(report_command, "measure", lambda path, branch: calls.measured.append((relative(path), branch)))
     monkeypatch.setattr(
         report_command,
@@ -278,12 +327,14 @@ def test_every_option_of_report_has_its_effect(reported: ReportCalls) -> None:
     assert reported.analyzed == [plain]
     assert (reported.measured, reported.images) == ([(run / "best.ckpt", "one2many")], [None])
     assert ((run / "report.html").is_file(), reported.plots) == (True, [run / "figures"])
+    assert json.loads((run / "suspect_labels.json").read_text()) == [{"branch": "one2many"}]
     main(["report", str(other), "--score_threshold", "0.4", "--no_speed", "--images", "other/pictures"])
     assert reported.analyzed[1:] == [("one2many", other / "predictions.json", other / "ground_truth.json", 0.4)]
     assert (len(reported.measured), reported.images) == (1, [None, "other/pictures"])
     main(["report", str(run), "--out", "page.html", "--ground_truth", "other/run/ground_truth.json"])
     assert reported.analyzed[2:] == [(*plain[:2], other / "ground_truth.json", None)]
     assert (Path("page.html").is_file(), reported.plots[2:]) == (True, [Path("figures")])
+    assert Path("suspect_labels.json").is_file()
 
 
 def test_every_option_has_a_case() -> None:

@@ -61,6 +61,32 @@ def test_every_setting_of_a_call_has_its_effect(predictor: Predictor, case: tupl
             assert [round(score, 3) for score in other["scores"].tolist()] == expected
 
 
+WHOLE, TILE = (81, 120), {"tile": (81, 60)}
+# Setting that is the Predictor's own; the other settings; other values; what is seen with the default, and with each value.
+OWN: list[tuple[str, dict[str, Any], list[Any], Any, list[Any]]] = [
+    ("flip_test", {}, [True], [0.9, 0.8, 0.5, 0.3], [[0.9, 0.9, 0.8, 0.8, 0.5, 0.5, 0.3, 0.3]]),
+    ("flip_test", NMS | {"max_detections": 3}, [True], [0.9, 0.8, 0.5], [[0.9, 0.9, 0.8]]),
+    ("tile", {}, [200, 60, (81, 60)], [WHOLE],
+     [[WHOLE], [(60, 60)] * 6 + [WHOLE], [(81, 60)] * 3 + [WHOLE]]),
+    ("overlap", TILE, [0.0, 0.6], [(81, 60)] * 3 + [WHOLE],
+     [[(81, 60)] * 2 + [WHOLE], [(81, 60)] * 4 + [WHOLE]]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", OWN, ids=[case[0] for case in OWN])
+def test_every_setting_of_the_predictor_alone_has_its_effect(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch, case: tuple
+) -> None:
+    """On the scores, where both views of an image count, or on the parts of the image that the network sees."""
+    name, others, values, before, after = case
+    seen, original = [], predictor.prepare
+    monkeypatch.setattr(predictor, "prepare", lambda parts: seen.extend(part.shape[:2] for part in parts) or original(parts))
+    for settings, expected in zip([{}, *({name: value} for value in values)], [before, *after], strict=True):
+        seen.clear()
+        (detections,) = predictor(blank_image(), **others | settings)
+        assert (scores(detections) if name == "flip_test" else seen) == expected
+
+
 def test_the_best_threshold_is_that_of_the_branch_that_predicts(predictor: Predictor) -> None:
     """It is 0.6 for one2one and 0.4 for one2many."""
     other = Predictor(predictor.model, INFO, "one2many")
@@ -77,12 +103,15 @@ def test_batches_have_the_size_asked_for(predictor: Predictor, monkeypatch: pyte
     monkeypatch.setattr(predictor.model, "detect", lambda batch, *rest: sizes.append(len(batch)) or original(batch, *rest))
     assert len(predictor([blank_image()] * 5, batch_size=batch_size)) == 5
     assert sizes == [min(batch_size, 5 - start) for start in range(0, 5, batch_size)]
+    sizes.clear()
+    predictor(blank_image(), tile=60, batch_size=batch_size)  # 6 tiles and the whole image
+    assert sizes == [min(batch_size, 7 - start) for start in range(0, 7, batch_size)]
 
 
 def test_every_setting_of_a_call_has_a_case() -> None:
     """Also those of ``Detector.detect`` and ``decode``, so that none has a setting that the Predictor cannot pass on."""
-    tested = {case[0] for case in CALLS}
-    assert tested | {"images", "batch_size"} == set(inspect.signature(Predictor.__call__).parameters) - {"self"}
+    tested, own = ({case[0] for case in cases} for cases in (CALLS, OWN))
+    assert tested | own | {"images", "batch_size"} == set(inspect.signature(Predictor.__call__).parameters) - {"self"}
     assert tested | {"images"} == set(inspect.signature(Detector.detect).parameters) - {"self"}
     assert tested | {"outputs"} == set(inspect.signature(decode).parameters)
 

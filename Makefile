@@ -26,7 +26,7 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/pip
 
 # One thread: with two, each waits for the other at every layer, and another job on one core makes training four times slower
 demo: install
-	@echo "This draws 800 images and trains on one CPU core for one to two minutes. A line every few seconds has the time left."
+	@echo "This draws 800 images and trains on one CPU core for about two minutes. A line every few seconds has the time left."
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python train.py \
 		--config configs/data/simple_shapes.yaml --config configs/demo.yaml --run_dir $(DEMO)
 

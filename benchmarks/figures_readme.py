@@ -29,6 +29,7 @@ from detector.imaging.draw import draw_boxes, fit_longer_side, sheet
 from detector.imaging.plot_files import Plot, finish
 from detector.imaging.plot_style import plot_style
 from detector.imaging.read import read_upright
+from detector.runs.folder import ground_truth_file, predictions_file
 
 SIDE, JPEG_QUALITY = 232, 85  # of an image of the figure, in px
 SOURCES = {"bccd": "blood cells", "cards": "cards", "shapes": "drawn shapes", "coco128": "photographs"}
@@ -55,10 +56,10 @@ def by_image(entries: Sequence[dict[str, Any]]) -> dict[int, list[dict[str, Any]
 
 def faultless_images(run: Path, images: Path, number: int, score_threshold: float) -> list[np.ndarray]:
     """Return up to ``number`` images of a run, with their detections drawn; all have SIDE x SIDE pixels."""
-    truth = read_json(run / "ground_truth.json", dict, "the ground truth of a run")
+    truth = read_json(run / ground_truth_file("val"), dict, "the ground truth of a run")
     names = [category["name"] for category in truth["categories"]]
     labels = {category["id"]: label for label, category in enumerate(truth["categories"])}
-    predictions = read_json(run / "predictions.json", list, "the detections of a run")
+    predictions = read_json(run / predictions_file("val"), list, "the detections of a run")
     found = by_image([entry for entry in predictions if entry["score"] > score_threshold])
     objects = by_image(truth["annotations"])
     chosen = [e for e in truth["images"] if is_faultless(objects.get(e["id"], []), found.get(e["id"], []))]

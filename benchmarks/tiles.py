@@ -17,6 +17,7 @@ import train
 from data.__main__ import main as data_command
 from detector.evaluation import evaluate as coco_evaluation
 from detector.evaluation import load_ground_truth, read_predictions
+from detector.runs.folder import ground_truth_file, predictions_file
 
 CLASSES = ("disc", "square", "cross")
 IMAGE_SIDE, OBJECT_SIDES = 2000, (8, 13)  # pixels
@@ -104,10 +105,10 @@ def main(args: list[str] | None = None) -> None:
 
 def numbers(folder: Path) -> list[str]:
     """Return the columns of the table from the files of an evaluation."""
-    truth = load_ground_truth(folder / "ground_truth.json")
+    truth = load_ground_truth(folder / ground_truth_file("val"))
     both = [
-        coco_evaluation(truth, read_predictions(folder / f"predictions{branch}.json", truth), sorted(truth.imgs)).metrics
-        for branch in ("", "_one2many")
+        coco_evaluation(truth, read_predictions(folder / predictions_file("val", branch), truth), sorted(truth.imgs)).metrics
+        for branch in ("", "one2many")
     ]
     return [f"{both[0][name]:.3f}" for name in ("AP", "AP50", "AP_small")] + [f"{both[1]['AP_small']:.3f}"]
 

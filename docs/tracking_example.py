@@ -1,7 +1,8 @@
 """Follow objects from frame to frame: ``python docs/tracking_example.py CKPT STREAM``.
 
 STREAM is a camera (0), an address (rtsp://...), or ``-`` for images through a pipe. Prints a JSON line for each frame, in
-which an object keeps its ``id``. The trackers are those of Roboflow's package (Apache-2.0): pip install trackers supervision
+which an object keeps its ``id``. The trackers are those of Roboflow's package (Apache-2.0); docs/predict.md says how to
+install it beside the OpenCV of this project.
 """
 
 import json

@@ -245,7 +245,7 @@ def load_detector(
     """
     if not isinstance(branch, str) or branch not in BRANCHES:
         raise ValueError(unknown_name("branch", branch, BRANCHES))
-    weights = read_weights(os.fspath(path))
+    weights = read_weights(path)
     return Predictor(build_from(weights), weights.info, branch, f"{weights.path} ({weights.kind})", image_size)
 
 

@@ -191,7 +191,7 @@ class DetectorModule(BaseModule):
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **settings: Any) -> Self:
         """Load a checkpoint; one of an earlier version has the dynamic layers that its variant had then."""
         if isinstance(checkpoint_path, str | os.PathLike) and os.path.isfile(checkpoint_path):
-            settings = {"overrides": read_weights(os.fspath(checkpoint_path)).info.overrides or None} | settings
+            settings = {"overrides": read_weights(checkpoint_path).info.overrides or None} | settings
         return super().load_from_checkpoint(checkpoint_path, *args, **settings)
 
     def _load_initial(self, weights: Weights, backbone_weights: str | Path | None, new_parts: list[str]) -> None:

@@ -32,7 +32,7 @@ CLASSIFIER = "classifier"  # the kind of a file of pre-training, in its facts
 FORMAT_VERSION = 2  # of the metadata in our safetensors files; in 1 the key "license" was "licence"
 
 
-def read_weights(path: str | Path) -> Weights:
+def read_weights(path: str | os.PathLike) -> Weights:
     """Read a weights file of any kind. Nothing in the file is run.
 
     The kinds are: a training checkpoint of this project, of which the averaged weights are read; a ``.safetensors`` of this
@@ -45,10 +45,10 @@ def read_weights(path: str | Path) -> Weights:
         raise ValueError(
             f"the weights are {shown(path)}, of type {type(path).__name__}; expected the path of a weights file"
         )
-    if not Path(path).is_file():
-        raise ValueError(missing_weights(path))
-    refuse_lfs_pointer(Path(path))
     path = Path(path)
+    if not path.is_file():
+        raise ValueError(missing_weights(path))
+    refuse_lfs_pointer(path)
     is_safetensors = path.suffix == ".safetensors"
     content = None if is_safetensors else load_torch_file(path)
     try:

@@ -10,6 +10,7 @@ from benchmarks import figures_nms_free
 from benchmarks.figure_files import write_figure
 from benchmarks.figures_blocks import BLOCKS, blocks_figure
 from benchmarks.figures_nms_free import View, assignment_figure, boxes_per_object, scores_figure, views
+from data.shapes.draw import SIMPLE
 from detector import Predictor, build_detector
 from detector.imaging.plot_style import INK
 from detector.network import blocks
@@ -55,8 +56,9 @@ def test_boxes_per_object_are_means_over_objects_that_are_found(
     branches: dict[BranchName, View], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     missed = {branch: view([0.1], [5], kept=0) for branch in branches}
-    monkeypatch.setattr(figures_nms_free, "views", lambda predictor, index: [branches, missed][index])
-    counts = boxes_per_object(None, 2)
+    drawn = {SIMPLE: [branches, missed]}
+    monkeypatch.setattr(figures_nms_free, "views", lambda predictor, index, style: drawn[style][index])
+    counts = boxes_per_object(None, 2, SIMPLE)
     assert counts["one2many"] == {"found": 0.5, "raw": 3.0, "final": 1.0}
     assert counts["one2one"] == {"found": 0.5, "raw": 1.0, "final": 1.0}
 

@@ -80,10 +80,10 @@ def test_annotated_images_show_boxes_names_and_scores(
 ) -> None:
     drawn = []
     monkeypatch.setattr(outputs, "draw_boxes", lambda pixels, *rest: drawn.append(rest) or pixels)
-    out = write(predictor, tmp_path, [FOUND], "a.png", annotated=True)
-    ((boxes, labels, names, scores),) = drawn
+    out = write(predictor, tmp_path, [FOUND], "a.png", annotated=True, scale_side=64)
+    ((boxes, labels, names, scores, scale_side),) = drawn
     assert (boxes.tolist(), labels.tolist(), scores.tolist()) == (BOXES, [2, 0], [0.75, 0.5])
-    assert names == ["cat", "dog", "bird"]
+    assert (names, scale_side) == (["cat", "dog", "bird"], 64)
     np.testing.assert_array_equal(read_upright(out / "pictures/a.png"), image)
 
 

@@ -1,6 +1,7 @@
 """What all data modules share: positions for resuming, shares of processes, loaders that name images in errors."""
 
 import warnings
+from collections.abc import Mapping
 from typing import Any, Protocol, get_args
 
 import numpy as np
@@ -51,7 +52,7 @@ class BaseDataModule(LightningDataModule):
         if num_workers:
             check_temporary_folder()
             self.num_workers = limited_workers(num_workers)
-        self._readers: dict[str, SkippingReader] = {}  # by split; subclasses fill it
+        self._readers: Mapping[str, SkippingReader] = {}  # by split; subclasses fill it
         self._resume_position = (0, 0)  # the next training starts in this epoch, and each process skips so many samples
         self._watched: list[WatchedDataset] = []  # the datasets of all loaders
 
@@ -67,7 +68,8 @@ class BaseDataModule(LightningDataModule):
         """
         if self.trainer is None:
             return {}
-        started = self.trainer.fit_loop.epoch_progress.current.started
+        epochs = self.trainer.fit_loop.epoch_progress
+        started = epochs.current.started  # type: ignore[attr-defined]  # Lightning declares a base class
         batches = self.trainer.fit_loop.epoch_loop.batch_progress
         global_batch_size = self.batch_size * self.trainer.world_size
         # Checkpoints are written before Lightning counts an epoch as completed, so ask if its last batch is done.
@@ -75,7 +77,7 @@ class BaseDataModule(LightningDataModule):
             return {"epoch": started, "samples": 0, "step_batch": global_batch_size}
         return {
             "epoch": started - 1,
-            "samples": batches.current.processed * global_batch_size,
+            "samples": batches.current.processed * global_batch_size,  # type: ignore[attr-defined]  # as above
             "step_batch": global_batch_size,
         }
 
@@ -88,7 +90,7 @@ class BaseDataModule(LightningDataModule):
         if trainer is not None and trainer.state.fn != "fit":  # evaluating a checkpoint must not move a later fit
             return
         processes = 1 if trainer is None else trainer.world_size
-        if samples and trainer is not None and trainer.overfit_batches:
+        if samples and trainer is not None and trainer.overfit_batches:  # type: ignore[attr-defined]  # set by a connector
             raise ValueError(
                 f"the checkpoint is from the middle of epoch {epoch}, and trainer.overfit_batches always starts with the "
                 "first image: start this run from the beginning"

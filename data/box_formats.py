@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from data.remarks import Remark
+from data.remarks import Level, Remark
 from detector.batch import xywh_to_xyxy
 from detector.text import plural
 
@@ -74,11 +74,11 @@ def area_remarks(bboxes: np.ndarray, areas: np.ndarray, describe: Callable[[int]
 
 def _shares(values: np.ndarray, sizes: np.ndarray, describe: Callable[[int], str]) -> Remark | None:
     """Return an error if most boxes lie within 0..1, in both directions or in one."""
-    within = ((values >= -0.01) & (values <= 1.01)).reshape(-1, 2, 2).all(axis=1)  # (N, 2): x and width, y and height
-    broken = (values % 1 > 0).reshape(-1, 2, 2).any(axis=1)  # numbers with a fraction
+    within = np.all(((values >= -0.01) & (values <= 1.01)).reshape(-1, 2, 2), axis=1)  # (N, 2): x and width, y and height
+    broken = np.any((values % 1 > 0).reshape(-1, 2, 2), axis=1)  # numbers with a fraction
     if (sizes < 8).all():
         return None
-    both = within.all(axis=1)
+    both = np.all(within, axis=1)
     if both.mean() >= 0.5 and broken[both].any():
         subject = "all boxes lie" if both.all() else f"{both.sum()} of {plural(len(both), 'box', 'boxes')} lie"
         text = (
@@ -112,7 +112,7 @@ def _outside(values: np.ndarray, sizes: np.ndarray, read_as: str, describe: Call
     example = describe(int(np.flatnonzero(outside)[0]))
     text = f"as {read_as}, {number} of {len(values)} boxes leave their image, e.g. {example}"
     if fits[best] >= FITTING_SHARE:
-        level = "error" if share >= SURE_SHARE and len(values) >= FEW else "warning"
+        level: Level = "error" if share >= SURE_SHARE and len(values) >= FEW else "warning"
         return Remark(level, f"{text}; as {best}, all lie inside: convert them to {read_as}")
     if share >= 0.1:
         return Remark("warning", f"{text}; look whether they belong to a larger copy of the images")
@@ -135,4 +135,4 @@ def _inside(corners: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """Return a mask (N,) of the ``corners`` x1 y1 x2 y2 that are boxes inside of their image, see ``sizes`` above."""
     limits = sizes[:, ::-1]
     low, high = corners[:, :2], corners[:, 2:]
-    return ((low >= -SLACK * limits) & (high <= (1 + SLACK) * limits) & (high > low)).all(axis=1)
+    return np.all((low >= -SLACK * limits) & (high <= (1 + SLACK) * limits) & (high > low), axis=1)

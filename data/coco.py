@@ -33,7 +33,8 @@ def read_coco(path: Path, folder: Path) -> Annotations:
     Of rotated rectangles, the upright boxes around them are used, with a warning.
     """
     content = load_coco_json(path)
-    faults, remarks = Faults(str(path)), []
+    faults = Faults(str(path))
+    remarks: list[Remark] = []
     category_ids, class_names = read_categories(Entries("category", "categories", content.categories, faults))
     image_ids, sizes, names = _read_images(Entries("image", "images", content.images, faults))
     faults.raise_if_any()
@@ -68,7 +69,8 @@ def check_root(root: Path, is_coco: bool) -> None:
 
 def read_categories(categories: Entries) -> tuple[list[int], list[str]]:
     """Return the ids, ascending, and the names in the same order."""
-    faults, names = categories.faults, {}
+    faults = categories.faults
+    names: dict[int, str] = {}
     ids = categories.ids()
     if ids.dtype.kind == "S":
         shown = categories.values("id")[0]
@@ -199,7 +201,7 @@ def _read_areas(annotations: Entries, bboxes: np.ndarray) -> np.ndarray:
     """Return the areas; a missing area is that of the box."""
     values, areas = annotations.values("area"), bboxes[:, 2:].clip(0).prod(axis=1)
     missing = np.array([value is None for value in values], bool)
-    faulty = []
+    faulty: list[int] | np.ndarray = []
     if not set(map(type, values)) <= {float, type(None)}:
         faulty = [n for n, value in enumerate(values) if value is not None and not is_number(value)]
     if not faulty:

@@ -85,7 +85,7 @@ class CocoDataModule(BaseDataModule):
         super().__init__(batch_size, val_batch_size, num_workers, seed, on_bad_image, sixteen_bit_range)
         check_choice("cache", cache, get_args(CacheKind))
         self.size = as_size(image_size, "data.image_size")
-        self.augment = augment = as_augmentation(augment)
+        self.augment = augment = as_augmentation(augment, Augmentation)
         self.rect = rect
         self.tiling: Tiling | None = None  # of evaluations; evaluate.py sets it
         self.training_sizes = training_sizes(self.size, augment.multi_scale)
@@ -103,7 +103,9 @@ class CocoDataModule(BaseDataModule):
         samples = self.sixteen_bit_range or FULL_RANGE
         self.annotations = {s: replace(part, sixteen_bit_range=samples) for s, part in self.annotations.items()}
         _warn_of_doubtful_data(self.annotations, self.size)
-        self._readers = {split: ImageReader(part, on_bad_image) for split, part in self.annotations.items()}
+        self._readers: dict[str, ImageReader] = {
+            split: ImageReader(part, on_bad_image) for split, part in self.annotations.items()
+        }
         self._ram_cache = RamCache(self._readers["train"], self.size) if cache == "ram" else None
         self._train_dataset: TrainDataset | None = None  # of the latest training loader
         self._early_closing: int | None = None  # the first epoch without mosaic, if earlier than planned
@@ -137,10 +139,11 @@ class CocoDataModule(BaseDataModule):
     def train_dataloader(self) -> DataLoader:
         """Return the loader of augmented images; their order depends only on seed, epoch and batch size."""
         reader, augment, close_epoch = self._readers["train"], self.augment, None
-        if self.trainer is not None and (self.trainer.max_epochs or -1) > 0:
+        if self.trainer is not None and self.trainer.max_epochs and self.trainer.max_epochs > 0:
             close_epoch = self.trainer.max_epochs - augment.close_mosaic
         order = EpochOrder(len(reader.annotations), self.seed, augment.pool, self._repeats)
         num_replicas, rank = self._replicas_and_rank()
+        cache: PoolCache | RamCache | None
         if self._cache_pools:
             # Without rotation, pools come one after another, and a worker needs no pool again that it has left.
             cache = PoolCache(NUM_ROTATING_POOLS if order.can_rotate_pools(self.batch_size * num_replicas) else 2)

@@ -3,12 +3,26 @@
 from dataclasses import replace
 from os.path import commonpath, join, relpath
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
 
 from data.annotations import Annotations
 from detector.text import decode_name, encode_name
+
+
+class ListedClasses(Protocol):
+    """A file that lists categories: ``class_names`` in the order of ``category_ids``."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def category_ids(self) -> list[int]: ...
+
+    @property
+    def class_names(self) -> list[str]: ...
 
 
 def join_annotations(parts: list[Annotations]) -> Annotations:
@@ -44,7 +58,7 @@ def join_annotations(parts: list[Annotations]) -> Annotations:
     return joined
 
 
-def check_same_classes(train: Annotations, other: Annotations) -> None:
+def check_same_classes(train: ListedClasses, other: ListedClasses) -> None:
     """Raise a ValueError that shows the differences unless both files have the same categories, by id and name."""
     train_names = dict(zip(train.category_ids, train.class_names))
     other_names = dict(zip(other.category_ids, other.class_names))

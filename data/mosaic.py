@@ -135,16 +135,16 @@ def whole_pixels(matrix: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
 
 def render(images: list[np.ndarray], layout: Layout) -> np.ndarray:
     """Draw the images onto gray according to the layout; return (H, W, 3) uint8 of the layout's size."""
-    output = _render_slanted(images, layout) if layout.corner is None else _render_upright(images, layout)
+    output = _render_slanted(images, layout) if layout.corner is None else _render_upright(images, layout, layout.corner)
     return cv2.flip(output, 1) if layout.flip else output
 
 
-def _render_upright(images: list[np.ndarray], layout: Layout) -> np.ndarray:
+def _render_upright(images: list[np.ndarray], layout: Layout, corner: tuple[int, int]) -> np.ndarray:
     """Copy the visible part of the canvas at its own scale, and resize it: three times faster than warping.
 
     ``fx`` and ``fy`` make OpenCV keep the exact scale, with corners on corners, while it rounds the size of its output.
     """
-    (height, width), (left, top) = layout.size, layout.corner
+    (height, width), (left, top) = layout.size, corner
     zoom_x, zoom_y = layout.matrix[:, :2].diagonal().tolist()
     # One pixel more than visible: resizing looks at neighbors, and rounds the size of its output.
     view = np.full((math.ceil((height + 1) / zoom_y), math.ceil((width + 1) / zoom_x), 3), GRAY, np.uint8)

@@ -19,7 +19,7 @@ NUM_ROTATING_POOLS = 8  # training takes batches from so many pools in turn; cho
 class SampleKey(NamedTuple):
     """The key of a sample. Worker processes know nothing else about the progress of training."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides the method of tuples
     epoch: int
     size: Size  # of the network input
 
@@ -132,7 +132,7 @@ class EpochSampler(DistributedSampler[SampleKey]):
         rank: int = 0,
         resume_position: tuple[int, int] = (0, 0),
     ) -> None:
-        super().__init__(range(order.length), num_replicas, rank)
+        super().__init__(range(order.length), num_replicas, rank)  # type: ignore[arg-type]  # only its length is used
         self.order, self.batch_size, self.sizes = order, batch_size, sizes
         self.epoch, self.skip_samples = resume_position
         self.skip_epoch = self.epoch
@@ -163,7 +163,7 @@ class ShardSampler(DistributedSampler[SampleKey]):
     """
 
     def __init__(self, order: np.ndarray, sizes: np.ndarray, num_replicas: int = 1, rank: int = 0) -> None:
-        super().__init__(range(len(order)), num_replicas, rank)
+        super().__init__(range(len(order)), num_replicas, rank)  # type: ignore[arg-type]  # only its length is used
         self.order, self.sizes = order[rank::num_replicas], sizes[rank::num_replicas]
 
     def __len__(self) -> int:
@@ -202,7 +202,8 @@ def training_sizes(size: Size, multi_scale: float) -> list[Size]:
             f"least {step / longer:.2f}, or 0"
         )
     ratios = [count * step / longer for count in range(low, high + 1)]
-    return [tuple(max(round(side * ratio / step), 1) * step for side in size) for ratio in ratios]
+    heights, widths = ([max(round(side * ratio / step), 1) * step for ratio in ratios] for side in size)
+    return list(zip(heights, widths))
 
 
 def order_by_aspect_ratio(image_sizes: np.ndarray, size: Size, batch: int) -> tuple[np.ndarray, np.ndarray]:

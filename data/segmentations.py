@@ -23,7 +23,9 @@ def segmentation_remarks(
     Polygons and run lengths are read. ``sizes`` (N, 2) are height and width of the objects' images; ``describe`` returns the
     name of an object.
     """
-    sampled = np.unique(np.linspace(0, len(segmentations) - 1, NUM_SAMPLES).round().astype(int)) if segmentations else []
+    if not segmentations:
+        return []
+    sampled = np.unique(np.linspace(0, len(segmentations) - 1, NUM_SAMPLES).round().astype(int))
     around = {n: box for n in sampled if (box := _box_around(segmentations[n], *sizes[n].tolist())) is not None}
     if len(around) < 3:
         return []

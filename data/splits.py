@@ -102,12 +102,12 @@ def voc_sources(root: Path, files: Files) -> Sources:
         names, is_default = [names] if isinstance(names, str) else names, (names, folders) == COCO_FILES[split]
         if not names or is_default:
             continue
-        folders = [folders] if isinstance(folders, str) else folders
-        if folders in (None, [COCO_FILES[split][1]]):
-            folders = [None]
-        elif len(folders) not in (1, len(names)):
+        image_folders: list[str] | list[None] | None = [folders] if isinstance(folders, str) else folders
+        if image_folders is None or image_folders == [COCO_FILES[split][1]]:
+            image_folders = [None]
+        elif len(image_folders) not in (1, len(names)):
             as_lists(split, names, folders)  # raises
-        for name, folder in zip(names, folders * len(names) if len(folders) == 1 else folders):
+        for name, folder in zip(names, image_folders * len(names) if len(image_folders) == 1 else image_folders):
             if not (root / name).exists() or not _is_voc(root / name):
                 raise ValueError(
                     f"data.{split}_annotations: {root / name} is neither a list of images (.txt) nor a folder of XML files "

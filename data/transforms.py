@@ -2,8 +2,9 @@
 
 import random
 from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import albumentations as A
 import cv2
 import numpy as np
 
@@ -12,7 +13,10 @@ from data.user_transforms import build_transforms, check_output, compose, seeded
 from detector.batch import Size
 from detector.text import unknown_name
 
-Settings = TypeVar("Settings")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Settings = TypeVar("Settings", bound="DataclassInstance")
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class Augmentation:
             raise ValueError(f"augment.hsv is {self.hsv}; expected three gains (hue, saturation, value) in 0..1")
 
 
-def as_augmentation(value: Any, kind: type[Settings] = Augmentation) -> Settings:
+def as_augmentation(value: Any, kind: type[Settings]) -> Settings:
     """Return ``value``, which is a ``kind`` of settings or a mapping of its fields. Raises ValueError for anything else."""
     if isinstance(value, kind):
         return value
@@ -93,7 +97,7 @@ class TrainPipeline:
             image = cv2.addWeighted(image, weight, other_image, 1 - weight, 0)  # mixup (arXiv:1710.09412)
             objects = np.concatenate([objects, other_objects])
         if self.user_transforms is not None:
-            image, objects = self._apply_user_transforms(image, objects, rng)
+            image, objects = _apply_user_transforms(self.user_transforms, image, objects, rng)
         if self.hsv_gains.any():
             image = shift_hsv(image, rng.uniform(-1, 1, 3) * self.hsv_gains)
         return image, objects
@@ -103,17 +107,18 @@ class TrainPipeline:
         image = render([tile.image for tile in tiles], layout)
         return image, map_objects([tile.objects for tile in tiles], layout)
 
-    def _apply_user_transforms(
-        self, image: np.ndarray, objects: np.ndarray, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray]:
-        # One generator for all transforms: Compose.set_random_seed would give each the same draws as its neighbor.
-        seed = int(rng.integers(2**63))
-        self.user_transforms.set_random_state(rng, random.Random(seed))
-        with seeded_globals(seed):
-            result = self.user_transforms(image=image, bboxes=objects)
-        check_output(result["image"], image.shape[:2])
-        # Without boxes albumentations returns other shapes and types than with boxes.
-        return result["image"], np.asarray(result["bboxes"], np.float32).reshape(-1, 5)
+
+def _apply_user_transforms(
+    composed: A.Compose, image: np.ndarray, objects: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    # One generator for all transforms: Compose.set_random_seed would give each the same draws as its neighbor.
+    seed = int(rng.integers(2**63))
+    composed.set_random_state(rng, random.Random(seed))
+    with seeded_globals(seed):
+        result = composed(image=image, bboxes=objects)
+    check_output(result["image"], image.shape[:2])
+    # Without boxes albumentations returns other shapes and types than with boxes.
+    return result["image"], np.asarray(result["bboxes"], np.float32).reshape(-1, 5)
 
 
 def shift_hsv(image: np.ndarray, shifts: np.ndarray) -> np.ndarray:

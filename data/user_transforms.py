@@ -5,12 +5,13 @@ import inspect
 import random
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import albumentations as A
 import cv2
 import numpy as np
 import torch
+from numpy.random import get_bit_generator, set_bit_generator  # type: ignore[attr-defined]  # not in its __all__
 
 from data.mosaic import MIN_SIDE
 from detector.batch import Size
@@ -21,7 +22,7 @@ NOT_FROM_CONFIG = (A.DualTransform, A.ImageOnlyTransform, A.Transform3D, A.Lambd
 CONTAINER_ARGUMENTS = {A.SomeOf: {"n", "replace"}, A.RandomOrder: {"n", "replace"}}  # besides transforms and p
 NUM_TRIALS = 8  # of all transforms together, each with another seed
 
-Transform = A.BasicTransform | A.BaseCompose
+Transform: TypeAlias = A.BasicTransform | A.BaseCompose
 
 
 def build_transforms(entries: list[dict[str, Any]] | None, sizes: Collection[Size]) -> list[Transform]:
@@ -55,17 +56,17 @@ def seeded_globals(seed: int) -> Iterator[None]:
     Classes of albumentations never draw from them. Transforms that users wrote themselves often do, and a worker process
     has global generators of its own: samples would depend on the number of workers.
     """
-    python_state, numpy_generator = random.getstate(), np.random.get_bit_generator()
+    python_state, numpy_generator = random.getstate(), get_bit_generator()
     try:
         with torch.random.fork_rng(devices=[]):
             random.seed(seed)
-            np.random.set_bit_generator(np.random.MT19937(seed))
+            set_bit_generator(np.random.MT19937(seed))
             torch.default_generator.manual_seed(seed)
             cv2.setRNGSeed(seed % 2**31)  # OpenCV does not give its state, so it cannot be restored
             yield
     finally:
         random.setstate(python_state)
-        np.random.set_bit_generator(numpy_generator)
+        set_bit_generator(numpy_generator)
 
 
 def check_output(image: Any, size: Size) -> None:

@@ -56,10 +56,10 @@ def _class_names(entries: dict[str, list[Entry]], faults: Faults) -> list[str]:
     """Return the names of all classes, sorted; add a fault for names that differ by case alone, or if there are none."""
     places: dict[str, Path] = {}
     counts: Counter[str] = Counter()
-    for entry in (entry for found in entries.values() for entry in found if entry.file):
-        for one in entry.objects:
+    for file in filter(None, (entry.file for found in entries.values() for entry in found)):
+        for one in file.objects:
             counts[one.name] += 1
-            places.setdefault(one.name, entry.file.path)
+            places.setdefault(one.name, file.path)
     by_lower: dict[str, list[str]] = {}
     for name in sorted(counts):
         by_lower.setdefault(name.lower(), []).append(name)
@@ -88,11 +88,11 @@ def _sizes(entries: list[Entry], headers: list[Header], faults: Faults, remarks:
     for entry, header in zip(entries, headers):
         size = entry.file.size if entry.file else None
         sizes.append(size or header.upright)
-        if size not in (None, header.upright, header.stored) and header.stored != (1, 1):
-            wrong.append((entry.file, header))
+        if entry.file and size and size not in (header.upright, header.stored) and header.stored != (1, 1):
+            wrong.append((entry.file.path, size, header))
     if wrong:
-        file, header = wrong[0]
-        faults.add(f"{file.path}: {_size_message(file.size, header.upright)}", len(wrong))
+        path, stated, header = wrong[0]
+        faults.add(f"{path}: {_size_message(stated, header.upright)}", len(wrong))
     without = [entry.image for entry in entries if entry.file and entry.file.size is None]
     if without:
         text = f"{plural(len(without), 'XML file states', 'XML files state')} no size; those of the images are used"

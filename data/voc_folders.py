@@ -91,10 +91,10 @@ def _sources_of_set(folder: Path) -> Sources:
     lists = _lists(folder)
     names = {name: read_list(path) for name, path in lists.items()}
     if "trainval" in lists:  # the rest of it, if only one of the two has a list
-        for split, other in (("train", "val"), ("val", "train")):
-            if split not in lists and (split == "train" or other in lists):
-                lists[split] = lists["trainval"]
-                names[split] = tuple(name for name in names["trainval"] if name not in set(names.get(other, ())))
+        for half, other in (("train", "val"), ("val", "train")):
+            if half not in lists and (half == "train" or other in lists):
+                lists[half] = lists["trainval"]
+                names[half] = tuple(name for name in names["trainval"] if name not in set(names.get(other, ())))
     if lists:
         sets = {split: names[split] for split in SPLIT_KEYS if names.get(split)}
         return {split: [VocSource(whole.xml_folder, whole.image_folder, lists[split], sets[split])] for split in sets}

@@ -104,7 +104,7 @@ def _read_size(root: Element) -> Size | None:
     sides = []
     for tag in ("height", "width"):
         text = size.text_of(tag)
-        if not (side := _number(text) if text else 0).is_integer() or side < 0:
+        if not (side := _number(text) if text else 0.0).is_integer() or side < 0:
             raise ValueError(f"line {size.line}: the {tag} is {text!r}; expected a whole number of pixels")
         sides.append(int(side))
     return (sides[0], sides[1]) if all(sides) else None

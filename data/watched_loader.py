@@ -87,7 +87,9 @@ class WatchedLoader(DataLoader):
     With ``init_worker`` as ``worker_init_fn``, signals are held back from a worker until it is ready for them.
     """
 
-    def __iter__(self) -> Iterator[Any]:
+    dataset: WatchedDataset
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch declares a private class
         # Not when workers go on with the next epoch: the main process waits for them, and must stay open to Ctrl-C.
         starts_workers = self.num_workers and (self._iterator is None or not self.persistent_workers)
         hold = starts_workers and self.worker_init_fn is init_worker  # no other function would stop holding them back

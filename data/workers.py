@@ -78,13 +78,14 @@ def init_worker(worker_id: int) -> None:
     for signum in IGNORED_SIGNALS:
         signal.signal(signum, signal.SIG_IGN)
     # A forked worker inherits the name of the main process's temporary folder, and must not remove that folder.
-    current_process()._config.pop("tempdir", None)
+    current_process()._config.pop("tempdir", None)  # type: ignore[attr-defined]  # a private name of Python
     # The main process terminates its workers when it ends. torch's own handler would leave this folder behind.
     folder = get_temp_dir()  # has the socket that batches go through
     parent = parent_process()
     if hasattr(signal, "sigwaitinfo"):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_exit_on_sigterm_from, args=(parent.pid, folder), daemon=True).start()
+        parent_id = parent.pid  # type: ignore[union-attr]  # a worker has a parent
+        threading.Thread(target=_exit_on_sigterm_from, args=(parent_id, folder), daemon=True).start()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, IGNORED_SIGNALS)
     else:  # macOS
         signal.signal(signal.SIGTERM, lambda signum, frame: _remove_and_exit(folder))

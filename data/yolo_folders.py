@@ -255,11 +255,15 @@ def _read_list(file: Path, folder: Path, name: str) -> list[Path]:
     Raises ValueError if images are missing.
     """
     lines = [line.strip().replace("\\", "/") for line in read_lines(file)]  # backslashes are from Windows
-    images, missing = [], []
+    images: list[Path] = []
+    missing: list[str] = []
     for line in filter(None, lines):
         candidates = [file.parent / line, folder / line, folder.parent / line, Path(line)]
         path = next((path for path in candidates if os.path.isfile(path)), None)
-        (missing if path is None else images).append(path or line)
+        if path is None:
+            missing.append(line)
+        else:
+            images.append(path)
     if missing:
         total = plural(len(images) + len(missing), "image")
         raise ValueError(

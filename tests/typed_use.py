@@ -1,11 +1,13 @@
 """What an editor knows of the public names. This file is not run: ``make types`` checks it, and must find the wrong uses."""
 
-from typing import assert_type
+from typing import Any, assert_type
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 import detector as package
+from data import Annotations, CocoDataModule
 from detector import Detector, DetectorModule, Predictor, build_detector, load_detector, make_dynamic
 from detector.batch import Batch
 from detector.dynamic import DynamicConv2d, collapse, dynamic_layers
@@ -56,3 +58,15 @@ def train(images: Tensor) -> None:
     DetectorModule("dyn_n", ["cat"], optimizer="lion")  # type: ignore[arg-type]
     wrong: Batch = {"images": images}  # type: ignore[typeddict-item]
     del wrong
+
+
+def load() -> None:
+    data = CocoDataModule("datasets/shapes", cache="ram", image_size=(64, 96), val_split=0.2)
+    assert_type(data.annotations, dict[str, Annotations])
+    assert_type(data.class_names, list[str])
+    assert_type(data.train_dataloader(), DataLoader[Any])
+    assert_type(data.eval_dataloader("train"), DataLoader[Any])
+    assert_type(data.ground_truth("val"), dict[str, Any])
+    CocoDataModule(cache="disk")  # type: ignore[arg-type]
+    data.eval_dataloader("valid")  # type: ignore[arg-type]
+    data.annotation  # type: ignore[attr-defined]  # noqa: B018

@@ -74,7 +74,7 @@ def image_kind(content: bytes) -> str:
             if image.format == "PNG":
                 bits = content[24]  # in the first chunk, after width and height; Pillow does not give it for RGB
             elif image.format == "TIFF":
-                bits = max(image.tag_v2.get(258, (8,)))
+                bits = max(image.tag_v2.get(258, (8,)))  # type: ignore[attr-defined]  # TIFF images have it
             has_alpha = mode in ("RGBA", "LA", "PA") or "transparency" in image.info
     except UNREADABLE:  # formats that only OpenCV can read
         return "RGB"

@@ -64,7 +64,9 @@ def class_counts(annotations: Annotations) -> np.ndarray:
     return np.bincount(annotations.labels[~annotations.crowds], minlength=len(annotations.class_names))
 
 
-def image_finding(level: Level, split: str, text: str, annotations: Annotations, indices: Sequence[int]) -> Finding:
+def image_finding(
+    level: Level, split: str, text: str, annotations: Annotations, indices: Sequence[int] | np.ndarray
+) -> Finding:
     """Return a finding about the images ``indices`` of a split, with the first of them as examples."""
     shown = [int(index) for index in indices[:MAX_EXAMPLES]]
     return Finding(level, split, text, [annotations.file_name(n) for n in shown], [(split, n) for n in shown])

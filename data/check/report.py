@@ -1,6 +1,7 @@
 """The findings of a data check as text, and as one HTML page with plots and sample images."""
 
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 
@@ -141,6 +142,10 @@ def class_bars(splits: Splits, colors: list[str]) -> Plot:
     return bar_plot("classes", title, [names[n] for n in order], bars, texts, colors, scale=scale)
 
 
+@overload
+def _logarithm(count: float) -> float: ...
+@overload
+def _logarithm(count: np.ndarray) -> np.ndarray: ...
 def _logarithm(count: np.ndarray | float) -> np.ndarray | float:
     """Return the length of a logarithmic bar: 0 for no object, and a short bar for one."""
     return np.log10(np.maximum(count, 0.5) / 0.5)

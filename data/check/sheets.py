@@ -20,7 +20,7 @@ def write_sheets(data: CocoDataModule, folder: Path, num_images: int = 16) -> li
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for split in data.annotations:
-        loader = data.train_dataloader() if split == "train" else data.eval_dataloader(split)
+        loader = data.train_dataloader() if split == "train" else data.eval_dataloader(split)  # type: ignore[arg-type]  # a split
         path = folder / f"{split}.jpg"
         cv2.imwrite(str(path), draw_sheet(loader, data.class_names, num_images)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
         paths.append(path)

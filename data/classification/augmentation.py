@@ -1,6 +1,7 @@
 """Augmentation of labeled images: the settings, and the transforms of timm that they stand for."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -67,7 +68,7 @@ class TrainTransform:
         from timm.data.random_erasing import RandomErasing
 
         self.size = size
-        settings = {
+        settings: dict[str, Any] = {
             "scale": tuple(augment.scale),
             "ratio": tuple(augment.ratio),
             "hflip": augment.flip,
@@ -92,13 +93,7 @@ class TrainTransform:
         while image.shape[0] * image.shape[1] < self.smallest_area:
             image = image.repeat(2, axis=0).repeat(2, axis=1)
         pixels = self.transform(_as_pillow(image))
-        return pixels if self.erasing is None else self._erase(pixels)
-
-    def _erase(self, pixels: Tensor) -> Tensor:
-        """Erase as timm does: after normalization, where noise of mean 0 and deviation 1 is like an image."""
-        mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
-        erased = self.erasing((pixels / 255 - mean) / std)
-        return ((erased * std + mean) * 255).round_().clamp_(0, 255).to(torch.uint8)
+        return pixels if self.erasing is None else _erase(pixels, self.erasing)
 
 
 class EvalTransform:
@@ -113,6 +108,13 @@ class EvalTransform:
     def __call__(self, image: np.ndarray) -> Tensor:
         """Return (3, *size) uint8 for an ``image`` (H, W, 3) uint8."""
         return self.transform(_as_pillow(image))
+
+
+def _erase(pixels: Tensor, erasing: Callable[[Tensor], Tensor]) -> Tensor:
+    """Erase as timm does: after normalization, where noise of mean 0 and deviation 1 is like an image."""
+    mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
+    erased = erasing((pixels / 255 - mean) / std)
+    return ((erased * std + mean) * 255).round_().clamp_(0, 255).to(torch.uint8)
 
 
 def _keep_a_bit(transforms: list[Any]) -> None:

@@ -29,7 +29,8 @@ def read_class_folders(root: Path, train: str, val: str | None, val_share: float
     val_folder = find_val_folder(root, val, train_folder)
     scan = FolderScan(train_folder)
     builder = SplitBuilder(IndexBuilder(train_folder), IndexBuilder(train_folder), 0 if val_folder else val_share)
-    class_names, empty = [], []
+    class_names: list[str] = []
+    empty: list[str] = []
     for name, folder in scan.class_folders().items():
         if parts := list(scan.images(folder)):
             builder.add(len(class_names), parts, [decode_name(at).replace(os.sep, "/") for at, _ in parts])
@@ -98,7 +99,8 @@ def find_val_folder(root: Path, val: str | None, train_folder: Path) -> Path | N
 
 def _read_val(folder: Path, class_names: list[str], on_bad_image: BadImages) -> ImageIndex:
     scan, builder, labels = FolderScan(folder), IndexBuilder(folder), {name: n for n, name in enumerate(class_names)}
-    found, empty = [], []
+    found: list[str] = []
+    empty: list[str] = []
     for name, below in scan.class_folders().items():
         parts = list(scan.images(below))
         (found if parts else empty).append(name)

@@ -146,9 +146,12 @@ def _read_coco_files(root: Path, sources: Sources, train: str, val: str | None, 
             f"data.train ({train!r}) and data.val ({val!r}) are for class folders, and data.train_annotations for COCO "
             "files; give one of them"
         )
+    given: dict[str, tuple[Paths, Paths]] = {}
     for split, (annotations, images) in sources.items():
-        if (annotations is None) != (images is None):
+        if annotations is not None and images is not None:
+            given[split] = annotations, images
+        elif (annotations is None) != (images is None):
             raise ValueError(f"data.{split}_annotations and data.{split}_images belong together; give both or neither")
-    if sources["train"][0] is None:
+    if "train" not in given:
         raise ValueError("data.val_annotations is given without data.train_annotations; give the training file, too")
-    return read_coco_classes(root, sources["train"], None if sources["val"][0] is None else sources["val"], val_share)
+    return read_coco_classes(root, given["train"], given.get("val"), val_share)

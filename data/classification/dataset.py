@@ -21,7 +21,7 @@ class ClassSample(NamedTuple):
     label: int
     other_label: int
     share: float  # of ``label``
-    index: int
+    index: int  # type: ignore[assignment]  # hides the method of tuples
 
 
 class ClassTrainDataset(Dataset[ClassSample]):
@@ -42,11 +42,11 @@ class ClassTrainDataset(Dataset[ClassSample]):
     def __getitem__(self, key: SampleKey | int) -> ClassSample:
         index, epoch = key[:2] if isinstance(key, tuple) else (key, 0)
         rng, mix = self._draw(index, epoch)
-        first, image = self._load_usable(index)
+        first, original = self._load_usable(index)
         label = other_label = self.reader.index.label(first)
         share = 1.0
         with seeded_globals(int(rng.integers(2**63))):
-            image = self.transform(image)
+            image = self.transform(original)
             if mix is not None:
                 second, other_image = self._load_usable(mix.partner)
                 image, share = mix_images(image, self.transform(other_image), mix)

@@ -42,8 +42,8 @@ class FolderScan:
     def class_folders(self) -> dict[str, bytes]:
         """Return the folder of each class, by name, in the order of the names. Raises ValueError for two of one name."""
         images, folders = self._list(b"")
-        for name in images:
-            self._leave_out("outside", name)
+        for image in images:
+            self._leave_out("outside", image)
         by_name: dict[str, bytes] = {}
         for folder in folders:
             name = unicodedata.normalize("NFC", folder.decode("utf-8", "backslashreplace"))  # text for every file format

@@ -1,6 +1,7 @@
 """``python -m data.shapes [FOLDER]``: draw the embedded data set, a simple one, or a folder of images for each class."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 from data.shapes.single import KINDS
@@ -46,6 +47,7 @@ def main(args: list[str] | None = None) -> None:
         parser.error(
             f"--{extra[0]} is only for --single: the images of the embedded set have fixed classes and random sizes"
         )
+    draw: Callable[..., Path]
     draw, default = (draw_simple_shapes, SIMPLE_SHAPES) if options.simple else (draw_shapes, SHAPES)
     if options.single:
         draw, default = draw_singles, SINGLE_SHAPES

@@ -267,18 +267,19 @@ def cast_shadows(image: np.ndarray, shapes: list[Stamp], rng: Generator) -> None
     for shape in shapes:
         np.maximum(shadow[shape.window], shape.coverage, out=shadow[shape.window])
     dx, dy = rng.uniform(-5, 5, 2)
-    shadow = cv2.warpAffine(shadow, np.float32([(1, 0, dx), (0, 1, dy)]), (width, height))
-    shadow = 1 - np.float32(rng.uniform(0.25, 0.6)) * cv2.GaussianBlur(shadow, (0, 0), rng.uniform(1.5, 4))
-    image *= cv2.merge([shadow] * 3)
+    shifted = cv2.warpAffine(shadow, np.array([(1, 0, dx), (0, 1, dy)], np.float32), (width, height))
+    light = 1 - np.float32(rng.uniform(0.25, 0.6)) * cv2.GaussianBlur(shifted, (0, 0), rng.uniform(1.5, 4))
+    image *= cv2.merge([light] * 3)
 
 
 def paint_shape(image: np.ndarray, shape: Stamp, rng: Generator, style: Style = EMBEDDED) -> None:
     """Paint the shape onto the float32 image in place: a color, often a texture, sometimes a darker rim."""
     under = image[shape.window]
+    height, width = shape.coverage.shape
     shade = np.ones_like(shape.coverage)
     color = contrasting_color(under.mean(axis=(0, 1)), favorite_hue(shape.kind, rng, style), rng)
     if rng.random() < 0.6:
-        shade -= np.float32(rng.uniform(0.1, 0.45)) * pattern(*shade.shape, rng)
+        shade -= np.float32(rng.uniform(0.1, 0.45)) * pattern(height, width, rng)
     if rng.random() < 0.3:
         radius = max(round(0.04 * math.sqrt(shape.area)), 1)
         inner = cv2.erode(shape.coverage, np.ones((2 * radius + 1, 2 * radius + 1), np.uint8), borderValue=1)

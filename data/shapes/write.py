@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import cv2
 from lightning.pytorch.utilities import rank_zero_info
@@ -42,7 +43,8 @@ def counted(num_images: int, split: str) -> Iterator[int]:
 def write_split(folder: Path, split: str, num_images: int, seed: int, style: Style = EMBEDDED) -> None:
     """Draw ``num_images`` images into ``folder/split/`` and describe them in ``folder/annotations/split.json``."""
     (folder / split).mkdir()
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for index in counted(num_images, split):
         drawing = draw_image(seed, split, index, style)
         height, width = drawing.image.shape[:2]

@@ -119,7 +119,7 @@ def tile(options: argparse.Namespace, config: Namespace) -> int:
     files: Files = {split: (data[f"{split}_annotations"], data[f"{split}_images"]) for split in ("train", "val", "test")}
     splits = {split: replace(part, sixteen_bit_range=samples) for split, part in read_splits(Path(data.root), files).items()}
     print(cut_data_set(splits, options.tiling, options.out, options.min_visible))
-    print(f"train on the tiles: python train.py --config configs/finetune.yaml --config {options.out / CONFIG}")
+    print(f"train on the tiles: python train.py --config configs/finetune_backbone.yaml --config {options.out / CONFIG}")
     return 0
 
 

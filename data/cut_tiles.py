@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ from detector.text import plural
 JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo")  # their tiles are JPEG files, too; others become PNG
 JPEG_QUALITY = 95
 CONFIG = "tiles.yaml"  # the section ``data`` for train.py
+INPUT_MULTIPLE = 32  # the sides of a network input are multiples of it, those of a tile need not be
 
 
 @dataclass
@@ -66,7 +68,8 @@ def cut_data_set(splits: dict[str, Annotations], tiling: Tiling, out: Path, min_
         raise ValueError("min_visible is 0; expected a share above 0, up to 1 (only whole objects): 0.5 is usual")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"--out {out} already exists and has files; give a new folder")
-    lines, data = [], {"root": str(out), "image_size": list(tiling.size)}
+    input_size = [math.ceil(side / INPUT_MULTIPLE) * INPUT_MULTIPLE for side in tiling.size]
+    lines, data = [], {"root": str(out), "image_size": input_size}
     for split, annotations in splits.items():
         tiles = _cut_split(annotations, tiling, out / split, min_visible)
         categories = [{"id": i, "name": name} for i, name in zip(annotations.category_ids, annotations.class_names)]

@@ -134,6 +134,8 @@ def read_file(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
+        if str(path).startswith(("http:", "https:")):
+            raise BadImageError(f"{path}: is an address; download the image, and give its path") from None
         raise BadImageError(f"{path}: cannot be read ({error.strerror}); restore the file") from None
     except ValueError as error:  # a null character in the name
         raise BadImageError(f"{str(path)!r}: is no path of a file ({error})") from None

@@ -56,7 +56,7 @@ def test_a_set_is_cut_and_all_objects_are_counted(large: Path, tmp_path: Path, c
         "2 parts of objects below a visible share of 0.5 became crowds",
         "1 box without area inside of their image left out",
         "1 crowd stay crowds, as 1 box",
-        f"--config {out}/tiles.yaml",
+        f"python train.py --config configs/finetune_backbone.yaml --config {out}/tiles.yaml",  # finetune.yaml needs weights
     ):
         assert line in printed
     assert (out / "tiles.txt").read_text() in printed
@@ -82,6 +82,12 @@ def test_the_tiles_are_read_as_any_set(large: Path, tmp_path: Path) -> None:
     data = CocoDataModule(**config, num_workers=0, batch_size=2)
     assert data.category_ids == [7, 22, 90]
     assert (data.size, len(data.annotations["train"])) == ((32, 32), 3 * 7 + 1)
+
+
+def test_the_input_is_a_tile_rounded_up_to_what_networks_take(large: Path, tmp_path: Path) -> None:
+    out = tmp_path / "cut"
+    assert main(["tile", *arguments(large), "--tile", "64", "48", "--out", str(out)]) == 0
+    assert yaml.safe_load((out / "tiles.yaml").read_text())["data"]["image_size"] == [64, 64]
 
 
 def test_wrong_values_are_refused(large: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -58,6 +58,8 @@ def test_a_jpeg_without_its_end_is_bad(tmp_path: Path) -> None:
         read_upright(path)
     with pytest.raises(BadImageError, match=r"lost\.jpg: cannot be read"):
         read_upright(tmp_path / "lost.jpg")
+    with pytest.raises(BadImageError, match=r"is an address; download the image, and give its path"):
+        read_upright(Path("https://example.com/a.jpg"))
 
 
 def test_a_large_image_has_the_same_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

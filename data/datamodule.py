@@ -20,6 +20,7 @@ from data.sampler import NUM_ROTATING_POOLS, EpochOrder, EpochSampler, order_by_
 from data.splits import COCO_TRAIN, COCO_VAL, Files, Paths, Split, read_splits
 from data.tiles import TileDataset
 from data.transforms import Augmentation, TrainPipeline, as_augmentation
+from detector.arguments import AUTO
 from detector.batch import Size, as_size
 from detector.imaging.sixteen_bits import FULL_RANGE
 from detector.imaging.tiles import Tiling
@@ -139,8 +140,9 @@ class CocoDataModule(BaseDataModule):
     def train_dataloader(self) -> DataLoader:
         """Return the loader of augmented images; their order depends only on seed, epoch and batch size."""
         reader, augment, close_epoch = self._readers["train"], self.augment, None
+        mosaic, num_closing = self._mosaic_and_closing()
         if self.trainer is not None and self.trainer.max_epochs and self.trainer.max_epochs > 0:
-            close_epoch = self.trainer.max_epochs - augment.close_mosaic
+            close_epoch = self.trainer.max_epochs - num_closing
         order = EpochOrder(len(reader.annotations), self.seed, augment.pool, self._repeats)
         num_replicas, rank = self._replicas_and_rank()
         cache: PoolCache | RamCache | None
@@ -149,7 +151,7 @@ class CocoDataModule(BaseDataModule):
             cache = PoolCache(NUM_ROTATING_POOLS if order.can_rotate_pools(self.batch_size * num_replicas) else 2)
         else:
             cache = self._filled_ram_cache()
-        dataset = TrainDataset(reader, self._pipeline, order, augment.mosaic, augment.mixup, close_epoch, cache)
+        dataset = TrainDataset(reader, self._pipeline, order, mosaic, augment.mixup, close_epoch, cache)
         if self._early_closing is not None:
             dataset.close_from(self._early_closing)
         self._train_dataset = dataset
@@ -158,9 +160,33 @@ class CocoDataModule(BaseDataModule):
         return self._loader(dataset, sampler, self.batch_size, collate)
 
     @property
+    def num_train_images(self) -> int:
+        """The number of training images."""
+        return len(self.annotations["train"])
+
+    @property
     def num_closing_epochs(self) -> int:
         """The number of epochs without mosaic and mixup at the end of a training."""
-        return self.augment.close_mosaic
+        return self._mosaic_and_closing()[1]
+
+    def choose_mosaic(self, mosaic: float, close_mosaic: int) -> None:
+        """Replace ``mosaic`` and ``close_mosaic`` of the augmentation, which may be "auto"."""
+        self.augment = replace(self.augment, mosaic=mosaic, close_mosaic=close_mosaic)
+
+    def _mosaic_and_closing(self) -> tuple[float, int]:
+        """Return ``mosaic`` and ``close_mosaic``. Raises ValueError in a training if they are still "auto".
+
+        Without a training, as in ``python -m data show``, "auto" is the default value.
+        """
+        mosaic, closing = self.augment.mosaic, self.augment.close_mosaic
+        if AUTO in (mosaic, closing) and self.trainer is not None:
+            raise ValueError(
+                f"data.augment.mosaic is {mosaic} and close_mosaic {closing}: auto is chosen by train.py; in Python give a "
+                "number, or take it from detector.training.recipe.recipe_for (docs/python.md)"
+            )
+        default = Augmentation()
+        chosen = default.mosaic if mosaic == AUTO else mosaic, default.close_mosaic if closing == AUTO else closing
+        return float(chosen[0]), int(chosen[1])
 
     def close_mosaic_from(self, epoch: int) -> None:
         """Train without mosaic and mixup from ``epoch`` on, which has not begun yet."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from data.mosaic import MosaicAffine, MosaicTile, map_objects, render
 from data.user_transforms import build_transforms, check_output, compose, seeded_globals
+from detector.arguments import AUTO, Auto
 from detector.batch import Size
 from detector.text import unknown_name
 
@@ -23,9 +24,9 @@ Settings = TypeVar("Settings", bound="DataclassInstance")
 class Augmentation:
     """Strength of the augmentation of training images. Zero turns a part off."""
 
-    mosaic: float = 1.0  # probability of joining four images
+    mosaic: float | Auto = 1.0  # probability of joining four images; auto is chosen by train.py, as is close_mosaic
     mixup: float = 0.0  # probability of blending with another image or mosaic
-    close_mosaic: int = 10  # the last epochs, without mosaic and mixup
+    close_mosaic: int | Auto = 10  # the last epochs, without mosaic and mixup
     pool: int = 64  # images of an epoch that are mixed with each other (see EpochOrder); 0: all of them, four times slower
     scale: float = 0.5  # zoom is drawn from 1 - scale .. 1 + scale
     translate: float = 0.1  # share of the input size, either way
@@ -39,9 +40,9 @@ class Augmentation:
         limits = {"mosaic": 1, "mixup": 1, "fliplr": 1, "scale": 0.99, "translate": 0.5, "degrees": 180, "shear": 80}
         limits["multi_scale"] = 0.9
         for name, limit in limits.items():
-            if not 0 <= getattr(self, name) <= limit:
+            if (name, getattr(self, name)) != ("mosaic", AUTO) and not 0 <= getattr(self, name) <= limit:
                 raise ValueError(f"augment.{name} is {getattr(self, name)}; expected a number in 0..{limit}")
-        if self.close_mosaic < 0:
+        if self.close_mosaic != AUTO and self.close_mosaic < 0:
             raise ValueError(f"augment.close_mosaic is {self.close_mosaic}; expected a number of epochs, 0 or more")
         if self.pool < 0 or 0 < self.pool < 4:
             raise ValueError(f"augment.pool is {self.pool}; expected at least the 4 images of a mosaic, or 0 for all")

@@ -3,7 +3,10 @@
 import math
 import numbers
 import operator
-from typing import Any
+from typing import Any, Literal
+
+Auto = Literal["auto"]
+AUTO: Auto = "auto"  # the value of a setting that train.py chooses, see detector/training/recipe.py
 
 
 def as_number(value: Any, name: str, low: float = 0.0, high: float = 1.0) -> float:

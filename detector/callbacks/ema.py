@@ -9,6 +9,8 @@ from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from detector.arguments import AUTO, Auto
+
 
 class RampedEMA(WeightAveraging):
     """Average weights and float buffers after every optimizer step, and copy integer buffers.
@@ -22,19 +24,32 @@ class RampedEMA(WeightAveraging):
     For a short run choose ``tau`` well below its number of steps: d reaches 95% of ``decay`` after 3 tau steps.
 
     During validation and after training, the module holds the average. In a checkpoint, ``state_dict`` is the average, and
-    ``current_model_state`` holds the raw weights, which resuming needs.
+    ``current_model_state`` holds the raw weights, which resuming needs. ``auto`` is chosen by train.py.
     """
 
-    def __init__(self, decay: float = 0.9999, tau: float = 2000.0) -> None:
+    def __init__(self, decay: float | Auto = 0.9999, tau: float | Auto = 2000.0) -> None:
         super().__init__()
-        if not 0 <= decay < 1 or tau <= 0:
+        self._swapped = False
+        self.choose(decay, tau)
+
+    def choose(self, decay: float | Auto, tau: float | Auto) -> None:
+        """Set ``decay`` and ``tau``. Raises ValueError for wrong ones."""
+        if (decay != AUTO and not 0 <= decay < 1) or (tau != AUTO and tau <= 0):
             raise ValueError(f"ema decay is {decay} and tau {tau}; expected a decay in 0..1 and a positive tau")
         self.decay, self.tau = decay, tau
-        self._swapped = False
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Make the average. Raises ValueError if ``decay`` or ``tau`` is still "auto"."""
+        if stage == "fit" and AUTO in (self.decay, self.tau):
+            raise ValueError(
+                f"ema decay is {self.decay} and tau {self.tau}: auto is chosen by train.py; in Python give a number, or "
+                "take it from detector.training.recipe.recipe_for (docs/python.md)"
+            )
+        super().setup(trainer, pl_module, stage)
 
     def decay_at(self, step: int) -> float:
         """Return the decay at optimizer step ``step``, counted from 1."""
-        return self.decay * (1 - math.exp(-step / self.tau))
+        return float(self.decay) * (1 - math.exp(-step / float(self.tau)))
 
     @property
     def _average(self) -> AveragedModel:

@@ -5,6 +5,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from detector.callbacks import CocoEvaluation, PredictionSheet
 from detector.callbacks.of_trainer import callbacks_of
+from detector.commands.auto_settings import DetectorTrainer
 from detector.commands.run_cli import CONFIGS, RunCLI
 from detector.evaluation import coco_table
 from detector.training.module import DetectorModule
@@ -14,6 +15,7 @@ class DetectorCLI(RunCLI):
     """Build a detector and its COCO evaluation; the data module has the attributes of ``data.CocoDataModule``."""
 
     module_class = DetectorModule
+    run_trainer_class = DetectorTrainer
     base_config = CONFIGS / "base.yaml"
     links = (
         ("class_names", "class_names"),

@@ -4,6 +4,7 @@ import torch
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities import rank_zero_only
 
+from detector.arguments import AUTO
 from detector.callbacks import ClassEvaluation
 from detector.callbacks.of_trainer import callbacks_of
 from detector.commands.run_cli import CONFIGS
@@ -52,6 +53,13 @@ class PretrainCLI(TrainingCLI):
     def add_evaluation(self, parser: LightningArgumentParser) -> None:
         """Add the evaluation of a classifier."""
         parser.add_lightning_class_args(ClassEvaluation, "evaluation")
+
+    def before_instantiate_classes(self) -> None:
+        """Refuse an average that train.py would choose, then do what every training does."""
+        ema = self.config["ema"]
+        if AUTO in (ema["decay"], ema["tau"]):
+            raise ValueError("ema.decay and ema.tau: auto is chosen by train.py, for detectors; give pretrain.py numbers")
+        super().before_instantiate_classes()
 
     def _resolve_model_settings(self) -> None:
         """Fill in the section ``model`` from the checkpoint or weights file.

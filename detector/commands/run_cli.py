@@ -42,6 +42,7 @@ class RunCLI(LightningCLI):
     module_class: type[LightningModule]
     base_config: Path
     parser_class: type[RunParser] = RunParser
+    run_trainer_class: type[Trainer] = Trainer
     links: tuple[tuple[str, str], ...]  # attributes of the data module, and the arguments of ``module_class`` that they set
     # Settings of the other program (train.py or evaluate.py): accepted and ignored, so both can read the same files.
     ignored_settings: tuple[str, ...] = ()
@@ -55,6 +56,7 @@ class RunCLI(LightningCLI):
             super().__init__(
                 self.module_class,
                 datamodule_class,
+                trainer_class=self.run_trainer_class,
                 save_config_callback=None,  # Lightning's callback fails if the folder is not empty, even when resuming
                 parser_kwargs={"default_config_files": [str(self.base_config)], "allow_abbrev": False, "usage": self.usage},
                 parser_class=self.parser_class,

@@ -7,8 +7,12 @@ from typing import Any
 
 import torch
 from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.utilities import rank_zero_info
 
+from detector.callbacks import RampedEMA
 from detector.callbacks.data_wait import CACHE_ADVICE
+from detector.callbacks.of_trainer import callbacks_of
+from detector.commands.auto_settings import automatic_keys, given_values, start_of, take_values_of_run
 from detector.commands.detector_cli import DetectorCLI
 from detector.commands.saved_network import complete_run_config, take_network_of
 from detector.commands.training_cli import TrainingCLI
@@ -21,6 +25,7 @@ from detector.network.replace.generators import isolated_generators
 from detector.runs.checks import EVALUATION_SETTINGS, saved_settings
 from detector.training.module import PRETRAINED_LR_RATIO
 from detector.training.network_settings import variant_and_overrides
+from detector.training.recipe import recipe_for, recipe_table
 from detector.weights import NONE, read_weights
 
 
@@ -61,12 +66,38 @@ class TrainCLI(TrainingCLI, DetectorCLI):
             if model["backbone_lr_ratio"] is None:
                 model["backbone_lr_ratio"] = saved_settings(path).get("backbone_lr_ratio")
             take_network_of(model, checkpoint.info)
+            take_values_of_run(self.config, path)
             return
         if model["backbone_weights"] not in (None, NONE) and model["backbone_lr_ratio"] is None:
             model["backbone_lr_ratio"] = PRETRAINED_LR_RATIO  # written to config.yaml, for resuming
         if model["variant"] is None:
             model["variant"] = "dyn_n" if model["weights"] is None else read_weights(model["weights"]).info.variant
         complete_run_config(self.config)
+
+    def after_instantiate_classes(self) -> None:
+        """Choose the settings that are auto, now that data and batch size are known."""
+        super().after_instantiate_classes()
+        if keys := automatic_keys(self.config):
+            self._choose_settings(keys)
+
+    def _choose_settings(self, keys: dict[str, str]) -> None:
+        """Set the settings ``keys``, by field of the recipe, in data, network and Trainer and in the configuration."""
+        data, trainer, start = self.datamodule, self.trainer, start_of(self.config)
+        devices, accumulated = trainer.world_size, trainer.accumulate_grad_batches
+        given = given_values(self.config)
+        recipe = recipe_for(data.num_train_images, data.batch_size, devices, start, given, accumulated)
+        for name, key in keys.items():
+            self.config[key] = getattr(recipe, name)
+        # Only what is auto: a given null, as of lr, stays null.
+        self.model.choose({name: value for name, value in recipe.model_settings.items() if name in keys})
+        if "epochs" in keys:
+            trainer.fit_loop.max_epochs = recipe.epochs
+        if "mosaic" in keys or "close_mosaic" in keys:
+            data.choose_mosaic(**recipe.augment_settings)
+        for average in callbacks_of(trainer):
+            if isinstance(average, RampedEMA):
+                average.choose(**recipe.ema_settings)
+        rank_zero_info(recipe_table(recipe, keys, data.num_train_images, start))
 
     def monitored_names(self) -> list[str]:
         """Return the COCO numbers of each branch, the AP of each class, and the losses."""

@@ -16,6 +16,7 @@ from detector.network.model import restore_activations
 from detector.text import plural
 from detector.training.lightning_hints import hide_hints
 from detector.training.parts import freeze_parts
+from detector.training.steps import accumulated_batches
 from detector.weights import Origin
 
 
@@ -87,7 +88,7 @@ class BaseModule(L.LightningModule):
         images_per_batch, nominal = batch_size * self.trainer.world_size, self.hparams.nominal_batch
         user_has_set_it = self.trainer.accumulate_grad_batches not in (1, self._chosen_accumulation)
         if not user_has_set_it:
-            self._chosen_accumulation = 1 if nominal is None else max(round(nominal / images_per_batch), 1)
+            self._chosen_accumulation = 1 if nominal is None else accumulated_batches(nominal, images_per_batch)
             self.trainer.accumulate_grad_batches = self._chosen_accumulation
         return images_per_batch * self.trainer.accumulate_grad_batches
 

@@ -1,6 +1,7 @@
 """The LightningModule: training and validation steps, optimizer, logging, checkpoints."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, cast
 
@@ -9,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.optim import Optimizer
 
+from detector.arguments import AUTO, Auto
 from detector.batch import Batch, as_size
 from detector.imaging.sixteen_bits import FULL_RANGE, as_sample_range
 from detector.network.decode import DetectionDict
@@ -19,10 +21,10 @@ from detector.network.replace.table import replacement_table
 from detector.training.base_module import BaseModule
 from detector.training.loss import DetectionLoss, one2many_weight_at
 from detector.training.network_settings import variant_and_overrides
-from detector.training.optimizer import OptimizerName, build_optimizer, group_table, parameter_groups
+from detector.training.optimizer import OptimizerChoice, build_optimizer, group_table, parameter_groups
 from detector.training.parts import frozen_text, innermost_parts
 from detector.training.schedule import Schedule
-from detector.training.setting_checks import as_class_weights, check_optimization, checked_classes
+from detector.training.setting_checks import AUTOMATIC, as_class_weights, check_optimization, checked_classes
 from detector.training.steps import loader_batch_size, steps_texts
 from detector.weights import NONE, Origin, Weights, load_backbone, load_into, read_weights
 
@@ -56,7 +58,9 @@ class DetectorModule(BaseModule):
         freeze: parts that are not trained, normalization statistics included: names of modules, or patterns for them, e.g.
             ``["backbone"]`` or ``["backbone.stage_p[23]"]``. ``backbone.stem`` is the stem of every backbone, ``norms`` and
             ``backbone.norms`` are all BatchNorms.
-        optimizer: ``musgd``, ``sgd`` or ``adamw``.
+        optimizer: ``musgd``, ``sgd`` or ``adamw``. ``auto`` is for train.py, which chooses the value when it knows the data;
+            in Python, take it from ``detector.training.recipe.recipe_for``. So it is with the other settings that may be
+            auto.
         lr: learning rate; by default 0.01, with adamw 0.001.
         final_lr_ratio: learning rate at the end, as a fraction of ``lr``.
         lr_decay: ``linear`` or ``cosine``, per epoch.
@@ -107,18 +111,18 @@ class DetectorModule(BaseModule):
         weights: str | Path | None = None,
         image_size: int | tuple[int, int] | None = None,
         freeze: list[str] | None = None,
-        optimizer: OptimizerName = "musgd",
-        lr: float | None = None,
+        optimizer: OptimizerChoice = "musgd",
+        lr: float | Auto | None = None,
         final_lr_ratio: float = 0.01,
         lr_decay: Literal["linear", "cosine"] = "linear",
         class_lr_ratio: float = 3.0,
         lr_ratios: dict[str, float] | None = None,
         momentum: float = 0.9,
-        weight_decay: float = 5e-4,
-        warmup_epochs: float = 3.0,
+        weight_decay: float | Auto = 5e-4,
+        warmup_epochs: float | Auto = 3.0,
         warmup_momentum: float = 0.8,
-        warmup_bias_lr: float | None = None,
-        nominal_batch: int = 64,
+        warmup_bias_lr: float | Auto | None = None,
+        nominal_batch: int | Auto = 64,
         clip_norm: float = 10.0,
         box_gain: float = 7.5,
         class_gain: float = 0.5,
@@ -154,7 +158,7 @@ class DetectorModule(BaseModule):
         # Backbone and replaced modules are in the overrides.
         names = ["weights", "backbone", "backbone_weights", "accept_license", "replace", "new_parts"]
         self.save_hyperparameters(ignore=names)
-        check_optimization(self.hparams)
+        check_optimization(self.hparams, automatic=AUTOMATIC)
         self.model = build_detector(variant, len(self.class_names), **(overrides or {}))
         largest = self.model.strides[-1]
         if image_size and any(side % largest for side in image_size):
@@ -167,6 +171,11 @@ class DetectorModule(BaseModule):
         self.loss = DetectionLoss(box_gain, class_gain, l1_gain, as_class_weights(class_weights, self.class_names))
         # Score thresholds of the best F1 in the last validation, by branch: set by CocoEvaluation, saved in checkpoints
         self.best_f1_thresholds: dict[str, float | None] = {}
+
+    def choose(self, settings: Mapping[str, Any]) -> None:
+        """Replace settings that are "auto" by their values, also in checkpoints and logs; see ``Recipe.model_settings``."""
+        self.save_hyperparameters({**self.hparams, **settings})
+        check_optimization(self.hparams)
 
     def _load_start(
         self,
@@ -293,7 +302,15 @@ class DetectorModule(BaseModule):
         return build_optimizer(hp.optimizer, groups, hp.momentum)
 
     def setup(self, stage: str) -> None:
-        """Log, before training, which modules blocks of the user have replaced, with their costs at the input size."""
+        """Log, before training, which modules blocks of the user have replaced, with their costs at the input size.
+
+        Raises ValueError if a setting of the training is still "auto".
+        """
+        if stage == "fit" and (names := [name for name in AUTOMATIC if self.hparams[name] == AUTO]):
+            raise ValueError(
+                f"{', '.join(names)}: auto is chosen by train.py; in Python give a value, or take one from "
+                "detector.training.recipe.recipe_for (docs/python.md)"
+            )
         if stage == "fit" and self.model.replaced:
             hp = self.hparams
             plain_overrides = {name: value for name, value in hp.overrides.items() if name != "replace"}

@@ -13,6 +13,7 @@ from detector.training.musgd import MuSGD, matrix_shape
 from detector.training.parts import innermost_parts
 
 OptimizerName = Literal["musgd", "sgd", "adamw"]
+OptimizerChoice = Literal["musgd", "sgd", "adamw", "auto"]
 CLASS_TOWER = re.compile(r"\bone2(one|many)\.cls\.")  # in the names of the parameters of class branches
 Kind = Literal["kernels", "norms", "biases", "routers"]
 

@@ -1,13 +1,15 @@
 """Checks of the settings that DetectorModule and ClassifierModule take."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
-from detector.arguments import as_number, as_whole_number
+from detector.arguments import AUTO, as_number, as_whole_number
 from detector.text import unknown_name
 from detector.training.optimizer import OptimizerName
 
+# Settings of DetectorModule that may be "auto" until its training starts
+AUTOMATIC = ("optimizer", "lr", "weight_decay", "nominal_batch", "warmup_epochs", "warmup_bias_lr")
 CHOICES = {"optimizer": get_args(OptimizerName), "lr_decay": ("linear", "cosine")}
 UPPER_LIMITS = {  # of numbers that are 0 or more
     "lr": math.inf,
@@ -72,18 +74,21 @@ def as_class_weights(value: Any, class_names: list[str]) -> tuple[float, ...] | 
     return tuple(map(float, value))
 
 
-def check_optimization(settings: Mapping[str, Any], limits: Mapping[str, float] = UPPER_LIMITS) -> None:
+def check_optimization(
+    settings: Mapping[str, Any], limits: Mapping[str, float] = UPPER_LIMITS, automatic: Sequence[str] = ()
+) -> None:
     """Raise ValueError, with name and value, for a wrong setting of loss, optimizer or schedule. None is a default.
 
-    ``limits`` are the upper limits of numbers that are 0 or more.
+    ``limits`` are the upper limits of numbers that are 0 or more. Settings in ``automatic`` may be "auto".
     """
+    settings = {name: value for name, value in settings.items() if not (name in automatic and value == AUTO)}
     for name, choices in CHOICES.items():
         if name in settings and settings[name] not in choices:
             raise ValueError(unknown_name(name, settings[name], choices))
     for name, high in limits.items():
-        if settings[name] is not None:
+        if settings.get(name) is not None:
             as_number(settings[name], name, high=high)
-    if settings["nominal_batch"] is not None:
+    if settings.get("nominal_batch") is not None:
         as_whole_number(settings["nominal_batch"], "nominal_batch")
     _check_ratios(settings)
 

@@ -36,6 +36,11 @@ def steps_texts(trainer: L.Trainer, optimizer: str, nominal_batch: int, batch_si
     return texts
 
 
+def accumulated_batches(nominal_batch: int, images_per_batch: int) -> int:
+    """Return how many batches of ``images_per_batch`` images, on all devices together, make a step of ``nominal_batch``."""
+    return max(round(nominal_batch / images_per_batch), 1)
+
+
 def loader_batch_size(loader: Any) -> int:
     """Return the images of a batch of ``loader``. Raises ValueError if it has no attribute that says so."""
     size = getattr(loader, "batch_size", None) or getattr(getattr(loader, "batch_sampler", None), "batch_size", None)

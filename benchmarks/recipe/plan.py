@@ -1,0 +1,130 @@
+"""The stages of the study: which runs come next, from the numbers of those before, and how long they take."""
+
+from collections.abc import Iterable
+from itertools import chain, zip_longest
+from typing import Any
+
+from benchmarks.recipe.settings import (
+    ARMS,
+    BACKBONE,
+    CHANGES,
+    CURVE,
+    DETECTOR,
+    HAND_SET,
+    SCRATCH,
+    SETS,
+    Run,
+    Sizes,
+    Start,
+    is_adamw,
+    other_rates,
+    rivals,
+)
+
+SOURCE, SCREEN, RATES, SEEDS, CHANGED, EPOCHS, REST = "source", "screen", "rates", "seeds", "changes", "epochs", "rest"
+STAGES = (SOURCE, SCREEN, RATES, SEEDS, CURVE, CHANGED, EPOCHS, REST)
+STARTS: tuple[Start, ...] = (SCRATCH, DETECTOR, BACKBONE)
+SOURCE_SEED = 100
+IMAGES_PER_SECOND = {SCRATCH: 37.0, DETECTOR: 37.0, BACKBONE: 13.0}  # of one thread, training at 160 px
+OTHER_MINUTES = 0.5  # of a run: start and validations
+Cell = tuple[str, str, str, int]  # start, set, arm, epochs
+Cells = dict[Cell, dict[int, float]]  # -> seed -> the number that decides
+
+
+def cells_of(results: Iterable[dict[str, Any]]) -> Cells:
+    """Return the number that decides of every finished run, but not of the sources and of the stage ``curve``."""
+    cells: Cells = {}
+    for result in results:
+        if result["stage"] not in (SOURCE, CURVE):
+            cell = cells.setdefault((result["start"], result["data"], result["arm"], result["epochs"]), {})
+            cell[result["seed"]] = result["numbers"][SETS[result["data"]].number]
+    return cells
+
+
+def source_run(data: str, sizes: Sizes) -> Run:
+    """Return the run whose weights are the start from a detector for a set: it has trained on another set."""
+    arm = next(iter(ARMS[SCRATCH]))
+    return Run(SOURCE, SCRATCH, SETS[data].source, arm, SOURCE_SEED, sizes.source_epochs)
+
+
+def screened_sets(sizes: Sizes) -> tuple[str, ...]:
+    """Return the sets on which the arms of a start are ranked with one seed."""
+    return tuple(name for name in sizes.sets if SETS[name].number == "AP")
+
+
+def ranking(start: str, cells: Cells, sizes: Sizes) -> list[str]:
+    """Return the arms of a start that have been screened, the best first.
+
+    The best has the smallest of its largest losses: of 1 - number / best number on a set, with the first seed.
+    """
+    numbers: dict[str, dict[str, float]] = {}
+    for arm in [name for name, settings in ARMS[start].items() if settings is not None]:
+        found = {data: cells.get((start, data, arm, sizes.epochs[start]), {}) for data in screened_sets(sizes)}
+        if all(sizes.seeds[0] in seeds for seeds in found.values()):
+            numbers[arm] = {data: seeds[sizes.seeds[0]] for data, seeds in found.items()}
+    best = {data: max(one[data] for one in numbers.values()) for data in screened_sets(sizes)} if numbers else {}
+    losses = {arm: max(1 - one[data] / max(best[data], 1e-9) for data in one) for arm, one in numbers.items()}
+    return sorted(losses, key=losses.__getitem__)
+
+
+def finalists(start: str, cells: Cells, sizes: Sizes) -> list[str]:
+    """Return the arms that get three seeds: the best, the best of those set by hand, and the best with AdamW."""
+    ranked = ranking(start, cells, sizes)
+    by_hand = [arm for arm in ranked if arm in HAND_SET[start]]
+    adamw = [arm for arm in ranked if is_adamw(start, arm)]
+    return list(dict.fromkeys([*ranked[:1], *by_hand[:1], *adamw[:1]]))
+
+
+def stage_runs(stage: str, cells: Cells, sizes: Sizes, starts: Iterable[Start] = STARTS) -> list[Run]:
+    """Return the runs of a stage, the most valuable first; all stages before it have finished."""
+    starts, first = tuple(starts), sizes.seeds[0]
+    if stage == SOURCE:
+        return list(dict.fromkeys(source_run(data, sizes) for data in sizes.sets)) if DETECTOR in starts else []
+    by_start = {start: _runs_of_start(stage, start, cells, sizes, first) for start in starts}
+    # The first arm of every start, then the second of every start, ...
+    return [run for runs in zip_longest(*by_start.values()) for run in chain(*filter(None, runs))]
+
+
+def _runs_of_start(stage: str, start: Start, cells: Cells, sizes: Sizes, first: int) -> list[list[Run]]:
+    """Return the runs of a stage and start, a list for each arm."""
+    screened, epochs = screened_sets(sizes), sizes.epochs[start]
+
+    def runs(arm: str, sets: Iterable[str], seeds: Iterable[int] = (first,), times: int = 1) -> list[Run]:
+        return [Run(stage, start, data, arm, seed, epochs * times) for seed in seeds for data in sets]
+
+    if stage == SCREEN:
+        sets = screened if start == BACKBONE else sizes.sets
+        return [runs(arm, sets) for arm in rivals(start)[: sizes.arms]]
+    if stage == RATES:
+        return [runs(arm, screened) for arm in other_rates(start)[: sizes.arms - 1]]
+    final = finalists(start, cells, sizes)
+    if stage == SEEDS:
+        sets = screened[:1] if start == BACKBONE else sizes.sets
+        return [runs(arm, sets, sizes.seeds) for arm in final]
+    if stage == CURVE:
+        return [runs(HAND_SET[start][0], screened[:1])] if start == DETECTOR else []
+    if stage == CHANGED:
+        return [runs(f"{final[0]}+{change}", screened) for change in list(CHANGES[start])[: sizes.arms - 1]]
+    if stage == EPOCHS:
+        return [runs(final[0], screened[:1], times=times) for times in sizes.longer] if start != BACKBONE else []
+    return [runs(arm, sizes.sets, sizes.seeds) for arm in final]  # REST: what SEEDS left out
+
+
+def minutes(run: Run) -> float:
+    """Return the minutes that a run of full size takes on one thread."""
+    return SETS[run.data].images * run.epochs / IMAGES_PER_SECOND[run.start] / 60 + OTHER_MINUTES
+
+
+def expected_minutes(sizes: Sizes) -> dict[str, tuple[int, float]]:
+    """Return the runs of each stage and their minutes, if in every start the first arm wins."""
+    known: set[str] = set()
+    cells: Cells = {}
+    table = {}
+    for stage in STAGES:
+        runs = [run for run in dict.fromkeys(stage_runs(stage, cells, sizes)) if run.name not in known]
+        known |= {run.name for run in runs}
+        table[stage] = len(runs), sum(map(minutes, runs))
+        for run in runs:
+            place = list(ARMS[run.start]).index(run.arm) if run.arm in ARMS[run.start] else 0
+            cells.setdefault((run.start, run.data, run.arm, run.epochs), {})[run.seed] = 1.0 - place / 100
+    return table

@@ -1,0 +1,163 @@
+"""The recipe of a training by its images and its start: what ``auto`` means in a configuration of train.py."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, get_args
+
+from detector.arguments import as_whole_number
+from detector.text import plural, unknown_name
+from detector.training.optimizer import OptimizerName
+from detector.training.recipe_table import FEWEST_IMAGES, MEASURED_BY, MOST_EPOCHS, PUBLISHED, RULES, SMALL_SET, Rule, Start
+from detector.training.steps import accumulated_batches
+
+FROM = {"scratch": "from scratch", "backbone": "from a trained backbone", "detector": "from the weights of a detector"}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The settings of a training; ``reasons`` has a sentence for each of the other fields, by name."""
+
+    optimizer: OptimizerName
+    lr: float
+    weight_decay: float
+    nominal_batch: int  # images of an optimizer step
+    warmup_epochs: float
+    warmup_bias_lr: float
+    epochs: int
+    mosaic: float
+    close_mosaic: int
+    ema_decay: float
+    ema_tau: float
+    reasons: Mapping[str, str]
+
+    @property
+    def model_settings(self) -> dict[str, Any]:
+        """Arguments of ``DetectorModule``."""
+        names = ("optimizer", "lr", "weight_decay", "nominal_batch", "warmup_epochs", "warmup_bias_lr")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def augment_settings(self) -> dict[str, Any]:
+        """Fields of ``data.Augmentation``."""
+        return {"mosaic": self.mosaic, "close_mosaic": self.close_mosaic}
+
+    @property
+    def ema_settings(self) -> dict[str, float]:
+        """Arguments of ``RampedEMA``."""
+        return {"decay": self.ema_decay, "tau": self.ema_tau}
+
+
+RECIPE_FIELDS = tuple(field.name for field in fields(Recipe) if field.name != "reasons")
+
+
+def recipe_for(
+    num_images: int,
+    batch_size: int = 16,
+    num_devices: int = 1,
+    start: Start = "scratch",
+    given: Mapping[str, Any] | None = None,
+    accumulated: int = 1,
+) -> Recipe:
+    """Return the recipe for a set of ``num_images`` training images.
+
+    Sets of more than ``SMALL_SET`` images get the published schedule of long runs. ``batch_size`` is that of each of
+    ``num_devices``. ``given`` are fields of the recipe that the user has chosen: they are kept, and others follow from them,
+    as the rate from the optimizer. ``accumulated`` is the Trainer's own ``accumulate_grad_batches``: above 1 it decides how
+    many images make a step. Raises ValueError for wrong numbers, another start, and unknown names in ``given``.
+    """
+    for name, number in (("num_images", num_images), ("batch_size", batch_size), ("num_devices", num_devices)):
+        as_whole_number(number, name)
+    if start not in RULES:
+        raise ValueError(unknown_name("start", start, get_args(Start)))
+    if unknown := [name for name in given or {} if name not in RECIPE_FIELDS]:
+        raise ValueError(unknown_name("field of a recipe:", unknown[0], RECIPE_FIELDS))
+    rule = rule_for(num_images, start)
+    choices = _Choices(given or {}, num_images, rule)
+    choices.optimizer_and_rate()
+    choices.step(batch_size * num_devices, accumulated)
+    choices.epochs_and_mosaic()
+    choices.average()
+    return Recipe(**choices.values, reasons=choices.reasons)
+
+
+def rule_for(num_images: int, start: Start) -> Rule:
+    """Return the row of the table for a set of ``num_images`` training images."""
+    return PUBLISHED if num_images > SMALL_SET else RULES[start]
+
+
+class _Choices:
+    """The values of a recipe, chosen one after the other: later ones may depend on earlier ones."""
+
+    def __init__(self, given: Mapping[str, Any], num_images: int, rule: Rule) -> None:
+        self.given, self.num_images, self.rule = given, num_images, rule
+        self.values: dict[str, Any] = {}
+        self.reasons: dict[str, str] = {}
+        self.steps = 0  # of an epoch
+
+    def choose(self, name: str, value: Any, reason: str | None = None) -> Any:
+        """Set a field and its reason, unless the user has given it; return the value that holds."""
+        is_given = name in self.given
+        self.values[name] = self.given[name] if is_given else value
+        self.reasons[name] = "given" if is_given else reason or self.rule.reasons[name]
+        return self.values[name]
+
+    def optimizer_and_rate(self) -> None:
+        rule = self.rule
+        optimizer = self.choose("optimizer", rule.optimizer)
+        if optimizer not in rule.lr:
+            raise ValueError(unknown_name("optimizer", optimizer, rule.lr))
+        by_optimizer = None if optimizer == rule.optimizer else f"follows from {optimizer}"
+        for name in ("lr", "weight_decay", "warmup_bias_lr"):
+            self.choose(name, getattr(rule, name)[optimizer], by_optimizer)
+        self.choose("warmup_epochs", rule.warmup_epochs)
+
+    def step(self, images_per_batch: int, accumulated: int) -> None:
+        """Choose the images of a step; ``images_per_batch`` are those of one batch on all devices together."""
+        nominal, reason = self.rule.nominal_batch, None
+        if accumulated > 1:
+            nominal = images_per_batch * accumulated
+            reason = f"trainer.accumulate_grad_batches {accumulated} x {plural(images_per_batch, 'image')} of a batch"
+        elif self.rule is not PUBLISHED and images_per_batch > nominal:
+            nominal = images_per_batch
+            reason = "the images of a batch on all devices; a lower data.batch_size gives more steps"
+        nominal = self.choose("nominal_batch", nominal, reason)
+        batches = accumulated if accumulated > 1 else accumulated_batches(nominal, images_per_batch)
+        self.steps = math.ceil(math.ceil(self.num_images / images_per_batch) / batches)
+
+    def epochs_and_mosaic(self) -> None:
+        """Choose the epochs; smaller sets than ``FEWEST_IMAGES`` have more. Mosaic closes in at most half of them."""
+        rule, reason = self.rule, None
+        epochs = min(math.ceil(rule.epochs * FEWEST_IMAGES / self.num_images), MOST_EPOCHS)
+        if epochs > rule.epochs:
+            reason = f"{plural(self.num_images, 'image')}: more than the {rule.epochs} of {FEWEST_IMAGES} images or more"
+        epochs = self.choose("epochs", max(epochs, rule.epochs), reason)
+        self.choose("mosaic", rule.mosaic)
+        half = epochs // 2 if epochs and epochs > 0 else rule.close_mosaic  # endless training has no end to close before
+        reason = f"at most half of {plural(epochs, 'epoch')}" if half < rule.close_mosaic else None
+        self.choose("close_mosaic", min(rule.close_mosaic, half), reason)
+
+    def average(self) -> None:
+        """Choose the length of the averaged weights."""
+        rule, epochs = self.rule, self.values["epochs"]
+        if rule.ema_share is None:
+            self.choose("ema_decay", rule.ema_decay)
+            self.choose("ema_tau", rule.ema_tau)
+            return
+        total = self.steps * (epochs if epochs and epochs > 0 else rule.epochs)
+        length = max(rule.ema_share * total, 2.0)
+        reason = f"averages about {length:.0f} steps, {rule.ema_share:.0%} of {total}"
+        self.choose("ema_decay", round(1 - 1 / length, 6), reason)
+        self.choose("ema_tau", round(length, 1), reason)
+
+
+def recipe_table(recipe: Recipe, keys: Mapping[str, str], num_images: int, start: Start) -> str:
+    """Return the chosen values with their reasons, one a line, for the log. ``keys`` are the names of settings by field."""
+    values = {key: f"{getattr(recipe, name)}" for name, key in keys.items()}
+    widths = max(map(len, values)), max(map(len, values.values()))
+    state = f"measured: {MEASURED_BY}" if MEASURED_BY else "not measured yet: docs/recipe-study.md"
+    origin = rule_for(num_images, start).origin
+    lines = [f"recipe for {plural(num_images, 'training image')}, {FROM[start]}: {origin} ({state})"]
+    for name, key in keys.items():
+        lines.append(f"    {key:<{widths[0]}}  {values[key]:<{widths[1]}}  {recipe.reasons[name]}")
+    return "\n".join(lines)

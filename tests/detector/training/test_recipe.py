@@ -1,0 +1,134 @@
+"""Recipes by images and start: values, reasons, given values and what follows from them."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from detector.training import recipe as recipe_file
+from detector.training.recipe import RECIPE_FIELDS, recipe_for, recipe_table
+from detector.training.recipe_table import BACKBONE, RULES, SMALL_SET
+
+ROOT = Path(__file__).parents[3]
+CONFIGS = {"backbone": "finetune_backbone", "detector": "finetune"}
+KEYS = {
+    "optimizer": ("model", "optimizer"),
+    "lr": ("model", "lr"),
+    "weight_decay": ("model", "weight_decay"),
+    "nominal_batch": ("model", "nominal_batch"),
+    "warmup_epochs": ("model", "warmup_epochs"),
+    "warmup_bias_lr": ("model", "warmup_bias_lr"),
+    "epochs": ("trainer", "max_epochs"),
+}
+
+
+@pytest.mark.parametrize("start", CONFIGS)
+def test_the_recipe_is_that_of_the_configuration_it_is_from(start: Any) -> None:
+    """Until the study has been run. Values that are not in the file are the defaults of ``DetectorModule``."""
+    content = yaml.safe_load((ROOT / "configs" / f"{CONFIGS[start]}.yaml").read_text())
+    recipe = recipe_for(205, start=start)
+    defaults = {"optimizer": "musgd", "weight_decay": 5e-4, "warmup_bias_lr": 0.0}
+    for name, (section, key) in KEYS.items():
+        assert getattr(recipe, name) == content[section].get(key, defaults.get(name)), name
+    assert recipe.augment_settings == content["data"]["augment"]
+    assert recipe.ema_settings == {"decay": 0.9999, "tau": 2000}
+
+
+def test_larger_sets_have_the_published_schedule_whatever_they_start_from() -> None:
+    base = yaml.safe_load((ROOT / "configs/base.yaml").read_text())
+    for start in RULES:
+        recipe = recipe_for(SMALL_SET + 1, start=start)
+        assert recipe.model_settings == {
+            "optimizer": base["model"]["optimizer"],
+            "lr": 0.01,
+            "weight_decay": 5e-4,
+            "nominal_batch": 64,
+            "warmup_epochs": 3.0,
+            "warmup_bias_lr": 0.1,
+        }
+        assert (recipe.epochs, recipe.mosaic, recipe.close_mosaic) == (base["trainer"]["max_epochs"], 1.0, 10)
+        assert recipe.ema_settings == base["ema"]
+        assert "published schedule" in recipe_table(recipe, {"lr": "model.lr"}, SMALL_SET + 1, start)
+        assert recipe_for(SMALL_SET, start=start).nominal_batch == 16
+
+
+@pytest.mark.parametrize(
+    ("images", "epochs", "closing"), [(5000, 30, 5), (200, 30, 5), (199, 31, 5), (100, 60, 5), (20, 300, 5), (1, 300, 5)]
+)
+def test_few_images_have_more_epochs(images: int, epochs: int, closing: int) -> None:
+    recipe = recipe_for(images, start="detector")
+    assert (recipe.epochs, recipe.close_mosaic) == (epochs, closing)
+    assert ("more than the 30 of" in recipe.reasons["epochs"]) == (epochs > 30)
+
+
+def test_given_values_are_kept_and_others_follow() -> None:
+    recipe = recipe_for(205, start="detector", given={"optimizer": "adamw", "epochs": 6, "mosaic": 0.9})
+    assert (recipe.optimizer, recipe.lr, recipe.weight_decay) == ("adamw", 0.0005, 0.05)
+    assert (recipe.epochs, recipe.mosaic, recipe.close_mosaic) == (6, 0.9, 3)
+    assert recipe.reasons["lr"] == "follows from adamw"
+    assert recipe.reasons["close_mosaic"] == "at most half of 6 epochs"
+    assert [name for name in RECIPE_FIELDS if recipe.reasons[name] == "given"] == ["optimizer", "epochs", "mosaic"]
+    both = recipe_for(205, start="detector", given={"optimizer": "adamw", "lr": 0.3, "nominal_batch": 8})
+    assert (both.lr, both.nominal_batch, both.warmup_bias_lr) == (0.3, 8, 0.0)
+    for endless in (-1, None):
+        assert recipe_for(205, given={"epochs": endless}).close_mosaic == 10
+
+
+@pytest.mark.parametrize(
+    ("images", "batch", "devices", "accumulated", "nominal"),
+    [(205, 4, 1, 1, 16), (205, 16, 1, 1, 16), (205, 16, 4, 1, 64), (205, 4, 2, 3, 24), (9000, 16, 8, 1, 64)],
+)
+def test_images_of_a_step_by_batch_devices_and_accumulation(
+    images: int, batch: int, devices: int, accumulated: int, nominal: int
+) -> None:
+    """A batch of all devices is never more than ``nominal_batch`` on small sets, or weight decay would grow."""
+    recipe = recipe_for(images, batch, devices, accumulated=accumulated)
+    assert recipe.nominal_batch == nominal
+    if accumulated > 1:
+        assert recipe.reasons["nominal_batch"] == "trainer.accumulate_grad_batches 3 x 8 images of a batch"
+
+
+@pytest.mark.parametrize(
+    ("settings", "length"),
+    [
+        ({"batch_size": 16}, 39),  # 13 steps in each of 60 epochs: 780, and 5 % of them
+        ({"batch_size": 4}, 39),  # 52 batches make 13 steps
+        ({"batch_size": 16, "num_devices": 4}, 12),  # 4 steps
+        ({"batch_size": 8, "num_devices": 2, "accumulated": 2}, 21),  # 13 batches make 7 steps
+        ({"given": {"epochs": 1}}, 2),  # at least 2 steps
+    ],
+)
+def test_the_average_is_a_share_of_all_steps(monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], length: int) -> None:
+    monkeypatch.setattr(recipe_file, "RULES", {"scratch": replace(BACKBONE, ema_share=0.05)})
+    recipe = recipe_for(205, **settings)
+    assert recipe.ema_settings == {"decay": pytest.approx(1 - 1 / length, abs=1e-6), "tau": length}
+    assert recipe.reasons["ema_tau"].startswith(f"averages about {length} steps, 5% of ")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_images": 0}, "num_images is 0; expected a whole number, 1 or more"),
+        ({"num_images": 5, "num_devices": 0}, "num_devices is 0"),
+        ({"num_images": 5, "start": "weights"}, "unknown start 'weights'"),
+        ({"num_images": 5, "given": {"max_epochs": 3}}, "unknown field of a recipe: 'max_epochs'.*epochs"),
+        ({"num_images": 5, "given": {"optimizer": "adam"}}, "unknown optimizer 'adam'"),
+    ],
+)
+def test_wrong_values_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        recipe_for(**settings)
+
+
+def test_the_table_has_a_line_with_the_reason_of_each_setting() -> None:
+    recipe = recipe_for(205, start="detector")
+    text = recipe_table(recipe, {"lr": "model.lr", "epochs": "trainer.max_epochs"}, 205, "detector")
+    head, *lines = text.splitlines()
+    assert head.startswith(
+        "recipe for 205 training images, from the weights of a detector: configs/finetune.yaml (not measured"
+    )
+    assert [line.split()[:2] for line in lines] == [["model.lr", "0.005"], ["trainer.max_epochs", "30"]]
+    assert lines[0].endswith("  half of the rate from scratch")
+    assert all(recipe_for(images).reasons[name] for name in RECIPE_FIELDS for images in (205, 9000))

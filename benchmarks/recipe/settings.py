@@ -86,13 +86,16 @@ def mosaic(probability: float, closing: int = 10) -> dict[str, Any]:
 REFERENCE = optimizer("adamw", 0.001, 64, weight_decay=5e-4, warmup_epochs=3.0) | mosaic(1.0)
 BIASES_AT_0 = {"model.warmup_bias_lr": 0.0}
 
-# By start: the configuration that is there today, and the arms, which change its settings. The first is that configuration;
-# those before None are its rivals, which are compared on all sets, and those after it are other rates.
-CONFIGS: Mapping[str, tuple[str, ...]] = {
-    SCRATCH: (),
-    DETECTOR: ("configs/finetune.yaml",),
-    BACKBONE: ("configs/finetune_backbone.yaml",),
+# The configuration of each start when the study was written: configs/base.yaml, finetune.yaml and finetune_backbone.yaml.
+# They are written out, so that the study stays the same when the files change.
+AVERAGE = {"ema.decay": 0.9999, "ema.tau": 2000}
+BY_HAND: Mapping[str, dict[str, Any]] = {
+    SCRATCH: AVERAGE | mosaic(1.0) | optimizer("musgd", 0.01, 64, warmup_epochs=3.0),
+    DETECTOR: AVERAGE | mosaic(0.5, 5) | optimizer("musgd", 0.005, warmup_epochs=1.0, warmup_bias_lr=0.0),
+    BACKBONE: AVERAGE | mosaic(0.5) | optimizer("adamw", 0.001, warmup_epochs=1.0) | {"model.backbone_lr_ratio": 0.2},
 }
+# By start: the arms, which change its configuration. Those before None are compared on all sets, those after it are other
+# rates.
 ARMS: Mapping[str, Mapping[str, dict[str, Any] | None]] = {
     SCRATCH: {
         "musgd_0.01": optimizer("musgd", 0.01),
@@ -144,16 +147,16 @@ def other_rates(start: str) -> list[str]:
 def arm_settings(start: str, arm: str) -> dict[str, Any]:
     """Return the settings of an arm; ``musgd_0.01+warmup1`` is an arm with a change."""
     name, _, change = arm.partition("+")
-    return (ARMS[start][name] or {}) | (CHANGES[start][change] if change else {})
+    return BY_HAND[start] | (ARMS[start][name] or {}) | (CHANGES[start][change] if change else {})
 
 
 def is_adamw(start: str, arm: str) -> bool:
     """Return True for an arm with AdamW."""
-    return arm_settings(start, arm).get("model.optimizer", "adamw" if start == BACKBONE else "musgd") == "adamw"
+    return arm_settings(start, arm)["model.optimizer"] == "adamw"
 
 
 def run_settings(run: Run, sizes: Sizes, root: Path, weights: Path | None) -> dict[str, Any]:
-    """Return the settings of a run; ``weights`` are those of its start. What is not here is that of its configurations.
+    """Return the settings of a run; ``weights`` are those of its start.
 
     It is validated every third of its epochs, and after every one in the stage ``curve``.
     """

@@ -16,8 +16,8 @@ DIR has the folders bccd, cards and coco128, and FILE the weights of EfficientNe
 ``--weights`` there are no runs from a backbone. Each run is one thread on a CPU. A finished run leaves ``result.json``, and
 is not repeated; one that was stopped starts anew. No run is started any more when the finished runs have taken ``--hours``,
 divided among ``--jobs``. ``--plan`` prints the runs and minutes of each stage, ``--report`` the tables of the finished runs.
-The tables go to benchmarks/results/recipe_study.json. ``--toy`` tries everything with tiny runs, whose results stay in
-``--runs``.
+The tables go to benchmarks/results/recipe_study.json. ``--starts`` chooses starts: scratch, detector, backbone. ``--toy``
+tries everything with tiny runs, whose results stay in ``--runs``.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from benchmarks.common import RESULTS, option_parser, print_table
 from benchmarks.recipe.averages import FILE
 from benchmarks.recipe.numbers import numbers_of_run
 from benchmarks.recipe.plan import STAGES, STARTS, cells_of, expected_minutes, source_run, stage_runs
-from benchmarks.recipe.settings import BACKBONE, CONFIGS, DETECTOR, FULL, PATHS, SETS, TOY, Run, run_settings
+from benchmarks.recipe.settings import BACKBONE, DETECTOR, FULL, PATHS, SETS, TOY, Run, run_settings
 from benchmarks.recipe.tables import jumps, print_start
 from benchmarks.runs import as_arguments, measure_all, train
 from detector.files import atomic_write, read_json
@@ -48,7 +48,7 @@ class Study:
     def __init__(self, args: argparse.Namespace) -> None:
         self.datasets, self.runs, self.weights, self.jobs = args.datasets, args.runs, args.weights, args.jobs
         self.sizes = TOY if args.toy else FULL
-        self.starts = [start for start in STARTS if start != BACKBONE or self.weights.name]
+        self.starts = [start for start in STARTS if start in args.starts and (start != BACKBONE or self.weights.name)]
         left = args.hours - sum(result["minutes"] for result in self.results()) / 60 / args.jobs
         self.end = time.monotonic() + 3600 * left if args.hours else float("inf")
 
@@ -78,8 +78,8 @@ class Study:
         shutil.rmtree(folder, ignore_errors=True)  # stopped before its end; its averages are lost
         started = time.monotonic()
         try:
-            configs = (SETS[run.data].config, *CONFIGS[run.start])
-            train(as_arguments(settings, configs), folder, run.epochs, self.runs / f"{run.name}.log")
+            arguments = as_arguments(settings, (SETS[run.data].config,))
+            train(arguments, folder, run.epochs, self.runs / f"{run.name}.log")
         except RuntimeError as error:
             print(error, flush=True)
             return False
@@ -157,9 +157,11 @@ def print_plan() -> None:
 def main() -> int:
     """Do what is asked for; return 1 if a run has failed or was not started."""
     defaults: dict[str, Any] = {"datasets": Path("datasets"), "weights": Path(), "runs": Path("runs"), "jobs": 1}
-    defaults |= {"hours": 0.0, "toy": False, "plan": False, "report": False}
+    defaults |= {"starts": list(STARTS), "hours": 0.0, "toy": False, "plan": False, "report": False}
     parser = option_parser(__doc__, **defaults)
     args = parser.parse_args()
+    if unknown := set(args.starts) - set(STARTS):
+        parser.error(f"--starts {', '.join(unknown)}: unknown; choose from {', '.join(STARTS)}")
     if args.plan:
         print_plan()
         return 0

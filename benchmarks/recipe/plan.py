@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 from itertools import chain, zip_longest
-from typing import Any
 
+from benchmarks.recipe.choice import Cells, finalists, screened_sets, tried_epochs, winner
 from benchmarks.recipe.settings import (
     ARMS,
     BACKBONE,
@@ -13,66 +13,26 @@ from benchmarks.recipe.settings import (
     HAND_SET,
     SCRATCH,
     SETS,
+    SOURCE,
     Run,
     Sizes,
     Start,
-    is_adamw,
     other_rates,
     rivals,
 )
 
-SOURCE, SCREEN, RATES, SEEDS, CHANGED, EPOCHS, REST = "source", "screen", "rates", "seeds", "changes", "epochs", "rest"
+SCREEN, RATES, SEEDS, CHANGED, EPOCHS, REST = "screen", "rates", "seeds", "changes", "epochs", "rest"
 STAGES = (SOURCE, SCREEN, RATES, SEEDS, CURVE, CHANGED, EPOCHS, REST)
 STARTS: tuple[Start, ...] = (SCRATCH, DETECTOR, BACKBONE)
 SOURCE_SEED = 100
 IMAGES_PER_SECOND = {SCRATCH: 37.0, DETECTOR: 37.0, BACKBONE: 13.0}  # of one thread, training at 160 px
 OTHER_MINUTES = 0.5  # of a run: start and validations
-Cell = tuple[str, str, str, int]  # start, set, arm, epochs
-Cells = dict[Cell, dict[int, float]]  # -> seed -> the number that decides
-
-
-def cells_of(results: Iterable[dict[str, Any]]) -> Cells:
-    """Return the number that decides of every finished run, but not of the sources and of the stage ``curve``."""
-    cells: Cells = {}
-    for result in results:
-        if result["stage"] not in (SOURCE, CURVE):
-            cell = cells.setdefault((result["start"], result["data"], result["arm"], result["epochs"]), {})
-            cell[result["seed"]] = result["numbers"][SETS[result["data"]].number]
-    return cells
 
 
 def source_run(data: str, sizes: Sizes) -> Run:
     """Return the run whose weights are the start from a detector for a set: it has trained on another set."""
     arm = next(iter(ARMS[SCRATCH]))
     return Run(SOURCE, SCRATCH, SETS[data].source, arm, SOURCE_SEED, sizes.source_epochs)
-
-
-def screened_sets(sizes: Sizes) -> tuple[str, ...]:
-    """Return the sets on which the arms of a start are ranked with one seed."""
-    return tuple(name for name in sizes.sets if SETS[name].number == "AP")
-
-
-def ranking(start: str, cells: Cells, sizes: Sizes) -> list[str]:
-    """Return the arms of a start that have been screened, the best first.
-
-    The best has the smallest of its largest losses: of 1 - number / best number on a set, with the first seed.
-    """
-    numbers: dict[str, dict[str, float]] = {}
-    for arm in [name for name, settings in ARMS[start].items() if settings is not None]:
-        found = {data: cells.get((start, data, arm, sizes.epochs[start]), {}) for data in screened_sets(sizes)}
-        if all(sizes.seeds[0] in seeds for seeds in found.values()):
-            numbers[arm] = {data: seeds[sizes.seeds[0]] for data, seeds in found.items()}
-    best = {data: max(one[data] for one in numbers.values()) for data in screened_sets(sizes)} if numbers else {}
-    losses = {arm: max(1 - one[data] / max(best[data], 1e-9) for data in one) for arm, one in numbers.items()}
-    return sorted(losses, key=losses.__getitem__)
-
-
-def finalists(start: str, cells: Cells, sizes: Sizes) -> list[str]:
-    """Return the arms that get three seeds: the best, the best of those set by hand, and the best with AdamW."""
-    ranked = ranking(start, cells, sizes)
-    by_hand = [arm for arm in ranked if arm in HAND_SET[start]]
-    adamw = [arm for arm in ranked if is_adamw(start, arm)]
-    return list(dict.fromkeys([*ranked[:1], *by_hand[:1], *adamw[:1]]))
 
 
 def stage_runs(stage: str, cells: Cells, sizes: Sizes, starts: Iterable[Start] = STARTS) -> list[Run]:
@@ -87,10 +47,10 @@ def stage_runs(stage: str, cells: Cells, sizes: Sizes, starts: Iterable[Start] =
 
 def _runs_of_start(stage: str, start: Start, cells: Cells, sizes: Sizes, first: int) -> list[list[Run]]:
     """Return the runs of a stage and start, a list for each arm."""
-    screened, epochs = screened_sets(sizes), sizes.epochs[start]
+    screened, usual = screened_sets(sizes), sizes.epochs[start]
 
-    def runs(arm: str, sets: Iterable[str], seeds: Iterable[int] = (first,), times: int = 1) -> list[Run]:
-        return [Run(stage, start, data, arm, seed, epochs * times) for seed in seeds for data in sets]
+    def runs(arm: str, sets: Iterable[str], seeds: Iterable[int] = (first,), epochs: int = usual) -> list[Run]:
+        return [Run(stage, start, data, arm, seed, epochs) for seed in seeds for data in sets]
 
     if stage == SCREEN:
         sets = screened if start == BACKBONE else sizes.sets
@@ -103,10 +63,11 @@ def _runs_of_start(stage: str, start: Start, cells: Cells, sizes: Sizes, first: 
         return [runs(arm, sets, sizes.seeds) for arm in final]
     if stage == CURVE:
         return [runs(HAND_SET[start][0], screened[:1])] if start == DETECTOR else []
+    best = winner(start, cells, sizes) or final[0]
     if stage == CHANGED:
-        return [runs(f"{final[0]}+{change}", screened) for change in list(CHANGES[start])[: sizes.arms - 1]]
+        return [runs(f"{best}+{change}", screened) for change in list(CHANGES[start])[: sizes.arms - 1]]
     if stage == EPOCHS:
-        return [runs(final[0], screened[:1], times=times) for times in sizes.longer] if start != BACKBONE else []
+        return [runs(best, screened[:1], epochs=longer) for longer in tried_epochs(start, sizes)[1:]]
     return [runs(arm, sizes.sets, sizes.seeds) for arm in final]  # REST: what SEEDS left out
 
 

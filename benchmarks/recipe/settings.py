@@ -10,6 +10,7 @@ Start = Literal["scratch", "detector", "backbone"]
 SCRATCH: Start = "scratch"
 DETECTOR: Start = "detector"
 BACKBONE: Start = "backbone"
+SOURCE = "source"  # the stage of the detectors whose weights others start from
 CURVE = "curve"  # the stage with a validation after every epoch
 PATHS = ("data.root", "model.weights", "model.backbone_weights")  # may be elsewhere on another day or machine
 SHARES = (0.02, 0.05, 0.1)  # lengths of averages, as shares of all steps; each run has all of them beside the present one
@@ -155,11 +156,14 @@ def is_adamw(start: str, arm: str) -> bool:
     return arm_settings(start, arm)["model.optimizer"] == "adamw"
 
 
-def run_settings(run: Run, sizes: Sizes, root: Path, weights: Path | None) -> dict[str, Any]:
-    """Return the settings of a run; ``weights`` are those of its start.
+def validation_interval(run: Run) -> int:
+    """Return after how many epochs a run is validated: it must be after the last one. In the stage ``curve``, after each."""
+    halves = run.epochs // 2 if run.epochs % 2 == 0 else run.epochs
+    return 1 if run.stage == CURVE else halves
 
-    It is validated every third of its epochs, and after every one in the stage ``curve``.
-    """
+
+def run_settings(run: Run, sizes: Sizes, root: Path, weights: Path | None) -> dict[str, Any]:
+    """Return the settings of a run; ``weights`` are those of its start."""
     start = {}
     if run.start == DETECTOR:
         start = {"model.weights": str(weights)}
@@ -178,7 +182,7 @@ def run_settings(run: Run, sizes: Sizes, root: Path, weights: Path | None) -> di
         "data.num_workers": 0,
         "data.cache": "ram",
         "trainer.max_epochs": run.epochs,
-        "trainer.check_val_every_n_epoch": 1 if run.stage == CURVE else max(run.epochs // 3, 1),
+        "trainer.check_val_every_n_epoch": validation_interval(run),
         "trainer.accelerator": "cpu",
         "trainer.devices": 1,
         "trainer.enable_progress_bar": "false",

@@ -8,8 +8,8 @@ stage by stage:
     rates      other learning rates; one seed
     seeds      the best arms of every start; three seeds
     curve      one run with a validation after every epoch, for averages of different length
-    changes    warm-up and mosaic of the best arm; one seed
-    epochs     the best arm, twice and four times as long
+    changes    warm-up and mosaic of the winner; one seed
+    epochs     the winner, twice as long; from scratch also four times
     rest       the seeds that the stage seeds left out: with a backbone, which is slow
 
 DIR has the folders bccd, cards and coco128, and FILE the weights of EfficientNet-Lite0 (docs/recipe-study.md); without
@@ -29,8 +29,9 @@ from typing import Any
 
 from benchmarks.common import RESULTS, option_parser, print_table
 from benchmarks.recipe.averages import FILE
+from benchmarks.recipe.choice import cells_of
 from benchmarks.recipe.numbers import numbers_of_run
-from benchmarks.recipe.plan import STAGES, STARTS, cells_of, expected_minutes, source_run, stage_runs
+from benchmarks.recipe.plan import STAGES, STARTS, expected_minutes, source_run, stage_runs
 from benchmarks.recipe.settings import BACKBONE, DETECTOR, FULL, PATHS, SETS, TOY, Run, run_settings
 from benchmarks.recipe.tables import jumps, print_start
 from benchmarks.runs import as_arguments, measure_all, train

@@ -6,51 +6,23 @@ from statistics import mean, stdev
 from typing import Any
 
 from benchmarks.common import print_table
-from benchmarks.recipe.plan import CHANGED, CURVE, EPOCHS, Cells, cells_of, finalists, ranking, screened_sets
-from benchmarks.recipe.settings import ARMS, CHANGES, HAND_SET, SETS, SHARES, Sizes, is_adamw
+from benchmarks.recipe.choice import (
+    Cells,
+    cells_of,
+    decided_sets,
+    finalists,
+    means,
+    ranking,
+    screened_sets,
+    spread,
+    tried_epochs,
+    winner,
+)
+from benchmarks.recipe.plan import CHANGED, EPOCHS
+from benchmarks.recipe.settings import ARMS, CHANGES, CURVE, HAND_SET, SETS, SHARES, Sizes, is_adamw
 
 OPEN = "open"  # a question whose runs are missing
 Result = dict[str, Any]  # a result.json
-
-
-def spread(start: str, data: str, cells: Cells, sizes: Sizes) -> float | None:
-    """Return the standard deviation over seeds on a set, pooled over the arms of a start; None without several seeds."""
-    variances = [
-        stdev(seeds.values()) ** 2
-        for (one_start, one_data, _, epochs), seeds in cells.items()
-        if (one_start, one_data, epochs) == (start, data, sizes.epochs[start]) and len(seeds) > 1
-    ]
-    return mean(variances) ** 0.5 if variances else None
-
-
-def means(start: str, data: str, cells: Cells, sizes: Sizes, arms: Iterable[str]) -> dict[str, float]:
-    """Return the mean of each of ``arms`` that has all seeds on a set."""
-    found = {arm: cells.get((start, data, arm, sizes.epochs[start]), {}) for arm in arms}
-    return {arm: mean(seeds.values()) for arm, seeds in found.items() if set(sizes.seeds) <= seeds.keys()}
-
-
-def decided_sets(start: str, cells: Cells, sizes: Sizes) -> list[str]:
-    """Return the sets on which all finalists of a start have all seeds."""
-    final = finalists(start, cells, sizes)
-    return [data for data in sizes.sets if final and len(means(start, data, cells, sizes, final)) == len(final)]
-
-
-def winner(start: str, cells: Cells, sizes: Sizes) -> str | None:
-    """Return the finalist with the smallest of its largest losses, in spreads; None if there is no set to decide by.
-
-    An arm set by hand stays if it is nowhere more than a spread below another finalist.
-    """
-    final, sets = finalists(start, cells, sizes), decided_sets(start, cells, sizes)
-    if not sets:
-        return None
-    losses = {}
-    for arm in final:
-        by_set = {data: means(start, data, cells, sizes, final) for data in sets}
-        losses[arm] = max(
-            (max(one.values()) - one[arm]) / (spread(start, data, cells, sizes) or 1e-9) for data, one in by_set.items()
-        )
-    by_hand = [arm for arm in final if arm in HAND_SET[start] and losses[arm] <= 1]
-    return min(by_hand or final, key=losses.__getitem__)
 
 
 def goal(start: str, cells: Cells, sizes: Sizes) -> dict[str, str]:
@@ -60,15 +32,14 @@ def goal(start: str, cells: Cells, sizes: Sizes) -> dict[str, str]:
     for data in decided_sets(start, cells, sizes) if chosen else ():
         by_arm, one_spread = means(start, data, cells, sizes, final), spread(start, data, cells, sizes) or 0.0
         compared = [arm for arm in final if arm in HAND_SET[start] or is_adamw(start, arm)]
-        lack = max(by_arm[arm] for arm in compared) - by_arm[chosen]
-        texts[data] = f"{'met' if lack <= one_spread else 'MISSED'}: {-lack:+.4f}, spread {one_spread:.4f}"
+        gain = by_arm[chosen] - max(by_arm[arm] for arm in compared)
+        texts[data] = f"{'met' if gain >= -one_spread else 'MISSED'}: {gain:+.4f}, spread {one_spread:.4f}"
     return texts
 
 
 def changes(start: str, cells: Cells, sizes: Sizes) -> dict[str, str]:
     """Return for each change of the winner whether it is adopted: better on all screened sets by more than the spread."""
-    texts = {}
-    base = next(iter(finalists(start, cells, sizes)), None)
+    texts, base = {}, winner(start, cells, sizes)
     for change in CHANGES[start]:
         gains = {}
         for data in screened_sets(sizes):
@@ -105,8 +76,8 @@ def best_average(gains: Mapping[str, Mapping[str, float]]) -> str | None:
 
 def enough_epochs(start: str, cells: Cells, sizes: Sizes) -> tuple[dict[int, float], int | None]:
     """Return the winner's number by images seen, on the first set, and the fewest epochs within the spread of the best."""
-    arm, data = next(iter(finalists(start, cells, sizes)), ""), sizes.sets[0]
-    tried = [sizes.epochs[start], *(sizes.epochs[start] * times for times in sizes.longer)]
+    arm, data = winner(start, cells, sizes) or "", sizes.sets[0]
+    tried = tried_epochs(start, sizes)
     found = {epochs: cells.get((start, data, arm, epochs), {}).get(sizes.seeds[0]) for epochs in tried}
     numbers = {epochs: number for epochs, number in found.items() if number is not None}
     one_spread = spread(start, data, cells, sizes)

@@ -16,8 +16,9 @@ from torch import nn
 
 from benchmarks.recipe import averages, study, tables
 from benchmarks.recipe.averages import Averages
+from benchmarks.recipe.choice import Cells, cells_of, finalists, ranking, spread, winner
 from benchmarks.recipe.numbers import any_class_ap50
-from benchmarks.recipe.plan import STAGES, Cells, cells_of, expected_minutes, finalists, ranking, stage_runs
+from benchmarks.recipe.plan import STAGES, expected_minutes, stage_runs
 from benchmarks.recipe.settings import ARMS, BY_HAND, FULL, SETS, Run, arm_settings, run_settings
 from detector.text import flatten
 
@@ -60,7 +61,10 @@ def test_arms_are_compared_at_equal_epochs_and_the_most_valuable_first() -> None
 def test_the_best_arm_has_the_smallest_of_its_largest_losses() -> None:
     table = cells(CARDS, BCCD)  # adamw_0.002 is best on cards, and loses a quarter on blood cells
     assert ranking("scratch", table, TWO)[:3] == ["adamw_0.001", "musgd_0.01", "adamw_0.002"]
-    assert finalists("scratch", table, TWO) == ["adamw_0.001", "musgd_0.01"]  # the best, also with AdamW; by hand
+    assert finalists("scratch", table, TWO) == [
+        "adamw_0.001",
+        "musgd_0.01",
+    ]  # the best, also with AdamW; by hand, also without
     del table["scratch", "bccd", "adamw_0.001", 30]
     assert ranking("scratch", table, TWO)[0] == "musgd_0.01"  # an arm that is not on all sets has no place
     seeds = {(run.arm, run.data, run.seed) for run in stage_runs("seeds", cells(CARDS, BCCD), TWO) if run.start == "scratch"}
@@ -70,19 +74,19 @@ def test_the_best_arm_has_the_smallest_of_its_largest_losses() -> None:
 def test_an_arm_set_by_hand_stays_if_it_is_within_the_spread() -> None:
     final = ("adamw_0.001", "musgd_0.01")
     table = cells(CARDS, BCCD, arms=final)
-    assert tables.spread("scratch", "cards", table, TWO) == pytest.approx(0.01)
-    assert tables.winner("scratch", table, TWO) == "adamw_0.001"  # 0.02 better on cards: two spreads
+    assert spread("scratch", "cards", table, TWO) == pytest.approx(0.01)
+    assert winner("scratch", table, TWO) == "adamw_0.001"  # 0.02 better on cards: two spreads
     close = cells(CARDS | {"musgd_0.01": 0.511}, BCCD, arms=final)
-    assert tables.winner("scratch", close, TWO) == "musgd_0.01"  # 0.009 and 0.01 below
+    assert winner("scratch", close, TWO) == "musgd_0.01"  # 0.009 and 0.01 below
     assert tables.goal("scratch", close, TWO)["cards"] == "met: -0.0090, spread 0.0100"
-    assert tables.winner("scratch", cells(CARDS, BCCD), TWO) is None  # one seed decides nothing
+    assert winner("scratch", cells(CARDS, BCCD), TWO) is None  # one seed decides nothing
     assert tables.goal("scratch", cells(CARDS, BCCD), TWO) == {"cards": "open", "bccd": "open"}
 
 
 def test_the_goal_is_missed_if_no_arm_is_good_on_every_set() -> None:
     final = ("adamw_0.001", "musgd_0.01")
     table = cells(CARDS, BCCD | {"musgd_0.01": 0.45}, arms=final)
-    assert tables.winner("scratch", table, TWO) == "musgd_0.01"  # 2 spreads below on cards, AdamW 4 on blood cells
+    assert winner("scratch", table, TWO) == "musgd_0.01"  # 2 spreads below on cards, AdamW 4 on blood cells
     assert tables.goal("scratch", table, TWO) == {
         "cards": "MISSED: -0.0200, spread 0.0100",
         "bccd": "met: +0.0000, spread 0.0100",
@@ -148,6 +152,9 @@ def test_settings_of_an_arm_and_of_a_start(tmp_path: Path) -> None:
     settings = run_settings(run, FULL, tmp_path, tmp_path / "w.ckpt")
     assert settings["model.weights"] == f"{tmp_path}/w.ckpt"
     assert (settings["model.warmup_epochs"], settings["seed_everything"], settings["data.image_size"]) == (3.0, 2, 160)
+    for epochs, interval in ((30, 15), (20, 10), (1, 1), (7, 7)):  # the last epoch is validated
+        assert run_settings(run._replace(epochs=epochs), FULL, tmp_path, None)["trainer.check_val_every_n_epoch"] == interval
+    assert run_settings(run._replace(stage="curve"), FULL, tmp_path, None)["trainer.check_val_every_n_epoch"] == 1
     assert arm_settings("backbone", "musgd_0.01")["model.weight_decay"] == 5e-4
     reference = arm_settings("scratch", "reference")
     assert (reference["model.optimizer"], reference["model.nominal_batch"]) == ("adamw", 64)

@@ -57,7 +57,8 @@ def _runs_of_start(stage: str, start: Start, cells: Cells, sizes: Sizes, first: 
         return [runs(arm, sets) for arm in rivals(start)[: sizes.arms]]
     if stage == RATES:
         return [runs(arm, screened) for arm in other_rates(start)[: sizes.arms - 1]]
-    final = finalists(start, cells, sizes)
+    if not (final := finalists(start, cells, sizes)):
+        return []  # no arm has finished on all screened sets
     if stage == SEEDS:
         sets = screened[:1] if start == BACKBONE else sizes.sets
         return [runs(arm, sets, sizes.seeds) for arm in final]

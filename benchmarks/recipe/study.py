@@ -30,7 +30,7 @@ from typing import Any
 from benchmarks.common import RESULTS, option_parser, print_table
 from benchmarks.recipe.averages import FILE
 from benchmarks.recipe.choice import cells_of
-from benchmarks.recipe.numbers import numbers_of_run
+from benchmarks.recipe.numbers import ANY, numbers_of_run
 from benchmarks.recipe.plan import STAGES, STARTS, expected_minutes, source_run, stage_runs
 from benchmarks.recipe.settings import BACKBONE, DETECTOR, FULL, PATHS, SETS, TOY, Run, run_settings
 from benchmarks.recipe.tables import jumps, print_start
@@ -41,6 +41,7 @@ from detector.runs.folder import BEST_CHECKPOINT, LAST_CHECKPOINT
 
 NAME = "recipe_study"
 RESULT = "result.json"
+DIVERGED = "had a loss or gradient that is not finite"  # in the message of NonFiniteLoss
 
 
 class Study:
@@ -76,25 +77,37 @@ class Study:
         if time.monotonic() > self.end:
             print(f"{run.name}: not started, the time is over", flush=True)
             return False
-        shutil.rmtree(folder, ignore_errors=True)  # stopped before its end; its averages are lost
         started = time.monotonic()
         try:
-            arguments = as_arguments(settings, (SETS[run.data].config,))
-            train(arguments, folder, run.epochs, self.runs / f"{run.name}.log")
+            outcome = self.train(run, folder, settings)
         except RuntimeError as error:
             print(error, flush=True)
             return False
         minutes = (time.monotonic() - started) / 60
-        numbers = numbers_of_run(folder, run.data)
-        curve = series(read_run(folder).epochs, "val/AP")[1]
-        averages = read_json(folder / FILE, dict, "the averages of a run")
-        result = {**run._asdict(), "settings": settings, "minutes": round(minutes, 2), "numbers": numbers}
-        write_json(folder / RESULT, result | {"curve": curve, "averages": averages})
+        result = {**run._asdict(), "settings": settings, "minutes": round(minutes, 2), **outcome}
+        write_json(folder / RESULT, result)
+        print(f"{run.name}: {result['numbers'][SETS[run.data].number]:.4f}, {minutes:.1f} minutes", flush=True)
+        return True
+
+    def train(self, run: Run, folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
+        """Train a run, and return its numbers, its curve of AP and the numbers of its averages.
+
+        A run whose loss is not finite any more has learned nothing: its numbers are 0.
+        """
+        shutil.rmtree(folder, ignore_errors=True)  # stopped before its end; its averages are lost
+        try:
+            arguments = as_arguments(settings, (SETS[run.data].config,))
+            train(arguments, folder, run.epochs, self.runs / f"{run.name}.log")
+        except RuntimeError as error:
+            if DIVERGED not in str(error):
+                raise
+            return {"numbers": dict.fromkeys(("AP", "AP50", ANY), 0.0), "curve": [], "averages": {}, "diverged": True}
         (folder / BEST_CHECKPOINT).unlink(missing_ok=True)
         if run not in [source_run(data, self.sizes) for data in self.sizes.sets]:
             (folder / LAST_CHECKPOINT).unlink(missing_ok=True)
-        print(f"{run.name}: {numbers[SETS[run.data].number]:.4f}, {minutes:.1f} minutes", flush=True)
-        return True
+        averages = read_json(folder / FILE, dict, "the averages of a run")
+        curve = series(read_run(folder).epochs, "val/AP")[1]
+        return {"numbers": numbers_of_run(folder, run.data), "curve": curve, "averages": averages}
 
     def check_settings(self, folder: Path, settings: dict[str, Any]) -> None:
         """Raise ValueError if a finished run was trained with other settings than ``settings``."""
@@ -105,14 +118,18 @@ class Study:
             raise ValueError(f"{folder}: was trained with other settings ({text}); remove it, or give other --runs")
 
     def train_all(self) -> bool:
-        """Train the missing runs, stage by stage. Return True if all have finished."""
+        """Train the missing runs, stage by stage, until the time is over. Return True if all have finished.
+
+        A run that fails is left out: the stages after it go on with what is there.
+        """
         self.check_data()
+        is_whole = True
         for stage in STAGES:
             runs = {run.name: run for run in stage_runs(stage, cells_of(self.results()), self.sizes, self.starts)}
-            if not self.train_stage(runs):
-                print(f"the stage {stage} is not finished: the stages after it depend on it", flush=True)
-                return False
-        return True
+            is_whole &= (is_finished := self.train_stage(runs))
+            if not is_finished and time.monotonic() > self.end:
+                break
+        return is_whole
 
     def train_stage(self, runs: dict[str, Run]) -> bool:
         """Train the missing ones of ``runs``, by name. Return True if all have finished."""

@@ -1,5 +1,6 @@
 """The study of recipes, without training: its stages, resuming, decisions, and the number for many classes."""
 
+import inspect
 import json
 import sys
 from dataclasses import replace
@@ -20,6 +21,7 @@ from benchmarks.recipe.choice import Cells, cells_of, finalists, ranking, spread
 from benchmarks.recipe.numbers import any_class_ap50
 from benchmarks.recipe.plan import STAGES, expected_minutes, stage_runs
 from benchmarks.recipe.settings import ARMS, BY_HAND, FULL, SETS, Run, arm_settings, run_settings
+from detector.callbacks import non_finite_guard
 from detector.text import flatten
 
 TWO = replace(FULL, sets=("cards", "bccd"))  # without the third set
@@ -178,14 +180,14 @@ def test_the_first_arms_are_the_configurations_that_are_there() -> None:
 class FakeTraining:
     """Stands for train.py: notes its calls, and leaves numbers."""
 
-    def __init__(self, failing: str = "no run") -> None:
+    def __init__(self, failing: str = "no run", message: str = "failed") -> None:
         self.calls: list[str] = []
-        self.failing = failing
+        self.failing, self.message = failing, message
 
     def __call__(self, arguments: list[str], run: Path, epochs: int, log: Path) -> None:
         self.calls.append(run.name)
         if self.failing in run.name:
-            raise RuntimeError(f"{run.name} failed")
+            raise RuntimeError(f"{run.name} {self.message}")
         run.mkdir(parents=True)
         by_share = {share: {"AP": 0.5, "AP50 of any class": 0.5} for share in ("0.02", "0.05", "0.1")}
         (run / "averages.json").write_text(json.dumps({str(epochs): by_share}))
@@ -212,15 +214,15 @@ def test_a_stopped_study_goes_on_and_repeats_nothing(
 ) -> None:
     broken = FakeTraining(failing="scratch_bccd_reference")
     assert run_study(monkeypatch, tmp_path, broken) == 1
-    assert "the stage screen is not finished" in capsys.readouterr().out
+    assert "recipe_scratch_bccd_reference_e30_s1 failed" in capsys.readouterr().out
     assert broken.calls[:2] == ["recipe_scratch_bccd_musgd_0.01_e40_s100", "recipe_scratch_cards_musgd_0.01_e40_s100"]
+    assert any("changes" in name or "+" in name for name in broken.calls)  # the stages after it went on
     kept = {path.parent.name for path in (tmp_path / "runs").glob("*/last.ckpt")}
     assert kept == set(broken.calls[:2])  # the weights that detectors start from
     whole = FakeTraining()
     assert run_study(monkeypatch, tmp_path, whole) == 0
-    assert whole.calls[0] == "recipe_scratch_bccd_reference_e30_s1"
-    assert not set(whole.calls[1:]) & set(broken.calls)
-    assert not any("backbone" in name for name in whole.calls)  # without --weights
+    assert whole.calls == ["recipe_scratch_bccd_reference_e30_s1"]
+    assert not any("backbone" in name for name in broken.calls)  # without --weights
     assert run_study(monkeypatch, tmp_path, again := FakeTraining(), "--hours", "1") == 0
     assert again.calls == []
     content = json.loads((tmp_path / "recipe_study.json").read_text())
@@ -228,7 +230,7 @@ def test_a_stopped_study_goes_on_and_repeats_nothing(
     assert not any("data.root" in one["settings"] for one in content["runs"])
     file = tmp_path / "runs" / whole.calls[0] / "result.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"minutes": 61}))
-    (tmp_path / "runs" / whole.calls[-1] / "result.json").unlink()
+    (tmp_path / "runs" / broken.calls[5] / "result.json").unlink()
     assert run_study(monkeypatch, tmp_path, late := FakeTraining(), "--hours", "1") == 1
     assert late.calls == []
     assert "not started, the time is over" in capsys.readouterr().out
@@ -237,6 +239,15 @@ def test_a_stopped_study_goes_on_and_repeats_nothing(
     with pytest.raises(SystemExit):
         run_study(monkeypatch, tmp_path, FakeTraining())
     assert "trained with other settings (model.lr)" in capsys.readouterr().err
+
+
+def test_a_run_that_diverges_has_learned_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    message = f"failed: 3 steps in a row {study.DIVERGED}; in the last one"
+    run_study(monkeypatch, tmp_path, FakeTraining("scratch_cards_musgd_0.01_e30_s1", message), "--starts", "scratch")
+    content = json.loads((tmp_path / "recipe_study.json").read_text())
+    assert content["scratch"]["numbers"]["musgd_0.01"]["cards"]["1"] == 0
+    assert content["scratch"]["winner"] == "base"  # it is as good as the others, and set by hand
+    assert study.DIVERGED in inspect.getsource(non_finite_guard)
 
 
 def test_missing_data_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:

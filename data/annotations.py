@@ -1,5 +1,6 @@
 """The annotations of a split as flat arrays, the same for all file formats."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -57,6 +58,13 @@ class Annotations:
     def size(self, index: int) -> Size:
         height, width = self.sizes[index].tolist()
         return height, width
+
+    def common_folder(self) -> Path:
+        """Return the deepest folder that all images are in; ``folder`` without images."""
+        folders = [self.folder / one for one in {os.path.dirname(decode_name(name)) for name in self.file_names}]
+        if len({path.is_absolute() for path in folders}) > 1:
+            folders = [path.absolute() for path in folders]
+        return Path(os.path.commonpath([os.path.normpath(path) for path in folders])) if folders else self.folder
 
     def object_slice(self, index: int) -> slice:
         """Return the slice of the arrays of objects that belongs to image ``index``."""
@@ -125,7 +133,7 @@ class Annotations:
         return (
             f"{self.name}: {plural(len(self), 'image')}, {empty} of them without objects, "
             f"{plural(len(self.ids) - crowds, 'object')}, {plural(crowds, 'crowd')}, "
-            f"{plural(len(self.class_names), 'class', 'classes')}; images in {self.folder}"
+            f"{plural(len(self.class_names), 'class', 'classes')}; images in {self.common_folder()}"
         )
 
 

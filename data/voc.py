@@ -12,7 +12,7 @@ from data.faults import Faults
 from data.images import Header, read_headers
 from data.remarks import Remark
 from data.voc_folders import Sources
-from data.voc_pairs import Entry, VocFolders, shown_paths, split_entries, unlisted_remarks
+from data.voc_pairs import Entry, VocFolders, left_out_remarks, shown_paths, split_entries
 from data.voc_xml import VocObject
 from detector.batch import Size
 from detector.text import plural
@@ -37,7 +37,7 @@ def read_voc(root: Path, sources: Sources) -> dict[str, Annotations]:
     files = VocFolders(faults)
     remarks: dict[str, list[Remark]] = {split: [] for split in sources}
     entries = {split: split_entries(split_sources, files, remarks[split]) for split, split_sources in sources.items()}
-    remarks["train"] += unlisted_remarks(sources, files)
+    remarks["train"] += left_out_remarks(root, sources, entries, files)
     faults.raise_if_any()
     class_names = _class_names(entries, faults)
     origin = 1 if all(_is_counted_from_one(one) for split in entries.values() for e in split for one in e.objects) else 0

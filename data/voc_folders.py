@@ -51,20 +51,35 @@ def find_voc(root: Path) -> Sources:
     return {}
 
 
-def given_source(annotations: Path, image_folder: Path | None) -> VocSource:
+def given_source(annotations: Path, image_folder: Path | None, root: Path) -> VocSource:
     """Return the source that a user names: a list of images, or a folder of XML files, with or without an image folder.
 
-    Raises ValueError for a list that has no ``Annotations`` beside one of its parents.
+    The XML files of a list are those of the set of the image folder, else those beside a parent of the list or in ``root``.
+    Raises ValueError if there are none.
     """
     if annotations.is_dir():
         return VocSource(annotations, image_folder or _image_folder(annotations.parent, annotations))
-    source = next((found for folder in annotations.parents[:4] if (found := _whole_set(folder))), None)
+    source = None if image_folder is None else set_of_images(image_folder)
+    folders = (*annotations.parents[:4], root)
+    source = source or next((found for folder in folders if (found := _whole_set(folder))), None)
     if source is None:
         raise ValueError(
-            f"{annotations} is a list of images, but {annotations.parent} and the folders above it have no folder "
-            "Annotations with XML files; put the list into ImageSets/Main beside it"
+            f"{annotations} is a list of images, but {annotations.parent}, the folders above it and {root} have no folder "
+            "Annotations with XML files; put the list into ImageSets/Main beside it, or give the folder of its images, too"
         )
     return VocSource(source.xml_folder, image_folder or source.image_folder, annotations, read_list(annotations))
+
+
+def set_of_images(folder: Path) -> VocSource | None:
+    """Return the set whose images are in ``folder`` or above it; None if there is none."""
+    folder = folder.absolute()
+    folders = (folder, *folder.parents[:3])
+    return next((one for above in folders if (one := _whole_set(above)) and folder.is_relative_to(one.image_folder)), None)
+
+
+def folder_of_images(folder: Path) -> Path:
+    """Return the folder of all images of a set: ``folder``, or the one above it if its name says so (images/train)."""
+    return folder.parent if folder.parent.name.lower() in IMAGE_FOLDERS else folder
 
 
 def has_xml(folder: Path) -> bool:

@@ -1,5 +1,6 @@
 """Which XML file of a Pascal VOC set belongs to which image, and what is left out."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -7,10 +8,10 @@ from pathlib import Path
 
 from data.faults import Faults
 from data.remarks import Remark
-from data.voc_folders import Sources, VocSource
+from data.voc_folders import Sources, VocSource, folder_of_images
 from data.voc_xml import VocFile, VocObject, read_voc_file
 from detector.files import walk_folder
-from detector.imaging.read import IMAGE_SUFFIXES
+from detector.imaging.read import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES
 from detector.text import plural
 
 MAX_EXAMPLES = 8
@@ -65,9 +66,14 @@ class _Names:
     def __init__(self, folder: Path, suffixes: tuple[str, ...]) -> None:
         self.folder = folder
         self.by_stem: dict[str, list[Path]] = {}
-        for path in walk_folder(folder).files:
+        self.walked = walk_folder(folder)
+        for path in self.walked.files:
             if path.suffix.lower() in suffixes:
                 self.by_stem.setdefault(path.relative_to(folder).with_suffix("").as_posix(), []).append(path)
+
+    @property
+    def paths(self) -> list[Path]:
+        return [path for paths in self.by_stem.values() for path in paths]
 
     @cached_property
     def by_lower_stem(self) -> dict[str, list[Path]]:
@@ -163,22 +169,59 @@ def _image_of(stem: str, path: Path | None, images: _Names, files: VocFolders) -
     return found[0] if found else None
 
 
-def unlisted_remarks(sources: Sources, files: VocFolders) -> list[Remark]:
-    """Return a note of XML files beside lists that are in none of them."""
-    listed: dict[Path, set[str]] = {}
-    for source in (one for split in sources.values() for one in split if one.list_file):
-        listed.setdefault(source.xml_folder, set()).update(name.lower() for name in source.names)
-    left_out = [
-        path
-        for folder, names in listed.items()
-        for stem, paths in files.xml_files(folder).by_stem.items()
-        if stem.lower() not in names
-        for path in paths
+def left_out_remarks(root: Path, sources: Sources, entries: dict[str, list[Entry]], files: VocFolders) -> list[Remark]:
+    """Return remarks on the images and XML files that belong to no split, and on files that are left out for their names.
+
+    They are those beside lists, in sub-folders beside those of the splits, and XML files anywhere in ``root``.
+    """
+    every_source = [one for split in sources.values() for one in split]
+    whole = [one for one in every_source if not one.list_file]  # their XML files without an image are named already
+    used = [path for found in entries.values() for e in found for path in (e.image, e.file.path if e.file else e.image)]
+    used += [path for one in whole for path in files.images(one.image_folder).paths]
+    used += [path for one in whole for path in files.xml_files(one.xml_folder).paths]
+    folders = dict.fromkeys(folder_of_images(one.image_folder) for one in every_source)
+    xml_folders = dict.fromkeys([root, *(one.xml_folder for one in every_source if one.list_file)])
+    known = _by_real_path(used).keys()
+    images, xml_files = (
+        [path for real, path in _by_real_path(paths).items() if real not in known]
+        for paths in (
+            [path for folder in folders for path in files.images(folder).paths],
+            [path for folder in xml_folders for path in files.xml_files(folder).paths],
+        )
+    )
+    remarks = []
+    if images or xml_files:
+        counts = [(images, plural(len(images), "image")), (xml_files, plural(len(xml_files), "XML file"))]
+        subject = " and ".join(text for paths, text in counts if paths)
+        verb = "is" if len(images) + len(xml_files) == 1 else "are"
+        text = f"{subject} {verb} in no list or folder of a split and left out"
+        remarks.append(Remark("note", text, shown_paths([*images, *xml_files])))
+    for folder in folders:
+        remarks += _remarks_of_folder(files.images(folder))
+    return remarks
+
+
+def _remarks_of_folder(names: _Names) -> list[Remark]:
+    """Return remarks on the hidden images, links and images of other formats in a folder of images."""
+    walked = names.walked
+    others = [path for path in walked.files if path.suffix.lower() in OTHER_IMAGE_SUFFIXES]
+    hidden = [path for path in walked.hidden if path.suffix.lower() in IMAGE_SUFFIXES]
+    formats = f"of a format that is not read ({', '.join(sorted({path.suffix for path in others}))}); convert to PNG or JPEG"
+    return [
+        Remark(level, f"{names.folder}: {plural(len(paths), one, many)} left out{reason}", shown_paths(paths))
+        for level, paths, one, many, reason in (
+            ("warning", others, "image is", "images are", f", being {formats}"),
+            ("note", hidden, "hidden image file is", "hidden image files are", ""),
+            ("note", walked.repeated, "link to what is there already is", "links to what is there already are", ""),
+        )
+        if paths
     ]
-    if not left_out:
-        return []
-    text = f"{plural(len(left_out), 'XML file is', 'XML files are')} in no list of images and left out"
-    return [Remark("note", text, shown_paths(left_out))]
+
+
+def _by_real_path(paths: list[Path]) -> dict[tuple[str, str], Path]:
+    """Return ``paths`` by folder, links resolved, and name: the same file may be reached by several paths."""
+    folders = {folder: os.path.realpath(folder) for folder in {path.parent for path in paths}}
+    return {(folders[path.parent], path.name): path for path in paths}
 
 
 def shown_paths(paths: list[Path]) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """Pascal VOC: where files are found, what boxes mean, and faults with file and line."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -63,10 +64,35 @@ def test_splits_come_from_lists(tmp_path: Path) -> None:
     write_lists(tmp_path, trainval="0 1 2 3", val="3", test="4", cat_train="5")
     splits = read(tmp_path)
     assert {split: stems(part) for split, part in splits.items()} == {"train": ["0", "1", "2"], "val": ["3"], "test": ["4"]}
-    assert splits["train"].remarks[0].line().startswith("1 XML file is in no list of images and left out")
+    text = "1 image and 1 XML file are in no list or folder of a split and left out"
+    assert splits["train"].remarks[0].line().startswith(text)
     write_lists(tmp_path, train="0 1")
     (tmp_path / "ImageSets/Main/val.txt").unlink()
     assert [stems(read(tmp_path)[split]) for split in ("train", "val")] == [["0", "1"], ["2", "3"]]
+
+
+def test_nothing_is_left_out_without_being_counted(tmp_path: Path) -> None:
+    """Images in no list and without XML file, sub-folders of no split, hidden images, other formats, links."""
+    write_voc(tmp_path / "lists", 4)
+    write_lists(tmp_path / "lists", train="0 1 2", val="3")
+    for name in ("new", "sub/other", "._hidden"):
+        write_image(tmp_path / f"lists/JPEGImages/{name}.png")
+    (tmp_path / "lists/JPEGImages/phone.heic").write_bytes(b"heic")
+    (tmp_path / "lists/JPEGImages/link.png").symlink_to("0.png")
+    lines = [one.line() for one in read(tmp_path / "lists")["train"].remarks]
+    assert [re.sub(r"^.*JPEGImages: | \(.*", "", line) for line in lines] == [
+        "2 images are in no list or folder of a split and left out",
+        "1 image is left out, being of a format that is not read",
+        "1 hidden image file is left out",
+        "1 link to what is there already is left out",
+    ]
+    assert "new.png" in lines[0]
+    for name in ("train", "val", "more"):
+        write_voc(tmp_path / "folders", 2, len(name), (f"Annotations/{name}", f"images/{name}"))
+    write_voc(tmp_path / "folders/old", 1)
+    (line,) = [one.line() for one in read(tmp_path / "folders")["train"].remarks]
+    assert line.startswith("2 images and 3 XML files are in no list or folder of a split and left out")
+    assert "images in " + str(tmp_path / "folders/images/train") in read(tmp_path / "folders")["train"].summary()
 
 
 def test_several_roots_are_joined(tmp_path: Path) -> None:

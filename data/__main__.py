@@ -20,10 +20,10 @@ from data.check.files import check_files
 from data.check.findings import Finding, Splits, check_annotations
 from data.check.report import html_report, text_report
 from data.check.sheets import write_sheets
+from data.clean import write_clean_splits
 from data.cut_tiles import CONFIG, cut_data_set
 from data.datamodule import CocoDataModule
 from data.join import check_same_classes
-from data.leaks import write_clean_splits
 from data.shapes.write import DRAWN_SETS
 from data.splits import Files, given_splits, read_split, read_splits, set_format
 from data.val_split import complete_splits
@@ -31,14 +31,18 @@ from detector.batch import as_size
 from detector.config_files import read_config, read_configs
 from detector.files import unique_key_loader
 from detector.imaging.sixteen_bits import FULL_RANGE, as_sample_range
-from detector.imaging.tiles import Tiling, as_tiling
+from detector.imaging.tiles import DEFAULT_OVERLAP, MAX_OVERLAP, Tiling, as_tiling
 from detector.option_errors import OptionParser, option_error, option_names
 from detector.text import print_any_name
 
 BASE_CONFIG = Path(__file__).parents[1] / "configs" / "base.yaml"
 OUT = Path("runs/data")
-# Options of the command tile, and their defaults
-TILE_OPTIONS: dict[str, Any] = {"tile": None, "overlap": 0.2, "min_visible": 0.5}
+# Options of one command, and their defaults
+COMMAND_OPTIONS: dict[str, dict[str, Any]] = {
+    "check": {"quick": False, "clean": None},
+    "show": {"images": 16},
+    "tile": {"tile": None, "overlap": None, "min_visible": 0.5},
+}
 SMALLEST_MULTIPLE = 32  # for input sides of any detector; detectors with a P6 level need 64
 
 
@@ -46,13 +50,14 @@ def parse(args: list[str]) -> tuple[argparse.Namespace, ArgumentParser, Namespac
     """Return the options of this command, and the parser and arguments of CocoDataModule."""
     command_parser = _command_parser()
     options, data_args = command_parser.parse_own_args(args)
+    _complete_options(options)
     options.tiling = _tiling(options)
     if options.images < 1:
         raise ValueError(f"--images is {options.images}; expected 1 or more")
     if options.out.exists() and not options.out.is_dir():
         raise ValueError(f"--out {options.out} is a file; give a folder")
-    if options.clean is not None and (options.command != "check" or options.clean.is_file()):
-        raise ValueError(f"--clean {options.clean}: give a folder to write into, with the command check")
+    if options.clean is not None and options.clean.is_file():
+        raise ValueError(f"--clean {options.clean}: give a folder to write into")
     set_loader("yaml", unique_key_loader(get_loader("yaml")), (yaml.YAMLError,))
     parser = ArgumentParser(prog="python -m data", exit_on_error=False)
     parser.add_argument("--config", action="config")
@@ -77,16 +82,27 @@ def _command_parser() -> OptionParser:
     parser.add_argument("--config", action="append", default=[], help="a configuration file; may be given several times")
     parser.add_argument("--out", type=Path, default=OUT, help="folder for report, sheets or tiles (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="check: the annotations only, without decoding images")
-    clean_help = "check: write splits that share images with train, without these, as COCO files into this folder"
+    clean_help = "check: write splits that share images with train, without these, into this folder, with a configuration"
     parser.add_argument("--clean", type=Path, metavar="FOLDER", help=clean_help)
-    parser.add_argument("--images", type=int, default=16, help="show: number of images of each split (%(default)s)")
+    parser.add_argument("--images", type=int, help="show: number of images of each split (16)")
     parser.add_argument("--pictures", dest="images", type=int, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     parser.add_argument("--tile", type=int, nargs="+", metavar="PIXELS", help="tile: their side, or height and width")
-    parser.add_argument("--overlap", type=float, help="tile: share by which neighbors overlap (%(default)s)")
-    visible_help = "tile: share of an object that a tile must show to keep it (%(default)s)"
+    overlap_help = f"tile: share by which neighbors overlap, 0 to {MAX_OVERLAP} ({DEFAULT_OVERLAP})"
+    parser.add_argument("--overlap", type=float, help=overlap_help)
+    visible_help = "tile: share of an object that a tile must show to keep it (0.5)"
     parser.add_argument("--min_visible", type=float, help=visible_help)
-    parser.set_defaults(**TILE_OPTIONS)
+    parser.set_defaults(**{name: None for options in COMMAND_OPTIONS.values() for name in options})
     return parser
+
+
+def _complete_options(options: argparse.Namespace) -> None:
+    """Fill in the defaults. Raises ValueError for an option of another command."""
+    for command, defaults in COMMAND_OPTIONS.items():
+        for name, default in defaults.items():
+            if getattr(options, name) is None:
+                setattr(options, name, default)
+            elif command != options.command:
+                raise ValueError(f"--{name} is of the command {command}: python -m data {command}, not {options.command}")
 
 
 def _section(content: dict[str, Any]) -> str:
@@ -105,8 +121,6 @@ def show(options: argparse.Namespace, parser: ArgumentParser, config: Namespace)
 def _tiling(options: argparse.Namespace) -> Tiling | None:
     """Return the tiling of the command ``tile``; None for the other commands. Raises ValueError for wrong values."""
     if options.command != "tile":
-        if given := [name for name, default in TILE_OPTIONS.items() if getattr(options, name) != default]:
-            raise ValueError(f"--{given[0]} is of the command tile: python -m data tile, not {options.command}")
         return None
     if options.tile is None:
         raise ValueError("python -m data tile needs the size of the tiles, as --tile 640")
@@ -116,8 +130,8 @@ def _tiling(options: argparse.Namespace) -> Tiling | None:
 def tile(options: argparse.Namespace, config: Namespace) -> int:
     """Cut all splits into tiles; print what was kept and left out, and the command that trains on them."""
     data, samples = config.data, as_sample_range(config.data.sixteen_bit_range or FULL_RANGE, "data.sixteen_bit_range")
-    files: Files = {split: (data[f"{split}_annotations"], data[f"{split}_images"]) for split in ("train", "val", "test")}
-    splits = {split: replace(part, sixteen_bit_range=samples) for split, part in read_splits(Path(data.root), files).items()}
+    splits = read_splits(Path(data.root), given_files(data), data.val_split)
+    splits = {split: replace(part, sixteen_bit_range=samples) for split, part in splits.items()}
     print(cut_data_set(splits, options.tiling, options.out, options.min_visible))
     print(f"train on the tiles: python train.py --config configs/finetune_backbone.yaml --config {options.out / CONFIG}")
     return 0
@@ -142,15 +156,19 @@ def check(options: argparse.Namespace, config: Namespace) -> int:
     page.write_text(html_report(findings, splits, size), encoding="utf-8", errors="backslashreplace")
     cleaned = [] if options.clean is None else [f"wrote nothing into {options.clean}: train cannot be read"]
     if cleaned and "train" in splits:
-        cleaned = write_clean_splits(splits, options.clean)
+        cleaned = write_clean_splits(splits, Path(config.data.root), given_files(config.data), options.clean)
     print(report, *cleaned, f"look at {page}", sep="\n")
     return int(any(finding.level == "error" for finding in findings))
 
 
+def given_files(data: Namespace) -> Files:
+    """Return the annotations and the image folders of each split, as given."""
+    return {split: (data[f"{split}_annotations"], data[f"{split}_images"]) for split in ("train", "val", "test")}
+
+
 def read_valid_splits(data: Namespace) -> tuple[Splits, list[Finding]]:
     """Read each split by itself; return those without faults, and an error for each of the others."""
-    files: Files = {split: (data[f"{split}_annotations"], data[f"{split}_images"]) for split in ("train", "val", "test")}
-    root = Path(data.root)
+    root, files = Path(data.root), given_files(data)
     splits: Splits = {}
     errors = []
     one_by_one = root.is_dir() and root not in DRAWN_SETS and set_format(root, files) == "coco"

@@ -1,6 +1,5 @@
 """Images of a split that are also in train: AP of them shows what was learned by heart."""
 
-import json
 import os
 from pathlib import Path
 
@@ -8,8 +7,6 @@ import numpy as np
 
 from data.annotations import Annotations
 from data.val_split import content_hashes
-from detector.files import atomic_write
-from detector.text import plural
 
 MAX_IMAGES = 20_000  # of both splits together: more are not compared before a training, only by ``data check``
 
@@ -25,24 +22,6 @@ def also_in_train(train: Annotations, other: Annotations) -> np.ndarray:
     known = content_hashes([train.image_path(index) for index in of_train.tolist()])
     hashes = content_hashes([other.image_path(index) for index in of_other.tolist()])
     return of_other[np.isin(hashes, known)]
-
-
-def write_clean_splits(splits: dict[str, Annotations], folder: Path) -> list[str]:
-    """Write the splits that share images with train, without these, as COCO files into ``folder``; return a text of each."""
-    lines = []
-    for split, part in splits.items():
-        if split == "train" or not len(shared := also_in_train(splits["train"], part)):
-            continue
-        kept = np.setdiff1d(np.arange(len(part)), shared)
-        path = folder / f"{split}.json"
-        folder.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as unfinished:
-            unfinished.write_text(json.dumps(part.subset(kept).ground_truth()) + "\n", encoding="utf-8")
-        lines.append(
-            f"wrote {path}: {split} without the {plural(len(shared), 'image')} of train, {plural(len(kept), 'image')} left; "
-            f"in a COCO set, give it as data.{split}_annotations (images are relative to {part.folder})"
-        )
-    return lines or ["no split shares images with train: nothing to clean"]
 
 
 def _file_sizes(annotations: Annotations) -> np.ndarray:

@@ -115,7 +115,7 @@ def voc_sources(root: Path, files: Files) -> Sources:
                 )
             if folder is not None and not (root / folder).is_dir():
                 raise ValueError(f"data.{split}_images: there is no image folder {root / folder} (looked from {Path.cwd()})")
-            sources.setdefault(split, []).append(given_source(root / name, None if folder is None else root / folder))
+            sources.setdefault(split, []).append(given_source(root / name, None if folder is None else root / folder, root))
     return sources
 
 

@@ -61,6 +61,10 @@ def test_the_help_shows_no_old_spellings(capsys: pytest.CaptureFixture) -> None:
         (["--data.augment", "{mosaic: 1, mosaic: 0}"], "the key 'mosaic' is given twice"),
         (["--out", "broken.yaml"], "--out broken.yaml is a file"),
         (["--images", "0"], "--images is 0; expected 1 or more"),
+        (["--quick"], "--quick is of the command check: python -m data check, not show"),
+        (["--clean", "new"], "--clean is of the command check"),
+        (["--overlap", "0.2"], "--overlap is of the command tile: python -m data tile, not show"),
+        (["--min_visible", "0.5"], "--min_visible is of the command tile"),
     ],
 )
 def test_mistakes_are_named(config: list[str], extra: list[str], message: str, capsys: pytest.CaptureFixture) -> None:

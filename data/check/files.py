@@ -13,6 +13,7 @@ from PIL import Image
 
 from data.annotations import Annotations
 from data.check.findings import MAX_EXAMPLES, Finding, Splits, image_finding, leak_findings
+from data.check.near_copies import near_copy_findings, thumbnail
 from data.images import read_image, stored_size
 from detector.imaging.read import UNREADABLE, BadImageError, exif_orientation, num_frames_of, read_file, sixteen_bit_limits
 from detector.imaging.sixteen_bits import FULL_RANGE, SampleRange
@@ -39,6 +40,7 @@ class FileFacts:
     turned: bool = False  # it is read upright
     error: str | None = None  # why it cannot be used
     num_frames: int = 1  # pages of a TIFF, images of an animation: the first is used
+    thumbnail: bytes = b""  # see ``near_copies``; empty if it cannot be used
     limits: tuple[int, int] | None = None  # darkest and brightest value of an image with 16 bits a channel
 
 
@@ -46,6 +48,7 @@ def check_files(splits: Splits) -> list[Finding]:
     """Read and decode every image. Takes about 5 ms an image and core."""
     findings: list[Finding] = []
     digests: dict[str, dict[bytes, list[int]]] = {}
+    all_facts: dict[str, list[FileFacts]] = {}
     for split, annotations in splits.items():
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             facts = list(pool.map(partial(_file_facts, annotations), range(len(annotations))))
@@ -57,13 +60,15 @@ def check_files(splits: Splits) -> list[Finding]:
             text = f"{plural(len(several), 'file has', 'files have')} several pages or frames, of which the first is used"
             findings.append(image_finding("warning", split, text, annotations, several))
         findings += _sixteen_bit_images(split, annotations, facts)
-        digests[split] = _indices_by_digest(facts)
+        digests[split], all_facts[split] = _indices_by_digest(facts), facts
     for split, annotations in splits.items():
         findings += _copies_within(split, annotations, digests[split])
     for split in splits:
         if split != "train" and "train" in splits:
             findings += _copies_of_train(split, splits, digests)
-    return findings
+    thumbnails = {split: [fact.thumbnail for fact in facts] for split, facts in all_facts.items()}
+    contents = {split: [fact.digest for fact in facts] for split, facts in all_facts.items()}
+    return [*findings, *near_copy_findings(splits, thumbnails, contents)]
 
 
 def image_kind(content: bytes) -> str:
@@ -96,7 +101,8 @@ def _file_facts(annotations: Annotations, index: int) -> FileFacts:
             facts = replace(facts, turned=_is_turned(annotations, index, facts.orientation))
         if facts.kind == SIXTEEN_BITS:
             facts = replace(facts, limits=sixteen_bit_limits(content))
-        read_image(path, annotations.size(index), annotations.upright, 1, annotations.sixteen_bit_range)
+        image = read_image(path, annotations.size(index), annotations.upright, 1, annotations.sixteen_bit_range)
+        facts = replace(facts, thumbnail=thumbnail(image))
     except BadImageError as error:
         facts = replace(facts, error=str(error))
     return facts

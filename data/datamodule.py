@@ -12,7 +12,7 @@ from data.annotations import Annotations
 from data.balance import repeat_factors
 from data.base_datamodule import BaseDataModule, check_choice
 from data.cache import PoolCache, RamCache
-from data.check.findings import check_annotations
+from data.check.findings import check_annotations, class_counts
 from data.dataset import EvalDataset, TrainDataset, collate
 from data.leaks import MAX_IMAGES, also_in_train
 from data.reader import BadImages, ImageReader
@@ -38,7 +38,7 @@ class CocoDataModule(BaseDataModule):
     folder of XML files, or a list of images.
 
     Without a validation set, ``val_split`` (by default 0.2) of the training images are held out for validation, chosen by a
-    hash of the files' content.
+    hash of the files' content. With 0 there is no validation, which a Trainer needs to know (``limit_val_batches=0``).
 
     ``image_size`` is that of the network input, one side or (height, width); ``batch_size`` is per device. Classes are
     numbered by ascending category id of the training file. ``transforms`` are the user's own albumentations,
@@ -97,8 +97,8 @@ class CocoDataModule(BaseDataModule):
             "test": (test_annotations, test_images),
         }
         self.annotations = read_splits(Path(root), files, val_split)
-        # The share that is held out of train; None if the data have a validation set
-        self.val_split = self.annotations["val"].held_out
+        # The share that is held out of train, 0 for no validation; None if the data have a validation set
+        self.val_split = self.annotations["val"].held_out if "val" in self.annotations else 0.0
         if single_cls:
             self.annotations = {split: part.as_single_class() for split, part in self.annotations.items()}
         samples = self.sixteen_bit_range or FULL_RANGE
@@ -114,10 +114,17 @@ class CocoDataModule(BaseDataModule):
         train = self.annotations["train"]
         self._repeats = None if repeat_threshold is None else repeat_factors(train, repeat_threshold)
         self.class_names: list[str] = train.class_names
+        # Names of the classes without objects to learn from
+        self.absent_classes = [name for name, count in zip(train.class_names, class_counts(train)) if not count]
         self.category_ids: list[int] = train.category_ids
 
     def check_split(self, split: Split) -> None:
         """Raise ValueError if the data have no ``split``."""
+        if split == "val" and split not in self.annotations:
+            raise ValueError(
+                "the data have no validation set, and data.val_split is 0: set data.val_annotations and data.val_images, or "
+                "another data.val_split; to train without validation, set trainer.limit_val_batches to 0"
+            )
         if split not in self.annotations:
             raise ValueError(
                 f"there is no split {split!r}, only {', '.join(self.annotations)}; for 'test' set data.test_annotations "

@@ -19,10 +19,17 @@ DEFAULT_SHARE = 0.2
 def complete_splits(splits: dict[str, Annotations], val_split: float | None) -> dict[str, Annotations]:
     """Return the splits with a validation split: that of the data, else ``val_split`` (by default 0.2) of train.
 
-    Raises ValueError if there are both.
+    With ``val_split`` 0 there is none. Raises ValueError if the data have one, and ``val_split`` is given.
     """
     if val_split is not None:
-        as_number(val_split, "data.val_split", 1e-6, 0.9)
+        as_number(val_split, "data.val_split", 0, 0.9)
+    if val_split == 0 and "val" in splits:
+        raise ValueError(
+            f"data.val_split is 0, but the data have a validation set, {splits['val'].name}; to train without using it, "
+            "give trainer.limit_val_batches 0 instead"
+        )
+    if val_split == 0:
+        return splits
     if "val" not in splits:
         train, val = hold_out(splits["train"], DEFAULT_SHARE if val_split is None else val_split)
         return {"train": train, "val": val} | {split: part for split, part in splits.items() if split != "train"}

@@ -88,9 +88,12 @@ def test_each_program_takes_the_configurations_of_the_other_and_of_older_runs(
     assert "split: val before" not in caplog.text
 
     # The checkpoint on the command line counts, not the ckpt_path of a training or the checkpoint of another evaluation.
-    evaluate.main([last, "--config", str(run / "config-2.yaml"), "--trainer.limit_val_batches", "1.0"])
+    # Its limit of 0 batches is of the training. Earlier versions wrote the default overlap, also without tiles.
+    evaluate.main([last, "--config", str(run / "config-2.yaml")])
     evaluation = run / "eval_val" / "evaluation.yaml"
-    evaluation.write_text(evaluation.read_text().replace("last.ckpt", "other.ckpt"))
+    text = evaluation.read_text().replace("last.ckpt", "other.ckpt")
+    assert "\noverlap: null\n" in text
+    evaluation.write_text(text.replace("overlap: null", "overlap: 0.2"))
     evaluate.main([last, "--config", str(evaluation), "--auto_batch_size", "0.8", "--run_dir", "evaluated"])
     assert Path("evaluated/predictions.json").is_file()
     settings = yaml.safe_load(Path("evaluated/evaluation.yaml").read_text())

@@ -179,9 +179,17 @@ def test_train_evaluate_and_resume(
             train.main([*arguments, "--ckpt_path", str(run / "last.ckpt"), *extra])
 
 
-def test_a_used_folder_is_never_overwritten(arguments: list[str]) -> None:
-    quick = [*arguments, "--trainer.max_epochs", "1", "--trainer.limit_val_batches", "0"]
-    train.main([*quick, "--run_dir", "mine"])
+def test_a_used_folder_is_never_overwritten(arguments: list[str], caplog: pytest.LogCaptureFixture) -> None:
+    """Of a run without validation, as ``data.val_split`` is 0."""
+    without = ["--data.val_annotations", "null", "--data.val_images", "null", "--data.val_split", "0"]
+    with caplog.at_level("INFO"):
+        train.main([*arguments, "--trainer.max_epochs", "1", *without, "--run_dir", "mine"])
+    assert "there is no validation: no AP and no best.ckpt; the result is last.ckpt" in caplog.text
+    assert not Path("mine/best.ckpt").exists()
+    config = yaml.safe_load(Path("mine/config.yaml").read_text())
+    assert (config["data"]["val_split"], config["trainer"]["limit_val_batches"]) == (0, 0)
+    with pytest.raises(SystemExit, match=r"the data have no validation set, and data\.val_split is 0: set data\.val_anno"):
+        evaluate.main(["mine/last.ckpt", "--config", "mine/config.yaml"])
     before = {path.name: path.stat().st_mtime_ns for path in Path("mine").iterdir()}
     train.main(["--config", "mine/config.yaml"])  # a resolved configuration can start another run
     assert {path.name: path.stat().st_mtime_ns for path in Path("mine").iterdir()} == before
@@ -342,6 +350,10 @@ def test_wrong_keys_and_types_are_refused_by_name(
         (
             ["--patience=3", "--trainer.limit_val_batches=0"],
             "patience needs a validation, but trainer.limit_val_batches is 0",
+        ),
+        (
+            ["--monitor=val/AP", "--data.val_annotations=null", "--data.val_images=null", "--data.val_split=0"],
+            "monitor needs a validation, but data.val_split is 0",
         ),
         (["--model.lr", "-1"], "lr is -1.0; expected a number, 0 or more"),
     ],

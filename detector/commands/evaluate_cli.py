@@ -1,7 +1,8 @@
 """The command line of evaluate.py."""
 
+import sys
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 from lightning.pytorch.cli import LightningArgumentParser
@@ -9,10 +10,11 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from detector.callbacks import NonFiniteGuard, RampedEMA
 from detector.commands.detector_cli import DetectorCLI
+from detector.commands.options import OVERLAP_HELP
 from detector.commands.programs import is_of_pretraining
 from detector.files import read_yaml
 from detector.imaging.sixteen_bits import FULL_RANGE
-from detector.imaging.tiles import as_tiling
+from detector.imaging.tiles import DEFAULT_OVERLAP, as_optional_tiling
 from detector.network.replace.entries import check_entries
 from detector.runs.checks import check_classes
 from detector.runs.folder import CONFIG, evaluation_file, evaluation_folder
@@ -38,23 +40,37 @@ class EvaluateCLI(DetectorCLI):
         parser.add_argument("--flip_test", action="store_true", help=flip_help)
         tile_help = "cut images into tiles of so many pixels (one side, or [height, width]) and detect in each"
         parser.add_argument("--tile", type=int | tuple[int, int] | None, default=None, help=tile_help)
-        parser.add_argument("--overlap", type=float, default=0.2, help="share of a tile by which neighbors overlap")
+        parser.add_argument("--overlap", type=float | None, default=None, help=OVERLAP_HELP)
         super().add_arguments_to_parser(parser)
         parser.add_class_arguments(RampedEMA, "ema", instantiate=False)
         parser.add_class_arguments(NonFiniteGuard, "guard", instantiate=False)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse ``args``; leave out the default overlap that an evaluation.yaml of earlier versions has without tiles."""
+        super().parse_arguments(parser, args)
+        words = sys.argv[1:] if args is None else args
+        is_given = any(str(word).partition("=")[0] == "--overlap" for word in words)
+        if self.config["tile"] is None and self.config["overlap"] == DEFAULT_OVERLAP and not is_given:
+            self.config["overlap"] = None
 
     def before_instantiate_classes(self) -> None:
         """Fill in the settings of the model, and choose the folder of the evaluation."""
         self.checkpoint, self.split = self.config["checkpoint"], self.config["split"]
         if self.config["flip_test"]:
             self.config["evaluation"]["flip_test"] = True
-        tile, overlap = self.config["tile"], self.config["overlap"]
-        if tile is None and overlap != 0.2:
-            raise ValueError(f"--overlap {overlap} is of tiles; give their size, as --tile 640, or leave it out")
-        self.tiling = None if tile is None else as_tiling(tile, overlap)
+        self.tiling = as_optional_tiling(self.config["tile"], self.config["overlap"], "--")
+        self.config["overlap"] = None if self.tiling is None else self.tiling.overlap
         self._check_that_data_are_given()
+        self._evaluate_all_images()
         self._resolve_model_settings()
         self.run_dir = inherited_run_dir() or evaluation_folder(Path(self.checkpoint), self.split, self.config["run_dir"])
+
+    def _evaluate_all_images(self) -> None:
+        """Leave out a limit of 0 batches: it is of a training without validation."""
+        for name in ("limit_val_batches", "limit_test_batches"):
+            if self.config["trainer"][name] == 0:
+                rank_zero_info(f"trainer.{name} is 0, which is for trainings: all images are evaluated")
+                self.config["trainer"][name] = None
 
     def _check_that_data_are_given(self) -> None:
         """Raise ValueError if the data are the default and not there, and the folder of CKPT has the configuration."""

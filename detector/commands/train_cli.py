@@ -47,6 +47,12 @@ class TrainCLI(TrainingCLI, DetectorCLI):
             command = evaluation_command(sys.argv[1:] if args is None else args, checkpoint)
             raise ValueError(f"train.py only trains; evaluate with\n    {command}")
 
+    def before_instantiate_classes(self) -> None:
+        """Let the Trainer know of data without validation, and fill in the settings of the model."""
+        if "val_split" in self.config["data"] and self.config["data"]["val_split"] == 0:
+            self.config["trainer"]["limit_val_batches"] = 0
+        super().before_instantiate_classes()
+
     def _resolve_model_settings(self) -> None:
         """Fill in the section ``model`` from the checkpoint or weights file.
 

@@ -108,7 +108,8 @@ class TrainingCLI(RunCLI):
             raise ValueError(unknown_name("number of the validation for monitor:", self.monitor, names))
         asked = [name for name in ("patience", "monitor") if self.config[name] is not None]
         if asked and self.config_init["trainer"]["limit_val_batches"] == 0:
-            raise ValueError(f"{asked[0]} needs a validation, but trainer.limit_val_batches is 0; leave out one of them")
+            setting = "data.val_split" if getattr(self.datamodule, "val_split", None) == 0 else "trainer.limit_val_batches"
+            raise ValueError(f"{asked[0]} needs a validation, but {setting} is 0; leave out one of them")
 
     def loggers(self) -> list[Logger]:
         """Return CSV and TensorBoard loggers and those of the configuration; none for ``logger: false``."""
@@ -214,6 +215,15 @@ class TrainingCLI(RunCLI):
         record = self.run_dir / folder.numbered(folder.RECORD, self.start_number)
         record.write_text(json.dumps(run_record(), indent=1) + "\n")
         rank_zero_info(f"folder of this run: {self.run_dir}")
+        if self.config_init["trainer"]["limit_val_batches"] == 0:
+            rank_zero_info(self._without_validation())
+
+    def _without_validation(self) -> str:
+        """Return what a training without validation does not have, and how to use images that are held out."""
+        text = f"there is no validation: no AP and no {folder.BEST_CHECKPOINT}; the result is {folder.LAST_CHECKPOINT}"
+        if share := getattr(self.datamodule, "val_split", None):
+            text += f". {share:.3g} of the images are held out and not used: data.val_split 0 trains on them, too"
+        return text
 
     @rank_zero_only
     def _log_resume_command(self, stop: StoppedBySignal) -> None:

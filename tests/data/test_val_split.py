@@ -3,9 +3,11 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from data import CocoDataModule
 from data.annotations import Annotations
 from data.splits import COCO_FILES, COCO_VAL, read_splits
 from data.val_split import content_hashes
@@ -79,14 +81,25 @@ def test_wrong_shares_and_a_second_validation_set_are_refused(tiny_coco: Path, t
             ValueError, match=r"data\.val_split is 0\.2, but the data have a validation set, .*; leave out one"
         ):
             read_splits(root, files, 0.2)
-    for share in (0, 1, -0.2, "many"):
-        with pytest.raises(ValueError, match=r"data\.val_split is .*; expected a number from 1e-06 to 0\.9"):
+    for share in (1, -0.2, "many"):
+        with pytest.raises(ValueError, match=r"data\.val_split is .*; expected a number from 0 to 0\.9"):
             read_splits(tiny_coco, both, share)
+    with pytest.raises(ValueError, match=r"val_split is 0, but the data have a validation set, .*limit_val_batches 0"):
+        read_splits(tiny_coco, both, 0)
     for name in ("a", "b"):
         write_image(tmp_path / f"same/{name}.png")
         (tmp_path / f"same/{name}.xml").write_text(voc_xml(("cat", 1, 1, 5, 5)))
-    with pytest.raises(ValueError, match="no validation set, and none can be made of 2 images with one content"):
+    with pytest.raises(ValueError, match=r"no validation set, and none can be made of 2 images with one content"):
         read_splits(tmp_path / "same", COCO_FILES)
+
+
+def test_a_share_of_zero_trains_without_validation(tiny_coco: Path, tiny_arguments: dict[str, Any]) -> None:
+    data = CocoDataModule(**tiny_arguments | {"val_annotations": None, "val_images": None}, val_split=0.0)
+    assert list(data.annotations) == ["train"]
+    assert data.val_split == 0
+    assert len(data.train_dataloader().dataset) == 8
+    with pytest.raises(ValueError, match=r"no validation set, and data.val_split is 0: set .*limit_val_batches to 0"):
+        data.val_dataloader()
 
 
 def test_each_split_gets_an_image(tmp_path: Path) -> None:

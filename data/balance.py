@@ -1,7 +1,7 @@
 """Class balance: how often the images of rare classes are repeated in an epoch (LVIS, arXiv:1908.03195)."""
 
 import numpy as np
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from data.annotations import Annotations
 from detector.arguments import as_number
@@ -25,6 +25,10 @@ def repeat_factors(train: Annotations, threshold: float) -> np.ndarray:
     of_classes[shares > 0] = np.sqrt(threshold / shares[shares > 0]).clip(min=1)
     factors = np.where(has_class, of_classes, 1.0).max(axis=1)
     _log(train, threshold, has_class.sum(axis=0), of_classes, factors)
+    if absent := [name for name, share in zip(train.class_names, shares) if not share]:
+        names = ", ".join(absent[:MAX_CLASSES]) + (", ..." if len(absent) > MAX_CLASSES else "")
+        subject = plural(len(absent), "class is", "classes are")
+        rank_zero_warn(f"data.repeat_threshold: {subject} in no training image, so nothing can be repeated for it: {names}")
     return factors
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, cast
 
 import torch
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -295,6 +295,12 @@ class DetectorModule(BaseModule):
         if weights := self.loss.class_weights:
             shown = ", ".join(f"{name} {weight:g}" for name, weight in zip(self.class_names, weights) if weight != 1)
             rank_zero_info(f"class weights (others 1): {shown or 'none'}")
+            absent = getattr(getattr(self.trainer, "datamodule", None), "absent_classes", None)
+            weighted = [name for name, weight in zip(self.class_names, weights) if weight != 1]
+            if idle := [name for name in weighted if isinstance(absent, list) and name in absent]:
+                rank_zero_warn(
+                    f"model.class_weights: {', '.join(idle)}: no training image has it, so the weight changes nothing"
+                )
         if hp.freeze:
             rank_zero_info(frozen_text(self.model, hp.freeze))
         for text in steps_texts(self.trainer, hp.optimizer, hp.nominal_batch, batch_size, images_per_step):

@@ -1,10 +1,11 @@
 """Checks of the settings that DetectorModule and ClassifierModule take."""
 
 import math
+import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
-from detector.arguments import AUTO, as_number, as_whole_number
+from detector.arguments import AUTO, as_number, as_whole_number, shown
 from detector.text import unknown_name
 from detector.training.optimizer import OptimizerName
 
@@ -69,8 +70,8 @@ def as_class_weights(value: Any, class_names: list[str]) -> tuple[float, ...] | 
             f"{len(class_names)} classes ({', '.join(class_names[:5])}{', ...' if len(class_names) > 5 else ''})"
         )
     for name, weight in zip(class_names, value):
-        if as_number(weight, f"the weight of {name!r} in class_weights", high=math.inf) == 0:
-            raise ValueError(f"the weight of {name!r} in class_weights is 0; expected a number above 0")
+        if isinstance(weight, bool) or not isinstance(weight, numbers.Real) or not 0 < weight < math.inf:  # not nan
+            raise ValueError(f"the weight of {name!r} in class_weights is {shown(weight)}; expected a number above 0")
     return tuple(map(float, value))
 
 

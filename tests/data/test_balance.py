@@ -28,6 +28,8 @@ def annotations(*classes: list[int], crowd: bool = False) -> Annotations:
 def test_factors_by_hand(caplog: pytest.LogCaptureFixture) -> None:
     """The class 0 is in 3 of 4 images; the class 1 in 1 of 4, so its factor is sqrt(0.5 / 0.25)."""
     data = annotations([0, 0], [0, 1, 1], [0], [])
+    with pytest.warns(UserWarning, match="repeat_threshold: 1 class is in no training image, .* repeated for it: unused"):
+        repeat_factors(data, 0.5)
     assert repeat_factors(data, 0.5) == pytest.approx([1, 2**0.5, 1, 1])
     assert "data.repeat_threshold 0.5: an epoch has 5 samples of 4 images; repeated: rare (1 image) x 1.41" in caplog.text
     assert repeat_factors(data, 1.0) == pytest.approx([(4 / 3) ** 0.5, 2, (4 / 3) ** 0.5, 1])

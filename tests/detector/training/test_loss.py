@@ -170,6 +170,8 @@ def test_class_weights_multiply_the_class_term_of_positives() -> None:
         ({"gren": 2}, "unknown class in class_weights: 'gren'; did you mean green"),
         ([1.0], r"class_weights is \[1\.0\]; expected {name: weight}, or a list with one weight for each of the 2 classes"),
         ({"green": 0}, "the weight of 'green' in class_weights is 0; expected a number above 0"),
+        ({"green": -1}, "the weight of 'green' in class_weights is -1; expected a number above 0"),
+        ({"green": float("inf")}, "the weight of 'green' in class_weights is inf; expected a number above 0"),
         ([1.0, float("nan")], "the weight of 'green' in class_weights is nan"),
         ({"green": "much"}, "the weight of 'green' in class_weights is 'much'"),
     ],

@@ -4,6 +4,7 @@ import hashlib
 import inspect
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
@@ -312,6 +313,11 @@ def test_resuming_sets_the_groups_as_this_run_is_configured() -> None:
     model.on_train_start()
     for group, values in zip(model.trainer.optimizers[0].param_groups, expected, strict=True):
         assert {key: group[key] for key in values} == values
+
+
+def test_a_weight_of_a_class_without_training_objects_is_warned_of() -> None:
+    with pytest.warns(UserWarning, match="class_weights: green: no training image has it, so the weight changes nothing"):
+        module({"class_weights": {"green": 3.0}}, datamodule=SimpleNamespace(absent_classes=["green"]))
 
 
 def test_fitting_again_chooses_the_accumulation_again() -> None:

@@ -122,7 +122,8 @@ def _other_plots(folder: Path, names: set[str]) -> list[str]:
 def analyze_branches(run: RunFolder, score_threshold: float | None = None) -> tuple[list[Analysis], list[str]]:
     """Return the results of each branch with predictions, and notes on what is missing."""
     if not run.predictions:
-        return [], ["The run has no predictions: no validation was finished, or evaluation.predictions is false."]
+        reasons = "no validation was finished, the run trains without one, or evaluation.predictions is false"
+        return [], [f"The run has no predictions: {reasons}. evaluate.py CKPT --config FILE makes some."]
     if run.ground_truth is None or not run.ground_truth.is_file():
         reason = "none is recorded" if run.ground_truth is None else f"{run.ground_truth} does not exist (any more)"
         return [], [f"The predictions cannot be evaluated without ground truth: {reason}; give it as --ground_truth."]

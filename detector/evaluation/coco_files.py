@@ -24,6 +24,7 @@ class GroundTruth(COCO):
     def __init__(self) -> None:
         super().__init__()
         self.image_ids, self.category_ids = Ids("image"), Ids("category")
+        self.annotation_ids: list[Any] = []  # in the file, in the order of ``dataset["annotations"]``, which has new ones
 
 
 def load_ground_truth(source: str | Path | Mapping[str, Any]) -> GroundTruth:
@@ -56,6 +57,7 @@ def load_ground_truth(source: str | Path | Mapping[str, Any]) -> GroundTruth:
         "categories": categories,
         "annotations": [_annotation(name, coco, i, a) for i, a in enumerate(content["annotations"], start=1)],
     }
+    coco.annotation_ids = [annotation.get("id") for annotation in content["annotations"]]
     with silent():
         coco.createIndex()
     return coco

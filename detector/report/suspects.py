@@ -10,7 +10,7 @@ import numpy as np
 from detector.report.analysis import Analysis
 from detector.report.errors import Errors
 from detector.report.images import NUM_EXAMPLES, draw_example, take_turns, worst_misses
-from detector.report.matching import Matching
+from detector.report.matching import Matching, box_ious
 from detector.report.page import CaptionedImage
 from detector.text import score_text
 
@@ -32,7 +32,7 @@ class Suspect:
 
 
 def find_suspects(matching: Matching, errors: Errors) -> list[Suspect]:
-    """Return all suspects, kind by kind: the highest scores first, and of labels the largest of their class first.
+    """Return all suspects, kind by kind: the highest scores first, and of labels those with the weakest answers.
 
     A detection is sure if its score is at least the median of the right detections. Without right detections there are no
     suspects: a network that knows nothing accuses nobody.
@@ -49,8 +49,9 @@ def find_suspects(matching: Matching, errors: Errors) -> list[Suspect]:
         fits = errors.false_positives[row] == "classification" and errors.overlaps[row] >= matching.iou
         if fits and not errors.detected[nearest]:
             suspects.append(Suspect("other class", row, nearest))
-    recalls = _recalls(matching, errors)
-    for row in worst_misses(matching, errors, len(matching.obj_boxes), most_per_image=None):
+    recalls, answers = _recalls(matching, errors), _best_answers(matching)
+    missed = worst_misses(matching, errors, len(matching.obj_boxes), most_per_image=None)
+    for row in sorted(missed, key=lambda row: answers[row]):  # of equal ones the largest of their class first
         if errors.misses[row] == "missed" and recalls[matching.obj_classes[row]] >= SURE_RECALL:
             suspects.append(Suspect("no detection", object=row))
     return suspects
@@ -65,9 +66,19 @@ def _recalls(matching: Matching, errors: Errors) -> np.ndarray:
     return detected / np.maximum(objects, 1)
 
 
+def _best_answers(matching: Matching) -> np.ndarray:
+    """Return the highest score of the detections of any class and score on each object, (G,); 0 without one."""
+    answers = np.zeros(len(matching.areas))
+    for detections, objects in matching.by_image():
+        if len(detections) and len(objects):
+            hit = box_ious(matching.det_boxes[detections], matching.obj_boxes[objects]) >= matching.iou
+            answers[objects] = np.where(hit, matching.scores[detections][:, None], 0).max(axis=0)
+    return answers
+
+
 def suspect_entries(main: Analysis, suspects: list[Suspect]) -> Iterator[dict[str, Any]]:
     """Yield each suspect as an entry for JSON, with the ids, names and boxes (x y width height) of the annotation file."""
-    matching, objects = main.matching, main.coco.dataset["annotations"]
+    matching = main.matching
     for one in suspects:
         row, source = (one.detection, matching.det_boxes) if one.detection >= 0 else (one.object, matching.obj_boxes)
         number = int((matching.det_images if one.detection >= 0 else matching.obj_images)[row])
@@ -80,7 +91,7 @@ def suspect_entries(main: Analysis, suspects: list[Suspect]) -> Iterator[dict[st
             "score": round(float(matching.scores[row]), 4) if one.detection >= 0 else None,
             "class": main.class_names[matching.det_classes[row]] if one.detection >= 0 else None,
             "label": main.class_names[matching.obj_classes[one.object]] if one.object >= 0 else None,
-            "annotation_id": objects[one.object]["id"] if one.object >= 0 else None,
+            "annotation_id": main.coco.annotation_ids[one.object] if one.object >= 0 else None,
         }
 
 

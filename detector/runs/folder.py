@@ -12,7 +12,7 @@ The files of a run, and who writes them:
     routing.png                            RoutingLog
     routing.json                           python -m benchmarks.routing; routing-old.json of before a resume
     report.html, figures/                  python -m detector report; report-old.html and figures-old/ of before a resume
-    suspect_labels.json                    python -m detector report: labels that may be wrong
+    suspect_labels.json                    python -m detector report: labels that may be wrong; -old likewise
     eval_val/                              evaluate.py: evaluation.yaml, and predictions and images as in the run
 
 Evaluations of the test split write eval_test/, predictions_test.json, test_predictions.jpg and so on.

@@ -34,6 +34,19 @@ def test_the_three_kinds_by_hand() -> None:
     ]  # fmt: skip
 
 
+def test_ids_are_those_of_the_file_and_silence_comes_first() -> None:
+    """A weak detection on the large cat makes it less suspect than the small one. Ids of the file do not count from 1."""
+    content = truth(*OBJECTS, images=(1, 2, 3))
+    for annotation in content["annotations"]:
+        annotation["id"] += 900
+    weak = (1, 5, [9, 60, 30, 30], 0.1)
+    coco, _, matching = evaluated(content, rows(*RIGHT, *WRONG, weak))
+    suspects = find_suspects(matching, find_errors(matching, 0.5))
+    assert [one.object for one in suspects if one.kind == "no detection"] == [5, 6]
+    main = SimpleNamespace(matching=matching, coco=coco, class_names=["cat", "dog"])
+    assert [entry["annotation_id"] for entry in suspect_entries(main, suspects)] == [None, 905, 906, 907]
+
+
 def test_a_network_that_knows_little_accuses_nobody() -> None:
     """Without right detections, or with labels of a class of which most are missed."""
     _, _, matching = evaluated(truth(*OBJECTS, images=(1, 2, 3)), rows(*WRONG))

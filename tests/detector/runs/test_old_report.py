@@ -11,8 +11,10 @@ def test_report_and_figures_are_renamed_together(tmp_path: Path) -> None:
         (tmp_path / "report.html").write_text(content)
         (tmp_path / "figures").mkdir()
         (tmp_path / "figures" / "ap.png").write_text(content)
+        (tmp_path / "suspect_labels.json").write_text(content)
         renamed = set_aside_report(tmp_path)
-    assert [path.name for path in renamed.values()] == ["report-old-3.html", "figures-old-3"]
+    assert [path.name for path in renamed.values()] == ["report-old-3.html", "figures-old-3", "suspect_labels-old-3.json"]
+    assert not (tmp_path / "suspect_labels.json").exists()
     assert sorted(path.name for path in tmp_path.glob("report*")) == [
         "report-old-2.html",
         "report-old-3.html",

@@ -15,7 +15,7 @@ import yaml
 from data.annotations import Annotations
 from data.images import read_image
 from data.tiles import objects_in
-from detector.arguments import as_number
+from detector.arguments import shown
 from detector.batch import Tile, xyxy_to_xywh
 from detector.files import atomic_write
 from detector.imaging.sixteen_bits import FULL_RANGE
@@ -64,8 +64,9 @@ def cut_data_set(splits: dict[str, Annotations], tiling: Tiling, out: Path, min_
     with the report, and ``tiles.yaml`` with the section ``data`` of a configuration. Raises ValueError for wrong values, and
     for a folder that has files.
     """
-    if not as_number(min_visible, "min_visible") > 0:
-        raise ValueError("min_visible is 0; expected a share above 0, up to 1 (only whole objects): 0.5 is usual")
+    if isinstance(min_visible, bool) or not isinstance(min_visible, int | float) or not 0 < min_visible <= 1:
+        text = "expected a share above 0, up to 1 (only whole objects): 0.5 is usual"
+        raise ValueError(f"min_visible is {shown(min_visible)}; {text}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"--out {out} already exists and has files; give a new folder")
     input_size = [math.ceil(side / INPUT_MULTIPLE) * INPUT_MULTIPLE for side in tiling.size]

@@ -29,6 +29,13 @@ def as_whole_number(value: Any, name: str, least: int = 1) -> int:
     return number
 
 
+def as_bool(value: Any, name: str) -> bool:
+    """Return ``value``, True or False, also NumPy's, as a bool. Raises ValueError for anything else: "no" would be true."""
+    if type(value).__name__ not in ("bool", "bool_"):
+        raise ValueError(f"{name} is {shown(value)}; expected True or False")
+    return bool(value)
+
+
 def shown(value: Any) -> str:
     """Return ``value`` for a message: at most 80 characters; its type if it is an array or the like."""
     if hasattr(value, "shape") and getattr(value, "ndim", None):

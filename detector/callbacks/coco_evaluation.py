@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 
+from detector.arguments import as_bool
 from detector.batch import Batch, Target, Tile, xywh_to_xyxy, xyxy_to_xywh
 from detector.callbacks.gather import gather
 from detector.callbacks.of_trainer import data_module_of
@@ -76,8 +77,8 @@ class CocoEvaluation(L.Callback):
         self.ground_truth = ground_truth
         self.decode_settings: dict[str, Any] = {"score_threshold": score_threshold, "max_detections": max_detections}
         self.decode_settings |= {"iou_threshold": iou_threshold}
-        self.predictions, self.per_class, self.backend = predictions, per_class, backend
-        self.flip_test = flip_test
+        self.predictions, self.per_class = as_bool(predictions, "predictions"), as_bool(per_class, "per_class")
+        self.backend, self.flip_test = backend, as_bool(flip_test, "flip_test")
         self.results: dict[BranchName, CocoResult] = {}
         self._coco: GroundTruth | None = None
         self._written_ground_truth: tuple[Path, list[Id]] | None = None  # the ground truth file and its image ids

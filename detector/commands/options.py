@@ -7,7 +7,12 @@ from typing import Any, Literal
 import torch
 
 from detector.batch import Size, as_size
-from detector.imaging.tiles import as_tiling
+from detector.imaging.tiles import DEFAULT_OVERLAP, MAX_OVERLAP, as_optional_tiling
+
+OVERLAP_HELP = (
+    f"share of a tile by which neighbors overlap, 0 to {MAX_OVERLAP} (default {DEFAULT_OVERLAP}); objects up to this length "
+    "are whole in a tile"
+)
 
 
 def add_option(parser: argparse.ArgumentParser, name: str, *old_names: str, **settings: Any) -> None:
@@ -61,17 +66,10 @@ def add_tiles(parser: argparse.ArgumentParser) -> None:
         "cut images into tiles of so many pixels (one side, or height and width) and detect in each: for small objects"
     )
     parser.add_argument("--tile", type=int, nargs="+", metavar="PIXELS", help=tile_help)
-    overlap_help = "share of a tile by which neighbors overlap (%(default)s); objects up to this length are whole in a tile"
-    parser.add_argument("--overlap", type=float, default=0.2, help=overlap_help)
+    parser.add_argument("--overlap", type=float, help=OVERLAP_HELP)
 
 
-def parse_tile(sides: list[int] | None, overlap: float) -> Size | None:
+def parse_tile(sides: list[int] | None, overlap: float | None) -> Size | None:
     """Return the value of ``--tile`` as (height, width). Raises ValueError for wrong values and a lone ``--overlap``."""
-    if sides is None:
-        if overlap != 0.2:
-            raise ValueError(f"--overlap {overlap} is of tiles; give their size, as --tile 640, or leave it out")
-        return None
-    try:
-        return as_tiling(sides[0] if len(sides) == 1 else sides, overlap).size
-    except ValueError as error:
-        raise ValueError(f"--{error}") from None
+    tiling = as_optional_tiling(sides[0] if sides and len(sides) == 1 else sides, overlap, "--")
+    return None if tiling is None else tiling.size

@@ -21,7 +21,7 @@ from detector.commands.options import (
     parse_score_threshold,
     parse_tile,
 )
-from detector.commands.stream import check_stream_options, run_stream
+from detector.commands.stream import RECONNECTS, check_stream_options, run_stream
 from detector.network.head import BRANCHES
 from detector.predict import Predictor, load_detector
 from detector.predict.outputs import PredictionFiles
@@ -45,8 +45,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--every_frame", action="store_true", help="with --stream: drop no frames, and lag if they come faster"
     )
-    reconnects_help = "with --stream: attempts to connect again, in a row (%(default)s)"
-    parser.add_argument("--reconnects", type=int, default=5, help=reconnects_help)
+    reconnects_help = f"with --stream: attempts to connect again, in a row ({RECONNECTS})"
+    parser.add_argument("--reconnects", type=int, help=reconnects_help)
     out_help = f"folder to write into ({OUT}); with --stream a file (standard output)"
     parser.add_argument("--out", type=Path, help=out_help)
     threshold_help = "scores must exceed it (%(default)s); best: the threshold of the best F1 in the last validation"
@@ -56,7 +56,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--max_detections", type=int, default=300, help="at most this number per image or tile (%(default)s)"
     )
     parser.add_argument("--branch", choices=BRANCHES, default="one2one", help="one2one without NMS, one2many with NMS")
-    parser.add_argument("--iou_threshold", type=float, default=0.7, help="of NMS, for one2many (%(default)s)")
+    parser.add_argument("--iou_threshold", type=float, help="of NMS, only with --branch one2many (0.7)")
     flip_help = "detect in the mirrored image, too, and merge both: twice the time, often a little more AP"
     parser.add_argument("--flip_test", action="store_true", help=flip_help)
     add_tiles(parser)
@@ -75,6 +75,10 @@ def run_predict(options: argparse.Namespace) -> int:
     weights = [source for source in options.sources if Path(source).suffix in WEIGHTS_SUFFIXES]
     if weights and options.checkpoint.suffix not in WEIGHTS_SUFFIXES:
         raise ValueError(f"CKPT and SOURCE are swapped: give {weights[0]} first, then {options.checkpoint}")
+    if options.iou_threshold is not None and options.branch == "one2one":
+        raise ValueError(
+            "--iou_threshold is of NMS, which the branch one2one does not use; add --branch one2many, or leave it out"
+        )
     if options.stream is not None:
         check_stream_options(options)
         find_source(options.stream)
@@ -82,8 +86,10 @@ def run_predict(options: argparse.Namespace) -> int:
         check_files_options(options)
     device = parse_device(options.device)
     predictor = load_detector(options.checkpoint, options.branch, parse_image_size(options.image_size)).deploy()
-    names = ("score_threshold", "max_detections", "classes", "iou_threshold", "batch_size", "flip_test")
+    names = ("score_threshold", "max_detections", "classes", "batch_size", "flip_test")
     settings = {name: getattr(options, name) for name in names}
+    if options.iou_threshold is not None:
+        settings["iou_threshold"] = options.iou_threshold
     settings |= {"tile": parse_tile(options.tile, options.overlap), "overlap": options.overlap}
     settings["score_threshold"] = threshold = predictor.score_threshold(options.score_threshold)
     predictor([], **settings)  # wrong settings are a ValueError, before the work starts
@@ -125,7 +131,7 @@ def check_files_options(options: argparse.Namespace) -> None:
     """Fill in ``--out``. Raises ValueError without sources, for options of streams, and for a folder with files."""
     if not options.sources:
         raise ValueError("no SOURCE is given: images, videos, folders or quoted patterns; or a camera, as --stream 0")
-    if options.every_frame or options.reconnects != 5:
+    if options.every_frame or options.reconnects is not None:
         raise ValueError(f"--{'every_frame' if options.every_frame else 'reconnects'} is for --stream; leave it out")
     options.out = options.out or OUT
     check_output_folder(options.out, options.overwrite)

@@ -15,10 +15,11 @@ from typing import Any, TextIO
 import numpy as np
 
 from detector.predict import Detections, Predictor
-from detector.predict.stream_sources import describe_unreadable, find_source
+from detector.predict.stream_sources import PIPE, describe_unreadable, find_source
 from detector.predict.streams import Stream, StreamFrame
 from detector.text import plural
 
+RECONNECTS = 5
 FILES_ONLY = ("csv", "crops", "no_images")  # options that have no meaning for streams
 
 
@@ -30,8 +31,10 @@ def check_stream_options(options: argparse.Namespace) -> None:
         raise ValueError(f"--{wrong[0]} is for files; a stream gives JSON lines, on standard output or into --out FILE")
     if options.batch_size != 1 and options.tile is None:
         raise ValueError("--batch_size is 1 with --stream: a batch would wait for frames; leave it out")
-    if options.reconnects < 0:
+    if options.reconnects is not None and options.reconnects < 0:
         raise ValueError(f"--reconnects is {options.reconnects}; expected 0 (never) or more")
+    if options.reconnects is not None and options.stream.strip() == PIPE:
+        raise ValueError("--reconnects is for cameras and addresses; a pipe has one end: leave it out")
     if options.out is not None and options.out.is_dir():
         raise ValueError(f"--out {options.out} is a folder; with --stream give a file, as detections.jsonl")
     if options.out is not None and options.out.exists() and not options.overwrite:
@@ -44,12 +47,14 @@ def run_stream(options: argparse.Namespace, predictor: Predictor, settings: dict
     def log(message: str) -> None:
         print(message, file=sys.stderr)
 
-    stream = Stream(find_source(options.stream), options.every_frame, options.reconnects, log=log)
-    latencies, started = [], time.monotonic()
+    reconnects = RECONNECTS if options.reconnects is None else options.reconnects
+    stream = Stream(find_source(options.stream), options.every_frame, reconnects, log=log)
+    latencies, started, is_open = [], time.monotonic(), False
     objects: Counter[str] = Counter()
     log(f"reading {stream.source.name}; end with Ctrl-C")
     try:
         with _lines(options.out) as lines, stream, _stop_on_signals(stream):
+            is_open = True
             for frame in stream:
                 check_tile(frame.image, settings["tile"])
                 (detections,) = predictor([frame.image], **settings)
@@ -59,7 +64,7 @@ def run_stream(options: argparse.Namespace, predictor: Predictor, settings: dict
     except BrokenPipeError:  # the reader of our output has ended, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would write its buffer at exit
     finally:
-        if stream.num_read:
+        if is_open:
             log(summary(stream, latencies, objects, time.monotonic() - started))
     return 0
 

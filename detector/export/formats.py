@@ -125,6 +125,8 @@ def _check(predictor: Predictor, path: Path, format: Format, settings: ExportSet
     check_output(path, overwrite=True)
     if settings.output == "end2end" and predictor.branch == "one2many":
         raise ValueError("the branch one2many needs NMS, which is not in the graph; export one2one, or the output raw")
+    if settings.dynamic_form is not None and not dynamic_layers(predictor.model):
+        raise ValueError(f"dynamic_form is {settings.dynamic_form}, but the network has no dynamic layers; leave it out")
     if format == "torchscript" and (settings.batch_size is None or settings.dynamic_size):
         raise ValueError("TorchScript files are traced, for one batch and input size; choose another format for any size")
     if format == "torchscript" and settings.half:

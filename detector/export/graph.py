@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from detector.arguments import as_bool
 from detector.batch import Size
 from detector.dynamic import dynamic_layers
 from detector.dynamic.experts import ExpertsConv2d
@@ -46,6 +47,8 @@ class ExportSettings:
     def __post_init__(self) -> None:
         if self.batch_size is not None and self.batch_size < 1:
             raise ValueError(f"batch_size is {self.batch_size}; expected at least 1, or None for any")
+        for name in ("dynamic_size", "half"):
+            as_bool(getattr(self, name), name)
         if self.dynamic_form == "mix" and self.batch_size != 1:
             raise ValueError("dynamic layers of the form 'mix' are for graphs of batch size 1 only; choose 'experts'")
 

@@ -6,10 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from detector.arguments import as_number
+from detector.arguments import as_number, shown
 from detector.batch import Size, Tile, as_size
 
 SMALLEST_TILE = 32  # pixels a side
+DEFAULT_OVERLAP = 0.2  # of a tile
 MAX_OVERLAP = 0.9  # of a tile; with more there are over a hundred tiles where one would do
 LEAST_SHARE_OF_WHOLE = 0.1  # of a tile's side: shorter objects are never taken from the whole image
 
@@ -38,18 +39,39 @@ class Tiling(NamedTuple):
         return [*tiles, Tile(0, 0, image_size[1], image_size[0], *image_size, longer_than)]
 
 
-def as_tiling(tile: int | Sequence[int], overlap: float = 0.2) -> Tiling:
-    """Return the tiling with tiles of ``tile`` pixels (a side, or height and width). Raises ValueError for wrong values."""
+def as_optional_tiling(tile: int | Sequence[int] | None, overlap: float | None, option: str = "") -> Tiling | None:
+    """Return ``as_tiling``; None without tiles. Raises ValueError for an overlap without tiles; ``option`` is "--" or ""."""
+    if tile is not None:
+        try:
+            return as_tiling(tile, overlap)
+        except ValueError as error:
+            raise ValueError(f"{option}{error}") from None
+    if overlap is not None:
+        size = f"{option}tile 640" if option else "tile=640"
+        raise ValueError(
+            f"{option}overlap is {shown(overlap)}, but there are no tiles; give their size, as {size}, or leave it out"
+        )
+    return None
+
+
+def as_tiling(tile: int | Sequence[int], overlap: float | None = None) -> Tiling:
+    """Return the tiling with tiles of ``tile`` pixels (a side, or height and width). Raises ValueError for wrong values.
+
+    ``overlap`` None means DEFAULT_OVERLAP.
+    """
+    overlap = DEFAULT_OVERLAP if overlap is None else overlap
     size = as_size(tile, "tile")
     if min(size) < SMALLEST_TILE:
         raise ValueError(
             f"tile is {tile!r}; expected {SMALLEST_TILE} pixels or more; the input size of the training is usual"
         )
-    if as_number(overlap, "overlap") > MAX_OVERLAP:
+    try:
+        as_number(overlap, "overlap", high=MAX_OVERLAP)
+    except ValueError:
         raise ValueError(
-            f"overlap is {overlap}; expected a share of the tile from 0 to {MAX_OVERLAP}; 0.2 is usual, and enough if no "
-            f"small object is longer than {round(0.2 * min(size))} pixels"
-        )
+            f"overlap is {shown(overlap)}; expected a share of the tile, a number from 0 to {MAX_OVERLAP}; 0.2 is usual, "
+            f"and enough if no small object is longer than {round(0.2 * min(size))} pixels"
+        ) from None
     return Tiling(size, float(overlap))
 
 

@@ -1,6 +1,7 @@
 """The detections in one image: look at, choose from, draw and convert them."""
 
 import io
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from detector.arguments import as_number, as_whole_number, shown
+from detector.batch import Size
 from detector.extras import check_installed
 from detector.files import atomic_write
 from detector.imaging.draw import draw_boxes, fit_longer_side
@@ -61,6 +63,7 @@ class Detections:
     image: Image | None = field(default=None, compare=False)
     class_names: Sequence[str] = field(default=(), compare=False)  # C names of the detector; () if they are not known
     sixteen_bit_range: SampleRange = field(default=FULL_RANGE, compare=False)  # of an image with 16 bits, see ``plot``
+    image_size: Size | None = field(default=None, compare=False)  # (height, width) that ``boxes`` are of; None if not known
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -124,13 +127,15 @@ class Detections:
         """Return a copy of the image with boxes, names and scores.
 
         ``image`` is the image of these detections, in any form that a Predictor takes. It may be left out, unless the
-        Predictor was given a generator.
+        Predictor was given a generator. Raises ValueError for an image of another size.
         """
         return PIL.Image.fromarray(self._annotated(self._pixels(image)))
 
     @named_arguments
     def save(self, path: str | Path, image: Image | None = None) -> None:
         """Write ``plot(image)`` to ``path``, a .jpg, .png or .webp. An existing file is replaced."""
+        if not isinstance(path, str | os.PathLike):
+            raise ValueError(f"path is {shown(path)}; expected the path of an image file, as 'found.jpg'")
         path = Path(path)
         if path.is_dir() or path.suffix.lower() not in SUFFIXES:
             raise ValueError(f"{path} is no name of an image file; expected one that ends in {', '.join(SUFFIXES)}")
@@ -158,7 +163,14 @@ class Detections:
                 "these detections do not have their image, as it came from a generator or they were built by hand; "
                 "give it: plot(image)"
             )
-        return as_array(image, self.sixteen_bit_range)
+        pixels = as_array(image, self.sixteen_bit_range)
+        if self.image_size is not None and pixels.shape[:2] != self.image_size:
+            sizes = [f"{height} x {width}" for height, width in (pixels.shape[:2], self.image_size)]
+            raise ValueError(
+                f"the image is {sizes[0]}, but these detections are of one of {sizes[1]} (height x width): their boxes "
+                "would be misplaced; give the image that the Predictor was given"
+            )
+        return pixels
 
     def _annotated(self, pixels: np.ndarray, boxes: np.ndarray | None = None) -> np.ndarray:
         names: Mapping[int, str] = dict(zip(self.labels.tolist(), self.names))
@@ -185,12 +197,19 @@ def _chosen(key: Any, length: int) -> int | list[int]:
         return list(range(length))[key]
     values = np.asarray(key)
     if values.ndim == 0 and values.dtype.kind in "iu":
-        return range(length)[int(values)]  # IndexError, from which a loop knows the end
+        return _place(int(values), length)
     if values.ndim == 1 and values.dtype.kind == "b" and len(values) == length:
         return values.nonzero()[0].tolist()
     if values.ndim == 1 and (values.dtype.kind in "iu" or not len(values)) and values.dtype.kind != "b":
-        return [range(length)[int(value)] for value in values]
+        return [_place(int(value), length) for value in values]
     raise IndexError(
         f"the index is {shown(key)}; expected a number, a slice, a mask of {length} (True or False for each object), "
         "numbers, or the name of a class"
     )
+
+
+def _place(number: int, length: int) -> int:
+    """Return the place of object ``number`` of ``length`` objects; a negative one counts from the end."""
+    if not -length <= number < length:
+        raise IndexError(f"there is no object {number}: there are {plural(length, 'object')}, counted from 0")
+    return range(length)[number]

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detector.arguments import as_whole_number, shown
+from detector.arguments import as_bool, as_whole_number, shown
 from detector.batch import Letterbox, Size, as_size, network_input
 from detector.imaging.letterbox import letterbox, to_original
 from detector.imaging.sixteen_bits import FULL_RANGE
-from detector.imaging.tiles import Tiling, as_tiling, cut
+from detector.imaging.tiles import Tiling, as_optional_tiling, cut
 from detector.network.decode import DetectionDict, check_settings
 from detector.network.head import BRANCHES, BranchName
 from detector.network.merge import merge_flipped, merge_views, tile_view
@@ -87,7 +87,7 @@ class Predictor:
         branch: BranchName | None = None,
         flip_test: bool = False,
         tile: int | Size | None = None,
-        overlap: float = 0.2,
+        overlap: float | None = None,
     ) -> list[Detections]:
         """Detect objects in images of any sizes; return one ``Detections`` per image.
 
@@ -106,7 +106,8 @@ class Predictor:
             tile: cut images into tiles of so many pixels, a side or (height, width), and detect in each, for objects that
                 are small in a large image. An image that fits into one tile is detected in as without tiles.
                 ``max_detections`` is then the limit of each tile, and ``batch_size`` the number of tiles in a batch.
-            overlap: share of a tile by which neighbors overlap, at least; objects up to this length are whole in a tile.
+            overlap: share of a tile by which neighbors overlap, at least, 0 to 0.9 (default 0.2); objects up to this length
+                are whole in a tile.
 
         Detections keep the image that they were given, for ``plot``; a path stays a path. Those of a generator do not, as
         it may give more images than the memory holds. Raises ValueError for anything else, and TypeError for an argument
@@ -118,8 +119,8 @@ class Predictor:
         check_settings(score_threshold, max_detections, iou_threshold)
         batch_size = as_whole_number(batch_size, "batch_size")
         labels = None if classes is None else self.labels_of(classes)
-        tiling = None if tile is None else as_tiling(tile, overlap)
-        settings = (flip_test, branch, score_threshold, max_detections, iou_threshold, labels)
+        tiling = as_optional_tiling(tile, overlap)
+        settings = (as_bool(flip_test, "flip_test"), branch, score_threshold, max_detections, iou_threshold, labels)
         keep_images, remaining, results = is_repeatable(images), each_image(images), []
         if tiling is not None:
             for image in remaining:
@@ -152,7 +153,8 @@ class Predictor:
             for tile, output, placement in zip(tiles, self._detect(inputs, *settings), placements, strict=True):
                 found = self.detections(output, placement)
                 views.append(tile_view(found.boxes, found.scores, found.labels, tile))
-        return self._named(*(merge_views(views) if len(views) > 1 else views[0][:3]))
+        boxes, scores, labels = merge_views(views) if len(views) > 1 else views[0][:3]
+        return self._named(boxes, scores, labels, (image.shape[0], image.shape[1]))
 
     def prepare(self, images: Sequence[np.ndarray]) -> tuple[Tensor, list[Letterbox]]:
         """Letterbox ``images``, each (h, w, 3) uint8 RGB. Returns the network input (B, 3, H, W) and B placements."""
@@ -169,15 +171,13 @@ class Predictor:
         boxes = to_original(output["boxes"].cpu(), placement)
         has_area = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
         boxes, scores, labels = boxes[has_area], output["scores"].cpu()[has_area], output["labels"].cpu()[has_area]
-        return self._named(boxes, scores, labels)
+        return self._named(boxes, scores, labels, (placement.original_height, placement.original_width))
 
-    def _named(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> Detections:
+    def _named(self, boxes: Tensor, scores: Tensor, labels: Tensor, image_size: Size) -> Detections:
         names = [self.class_names[label] for label in labels.tolist()]
         category_ids = [self.category_ids[label] for label in labels.tolist()]
-        samples = self.sixteen_bit_range
-        return Detections(
-            boxes, scores, labels, names, category_ids, class_names=self.class_names, sixteen_bit_range=samples
-        )
+        facts = {"class_names": self.class_names, "sixteen_bit_range": self.sixteen_bit_range, "image_size": image_size}
+        return Detections(boxes, scores, labels, names, category_ids, **facts)
 
     @property
     def best_f1_threshold(self) -> float | None:

@@ -1,6 +1,7 @@
 """The sources of streams: cameras and addresses by OpenCV, and images that come one after the other through a pipe."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from detector.imaging.formats import IMAGE_SUFFIXES
 from detector.imaging.read import BadImageError, decode_image, exif_orientation, turn
+from detector.option_errors import named_arguments
 from detector.predict.streams import FrameSource, Stream, StreamError
 from detector.text import plural
 
@@ -18,6 +20,9 @@ PIPE = "-"
 READ_BYTES = 2**16
 MAX_FRAME_BYTES = 2**28
 FFMPEG = "ffmpeg ... -f image2pipe -c:v mjpeg - | python -m detector predict CKPT --stream -"
+PNG_START = b"\x89PNG\r\n\x1a\n"
+FILE_START = re.compile(rb"\xff\xd8\xff|" + PNG_START + rb"|P[56]\s\d+\s+\d+\s+\d+\s")
+START_BYTES = 32  # of a start, at most
 EXPECTED = "expected a camera (0 is the first), an address (rtsp://..., http://...), or - for images through a pipe"
 
 
@@ -68,13 +73,18 @@ class RawFile(Protocol):
 
 
 class PipeSource:
-    """JPEG, PNG or PNM images that follow one another in ``file``. Those that cannot be decoded are counted and left out."""
+    """JPEG, PNG or PNM images that follow one another in ``file``.
+
+    Those that are damaged, truncated or cannot be decoded are counted and left out: ``read`` goes on with the next image.
+    """
 
     can_reconnect = False
 
     def __init__(self, file: RawFile, name: str = "the pipe") -> None:
         self.name, self._file = name, file
         self._content = bytearray()
+        self._has_started = False  # with an image
+        self._damaged_from = 1  # bytes of the image at the start that are not searched for the next one, if it is damaged
         self.num_unreadable = 0
 
     def open(self) -> None:
@@ -84,26 +94,43 @@ class PipeSource:
         pass
 
     def read(self) -> np.ndarray | None:
-        """Return the next image, upright; None at the end. Raises StreamError for anything but images."""
-        while self._has(2):
-            start = bytes(self._content[:2])
-            measure = {b"\xff\xd8": self._jpeg_length, b"\x89P": self._png_length}.get(start)
-            if measure is None and start in (b"P5", b"P6"):
-                measure = self._pnm_length
-            if measure is None:
-                shown = bytes(self._content[:8])
-                raise StreamError(f"{self.name} has {shown!r} where a JPEG, PNG or PNM image starts; for videos: {FFMPEG}")
-            length = measure()
-            if length is None or not self._has(length):  # it ends within an image
+        """Return the next image, upright; None at the end. Raises StreamError if the pipe does not start with an image."""
+        while self._has(1):
+            if (content := self._next_file()) is None:
                 self.num_unreadable += 1
-                return None
-            content = bytes(self._content[:length])
-            del self._content[:length]
+                continue
             try:
                 return turn(decode_image(content), exif_orientation(content))
             except BadImageError:
                 self.num_unreadable += 1
         return None
+
+    def _next_file(self) -> bytes | None:
+        """Take the file at the start. If it is no whole image, go to the start of the next one and return None."""
+        self._damaged_from = 1
+        self._has(2)
+        measure = MEASURES.get(bytes(self._content[:2]))
+        if measure is None and not self._has_started:
+            shown = bytes(self._content[:8])
+            raise StreamError(f"{self.name} has {shown!r} where a JPEG, PNG or PNM image starts; for videos: {FFMPEG}")
+        self._has_started = True
+        length = None if measure is None else measure(self)
+        if length is None or not self._has(length):
+            self._go_to_next_start()
+            return None
+        content = bytes(self._content[:length])
+        del self._content[:length]
+        return content
+
+    def _go_to_next_start(self) -> None:
+        """Drop a damaged image up to the start of the next one, or up to the end of the pipe."""
+        del self._content[: self._damaged_from]
+        while (match := FILE_START.search(self._content)) is None:
+            del self._content[:-START_BYTES]  # they may be the begin of a start
+            if not self._has(len(self._content) + 1):
+                self._content.clear()
+                return
+        del self._content[: match.start()]
 
     def _has(self, length: int) -> bool:
         """Read on until ``length`` bytes are there; return False if the pipe ends before."""
@@ -117,19 +144,23 @@ class PipeSource:
         return True
 
     def _jpeg_length(self) -> int | None:
-        """Return the bytes of the JPEG file at the start: segments have a length, and scans end before the next marker."""
+        """Return the bytes of the JPEG file at the start: segments have a length, and scans end before the next marker.
+
+        None for a damaged file; a truncated one ends where the next one starts, or within a segment.
+        """
         at = 2
         while self._has(at + 2):
             marker = self._content[at + 1]
-            if self._content[at] != 0xFF:
-                raise StreamError(f"{self.name} has a damaged JPEG image, whose end is not known")
+            if self._content[at] != 0xFF or marker == 0xD8:
+                return None
             if marker == 0xD9:
                 return at + 2
-            if marker in (0x01, 0xFF) or 0xD0 <= marker <= 0xD8:
+            if marker in (0x01, 0xFF) or 0xD0 <= marker <= 0xD7:
                 at += 1 if marker == 0xFF else 2
                 continue
             if not self._has(at + 4):
                 return None
+            self._damaged_from = at  # if this segment is cut off, the next image starts within its length
             at += 2 + int.from_bytes(self._content[at + 2 : at + 4], "big")
             if marker == 0xDA:
                 end = self._scan_end(at)
@@ -148,15 +179,21 @@ class PipeSource:
                 return None
 
     def _png_length(self) -> int | None:
+        """Return the bytes of the PNG file at the start; None for a damaged one, or if another one starts within it."""
         at = 8
         while self._has(at + 8):
             length, kind = int.from_bytes(self._content[at : at + 4], "big"), bytes(self._content[at + 4 : at + 8])
+            if not kind.isalpha() or length > MAX_FRAME_BYTES:
+                return None
+            self._damaged_from = at  # if this chunk is cut off, the next image starts within its length
             at += 12 + length
             if kind == b"IEND":
-                return at
+                self._damaged_from = 1
+                return at if self._content.find(PNG_START, 1, at) < 0 else None
         return None
 
     def _pnm_length(self) -> int | None:
+        """Return the bytes of the PNM file at the start: a header, and pixels that are not compressed."""
         header, size = None, 32
         while header is None:
             is_more = self._has(size)
@@ -169,12 +206,27 @@ class PipeSource:
         return header.end() + width * height * channels * (2 if maximum > 255 else 1)
 
 
-def open_stream(source: str | int, every_frame: bool = False, reconnects: int = 5, **settings: Any) -> Stream:
+MEASURES = {  # the length of a file, by its first two bytes
+    b"\xff\xd8": PipeSource._jpeg_length,
+    b"\x89P": PipeSource._png_length,
+    b"P5": PipeSource._pnm_length,
+    b"P6": PipeSource._pnm_length,
+}
+
+
+@named_arguments
+def open_stream(
+    source: str | int,
+    every_frame: bool = False,
+    reconnects: int = 5,
+    backoff: float = 1.0,
+    log: Callable[[str], None] | None = None,
+) -> Stream:
     """Return the ``Stream`` of a camera (an index), an address, or a pipe (``-``); see ``Stream`` for the settings.
 
     Raises ValueError for anything else.
     """
-    return Stream(find_source(source), every_frame, reconnects, **settings)
+    return Stream(find_source(source), every_frame, reconnects, backoff, log)
 
 
 def find_source(source: str | int) -> FrameSource:
@@ -203,4 +255,4 @@ def find_source(source: str | int) -> FrameSource:
 def describe_unreadable(source: FrameSource) -> str:
     """Return how many images of a pipe could not be decoded, as the end of a sentence; empty for none."""
     number = getattr(source, "num_unreadable", 0)
-    return f"; {plural(number, 'image')} could not be decoded" if number else ""
+    return f"; {plural(number, 'image')} could not be decoded and left out" if number else ""

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 
-from detector.arguments import as_number, as_whole_number
+from detector.arguments import as_bool, as_number, as_whole_number
 from detector.text import plural
 
 POLL_SECONDS = 0.2  # between looks at ``stop``, which a signal may call
@@ -63,7 +63,7 @@ class Stream:
         backoff: float = 1.0,
         log: Callable[[str], None] | None = None,
     ) -> None:
-        self.source, self.every_frame = source, every_frame
+        self.source, self.every_frame = source, as_bool(every_frame, "every_frame")
         self.reconnects = as_whole_number(reconnects, "reconnects", 0)
         self.backoff, self.log = as_number(backoff, "backoff", high=MAX_BACKOFF), log or (lambda message: None)
         self.num_read = self.num_taken = self.num_dropped = self.num_reconnects = 0

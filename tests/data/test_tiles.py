@@ -95,9 +95,9 @@ def test_wrong_values_are_refused(large: Path, tmp_path: Path, capsys: pytest.Ca
     (tmp_path / "full/a.txt").touch()
     for options, message in (
         (["--tile", "0"], "tile is (0, 0); expected one side"),
-        (["--tile", "64", "--overlap", "1"], "overlap is 1.0; expected a share of the tile from 0 to 0.9"),
-        (["--tile", "64", "--min_visible", "0"], "min_visible is 0; expected a share above 0"),
-        (["--tile", "64", "--min_visible", "2"], "min_visible is 2.0; expected a number from 0 to 1"),
+        (["--tile", "64", "--overlap", "1"], "overlap is 1.0; expected a share of the tile, a number from 0 to 0.9"),
+        (["--tile", "64", "--min_visible", "0"], "min_visible is 0.0; expected a share above 0"),
+        (["--tile", "64", "--min_visible", "2"], "min_visible is 2.0; expected a share above 0, up to 1"),
         ([], "needs the size of the tiles, as --tile 640"),
         (["--tile", "64", "--out", str(tmp_path / "full")], "already exists and has files; give a new folder"),
     ):
@@ -138,7 +138,7 @@ def test_evaluate_takes_tiles_and_the_mirrored_image(large: Path, tmp_path: Path
     common += ["--model.variant", "yolo26_n"]
     for options, message in (
         (["--tile", "64", "--overlap", "1.0"], "overlap is 1.0; expected a share"),
-        (["--overlap", "0.3"], "--overlap 0.3 is of tiles; give their size, as --tile 640"),
+        (["--overlap", "0.3"], "--overlap is 0.3, but there are no tiles; give their size, as --tile 640"),
     ):
         with pytest.raises(SystemExit, match=message):
             evaluate.main([str(path), *common, *options])

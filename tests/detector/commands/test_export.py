@@ -25,6 +25,10 @@ def test_mistakes_exit_with_a_message(tmp_path: Path) -> None:
         ([*out, "--batch_size", "0"], "batch_size is 0"),
         ([*out, "--batch_size", "2", "--dynamic", "batch"], "leave out --batch_size"),
         ([*out, "--batch_size", "2", "--dynamic_form", "mix"], "batch size 1 only"),
+        (
+            [*out, "--dynamic_form", "experts"],
+            "dynamic_form is experts, but the network has no dynamic layers",
+        ),
         ([*out, "--image_size", "100"], "multiples of 32"),
         (["--format", "torchscript", "--dynamic", "batch"], "are traced"),
     ):

@@ -225,8 +225,13 @@ def test_mistakes_exit_before_anything_is_written(checkpoint: str, media: Path, 
         ([*new, "--batch_size", "0"], "batch_size is 0"),
         ([*new, "--tile", "0"], r"--tile is \(0, 0\); expected one side, or height and width"),
         ([*new, "--tile", "64", "64", "64"], r"--tile is \[64, 64, 64\]; expected one side"),
-        ([*new, "--tile", "64", "--overlap", "1.0"], "--overlap is 1.0; expected a share of the tile from 0 to 0.9"),
-        ([*new, "--overlap", "0.3"], "--overlap 0.3 is of tiles; give their size, as --tile 640"),
+        (
+            [*new, "--tile", "64", "--overlap", "1.0"],
+            "--overlap is 1.0; expected a share of the tile, .* 0 to 0.9",
+        ),
+        ([*new, "--overlap", "0.3"], "--overlap is 0.3, but there are no tiles; give their size, as --tile 640"),
+        ([*new, "--overlap", "0.2"], "--overlap is 0.2, but there are no tiles"),
+        ([*new, "--iou_threshold", "0.7"], "--iou_threshold is of NMS, .*; add --branch one2many"),
         ([*new, "--device", "gpu"], r"--device gpu cannot be used: .*; expected cpu, cuda \(the first"),
     ):
         with pytest.raises(SystemExit, match=message):

@@ -30,7 +30,8 @@ def test_lines_of_a_pipe(
     capsys: pytest.CaptureFixture,
 ) -> None:
     images = [np.random.default_rng(n).integers(0, 256, (40, 60, 3), np.uint8) for n in range(3)]
-    content = b"".join(cv2.imencode(".jpg", image)[1].tobytes() for image in images)
+    files = [cv2.imencode(".jpg", image)[1].tobytes() for image in images]
+    content = files[0][:-40] + b"".join(files)
     use_source(monkeypatch, PipeSource(io.BytesIO(content), "standard input"))
     out = tmp_path / "new/found.jsonl"
     assert main(["predict", checkpoint, "--stream", "-", "--every_frame", *SETTINGS, "--out", str(out)]) == 0
@@ -44,7 +45,7 @@ def test_lines_of_a_pipe(
     assert printed.out == ""
     assert "standard input: 3 frames in" in printed.err
     assert "3 of them with results, 0 dropped for newer ones, 0 reconnections; latency" in printed.err
-    assert "12 objects" in printed.err
+    assert "12 objects; 1 image could not be decoded and left out" in printed.err
     with pytest.raises(SystemExit, match=r"found\.jsonl already exists"):
         main(["predict", checkpoint, "--stream", "-", "--out", str(out)])
 
@@ -98,6 +99,8 @@ def test_options_that_do_not_fit(checkpoint: str, tmp_path: Path, monkeypatch: p
         (["--stream", "0", "--csv"], "--csv is for files; a stream gives JSON lines"),
         (["--stream", "0", "--batch_size", "4"], "--batch_size is 1 with --stream"),
         (["--stream", "0", "--reconnects", "-1"], "--reconnects is -1; expected 0"),
+        (["--stream", "-", "--reconnects", "3"], "--reconnects is for cameras and addresses"),
+        (["a.jpg", "--reconnects", "5"], "--reconnects is for --stream"),
         (["--stream", "0", "--out", str(tmp_path)], "is a folder; with --stream give a file"),
         ([], "no SOURCE is given"),
         (["a.jpg", "--every_frame"], "--every_frame is for --stream"),

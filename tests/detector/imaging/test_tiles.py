@@ -42,9 +42,9 @@ def test_the_whole_image_is_added_unless_it_is_one_tile() -> None:
         (640.0, 0.2, "tile is .*expected one side"),
         (16, 0.2, "tile is 16; expected 32 pixels or more; the input size"),
         ((640, 8), 0.2, "expected 32 pixels or more"),
-        (640, 1.0, r"overlap is 1.0; expected a share of the tile from 0 to 0.9; 0.2 is usual.*128 pixels"),
-        (640, -0.1, "overlap is -0.1; expected a number from 0 to 1"),
-        (640, 20, "overlap is 20; expected a number from 0 to 1"),
+        (640, 1.0, r"overlap is 1.0; expected a share of the tile, a number from 0 to 0.9; 0.2 is usual.*128 pixels"),
+        (640, -0.1, "overlap is -0.1; expected a share of the tile, a number from 0 to 0.9"),
+        (640, 20, "overlap is 20; expected a share of the tile, a number from 0 to 0.9"),
         (640, "0.2", "overlap is '0.2'"),
     ],
 )

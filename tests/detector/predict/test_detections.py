@@ -35,8 +35,9 @@ def test_objects_one_by_one(detections: Detections) -> None:
     assert second == ((40, 10, 70, 50), pytest.approx(0.349), 0, "cat", 7)
     assert (first.box, first.name, first.label, first.category_id) == ((5, 5, 30, 30), "raccoon", 1, 9)
     assert (detections[-1], detections[np.int64(2)], detections[torch.tensor(2)]) == (third, third, third)
-    with pytest.raises(IndexError):
-        detections[3]
+    for wrong in (3, -4, [0, 3]):
+        with pytest.raises(IndexError, match=r"there is no object -?\d: there are 3 objects, counted from 0"):
+            detections[wrong]
 
 
 @pytest.mark.parametrize(
@@ -99,6 +100,8 @@ def test_images(detections: Detections, tmp_path: Path) -> None:
         assert PIL.Image.open(tmp_path / name).size == (80, 60)
     with pytest.raises(ValueError, match=r"a\.gif is no name of an image file; expected one that ends in \.jpg"):
         detections.save(tmp_path / "a.gif")
+    with pytest.raises(ValueError, match=r"path is None; expected the path of an image file, as 'found\.jpg'"):
+        detections.save(None)
 
 
 def test_a_large_image_is_reduced_for_a_notebook() -> None:

@@ -12,9 +12,12 @@ import pytest
 import torch
 
 from detector import build_detector, load_detector
+from detector.callbacks import CocoEvaluation
+from detector.export import ExportSettings
 from detector.imaging.letterbox import letterbox, to_original
 from detector.predict.pixels import as_array
 from detector.predict.predictor import Predictor
+from detector.predict.stream_sources import open_stream
 from detector.weights.info import WeightsInfo
 
 
@@ -74,6 +77,20 @@ def test_wrong_settings_are_named_with_what_is_expected(predictor: Predictor, na
     if name != "batch_size":
         with pytest.raises(ValueError, match=rf"^{name} is .+; expected a (whole )?number"):
             predictor.model.detect(torch.zeros(1, 3, 64, 64), **{name: value})
+
+
+@pytest.mark.parametrize("value", ["no", "false", 1, 0, None, [True]])
+def test_a_switch_is_true_or_false(predictor: Predictor, value: Any) -> None:
+    """A text is true for Python, also "no"."""
+    with pytest.raises(ValueError, match=r"^flip_test is .+; expected True or False"):
+        predictor([], flip_test=value)
+    assert predictor([], flip_test=np.bool_(True)) == []
+    with pytest.raises(ValueError, match=r"^flip_test is .+; expected True or False"):
+        CocoEvaluation(flip_test=value)
+    with pytest.raises(ValueError, match=r"^half is .+; expected True or False"):
+        ExportSettings(half=value)
+    with pytest.raises(ValueError, match=r"^every_frame is .+; expected True or False"):
+        open_stream("-", every_frame=value)
 
 
 def test_numbers_of_numpy_are_settings(predictor: Predictor) -> None:
@@ -395,3 +412,9 @@ def test_tiles_find_each_object_once(predictor: Predictor, monkeypatch: pytest.M
     assert torch.equal(predictor(image, tile=200)[0].boxes, reduced.boxes)  # one tile: as without
     with pytest.raises(ValueError, match=r"overlap is 1.0; expected a share of the tile"):
         predictor([], tile=64, overlap=1.0)
+    with pytest.raises(ValueError, match=r"^overlap is 0\.2, but there are no tiles; give their size, as tile=640"):
+        predictor([], overlap=0.2)
+    with pytest.raises(ValueError, match=r"the image is 64 x 96, but these detections are of one of 128 x 200 \(height x w"):
+        reduced.plot(np.zeros((64, 96, 3), np.uint8))
+    with pytest.raises(ValueError, match=r"the image is 200 x 128, but these detections are of one of 128 x 200"):
+        found[:1].plot(image.transpose(1, 0, 2))

@@ -152,7 +152,25 @@ def test_damaged_images_of_a_pipe_are_counted(images: list[np.ndarray]) -> None:
         PipeSource(Chunks(b"RIFF....", 50)).read()
 
 
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".ppm"])
+@pytest.mark.parametrize("cut", [1, 25, 60, -40])
+def test_a_truncated_image_takes_no_other_with_it(images: list[np.ndarray], suffix: str, cut: int) -> None:
+    """Cut within the header, a segment, and the pixels; at the start, within and at the end of the pipe."""
+    files = [encoded(suffix, image) for image in images]
+    truncated = files[0][:cut]
+    if suffix == ".ppm":  # nothing marks where it ends: it takes the start of the next image for its pixels
+        source = PipeSource(Chunks(files[0] + files[1] + files[2] + truncated, 50))
+        assert [image.shape for image in all_of(source)] == [image.shape for image in images]
+        assert source.num_unreadable == 1
+        return
+    source = PipeSource(Chunks(files[0] + truncated + files[1] + truncated + files[2] + truncated, 50))
+    assert [image.shape for image in all_of(source)] == [image.shape for image in images]
+    assert source.num_unreadable == 3
+
+
 def test_sources_by_name(tmp_path: object) -> None:
+    with pytest.raises(TypeError, match=r"open_stream: unknown argument evry_frame; did you mean every_frame\?"):
+        stream_sources.open_stream(0, evry_frame=True)
     assert isinstance(find_source("-"), PipeSource)
     assert (find_source("0").address, find_source(1).name) == (0, "camera 1")
     source = find_source("rtsp://me:secret@10.0.0.5:554/live")

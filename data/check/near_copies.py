@@ -53,7 +53,7 @@ def near_copy_findings(
             subject = plural(len(pairs), "image looks", "images look")
             text = (
                 f"{subject} the same as one of train (another size or encoding of it, or a frame of a camera that does not "
-                "move): results look better than they are"
+                "move): results look better than they are; take copies out of one of the splits"
             )
             names = [f"{splits['train'].file_name(b)} ~ {splits[split].file_name(a)}" for a, b in pairs[:MAX_EXAMPLES]]
             shown = [image for a, b in pairs[:MAX_EXAMPLES] for image in ((split, a), ("train", b))]

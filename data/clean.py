@@ -97,7 +97,8 @@ def _write_voc(
 
     A split gets a list for each set that its images are in. The section is None if a list cannot name the XML files.
     """
-    files, texts, section = VocFolders(Faults("")), {}, {}
+    files, section = VocFolders(Faults("")), {}
+    texts: dict[Path, str] = {}
     for split, split_sources in sources.items():
         entries = split_entries(split_sources, files, [])
         chosen = kept.get(split, np.arange(len(entries))).tolist()

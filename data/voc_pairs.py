@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from data.faults import Faults
-from data.remarks import Remark
+from data.remarks import Level, Remark
 from data.voc_folders import Sources, VocSource, folder_of_images
 from data.voc_xml import VocFile, VocObject, read_voc_file
 from detector.files import walk_folder
@@ -207,13 +207,14 @@ def _remarks_of_folder(names: _Names) -> list[Remark]:
     others = [path for path in walked.files if path.suffix.lower() in OTHER_IMAGE_SUFFIXES]
     hidden = [path for path in walked.hidden if path.suffix.lower() in IMAGE_SUFFIXES]
     formats = f"of a format that is not read ({', '.join(sorted({path.suffix for path in others}))}); convert to PNG or JPEG"
+    kinds: tuple[tuple[Level, list[Path], str, str, str], ...] = (
+        ("warning", others, "image is", "images are", f", being {formats}"),
+        ("note", hidden, "hidden image file is", "hidden image files are", ""),
+        ("note", walked.repeated, "link to what is there already is", "links to what is there already are", ""),
+    )
     return [
         Remark(level, f"{names.folder}: {plural(len(paths), one, many)} left out{reason}", shown_paths(paths))
-        for level, paths, one, many, reason in (
-            ("warning", others, "image is", "images are", f", being {formats}"),
-            ("note", hidden, "hidden image file is", "hidden image files are", ""),
-            ("note", walked.repeated, "link to what is there already is", "links to what is there already are", ""),
-        )
+        for level, paths, one, many, reason in kinds
         if paths
     ]
 

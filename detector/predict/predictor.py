@@ -176,8 +176,8 @@ class Predictor:
     def _named(self, boxes: Tensor, scores: Tensor, labels: Tensor, image_size: Size) -> Detections:
         names = [self.class_names[label] for label in labels.tolist()]
         category_ids = [self.category_ids[label] for label in labels.tolist()]
-        facts = {"class_names": self.class_names, "sixteen_bit_range": self.sixteen_bit_range, "image_size": image_size}
-        return Detections(boxes, scores, labels, names, category_ids, **facts)
+        of_detector = self.class_names, self.sixteen_bit_range
+        return Detections(boxes, scores, labels, names, category_ids, None, *of_detector, image_size)
 
     @property
     def best_f1_threshold(self) -> float | None:

@@ -1,7 +1,6 @@
 """Checks of the settings that DetectorModule and ClassifierModule take."""
 
 import math
-import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
@@ -70,7 +69,7 @@ def as_class_weights(value: Any, class_names: list[str]) -> tuple[float, ...] | 
             f"{len(class_names)} classes ({', '.join(class_names[:5])}{', ...' if len(class_names) > 5 else ''})"
         )
     for name, weight in zip(class_names, value):
-        if isinstance(weight, bool) or not isinstance(weight, numbers.Real) or not 0 < weight < math.inf:  # not nan
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:  # not nan
             raise ValueError(f"the weight of {name!r} in class_weights is {shown(weight)}; expected a number above 0")
     return tuple(map(float, value))
 

@@ -10,6 +10,7 @@ EXTRAS = {
     "openvino": "openvino",
     "nncf": "int8",
     "faster_coco_eval": "fast-eval",
+    "ultrafast_pycocotools": "ultrafast-eval",
     "huggingface_hub": "hub",
     "supervision": "track",
 }

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import cast
 
 from detector.commands.options import add_option, parse_score_threshold
+from detector.evaluation import Backend, check_backend
 from detector.evaluation.classification import totals
 from detector.files import check_output
 from detector.imaging.plot_files import Plot, save_plot
@@ -37,6 +38,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     threshold_help = "show detections from this score; default: best, the threshold of the best F1"
     add_option(parser, "--score_threshold", "--threshold", type=parse_score_threshold, default="best", help=threshold_help)
     add_option(parser, "--no_speed", "--no-speed", action="store_true", help="do not run the network to measure its speed")
+    backend_help = "what computes the COCO numbers: %(default)s, or a faster package, see docs/reliability.md"
+    parser.add_argument("--backend", default="pycocotools", help=backend_help)
     parser.set_defaults(run=run_report)
 
 
@@ -55,7 +58,8 @@ def run_report(options: argparse.Namespace) -> None:
     if run.is_pretraining:
         report_pretraining(options, run, out)
         return
-    analyses, notes = analyze_branches(run, score_threshold)
+    check_backend(options.backend)
+    analyses, notes = analyze_branches(run, score_threshold, options.backend)
     notes = [*learning_warnings(run, analyses), *leak_notes(run, analyses), *notes]
     branch = cast(BranchName, analyses[0].branch if analyses else "one2one")
     speed = None if options.no_speed else measured(run, lambda checkpoint: measure(checkpoint, branch), notes)
@@ -70,6 +74,7 @@ def run_report(options: argparse.Namespace) -> None:
 def report_pretraining(options: argparse.Namespace, run: RunFolder, out: Path) -> None:
     """Write the page about a run of pretrain.py. Raises ValueError for options about detections."""
     given = {"--ground_truth": options.ground_truth is not None, "--score_threshold": options.score_threshold != "best"}
+    given["--backend"] = options.backend != "pycocotools"
     if wrong := [name for name, is_given in given.items() if is_given]:
         raise ValueError(f"{wrong[0]} is about detections, and {options.folder} is a pre-training: leave it out")
     notes = learning_warning(run)
@@ -119,7 +124,9 @@ def _other_plots(folder: Path, names: set[str]) -> list[str]:
     return [f"{folder} also has files of an earlier report, not of this one: {', '.join(others)}."] if others else []
 
 
-def analyze_branches(run: RunFolder, score_threshold: float | None = None) -> tuple[list[Analysis], list[str]]:
+def analyze_branches(
+    run: RunFolder, score_threshold: float | None = None, backend: Backend = "pycocotools"
+) -> tuple[list[Analysis], list[str]]:
     """Return the results of each branch with predictions, and notes on what is missing."""
     if not run.predictions:
         reasons = "no validation was finished, the run trains without one, or evaluation.predictions is false"
@@ -127,7 +134,8 @@ def analyze_branches(run: RunFolder, score_threshold: float | None = None) -> tu
     if run.ground_truth is None or not run.ground_truth.is_file():
         reason = "none is recorded" if run.ground_truth is None else f"{run.ground_truth} does not exist (any more)"
         return [], [f"The predictions cannot be evaluated without ground truth: {reason}; give it as --ground_truth."]
-    analyses = [analyze(branch, path, run.ground_truth, score_threshold) for branch, path in run.predictions.items()]
+    truth = run.ground_truth
+    analyses = [analyze(branch, path, truth, score_threshold, backend) for branch, path in run.predictions.items()]
     if len(analyses) > 1:
         return analyses, []
     branch = analyses[0].branch

@@ -1,6 +1,7 @@
 """COCO evaluation without a trainer: annotation and results files, metrics and their table."""
 
-from detector.evaluation.coco_eval import METRICS, Backend, CocoResult, check_backend, coco_table, evaluate, run_coco_eval
+from detector.evaluation.backends import Backend, check_backend
+from detector.evaluation.coco_eval import METRICS, CocoResult, coco_table, evaluate, run_coco_eval
 from detector.evaluation.coco_files import (
     detection_rows,
     load_ground_truth,

@@ -1,4 +1,4 @@
-"""Pairs of detections and objects: those that pycocotools has made, and the same made without it."""
+"""Pairs of detections and objects: those that a backend has made, and the same made without one."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -29,6 +29,16 @@ def read_pairs(coco_eval: COCOeval, num_detections: int, iou: float) -> Pairs:
             ignored = result["dtIgnore"][level, :limit].astype(bool)
             counted[rows] = ~ignored
             matches[rows] = np.where(ignored, -1, result["dtMatches"][level, :limit].astype(int) - 1)
+    return counted, matches
+
+
+def read_ultrafast_pairs(coco_eval: Any, num_detections: int, iou: float) -> Pairs:
+    """Return the same as ``read_pairs`` from a COCOeval of ultrafast-pycocotools that has run."""
+    found, _ = coco_eval.per_instance(iou, max_dets=coco_eval.params.maxDets[2])
+    counted, matches = np.zeros(num_detections, bool), np.full(num_detections, -1)
+    rows = found["dt_id"] - 1  # ids are rows plus 1
+    counted[rows] = ~found["ignore"]
+    matches[rows] = np.where(found["ignore"] | (found["gt_id"] < 0), -1, found["gt_id"] - 1)
     return counted, matches
 
 

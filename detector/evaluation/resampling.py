@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from detector.evaluation.coco_eval import pycocotools_eval
+from detector.evaluation.backends import pycocotools_eval
 from detector.evaluation.coco_files import GroundTruth
 from detector.evaluation.pairs import ALL_SIZES
 from detector.evaluation.silence import silent

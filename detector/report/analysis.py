@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from pycocotools.cocoeval import COCOeval
 
-from detector.evaluation import CocoResult, load_ground_truth, read_predictions, run_coco_eval
+from detector.evaluation import Backend, CocoResult, load_ground_truth, read_predictions, run_coco_eval
 from detector.evaluation.coco_eval import MAX_DETECTIONS, category_names, coco_result
 from detector.evaluation.coco_files import GroundTruth
 from detector.evaluation.constant_box import evaluate_constant_box, mean_boxes_of
@@ -43,7 +43,13 @@ class Analysis:
         return evaluate_constant_box(self.coco, mean_boxes_of(self.coco))
 
 
-def analyze(branch: str, predictions: Path, ground_truth: Path, threshold: float | None = None) -> Analysis:
+def analyze(
+    branch: str,
+    predictions: Path,
+    ground_truth: Path,
+    threshold: float | None = None,
+    backend: Backend = "pycocotools",
+) -> Analysis:
     """Evaluate a predictions file; errors are taken at ``threshold``, by default that of the best F1.
 
     Images of the annotation file ``ground_truth`` without predictions count as images without detections. Raises
@@ -51,8 +57,8 @@ def analyze(branch: str, predictions: Path, ground_truth: Path, threshold: float
     """
     coco, detections = _read(predictions, ground_truth)
     started = time.perf_counter()
-    coco_eval = run_coco_eval(coco, detections, sorted(coco.imgs), (*MAX_DETECTIONS, *MORE_DETECTIONS))
-    matching = read_matching(coco, coco_eval, detections)
+    coco_eval = run_coco_eval(coco, detections, sorted(coco.imgs), (*MAX_DETECTIONS, *MORE_DETECTIONS), backend)
+    matching = read_matching(coco, coco_eval, detections, backend=backend)
     best = best_operating_point(coco, (matching.counted, matching.matches), matching.scores, coco.imgs)
     result = coco_result(coco, coco_eval, len(detections), best, time.perf_counter() - started)
     curve = class_curve(matching)

@@ -8,7 +8,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from detector.batch import xywh_to_xyxy, xyxy_to_xywh
-from detector.evaluation.pairs import read_pairs
+from detector.evaluation.backends import Backend, find_pairs
 from detector.evaluation.thresholds import BEST_F1_IOU
 
 
@@ -48,13 +48,15 @@ def _rows_of(values: np.ndarray, keys: np.ndarray) -> list[np.ndarray]:
     return np.split(order, starts[1:]) if len(keys) else []
 
 
-def read_matching(coco: COCO, coco_eval: COCOeval, detections: np.ndarray, iou: float = BEST_F1_IOU) -> Matching:
+def read_matching(
+    coco: COCO, coco_eval: COCOeval, detections: np.ndarray, iou: float = BEST_F1_IOU, backend: Backend = "pycocotools"
+) -> Matching:
     """Return the pairs that ``coco_eval`` made of objects and ``detections`` (N, 7) at the threshold ``iou``.
 
-    ``coco`` comes from ``load_ground_truth`` and ``coco_eval`` from ``run_coco_eval``. In pycocotools every detection, from
-    the highest score down, takes the free object of its class that it overlaps most, if by ``iou`` at least.
+    ``coco`` comes from ``load_ground_truth``, and ``coco_eval`` from ``run_coco_eval`` with the ``backend``. Every
+    detection, from the highest score down, takes the free object of its class that it overlaps most, if by ``iou`` at least.
     """
-    counted, matches = read_pairs(coco_eval, len(detections), iou)
+    counted, matches = find_pairs(backend, coco, coco_eval, detections, iou)
     objects = coco.dataset["annotations"]
     class_numbers = {category_id: k for k, category_id in enumerate(coco_eval.params.catIds)}
     return Matching(

@@ -15,7 +15,7 @@ from detector.text import package_version
 
 PACKAGES = (
     *("torch", "torchvision", "lightning", "jsonargparse", "numpy", "timm"),
-    *("albumentations", "opencv-python-headless", "pycocotools", "faster-coco-eval"),
+    *("albumentations", "opencv-python-headless", "pycocotools", "faster-coco-eval", "ultrafast-pycocotools"),
 )
 # Environment variables of devices, threads, launchers and determinism. Others may hold secrets.
 VARIABLES = re.compile(

@@ -39,14 +39,21 @@ def quiet_trainer(root: Path, *callbacks: L.Callback, **options: Any) -> L.Train
     )
 
 
-def test_an_unknown_or_missing_backend_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match="unknown backend 'hotcoco'; choose one of pycocotools, faster-coco-eval"):
-        CocoEvaluation(backend="hotcoco")
+@pytest.mark.parametrize(
+    ("backend", "package", "extra"),
+    [
+        ("faster-coco-eval", "faster_coco_eval", "fast-eval"),
+        ("ultrafast-pycocotools", "ultrafast_pycocotools", "ultrafast-eval"),
+    ],
+)
+def test_an_unknown_or_missing_backend_is_refused(
+    monkeypatch: pytest.MonkeyPatch, backend: str, package: str, extra: str
+) -> None:
+    with pytest.raises(ValueError, match=f"unknown backend 'coco'; choose one of pycocotools, .*{backend}"):
+        CocoEvaluation(backend="coco")
     monkeypatch.setattr("detector.extras.find_spec", lambda name: None)
-    with pytest.raises(
-        ValueError, match=r"faster_coco_eval, not installed here: pip install 'lightning-dyn-detector\[fast-eval\]'"
-    ):
-        CocoEvaluation(backend="faster-coco-eval")
+    with pytest.raises(ValueError, match=rf"{package}, not installed here: pip install 'lightning-dyn-detector\[{extra}\]'"):
+        CocoEvaluation(backend=backend)
 
 
 def test_the_callback_equals_pycocotools_on_its_files_bit_for_bit(tmp_path: Path) -> None:

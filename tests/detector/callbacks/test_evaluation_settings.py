@@ -102,7 +102,7 @@ CASES: list[tuple[str, list[Any], Callable[[Path, dict[str, Any]], Any], Any, li
     ("flip_test", [True], scores_with_nms, [0.05, 0.8, 0.9], [[0.05, 0.4, 0.4, 0.8, 0.9]]),
     ("predictions", [False], files, FILES, [[]]),
     ("per_class", [False], names_of_classes, ["bird", "cat", "dog"], [[]]),
-    ("backend", ["faster-coco-eval"], backend_in_use, {"pycocotools"}, [{"faster-coco-eval"}]),
+    ("backend", ["ultrafast-pycocotools"], backend_in_use, {"pycocotools"}, [{"ultrafast-pycocotools"}]),
 ]  # fmt: skip
 
 

@@ -301,8 +301,8 @@ def reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ReportCalls:
         (folder / "config.yaml").write_text(CONFIG.replace("branch: both", "branch: one2many"))
         (folder / "best.ckpt").touch()
 
-    def analyze(branch: str, predictions: Path, truth: Path, score_threshold: float | None) -> SimpleNamespace:
-        calls.analyzed.append((branch, relative(predictions), relative(truth), score_threshold))
+    def analyze(branch: str, predictions: Path, truth: Path, score_threshold: float | None, backend: str) -> SimpleNamespace:
+        calls.analyzed.append((branch, relative(predictions), relative(truth), score_threshold, backend))
         return SimpleNamespace(branch=branch, best=None, matching=None, errors=None)
 
     monkeypatch.setattr(report_command, "analyze", analyze)
@@ -320,25 +320,29 @@ def reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ReportCalls:
     return calls
 
 
-def test_every_option_of_report_has_its_effect(reported: ReportCalls) -> None:
+def test_every_option_of_report_has_its_effect(reported: ReportCalls, monkeypatch: pytest.MonkeyPatch) -> None:
     run, other = Path("run/run"), Path("other/run")
     main(["report", str(run)])
-    plain = ("one2many", run / "predictions.json", run / "ground_truth.json", None)
+    plain = ("one2many", run / "predictions.json", run / "ground_truth.json", None, "pycocotools")
     assert reported.analyzed == [plain]
     assert (reported.measured, reported.images) == ([(run / "best.ckpt", "one2many")], [None])
     assert ((run / "report.html").is_file(), reported.plots) == (True, [run / "figures"])
     assert json.loads((run / "suspect_labels.json").read_text()) == [{"branch": "one2many"}]
     main(["report", str(other), "--score_threshold", "0.4", "--no_speed", "--images", "other/pictures"])
-    assert reported.analyzed[1:] == [("one2many", other / "predictions.json", other / "ground_truth.json", 0.4)]
+    files = other / "predictions.json", other / "ground_truth.json"
+    assert reported.analyzed[1:] == [("one2many", *files, 0.4, "pycocotools")]
     assert (len(reported.measured), reported.images) == (1, [None, "other/pictures"])
     main(["report", str(run), "--out", "page.html", "--ground_truth", "other/run/ground_truth.json"])
-    assert reported.analyzed[2:] == [(*plain[:2], other / "ground_truth.json", None)]
+    assert reported.analyzed[2:] == [(*plain[:2], other / "ground_truth.json", *plain[3:])]
     assert (Path("page.html").is_file(), reported.plots[2:]) == (True, [Path("figures")])
     assert Path("suspect_labels.json").is_file()
+    monkeypatch.setattr(report_command, "check_backend", lambda backend: None)  # the package need not be installed
+    main(["report", str(run), "--backend", "ultrafast-pycocotools"])
+    assert reported.analyzed[3:] == [(*plain[:4], "ultrafast-pycocotools")]
 
 
 def test_every_option_has_a_case() -> None:
-    assert options("report") == {"folder", "out", "ground_truth", "images", "score_threshold", "no_speed"}
+    assert options("report") == {"folder", "out", "ground_truth", "images", "score_threshold", "no_speed", "backend"}
     assert options("predict") == {case[0] for case in PREDICT}
     assert options("export") == {case[0] for case in EXPORT} | {"checkpoint", "overwrite"}
     assert options("weights") == {"checkpoint", "out", "dtype", "license", "overwrite"}

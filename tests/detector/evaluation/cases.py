@@ -3,19 +3,26 @@
 import contextlib
 import io
 import json
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from detector.evaluation.backends import PACKAGES, Backend
 from detector.evaluation.ids import Id
 from tests.detector.fakes import CATEGORY_IDS, Answer, coco_dict, random_answer
 
 CAT, DOG, BIRD = CATEGORY_IDS
 FIRST_ID = 20_000_001  # too large for float32
 IMAGES = list(range(FIRST_ID, FIRST_ID + 21))
+
+
+def installed_backends() -> list[Backend]:
+    """Return the backends that can be used here, pycocotools first."""
+    return [backend for backend in get_args(Backend) if backend not in PACKAGES or find_spec(PACKAGES[backend])]
 
 
 def annotation(image_id: int, category_id: int, box: list[float], **fields: Any) -> dict[str, Any]:

@@ -1,28 +1,11 @@
 import copy
-from typing import get_args
 
 import numpy as np
 import pytest
 
 from detector.evaluation import coco_table, evaluate, load_ground_truth
-from detector.evaluation.coco_eval import Backend
-from tests.detector.evaluation.cases import BIRD, CAT, DOG, IMAGES, annotation, answer_rows, random_case, rows
+from tests.detector.evaluation.cases import BIRD, CAT, DOG, annotation, answer_rows, random_case, rows
 from tests.detector.fakes import CLASS_NAMES, coco_dict
-
-
-def test_the_faster_backend_gives_the_same_metrics() -> None:
-    """With crowds, empty images, images left out, equal scores, and without detections."""
-    pytest.importorskip("faster_coco_eval")
-    for seed in range(3):
-        truth, close, unrelated = random_case(seed)
-        detections = np.concatenate([answer_rows(close), answer_rows(unrelated)])
-        detections[:, 5] = detections[:, 5].round(1)
-        first_images = detections[detections[:, 0] < IMAGES[9]]
-        for chosen, images in ((detections, None), (detections[:0], None), (first_images, IMAGES[:9])):
-            pycocotools, faster = (evaluate(truth, chosen, images, backend) for backend in get_args(Backend))
-            # Not to the last bit: pycocotools divides by n + 2.2e-16, which shows where n is 1.
-            assert faster.metrics == pytest.approx(pycocotools.metrics, rel=0, abs=1e-12)
-            assert faster.per_class == pytest.approx(pycocotools.per_class, rel=0, abs=1e-12)
 
 
 def test_a_result_worked_out_by_hand() -> None:

@@ -106,7 +106,8 @@ def test_a_run_without_validation_has_a_page(tmp_path: Path, capsys: pytest.Capt
 
 def test_options_about_detections_are_refused(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", results())
-    for options in (["--score_threshold", "0.5"], ["--ground_truth", str(run / "config.yaml")]):
+    backend, truth = ["--backend", "ultrafast-pycocotools"], ["--ground_truth", str(run / "config.yaml")]
+    for options in (["--score_threshold", "0.5"], truth, backend):
         with pytest.raises(SystemExit, match=f"{options[0]} is about detections"):
             main(["report", str(run), *options])
 

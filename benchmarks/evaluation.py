@@ -1,8 +1,8 @@
 """Evaluate random detections of COCO's size: 5,000 images x 300 detections, 80 classes. ``python -m benchmarks.evaluation``.
 
-Measures time and peak memory of each backend, each in its own process. "times faster" is the CPU time of the first backend over
-that of another. The difference is the largest one of its numbers from those of the first: the metrics, the AP of each class, and
-the score threshold of the best F1.
+Measures time and peak memory of each backend, each in its own process. "times faster" is the CPU time of the first backend
+over that of another. The difference is the largest one of its numbers from those of the first: the metrics, the AP of each
+class, and the score threshold of the best F1.
 """
 
 import time

@@ -5,7 +5,7 @@ import inspect
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 from unittest.mock import Mock
 
 import pytest
@@ -14,6 +14,7 @@ from lightning.pytorch.plugins.precision import Precision
 from torch import Tensor
 
 from detector import DetectorModule, build_detector
+from detector.arguments import Auto
 from detector.batch import Batch
 from detector.network.boxes import anchor_points
 from detector.network.head import RawOutput
@@ -399,6 +400,7 @@ def test_every_number_has_limits() -> None:
     numbers = {
         name
         for name, parameter in inspect.signature(DetectorModule).parameters.items()
-        if parameter.annotation in ("int", "float", "float | None", int, float, float | None)
+        if {int, float} & (types := {*(get_args(parameter.annotation) or [parameter.annotation])})
+        and types <= {int, float, Auto, type(None)}
     }
     assert numbers == {*UPPER_LIMITS, "nominal_batch", "backbone_lr_ratio"}  # the last has a check of its own

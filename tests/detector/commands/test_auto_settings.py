@@ -15,7 +15,7 @@ from detector.callbacks import RampedEMA
 from detector.commands.auto_settings import KEYS, start_of, take_values_of_run
 from detector.commands.pretrain_cli import PretrainCLI
 from detector.commands.train_cli import TrainCLI
-from detector.training import recipe
+from detector.training import batch_size, recipe
 
 AUTO = f"--config={Path(__file__).parents[3] / 'configs/auto.yaml'}"
 TINY = ["--model.variant=yolo26_n", "--model.overrides={'width': 0.125, 'depth': 0.33}"]
@@ -38,8 +38,10 @@ def test_auto_is_chosen_once_and_a_resumed_run_keeps_it(
 ) -> None:
     start = [AUTO, *arguments, *TINY, "--run_dir=run", "--trainer.max_epochs=auto", "--model.nominal_batch=auto"]
     start += ["--model.optimizer=adamw"]
+    monkeypatch.setattr(batch_size, "cuda_batch_size", lambda *_: 24)
     with caplog.at_level(logging.INFO):
-        cli = TrainCLI(CocoDataModule, start)
+        cli = TrainCLI(CocoDataModule, [*start, "--auto_batch_size=0.7"])
+    assert cli.model.hparams.nominal_batch == 24  # the batch size is known before
     expected = recipe.recipe_for(cli.datamodule.num_train_images, cli.datamodule.batch_size, given={"optimizer": "adamw"})
     values = {key: getattr(expected, name) for name, key in KEYS.items()}
     assert {key: value_of(cli, key) for key in KEYS.values()} == values

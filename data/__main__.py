@@ -20,6 +20,7 @@ from data.check.files import check_files
 from data.check.findings import Finding, Splits, check_annotations
 from data.check.report import html_report, text_report
 from data.check.sheets import write_sheets
+from data.check.unlisted import unlisted_findings
 from data.clean import write_clean_splits
 from data.cut_tiles import CONFIG, cut_data_set
 from data.datamodule import CocoDataModule
@@ -141,7 +142,10 @@ def check(options: argparse.Namespace, config: Namespace) -> int:
     """Print the report and write it as a page; return 1 if there are errors, else 0."""
     size = as_size(config.data.image_size, "data.image_size")
     samples = as_sample_range(config.data.sixteen_bit_range or FULL_RANGE, "data.sixteen_bit_range")
+    root, files = Path(config.data.root), given_files(config.data)
     splits, findings = read_valid_splits(config.data)
+    if splits and not findings and set_format(root, files) != "voc":  # its reader counts them
+        findings += unlisted_findings(splits)
     splits = {split: replace(part, sixteen_bit_range=samples) for split, part in splits.items()}
     if any(side % SMALLEST_MULTIPLE for side in size):
         text = f"data.image_size is {size}; training needs multiples of {SMALLEST_MULTIPLE}"
@@ -156,7 +160,7 @@ def check(options: argparse.Namespace, config: Namespace) -> int:
     page.write_text(html_report(findings, splits, size), encoding="utf-8", errors="backslashreplace")
     cleaned = [] if options.clean is None else [f"wrote nothing into {options.clean}: train cannot be read"]
     if cleaned and "train" in splits:
-        cleaned = write_clean_splits(splits, Path(config.data.root), given_files(config.data), options.clean)
+        cleaned = write_clean_splits(splits, root, files, options.clean)
     print(report, *cleaned, f"look at {page}", sep="\n")
     return int(any(finding.level == "error" for finding in findings))
 

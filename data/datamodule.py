@@ -20,7 +20,7 @@ from data.sampler import NUM_ROTATING_POOLS, EpochOrder, EpochSampler, order_by_
 from data.splits import COCO_TRAIN, COCO_VAL, Files, Paths, Split, read_splits
 from data.tiles import TileDataset
 from data.transforms import Augmentation, TrainPipeline, as_augmentation
-from detector.arguments import AUTO
+from detector.arguments import AUTO, as_bool
 from detector.batch import Size, as_size
 from detector.imaging.sixteen_bits import FULL_RANGE
 from detector.imaging.tiles import Tiling
@@ -87,7 +87,7 @@ class CocoDataModule(BaseDataModule):
         check_choice("cache", cache, get_args(CacheKind))
         self.size = as_size(image_size, "data.image_size")
         self.augment = augment = as_augmentation(augment, Augmentation)
-        self.rect = rect
+        self.rect = as_bool(rect, "data.rect")
         self.tiling: Tiling | None = None  # of evaluations; evaluate.py sets it
         self.training_sizes = training_sizes(self.size, augment.multi_scale)
         self._pipeline = TrainPipeline(self.size, augment, transforms, self.training_sizes)
@@ -99,7 +99,7 @@ class CocoDataModule(BaseDataModule):
         self.annotations = read_splits(Path(root), files, val_split)
         # The share that is held out of train, 0 for no validation; None if the data have a validation set
         self.val_split = self.annotations["val"].held_out if "val" in self.annotations else 0.0
-        if single_cls:
+        if as_bool(single_cls, "data.single_cls"):
             self.annotations = {split: part.as_single_class() for split, part in self.annotations.items()}
         samples = self.sixteen_bit_range or FULL_RANGE
         self.annotations = {s: replace(part, sixteen_bit_range=samples) for s, part in self.annotations.items()}

@@ -56,7 +56,7 @@ def _read_given(root: Path, files: Files, val_split: float | None) -> dict[str, 
     if kind == "yolo":
         raise ValueError(propose_data_yaml(root))
     if kind == "voc":
-        return read_voc(root, voc_sources(root, files))
+        return read_voc(root, voc_sources(root, files), root if files["train"][0] == COCO_TRAIN else None)
     if root in DRAWN_SETS:
         DRAWN_SETS[root](root)  # does nothing if the set is there
     check_root(root, is_coco=root.name == "coco")

@@ -20,8 +20,10 @@ from detector.text import plural
 CORNERS = "x1 y1 x2 y2"
 
 
-def read_voc(root: Path, sources: Sources) -> dict[str, Annotations]:
+def read_voc(root: Path, sources: Sources, searched: Path | None = None) -> dict[str, Annotations]:
     """Read the splits of a Pascal VOC set from their ``sources``, see ``data.voc_folders.find_voc``.
+
+    ``searched`` is the folder in which the sources were found: its other XML files are counted. None if a user gave them.
 
     An XML file belongs to the image of the same name, in the same sub-folder, else to its ``<filename>``; case counts only
     where two names differ by nothing else. An image without an XML file has no objects. Classes are the names of all
@@ -37,7 +39,7 @@ def read_voc(root: Path, sources: Sources) -> dict[str, Annotations]:
     files = VocFolders(faults)
     remarks: dict[str, list[Remark]] = {split: [] for split in sources}
     entries = {split: split_entries(split_sources, files, remarks[split]) for split, split_sources in sources.items()}
-    remarks["train"] += left_out_remarks(root, sources, entries, files)
+    remarks["train"] += left_out_remarks(searched, sources, entries, files)
     faults.raise_if_any()
     class_names = _class_names(entries, faults)
     origin = 1 if all(_is_counted_from_one(one) for split in entries.values() for e in split for one in e.objects) else 0

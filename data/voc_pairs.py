@@ -169,10 +169,12 @@ def _image_of(stem: str, path: Path | None, images: _Names, files: VocFolders) -
     return found[0] if found else None
 
 
-def left_out_remarks(root: Path, sources: Sources, entries: dict[str, list[Entry]], files: VocFolders) -> list[Remark]:
+def left_out_remarks(
+    searched: Path | None, sources: Sources, entries: dict[str, list[Entry]], files: VocFolders
+) -> list[Remark]:
     """Return remarks on the images and XML files that belong to no split, and on files that are left out for their names.
 
-    They are those beside lists, in sub-folders beside those of the splits, and XML files anywhere in ``root``.
+    They are those beside lists, in sub-folders beside those of the splits, and XML files anywhere in ``searched``.
     """
     every_source = [one for split in sources.values() for one in split]
     whole = [one for one in every_source if not one.list_file]  # their XML files without an image are named already
@@ -180,7 +182,7 @@ def left_out_remarks(root: Path, sources: Sources, entries: dict[str, list[Entry
     used += [path for one in whole for path in files.images(one.image_folder).paths]
     used += [path for one in whole for path in files.xml_files(one.xml_folder).paths]
     folders = dict.fromkeys(folder_of_images(one.image_folder) for one in every_source)
-    xml_folders = dict.fromkeys([root, *(one.xml_folder for one in every_source if one.list_file)])
+    xml_folders = dict.fromkeys([*filter(None, [searched]), *(one.xml_folder for one in every_source if one.list_file)])
     known = _by_real_path(used).keys()
     images, xml_files = (
         [path for real, path in _by_real_path(paths).items() if real not in known]

@@ -100,6 +100,8 @@ def test_a_share_of_zero_trains_without_validation(tiny_coco: Path, tiny_argumen
     assert len(data.train_dataloader().dataset) == 8
     with pytest.raises(ValueError, match=r"no validation set, and data.val_split is 0: set .*limit_val_batches to 0"):
         data.val_dataloader()
+    with pytest.raises(ValueError, match=r"data\.rect is 'no'; expected True or False"):
+        CocoDataModule(**tiny_arguments, rect="no")
 
 
 def test_each_split_gets_an_image(tmp_path: Path) -> None:

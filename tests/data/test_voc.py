@@ -129,9 +129,11 @@ def test_sub_folders_of_annotations_are_splits(tmp_path: Path) -> None:
 def test_given_folders_of_other_names(tmp_path: Path) -> None:
     write_voc(tmp_path, 3, 0, ("boxes/a", "photos/a"))
     write_voc(tmp_path, 2, 5, ("boxes/b", "photos/b"))
+    write_voc(tmp_path / "another", 1)
     files = {**COCO_FILES, "train": ("boxes/a", "photos/a"), "val": ("boxes/b", "photos/b")}
     splits = read_splits(tmp_path, files)
     assert {split: stems(part) for split, part in splits.items()} == {"train": ["0", "1", "2"], "val": ["5", "6"]}
+    assert splits["train"].remarks == ()  # nor of what is elsewhere in the root, which nobody has asked for
     with pytest.raises(ValueError, match=r"data\.val_annotations: .*val\.json is neither a list .* give all splits in one"):
         read_splits(tmp_path, {**files, "val": ("val.json", "photos/b")})
     with pytest.raises(ValueError, match=r"data\.val_images: there is no image folder .*lost"):

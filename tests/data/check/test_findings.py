@@ -29,6 +29,17 @@ def test_doubtful_boxes_are_counted(check: Callable, edit_json: Edit) -> None:
     assert "train: 1 box repeats another one" in report
 
 
+def test_image_files_in_no_split_are_counted(check: Callable, tiny_coco: Path) -> None:
+    """Hidden files and files of other kinds are none; with an error, splits are missing and nothing is said."""
+    for name in ("new.JPG", "._new.jpg", "notes.txt"):
+        (tiny_coco / "images/train" / name).touch()
+    _, report = check("--quick")
+    assert "all: 1 image file is beside those of the splits and in none of them, so left out" in report
+    assert "images/train/new.JPG" in report
+    (tiny_coco / "annotations/val.json").write_text("{}")
+    assert "beside those of the splits" not in check("--quick")[1]
+
+
 def test_remarks_of_the_reader_are_findings(tiny_coco: Path, edit_json: Edit) -> None:
     edit_json("train", lambda content: content["annotations"][0].update(rotation=90))
     edit_json("val", lambda content: [a.update(id=f"a{a['id']}") for a in content["annotations"]])

@@ -41,7 +41,7 @@ class BaseDataModule(LightningDataModule):
         sixteen_bit_range: tuple[int, int] | None,
     ) -> None:
         super().__init__()
-        self.batch_size, self.val_batch_size = batch_size, val_batch_size or batch_size
+        self.batch_size, self.val_batch_size = batch_size, batch_size if val_batch_size is None else val_batch_size
         self.num_workers, self.seed = num_workers, seed
         for name, least in (("batch_size", 1), ("val_batch_size", 1), ("num_workers", 0), ("seed", 0)):
             as_whole_number(getattr(self, name), f"data.{name}", least)

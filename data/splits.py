@@ -188,7 +188,7 @@ def _found(root: Path) -> str:
         shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
         return (
             f". {root} has images by class ({shown}) and no boxes: pre-train a backbone on it, with "
-            f"python pretrain.py --data.root {root}"
+            f"python pretrain.py --data.root {root}, which checks the images first"
         )
     return _json_files(root)
 

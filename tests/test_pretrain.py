@@ -240,6 +240,31 @@ def test_every_setting_reaches_what_it_sets(run: Path) -> None:
     assert resumed.data.val is resumed.data.augment.auto_augment is resumed.trainer.log_every_n_steps is None  # as given
 
 
+class PlannedPretraining(ParsedPretraining):
+    """Parse the configuration, and choose the network and the folder of the run."""
+
+    before_instantiate_classes = PretrainCLI.before_instantiate_classes
+
+
+def test_a_slurm_job_that_is_queued_again_resumes_its_run(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SLURM starts the same command again; another job, and the first start of a job, begin a new run."""
+    record = json.loads((run / "run.json").read_text())
+    record["environment"]["SLURM_JOB_ID"] = "4242"
+    (run / "run.json").write_text(json.dumps(record))
+    found = {}
+    for job, restarts in (("4242", "1"), ("4242", "0"), ("4243", "1")):
+        monkeypatch.setenv("SLURM_JOB_ID", job)
+        monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
+        cli = PlannedPretraining([f"--model.weights={run / 'best.ckpt'}"])
+        found[job, restarts] = cli.config["ckpt_path"], cli.run_dir.name, cli.config["model"]["weights"]
+    start = None, "pretrain_dyn_n-2", str(run / "best.ckpt")
+    assert found == {
+        ("4242", "1"): (str(run / "last.ckpt"), "pretrain_dyn_n", None),
+        ("4242", "0"): start,
+        ("4243", "1"): start,
+    }
+
+
 def test_the_command_that_resumes_names_the_program(run: Path, caplog: pytest.LogCaptureFixture) -> None:
     stop = SimpleNamespace(checkpoint=run / "last.ckpt")
     with caplog.at_level("INFO"):

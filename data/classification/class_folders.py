@@ -1,6 +1,7 @@
 """Reads sets of class folders: root/train/<class>/..., and root/val/<class>/... or a share that is held out."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_warn
@@ -14,7 +15,9 @@ from data.remarks import Remark, log_remarks
 from detector.files import is_hidden
 from detector.text import decode_name, plural
 
-SPLIT_NAMES = ("train", "training", "val", "valid", "validation", "test", "testing", "eval", "dev")
+TRAIN_NAMES, VAL_NAMES = ("train", "training"), ("val", "valid", "validation", "test", "testing", "eval", "dev")
+SPLIT_NAMES = TRAIN_NAMES + VAL_NAMES
+MOST_FOLDERS = 100  # that are looked into for splits
 
 
 def read_class_folders(root: Path, train: str, val: str | None, val_share: float, on_bad_image: BadImages) -> ClassSplits:
@@ -72,7 +75,20 @@ def find_train_folder(root: Path, train: str) -> Path:
             f"data.train: there is no folder {folder}, but {shorten(other)}; set data.train and data.val to the folders of "
             "the splits, or data.train to '.' if these are classes"
         )
+    _check_no_splits_inside(root, here)
     return root
+
+
+def _check_no_splits_inside(root: Path, class_folders: list[str]) -> None:
+    """Raise ValueError if the class folders in ``root``, which has no splits, have splits: its folders are no classes."""
+    for name in class_folders[:MOST_FOLDERS]:
+        inside = [folder for folder in _folders(root / name) if folder.lower() in SPLIT_NAMES]
+        kinds = {folder.lower() in TRAIN_NAMES for folder in inside}
+        if kinds == {True, False} or (True in kinds and len(class_folders) == 1):
+            raise ValueError(
+                f"data.root: {root / name} has folders for splits ({', '.join(inside)}); if it is a set, give it as "
+                f"data.root; if it is a class, put the class folders into the splits: train/{name}"
+            )
 
 
 def find_val_folder(root: Path, val: str | None, train_folder: Path) -> Path | None:
@@ -94,7 +110,20 @@ def find_val_folder(root: Path, val: str | None, train_folder: Path) -> Path | N
             f"data.val: there is no folder {folder}, but {root / other[0]}; set data.val to {other[0]}, or to null to hold "
             "out data.val_share of the training images"
         )
+    if train_folder == root and root.absolute().name.lower() in TRAIN_NAMES:
+        _warn_of_val_beside(root)
     return None
+
+
+def _warn_of_val_beside(root: Path) -> None:
+    """Warn if there are validation images beside ``root``, a folder of training images."""
+    parent = root.absolute().parent
+    with suppress(OSError):  # a folder that may not be listed
+        if unused := [name for name in _folders(parent) if name.lower() in VAL_NAMES]:
+            rank_zero_warn(
+                f"data.root: {root} has {shorten(unused)} beside it, which is not used, because validation images are held "
+                f"out of {root}; give {parent} as data.root to use it"
+            )
 
 
 def _read_val(folder: Path, class_names: list[str], on_bad_image: BadImages) -> ImageIndex:

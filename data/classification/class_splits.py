@@ -73,7 +73,10 @@ def check_splits(splits: ClassSplits) -> None:
     rank_zero_info(f"val: {plural(len(val), 'image')}; {splits.sources[VAL]}")
     if not_measured:
         text = plural(len(not_measured), "class of train has", "classes of train have")
-        rank_zero_warn(f"val: {text} no images there, so accuracy does not measure them: {shorten(not_measured)}")
+        rank_zero_warn(
+            f"val: {text} no images there, so accuracy does not measure them: {shorten(not_measured)}; add images, or, if "
+            "val is held out of train, set a larger data.val_share"
+        )
 
 
 def check_known_classes(val_names: Sequence[str], class_names: Sequence[str], source: str) -> None:
@@ -83,7 +86,7 @@ def check_known_classes(val_names: Sequence[str], class_names: Sequence[str], so
         near = nearest_names(unknown[0], class_names, limit=1)
         hint = f" ({near[0]!r} is in train)" if near else ""
         raise ValueError(
-            f"{source} has {plural(len(unknown), 'class', 'classes')} that train does not have, so they cannot be learned: "
+            f"{source} has {plural(len(unknown), 'class', 'classes')} that train does not have, and cannot teach: "
             f"{shorten(unknown)}{hint}. Train has {plural(len(known), 'class', 'classes')}: {shorten(class_names)}. Rename "
             "or remove these classes, or add training images"
         )

@@ -18,8 +18,8 @@ from detector.network.replace.entries import check_entries
 from detector.network.replace.generators import isolated_generators
 from detector.report.classifier_advice import start_command
 from detector.runs.folder import BEST_CHECKPOINT
-from detector.training.classifier_module import ClassifierModule, start_file
-from detector.training.network_settings import variant_and_overrides
+from detector.training.classifier_module import ClassifierModule
+from detector.training.network_settings import start_file, variant_and_overrides
 
 
 class PretrainCLI(TrainingCLI):
@@ -114,4 +114,4 @@ class PretrainCLI(TrainingCLI):
         """Print the results, and the command that starts a detector from them."""
         super().print_results()
         if (best := self.run_dir / BEST_CHECKPOINT).is_file():
-            print(f"start a detector: {start_command(self.config['model'], best)}")
+            print(f"start a detector: {start_command(best)}")

@@ -3,10 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch.utilities import rank_zero_info
+
 from detector.files import read_yaml
-from detector.network.config import merge_overrides, saved_overrides
+from detector.network.config import merge_overrides, network_options, saved_overrides
 from detector.runs.checks import is_run_config
-from detector.weights import WeightsInfo
+from detector.weights import Weights, WeightsInfo
 from detector.weights.classifier_files import classifier_of_checkpoint, is_classifier_checkpoint
 from detector.weights.missing import missing_weights
 from detector.weights.safe_load import load_torch_file
@@ -14,16 +16,27 @@ from detector.weights.safe_load import load_torch_file
 
 def take_network_of(model: Any, info: WeightsInfo) -> None:
     """Fill in variant, backbone, blocks and overrides of the section ``model`` as in a checkpoint that is resumed."""
+    # The width of the class branches came with the weights file of the run's start. The variant may have had other
+    # dynamic layers then.
+    names = ("class_channels", "dynamic") if model["variant"] in (None, info.variant) else ("class_channels",)
+    _fill_in(model, info, {name: value for name, value in info.overrides.items() if name in names})
+
+
+def take_network_of_start(model: Any, start: Weights) -> None:
+    """Fill in variant, backbone, blocks and overrides of the section ``model`` as in the classifier that is its start."""
+    saved = start.overrides_for(start.info.variant, num_classes=1)
+    rank_zero_info(f"settings of the network in {start.path}: {network_options(start.info.variant, saved)}")
+    _fill_in(model, start.info, {name: value for name, value in saved.items() if name not in ("backbone", "replace")})
+
+
+def _fill_in(model: Any, info: WeightsInfo, saved: dict[str, Any]) -> None:
+    """Fill in what the section ``model`` leaves open: of overrides, those that were ``saved``."""
     if model["backbone"] is None and "backbone" not in (model["overrides"] or {}):
         model["backbone"] = info.overrides.get("backbone")
     if model["replace"] is None and "replace" not in (model["overrides"] or {}):
         model["replace"] = info.overrides.get("replace")
     model["block_files"] = model["block_files"] or info.block_files
     model["variant"] = model["variant"] or info.variant
-    # The width of the class branches came with the weights file of the run's start. The variant may have had other
-    # dynamic layers then.
-    names = ("class_channels", "dynamic") if model["variant"] == info.variant else ("class_channels",)
-    saved = {name: value for name, value in info.overrides.items() if name in names}
     model["overrides"] = merge_overrides(saved, model["overrides"] or {}) or None
 
 

@@ -27,7 +27,8 @@ class Classifier(nn.Module):
     and ``classifier`` for our own. ``trunk`` has the names of those of its tensors that become the backbone of a detector,
     which are the same there; ``trunk_strides`` are the strides of the maps that a detector takes from a foreign trunk.
     ``layers`` are the names of its parameters by depth, from input to output. ``replaced`` has the modules of ``network``
-    that were replaced by blocks of the user, by name.
+    that were replaced by blocks of the user, by name. ``part_groups`` has the names of the modules of a foreign ``network``
+    that are ``backbone``, ``backbone.stem`` and ``backbone.norms``.
     """
 
     mean: Tensor
@@ -49,6 +50,7 @@ class Classifier(nn.Module):
         self.trunk, self.layers = list(trunk), [list(names) for names in layers]
         self.trunk_strides = list(trunk_strides)
         self.replaced: dict[str, ReplacedPart] = {}
+        self.part_groups: dict[str, list[str]] = {}
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
 

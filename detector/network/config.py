@@ -1,7 +1,9 @@
 """The table of variants: every number in which one detector differs from another."""
 
+import json
 import math
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, get_args
@@ -156,6 +158,24 @@ def complete_overrides(variant: str, overrides: Mapping[str, Any]) -> dict[str, 
     """
     dynamic = detector_config(variant, **overrides).dynamic
     return dict(overrides) if dynamic is None else {**overrides, "dynamic": dynamic.to_dict()}
+
+
+def network_options(variant: str, overrides: Mapping[str, Any]) -> str:
+    """Return the options of train.py that make the network of ``variant`` with ``overrides``: only those that are needed."""
+    backbone = overrides.get("backbone", "yolo26")
+    base = detector_config(variant, backbone=backbone)
+    given = {name: value for name, value in overrides.items() if name not in ("backbone", "replace")}
+    if base.dynamic is not None and isinstance(dynamic := given.get("dynamic"), dict):
+        defaults = base.dynamic.to_dict()
+        changes = {name: value for name, value in dynamic.items() if defaults.get(name) != value}
+        short, full = (detector_config(variant, backbone=backbone, dynamic=d).dynamic for d in (changes, dynamic))
+        given["dynamic"] = changes if short == full else dynamic
+    given = {name: value for name, value in given.items() if value not in ({}, getattr(base, name))}
+    words = ["--model.variant", variant]
+    words += ["--model.backbone", backbone] if backbone != "yolo26" else []
+    words += ["--model.overrides", json.dumps(given)] if given else []
+    words += ["--model.replace", json.dumps(overrides["replace"])] if overrides.get("replace") else []
+    return shlex.join(words)
 
 
 def saved_overrides(variant: str, overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,13 +1,10 @@
 """Advice about a pre-training in sentences, each with the numbers behind it."""
 
-import json
 import math
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from detector.network.config import detector_config
 from detector.report.run_folder import RunFolder, series
 from detector.report.training import num_steps, planned, so_far, still_rising, unfinished
 from detector.runs.folder import BEST_CHECKPOINT
@@ -84,26 +81,13 @@ def next_commands(run: RunFolder) -> list[str]:
     if run.checkpoint is None or (run.classification and nothing_learned(run.classification)):
         return []
     weights = ["python", "-m", "detector", "weights", str(run.checkpoint), str(run.folder / "weights.safetensors")]
-    return [start_command(run.config.get("model") or {}, run.checkpoint), shlex.join(weights)]
+    return [start_command(run.checkpoint), shlex.join(weights)]
 
 
-def start_command(model: Mapping[str, Any], checkpoint: Path) -> str:
-    """Return the command that starts a detector from ``checkpoint``; ``model`` are the settings of its network."""
-    variant, overrides = str(model.get("variant")), dict(model.get("overrides") or {})
-    backbone = overrides.pop("backbone", None) or model.get("backbone")
-    command = ["python", "train.py", "--config", "configs/data/mine.yaml", "--model.variant", variant]
-    command += ["--model.backbone", str(backbone)] if backbone else []
-    changes = {name: value for name, value in overrides.items() if not is_default(variant, {name: value})}
-    command += ["--model.overrides", json.dumps(changes)] if changes else []
-    return shlex.join([*command, "--model.backbone_weights", str(checkpoint)])
-
-
-def is_default(variant: str, overrides: Mapping[str, Any]) -> bool:
-    """Return True if ``overrides`` change nothing of ``variant``: a run's config.yaml has its dynamic layers in full."""
-    try:
-        return detector_config(variant, **overrides) == detector_config(variant)
-    except (ValueError, TypeError):  # of another version
-        return False
+def start_command(checkpoint: Path) -> str:
+    """Return the command that starts a detector from ``checkpoint``, which says what its backbone is."""
+    words = ["python", "train.py", "--config", "configs/data/mine.yaml", "--model.backbone_weights", str(checkpoint)]
+    return shlex.join(words)
 
 
 def _best_epoch(run: RunFolder) -> list[str]:

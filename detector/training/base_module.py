@@ -15,7 +15,7 @@ from detector.dynamic.temperature import FallingTemperature, set_temperature
 from detector.network.model import restore_activations
 from detector.text import plural
 from detector.training.lightning_hints import hide_hints
-from detector.training.parts import freeze_parts
+from detector.training.parts import PartGroups, freeze_parts
 from detector.training.steps import accumulated_batches
 from detector.weights import Origin
 
@@ -36,7 +36,7 @@ class BaseModule(L.LightningModule):
     def __init__(self) -> None:
         super().__init__()
         hide_hints()
-        self._frozen: list[str] = []  # names of modules of ``model``
+        self._frozen: list[str] = []  # names of modules of ``freezable``
         # Of the experts' weights in dynamic layers: now, and by step, if a training is to start with a higher one
         self._temperature = 1.0
         self._temperatures: FallingTemperature | None = None
@@ -67,16 +67,21 @@ class BaseModule(L.LightningModule):
         first, end, planned = self._early_end
         return first + (self.current_epoch - first) * (planned - first) / max(end - first, 1)
 
-    def _freeze(self, patterns: list[str]) -> None:
-        """Freeze parts of the network, and keep them in evaluation mode from now on."""
-        self._frozen = freeze_parts(self.model, patterns)
+    @property
+    def freezable(self) -> nn.Module:
+        """The network whose parts ``freeze`` names."""
+        return self.model
+
+    def _freeze(self, patterns: list[str], groups: PartGroups | None = None) -> None:
+        """Freeze parts of the network, and keep them in evaluation mode from now on. For ``groups`` see ``find_parts``."""
+        self._frozen = freeze_parts(self.freezable, patterns, groups)
         self.train()
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode, except that frozen parts stay in evaluation mode."""
         super().train(mode)
         for name in self._frozen:
-            self.model.get_submodule(name).training = False
+            self.freezable.get_submodule(name).training = False
         return self
 
     def _prepare(self, images: Tensor) -> Tensor:

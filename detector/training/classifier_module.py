@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from detector.batch import ClassBatch, as_size
@@ -18,15 +18,14 @@ from detector.network.model import to_channels_last
 from detector.network.replace.block_files import import_blocks
 from detector.text import plural
 from detector.training.base_module import BaseModule
-from detector.training.network_settings import variant_and_overrides
+from detector.training.network_settings import start_file, variant_and_overrides
 from detector.training.optimizer import OptimizerName, build_optimizer, group_table, parameter_groups
 from detector.training.parts import frozen_text
 from detector.training.schedule import StepSchedule
 from detector.training.setting_checks import CLASSIFIER_LIMITS, check_optimization, checked_classes
 from detector.training.steps import loader_batch_size, steps_texts
 from detector.training.top_classes import TopClasses
-from detector.weights import Origin, Weights
-from detector.weights.backbone_files import PRETRAINED, read_backbone_file
+from detector.weights import Origin
 from detector.weights.classifier import load_classifier
 
 # Default learning rate for steps of ``LR_IMAGES``, and default weight decay; only those of adamw are of a published recipe
@@ -70,7 +69,8 @@ class ClassifierModule(BaseModule):
         channels_last: memory layout of images and network; faster on CPUs and on GPUs with tensor cores.
         compile: compile the network (not the loss) with ``torch.compile``.
         freeze: parts of ``Classifier.network`` that are not trained, normalization statistics included: names of modules, or
-            patterns for them, e.g. ``["backbone.stem"]``; ``norms`` are all BatchNorms.
+            patterns for them, e.g. ``["backbone.stage_p2"]``. ``backbone``, ``backbone.stem``, ``backbone.norms`` and
+            ``norms`` (all BatchNorms) work with every network; the other names in one of timm are timm's.
         data_license: license of the images. It is saved with the weights, and with those that are trained from them.
         data_provenance: origin of the images, saved in the same way.
         sixteen_bit_range: values of 16-bit images that became 0..255 in the data. Saved in checkpoints.
@@ -126,11 +126,16 @@ class ClassifierModule(BaseModule):
         check_optimization(self.hparams, CLASSIFIER_LIMITS)
         self.model = build_classifier(variant, len(self.class_names), dropout, drop_path, **(overrides or {}))
         self._load_start(weights, accept_license)
-        self._freeze([f"network.{pattern}" if pattern != "norms" else pattern for pattern in freeze or []])
+        self._freeze(freeze or [], self.model.part_groups)
         if channels_last:
             to_channels_last(self.model)
         self._top_classes = TopClasses()
         self._seed: int | None = None  # of dropout and stochastic depth, saved in checkpoints
+
+    @property
+    def freezable(self) -> nn.Module:
+        """The network whose parts ``freeze`` names."""
+        return self.model.network
 
     def _load_start(self, weights: str | Path | None, accept_license: str | None) -> None:
         """Load the weights that training starts from, log what was loaded, and remember where they come from."""
@@ -202,7 +207,7 @@ class ClassifierModule(BaseModule):
         hp = self.hparams
         rank_zero_info(group_table(groups))
         if hp.freeze:
-            rank_zero_info(frozen_text(self.model, [f"network.{part}" if part != "norms" else part for part in hp.freeze]))
+            rank_zero_info(frozen_text(self.freezable, hp.freeze, self.model.part_groups))
         nominal = hp.nominal_batch or images_per_step
         for text in steps_texts(self.trainer, hp.optimizer, nominal, self._batch_size, images_per_step):
             rank_zero_info(text)
@@ -255,12 +260,6 @@ class ClassifierModule(BaseModule):
         """Log the highest learning rate at the end of the epoch: with layer decay, that of the last layer."""
         lr = max(group["lr"] for group in self._optimizer().param_groups)
         self.log("train/lr", lr, batch_size=1, sync_dist=True)
-
-
-def start_file(source: str | Path | None) -> Weights | None:
-    """Return the file of an earlier pre-training, whose variant and overrides are the defaults; None for other sources."""
-    file = None if source is None or source == PRETRAINED else read_backbone_file(source, "weights")
-    return None if file is None or file.info is None else Weights(file.state_dict, file.info, file.path, "classifier")
 
 
 def class_losses(logits: Tensor, batch: ClassBatch, label_smoothing: float = 0.0) -> Tensor:

@@ -20,7 +20,7 @@ from detector.network.replace.block_files import import_blocks
 from detector.network.replace.table import replacement_table
 from detector.training.base_module import BaseModule
 from detector.training.loss import DetectionLoss, one2many_weight_at
-from detector.training.network_settings import variant_and_overrides
+from detector.training.network_settings import start_file, variant_and_overrides
 from detector.training.optimizer import OptimizerChoice, build_optimizer, group_table, parameter_groups
 from detector.training.parts import frozen_text, innermost_parts
 from detector.training.schedule import Schedule
@@ -46,7 +46,8 @@ class DetectorModule(BaseModule):
     the learning rate of the first parameter group at the end of the epoch.
 
     Args:
-        variant: a key of ``detector.VARIANTS``; by default that of ``weights``, and ``dyn_n`` without weights.
+        variant: a key of ``detector.VARIANTS``; by default that of ``weights``, and ``dyn_n`` without weights. If neither is
+            given, and ``backbone_weights`` is a file of pretrain.py, variant, backbone and overrides are those of the file.
         class_names: names of the classes 0..C-1, saved in checkpoints.
         category_ids: the id of each class in the annotation file; by default 0..C-1.
         overrides: fields of ``DetectorConfig`` that differ from the variant, e.g. ``{"dynamic": {"num_experts": 8}}``. Other
@@ -143,10 +144,12 @@ class DetectorModule(BaseModule):
         self.class_names = checked_classes(class_names, category_ids)
         self.category_ids = list(range(len(self.class_names))) if category_ids is None else list(category_ids)
         initial_weights = None if weights is None else read_weights(weights)
-        settings = variant, overrides, initial_weights, len(self.class_names), backbone, replace
-        variant, overrides = variant_and_overrides(*settings)
-        if initial_weights is not None:
-            block_files = initial_weights.info.block_files | (block_files or {})
+        start = initial_weights
+        if variant is None and weights is None:
+            start = start_file(backbone_weights, "backbone_weights")
+        variant, overrides = variant_and_overrides(variant, overrides, start, len(self.class_names), backbone, replace)
+        if start is not None:
+            block_files = start.info.block_files | (block_files or {})
         block_files = import_blocks((overrides or {}).get("replace", []), block_files) or None
         # Lists, as checkpoints and config.yaml have them
         image_size = None if image_size is None else cast(Any, list(as_size(image_size)))
@@ -217,6 +220,8 @@ class DetectorModule(BaseModule):
             rank_zero_info(f"these weights were trained at {list(info.image_size)} px (height, width), not {image_size}")
         if (trained_range := list(info.sixteen_bit_range or FULL_RANGE)) != (sample_range or list(FULL_RANGE)):
             rank_zero_info(f"these weights were trained with the sixteen_bit_range {trained_range}, not {sample_range}")
+        if note := info.temperature_note:
+            rank_zero_info(note)
         if info.license:
             rank_zero_info(f"license of these weights: {info.license}; it is saved in the checkpoints of this run, too")
         self._origin = Origin(info.license, info.provenance, info.data_license, info.data_provenance)

@@ -1,11 +1,23 @@
 """The variant and the overrides of the network to train, from the settings and the initial weights."""
 
 from dataclasses import asdict, is_dataclass
+from pathlib import Path
 from typing import Any, cast
 
 from detector.network.config import complete_overrides, merge_overrides
 from detector.network.replace.entries import check_entries
-from detector.weights import Weights
+from detector.weights import NONE, Weights
+from detector.weights.backbone_files import PRETRAINED, read_backbone_file
+from detector.weights.files import CLASSIFIER
+
+
+def start_file(source: str | Path | None, option: str = "weights") -> Weights | None:
+    """Return the file of an earlier pre-training, whose variant and overrides are the defaults; None for other sources.
+
+    ``option`` is the name of the setting that gave ``source``, for messages.
+    """
+    file = None if source in (None, PRETRAINED, NONE) else read_backbone_file(cast(Any, source), option)
+    return None if file is None or file.info is None else Weights(file.state_dict, file.info, file.path, CLASSIFIER)
 
 
 def variant_and_overrides(

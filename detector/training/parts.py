@@ -1,21 +1,23 @@
 """Parts of a model by name, to freeze them or to give them their own learning rate."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from fnmatch import fnmatchcase
 
 from torch import Tensor, nn
 
 from detector.text import nearest_names, plural
 
+PartGroups = Mapping[str, list[str]]  # names of modules by the name of a group of them
 
-def find_parts(model: nn.Module, pattern: str) -> list[str]:
+
+def find_parts(model: nn.Module, pattern: str, groups: PartGroups | None = None) -> list[str]:
     """Return the names of the modules of ``model`` that match ``pattern``, with ``*``, ``?`` and ``[...]`` as in a shell.
 
     Examples: ``"backbone"``, ``"backbone.stage_p3"``, ``"backbone.stage_p[23]"``, ``"*.norm"``. Three names work with every
-    backbone: ``"norms"`` and ``"backbone.norms"``, all BatchNorms, and ``"backbone.stem"``. Raises ValueError if nothing
-    matches.
+    backbone: ``"norms"`` and ``"backbone.norms"``, all BatchNorms, and ``"backbone.stem"``. ``groups`` has those of a model
+    that has no module ``backbone``. Raises ValueError if nothing matches.
     """
-    if group := _part_group(model, pattern):
+    if group := (groups or {}).get(pattern) or _part_group(model, pattern):
         return group
     names = [name for name, _ in model.named_modules() if name]
     if matches := [name for name in names if fnmatchcase(name, pattern)]:
@@ -37,7 +39,7 @@ def _part_group(model: nn.Module, name: str) -> list[str]:
     return []
 
 
-def freeze_parts(model: nn.Module, patterns: Iterable[str]) -> list[str]:
+def freeze_parts(model: nn.Module, patterns: Iterable[str], groups: PartGroups | None = None) -> list[str]:
     """Freeze the parameters of the parts that match ``patterns``, and return the names of all modules in these parts.
 
     The caller must keep these modules in evaluation mode, or their normalization statistics would change. Raises
@@ -45,7 +47,7 @@ def freeze_parts(model: nn.Module, patterns: Iterable[str]) -> list[str]:
     """
     frozen: dict[str, None] = {}  # an ordered set
     for pattern in patterns:
-        for part in find_parts(model, pattern):
+        for part in find_parts(model, pattern, groups):
             module = model.get_submodule(part).requires_grad_(False)
             frozen |= dict.fromkeys(f"{part}.{name}".rstrip(".") for name, _ in module.named_modules())
     if not any(p.requires_grad for p in model.parameters()):
@@ -53,12 +55,12 @@ def freeze_parts(model: nn.Module, patterns: Iterable[str]) -> list[str]:
     return list(frozen)
 
 
-def frozen_text(model: nn.Module, patterns: Iterable[str]) -> str:
+def frozen_text(model: nn.Module, patterns: Iterable[str], groups: PartGroups | None = None) -> str:
     """Return what is frozen, for the log: the totals, then a line for each of ``patterns``; a part may match several."""
     frozen = [p for p in model.parameters() if not p.requires_grad]
     lines = [f"frozen: {_sizes(frozen)} of {sum(p.numel() for p in model.parameters()):,}"]
     for pattern in patterns:
-        modules = [model.get_submodule(part) for part in find_parts(model, pattern)]
+        modules = [model.get_submodule(part) for part in find_parts(model, pattern, groups)]
         parameters = {p: None for module in modules for p in module.parameters()}  # an ordered set
         norms = {m for module in modules for m in module.modules() if getattr(m, "running_mean", None) is not None}
         kept = f"; {plural(len(norms), 'normalization layer keeps its', 'normalization layers keep their')} statistics"

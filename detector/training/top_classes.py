@@ -20,7 +20,7 @@ class TopClasses:
     def add(self, indices: Tensor, losses: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Add a batch: numbers of the images (B,), losses (B,), logits (B, C), and right classes (B,)."""
         columns = (indices, losses.detach(), ranks(logits.detach(), labels))
-        self._rows.append(torch.stack([column.to("cpu", torch.float64) for column in columns], dim=1))
+        self._rows.append(torch.stack([column.cpu().double() for column in columns], dim=1))
 
     def metrics(self, prefix: str) -> dict[str, float]:
         """Return loss, top1 and top5 over all images of all processes, under names with ``prefix``.

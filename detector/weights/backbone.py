@@ -67,6 +67,7 @@ def facts_of_file(file: BackboneFile, license: str | None) -> list[str]:
     if file.info is not None:
         images = file.info.images_of_pretraining or "origin and license not stated"
         lines.append(f"       images of its pre-training: {images}")
+        lines += [f"       {note}"] if (note := file.info.temperature_note) else []
     return lines
 
 

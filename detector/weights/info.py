@@ -39,6 +39,16 @@ class WeightsInfo:
         facts = (self.data_provenance, self.data_license and f"license {self.data_license}")
         return ", ".join(fact for fact in facts if fact) or None
 
+    @property
+    def temperature_note(self) -> str | None:
+        """A sentence for a training that starts from weights with a ``temperature``; None if they have none."""
+        if self.temperature == 1:
+            return None
+        return (
+            f"these weights are from early in a training, with experts at a temperature of {self.temperature:.3g}; this one "
+            f"starts at model.overrides.dynamic.temperature, by default 1: give {self.temperature:.3g} to go on from there"
+        )
+
     def describe_best_f1(self, branch: str) -> str:
         """Return the threshold of the best F1 of ``branch`` as text, or the reason why there is none."""
         if (threshold := self.best_f1_thresholds.get(branch)) is not None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from detector.dynamic import dynamic_layers, upcycle_state_dict
 from detector.dynamic.convert import plain_kernels
 from detector.network.classifier import Classifier
+from detector.network.config import network_options
 from detector.network.model import Detector
 from detector.network.replace.parts import ReplacedPart
 from detector.weights.backbone_files import BackboneFile
@@ -108,8 +109,8 @@ def _of_pretraining(place: TrunkPlace, file: BackboneFile) -> dict[str, Tensor]:
     in_file = file.pretraining.overrides.get("backbone", "yolo26")
     if architecture_of(in_file) != architecture_of(place.backbone):
         raise ValueError(
-            f"{file.path}: has a classifier of the backbone {in_file}, and the backbone here is {place.backbone}; give "
-            f"--model.backbone {in_file}"
+            f"{file.path}: has a classifier of the backbone {in_file}, and the backbone here is {place.backbone}; "
+            f"{_what_fits(file)}"
         )
     _check_dynamic(place, file)
     expected, inside = place.expected, place.inside_replaced
@@ -142,9 +143,10 @@ def _check_dynamic(place: TrunkPlace, file: BackboneFile) -> None:
 
 
 def _what_fits(file: BackboneFile) -> str:
-    overrides = file.pretraining.overrides
-    with_overrides = f" with the overrides {overrides}" if overrides else ""
-    return f"the file is of {file.pretraining.variant}{with_overrides}: give model.variant and model.overrides to fit it"
+    return (
+        f"give {network_options(file.pretraining.variant, file.pretraining.overrides)}, or none of model.variant, "
+        "model.backbone and model.overrides: then they are those of the file"
+    )
 
 
 def architecture_of(backbone: str) -> str:

@@ -435,6 +435,7 @@ def test_a_set_without_any_objects_gives_batches(tiny_arguments: Arguments, edit
         ({"image_size": (64, 64, 64)}, r"data\.image_size is"),
         ({"batch_size": 0}, r"data\.batch_size is 0"),
         ({"val_batch_size": -1}, r"data\.val_batch_size is -1"),
+        ({"val_batch_size": 0}, r"data\.val_batch_size is 0"),
         ({"num_workers": -1}, r"data\.num_workers is -1"),
         ({"seed": -5}, r"data\.seed is -5"),
         ({"on_bad_image": "ignore"}, r"data\.on_bad_image is 'ignore'"),

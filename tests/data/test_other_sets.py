@@ -45,7 +45,9 @@ def test_a_data_yaml_is_for_train_py(tmp_path: Path) -> None:
 @pytest.mark.parametrize("names", [CLASSES, ("cat/1.jpg", "dog/2.JPG")])
 def test_folders_of_classes_are_for_pretrain_py(names: tuple[str, ...], tmp_path: Path) -> None:
     root = fill(tmp_path, names)
-    with pytest.raises(ValueError, match=rf"images by class \(cat, dog\).*python pretrain.py --data.root {root}"):
+    with pytest.raises(
+        ValueError, match=rf"images by class \(cat, dog\).*python pretrain.py --data.root {root}, which checks"
+    ):
         CocoDataModule(str(root), num_workers=0)
     with pytest.raises(ValueError, match="images by class"):
         CocoDataModule(str(root), "train.json", "train", "val.json", "val", num_workers=0)

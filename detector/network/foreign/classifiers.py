@@ -1,5 +1,6 @@
 """Classifiers for pre-training whose trunk is foreign: networks of timm, and ParameterNets."""
 
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -14,7 +15,7 @@ from detector.network.classifier import Classifier, no_neck
 from detector.network.config import DetectorConfig
 from detector.network.foreign.adapter import build_trunk, input_statistics, is_ghostnet, trunk_strides
 from detector.network.foreign.parameternet import parameternet
-from detector.network.foreign.places import dynamic_places
+from detector.network.foreign.places import dynamic_places, stem_modules
 from detector.network.foreign.timm_trunk import architecture, quiet_timm
 from detector.network.model import dynamic_config
 
@@ -50,7 +51,10 @@ def foreign_classifier(
     if dynamic is not None and layers:
         make_dynamic(network, [name.replace(".", r"\.") for name in layers], **dynamic.layer)
     mean, std = input_statistics(config.backbone)
-    return Classifier(network, config.backbone, num_classes, trunk, _layers(network), trunk_strides(config), mean, std)
+    places = trunk, _layers(network), trunk_strides(config)
+    classifier = Classifier(network, config.backbone, num_classes, *places, mean, std)
+    classifier.part_groups = _part_groups(network, trunk)
+    return classifier
 
 
 def _dynamic_trunk(config: DetectorConfig, dynamic: DynamicConfig | None) -> tuple[list[str], list[str]]:
@@ -98,6 +102,22 @@ def _parameternet(name: str, num_classes: int, dropout: float | None, drop_path:
 
 def _drop(rate: float, module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
     return drop_residuals(output, rate, module.training)
+
+
+def _part_groups(network: nn.Module, trunk: Iterable[str]) -> dict[str, list[str]]:
+    """Return the names of the modules of ``network`` in each group of parts; ``trunk`` are the names of its tensors."""
+    inside = set(trunk)
+    outside = _modules_with([name for name in network.state_dict() if name not in inside])
+    in_trunk = _modules_with(inside) - outside
+    modules = {name: module for name, module in network.named_modules() if name in in_trunk}
+    norms = [name for name, module in modules.items() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    stem = [name for name in stem_modules(network) if name in modules]
+    return {"backbone": list(modules), "backbone.stem": stem, "backbone.norms": norms}
+
+
+def _modules_with(tensors: Iterable[str]) -> set[str]:
+    """Return the names of all modules that hold one of ``tensors``, at any depth."""
+    return {name[:end] for name in tensors for end, letter in enumerate(name) if letter == "."}
 
 
 def _layers(network: Any) -> list[list[str]]:

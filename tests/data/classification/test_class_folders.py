@@ -173,6 +173,33 @@ def test_other_names_of_splits_and_a_class_called_train_are_pointed_out(tmp_path
     assert read(tmp_path / "b", ".", None).class_names == ["bus", "car", "train"]
 
 
+def test_a_root_one_level_too_high_or_too_low_is_pointed_out(class_folders: Path, class_copy: Path) -> None:
+    for name in ("pets", "plants"):
+        shutil.copytree(class_folders, class_copy / "sets" / name)
+    with pytest.raises(
+        ValueError, match=r"sets/pets has folders for splits \(train, val\); if it is a set, give it as data"
+    ):
+        read(class_copy / "sets")
+    shutil.move(class_copy / "train", class_copy / "sets/animals/train")
+    shutil.move(class_copy / "sets/animals", class_copy / "one/animals")
+    with pytest.raises(ValueError, match=r"one/animals has folders for splits \(train\); if it is a set"):
+        read(class_copy / "one")
+    with pytest.warns(UserWarning, match=rf"has val beside it, which is not used.*; give {class_folders} as data\.root"):
+        read(class_folders / "train")
+
+
+@pytest.mark.parametrize("arguments", [{"val": None}, {"train": "."}])
+def test_a_split_that_is_given_as_such_is_no_mistake(
+    class_folders: Path, class_copy: Path, arguments: dict, recwarn: pytest.WarningsRecorder
+) -> None:
+    """Nor is a class with folders for kinds of images, one of which has the name of a split."""
+    read(class_folders / "train" if "val" in arguments else class_copy / "train", **arguments)
+    for part in ("test", "car"):
+        write_image(class_copy / "train/red" / part / "1.png", (1, 2, 3))
+    read(class_copy / "train")
+    assert not recwarn.list
+
+
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read every folder")
 def test_a_folder_that_cannot_be_read_is_named(class_copy: Path) -> None:
     (class_copy / "train/red").chmod(0)

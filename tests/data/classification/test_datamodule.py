@@ -228,6 +228,7 @@ def test_coco_files_are_an_alternative(tmp_path: Path) -> None:
         ({"image_size": 0}, r"data\.image_size is \(0, 0\)"),
         ({"batch_size": 2.0}, r"data\.batch_size is 2\.0; expected a whole number, 1 or more"),
         ({"val_batch_size": -1}, r"data\.val_batch_size is -1"),
+        ({"val_batch_size": 0}, r"data\.val_batch_size is 0"),
         ({"num_workers": -1}, r"data\.num_workers is -1"),
         ({"seed": -5}, r"data\.seed is -5"),
         ({"on_bad_image": "ignore"}, r"data\.on_bad_image is 'ignore'; expected one of raise, skip"),

@@ -18,6 +18,7 @@ from detector.network.config import (
     detector_config,
     merge_overrides,
     nested_overrides,
+    network_options,
     saved_overrides,
 )
 from detector.runs.checks import SECTIONS
@@ -160,6 +161,25 @@ def test_fields_of_a_command_line() -> None:
     dynamic = {"kind": "omni", "gates": ["filter"], "where": "all"}
     assert nested_overrides(given) == {"width": 0.5, "dynamic": dynamic}
     assert nested_overrides(TINY) == TINY
+
+
+@pytest.mark.parametrize(
+    ("variant", "overrides", "options"),
+    [
+        ("dyn_n", {}, ""),
+        ("dyn_n", {"dynamic": {"num_experts": 8}}, """ --model.overrides '{"dynamic": {"num_experts": 8}}'"""),
+        ("dyn_n", {"dynamic": None}, """ --model.overrides '{"dynamic": null}'"""),
+        ("yolo26_n", TINY, """ --model.overrides '{"width": 0.125, "depth": 0.33}'"""),
+        ("dyn_n", {"backbone": "timm/resnet18"}, " --model.backbone timm/resnet18"),
+        ("yolo26_s", {"replace": ["x"]}, """ --model.replace '["x"]'"""),
+    ],
+)
+def test_the_options_of_a_network_are_those_that_differ(variant: str, overrides: dict[str, Any], options: str) -> None:
+    """Also if the overrides name all settings of the dynamic layers, as files have them."""
+    complete = complete_overrides(variant, {name: value for name, value in overrides.items() if name != "replace"})
+    assert network_options(variant, complete | overrides if "replace" in overrides else complete) == (
+        f"--model.variant {variant}{options}"
+    )
 
 
 @pytest.mark.parametrize("how", ["resumed", "repeated", "new"])

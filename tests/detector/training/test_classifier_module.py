@@ -19,6 +19,7 @@ from detector.batch import ClassBatch
 from detector.callbacks.ema import RampedEMA
 from detector.evaluation.classification import ranks
 from detector.training.classifier_module import class_losses
+from detector.training.parts import freeze_parts
 from detector.training.schedule import StepSchedule
 from detector.training.setting_checks import CLASSIFIER_LIMITS
 from detector.training.top_classes import TopClasses
@@ -167,6 +168,35 @@ def test_a_setting_reaches_what_it_sets_and_nothing_else(name: str) -> None:
         expected["dropout"] = got["dropout"]
     for key, effect in got.items():
         assert effect == expected[key], key
+
+
+@pytest.mark.parametrize("backbone", ["yolo26", "timm/test_efficientnet", "parameternet_w050"])
+def test_names_of_parts_to_freeze_work_with_every_backbone(backbone: str) -> None:
+    """The backbone is exactly what a detector takes from the file; a network of timm also has timm's names."""
+    with torch.device("meta"):
+        model = ClassifierModule("yolo26_n", ["a", "b"], TINY, backbone, freeze=["backbone"]).train()
+    network, norms = model.model.network, nn.modules.batchnorm._BatchNorm
+    in_trunk = {name for name, _ in network.named_parameters()} & set(model.model.trunk)
+    assert frozen(network) == in_trunk
+    in_norms = {f"{name}.weight": module for name, module in network.named_modules() if isinstance(module, norms)}
+    assert {name for name, module in in_norms.items() if not module.training} == in_norms.keys() & in_trunk != set()
+
+    groups = model.model.part_groups
+    of_norms = {name for weight in in_norms for name in (weight, weight.replace(".weight", ".bias"))}
+    stem = tuple(f"backbone.stem.{part}" if backbone == "yolo26" else part for part in ("conv", "bn1", "norm"))
+    of_stem = {name for name in in_trunk if name.startswith(stem)}
+    for part, expected in (("norms", of_norms), ("backbone.norms", of_norms & in_trunk), ("backbone.stem", of_stem)):
+        freeze_parts(network.requires_grad_(True), [part], groups)
+        assert frozen(network) == expected != set()
+    own_name = "backbone.stem.conv" if backbone == "yolo26" else "conv_stem"
+    freeze_parts(network.requires_grad_(True), [own_name], groups)
+    assert frozen(network) == {name for name in in_trunk if name.startswith(own_name)}
+    with pytest.raises(ValueError, match=rf"names no part of .*; did you mean {own_name}"):
+        freeze_parts(network, [own_name[:-1]], groups)
+
+
+def frozen(network: nn.Module) -> set[str]:
+    return {name for name, p in network.named_parameters() if not p.requires_grad}
 
 
 def test_every_setting_is_tested() -> None:

@@ -1,7 +1,9 @@
 """Files of pre-training: they start detectors and classifiers, every tensor arrives, and what does not fit is refused."""
 
+import inspect
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from torch import nn
 
 from detector import ClassifierModule, DetectorModule, build_detector, load_detector
 from detector.__main__ import main
+from detector.commands.train_cli import TrainCLI
 from detector.dynamic import dynamic_layers
 from detector.network.classifier import build_classifier
 from detector.network.foreign.parameternet import parameternet
@@ -137,23 +140,23 @@ def test_upcycled_and_plain_detectors_agree(files: dict[str, Path], name: str, k
             "mixture",
             "yolo26_n",
             TINY,
-            r"dynamic layers where this network is plain.*cannot become plain; the file is of dyn_n",
+            r"dynamic layers where this network is plain.*cannot become plain; give --model\.variant dyn_n --model\.over",
         ),
-        ("mixture", "dyn_n", TINY | {"dynamic": {"num_experts": 8}}, r"of another shape.*the file is of dyn_n"),
-        ("mixture", "dyn_n", TINY | {"dynamic": {"kind": "residual"}}, r"missing.*'kind': 'mixture'"),
-        ("plain", "yolo26_n", {}, r"of another shape.*the file is of yolo26_n with the overrides {'width': 0\.125"),
+        ("mixture", "dyn_n", TINY | {"dynamic": {"num_experts": 8}}, r"of another shape.*give --model\.variant dyn_n"),
+        ("mixture", "dyn_n", TINY | {"dynamic": {"kind": "residual"}}, r"missing.*or none of model\.variant"),
+        ("plain", "yolo26_n", {}, r"of another shape.*yolo26_n --model\.overrides '{\"width\": 0\.125, \"depth"),
         ("plain", "yolo26_n-p6", TINY, r"missing: backbone\.down_p6"),
         (
             "plain",
             "yolo26_n",
             EFFICIENT,
-            r"classifier of the backbone yolo26, and the backbone here is timm/test_efficientnet",
+            r"classifier of the backbone yolo26, and .* here is timm/test_efficientnet; give --model\.variant yolo26_n",
         ),
         (
             "timm",
             "yolo26_n",
             TINY,
-            r"of the backbone timm/test_efficientnet, .* here is yolo26; give --model\.backbone timm",
+            r"of the backbone timm/test_efficientnet, .* here is yolo26; give .* --model\.backbone timm",
         ),
         ("timm", "yolo26_n", {"backbone": "timm/test_resnet"}, r"backbone timm/test_efficientnet, .* is timm/test_resnet"),
     ],
@@ -166,6 +169,44 @@ def test_another_network_is_refused(
     with pytest.raises(ValueError, match=message):
         load_backbone(detector, str(files[file]))
     assert all(torch.equal(value, before[name]) for name, value in detector.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["mixture", "timm", "replaced"])
+def test_a_detector_without_a_variant_has_the_network_of_the_file(tmp_path: Path, name: str) -> None:
+    """In Python and on the command line. What is given wins, and the file is refused if it does not fit then."""
+    replaced = TINY | {"replace": [{"where": "sppf", "layer": "torch.nn.Identity"}]}
+    dynamic = TINY | {"dynamic": {"num_experts": 2, "temperature": 30.0}}
+    networks = {"mixture": ("dyn_n", dynamic), "timm": NETWORKS["timm"], "replaced": ("yolo26_n", replaced)}
+    variant, overrides = networks[name]
+    classifier = ClassifierModule(variant, CLASSES, overrides)
+    path, expected = checkpoint(classifier, tmp_path / "best.ckpt"), dict(classifier.hparams.overrides)
+    if name == "mixture":
+        expected["dynamic"] = expected["dynamic"] | {"temperature": 1.0}  # that of the pre-training has ended
+        with pytest.raises(ValueError, match="of another shape"):
+            DetectorModule(class_names=["a"], backbone_weights=path, overrides={"dynamic": {"num_experts": 4}})
+    model = DetectorModule(class_names=["a"], backbone_weights=path)
+    assert (model.hparams.variant, model.hparams.overrides) == (variant, expected)
+
+    settings = dict.fromkeys(inspect.signature(DetectorModule).parameters) | {"backbone_weights": str(path)}
+    cli = SimpleNamespace(config={"model": settings, "ckpt_path": None, "config": []})
+    TrainCLI._resolve_model_settings(cli)
+    names = ("variant", "overrides", "backbone", "replace")
+    given = DetectorModule(class_names=["a"], backbone_weights=path, **{name: settings[name] for name in names})
+    assert (given.hparams.variant, given.hparams.overrides) == (variant, expected)
+
+
+def test_the_temperature_of_an_early_checkpoint_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A training that starts from it has another temperature, at which its experts compute something else."""
+    path = checkpoint(module("mixture"), tmp_path / "early.ckpt", temperature=12.5)
+    note = "at a temperature of 12.5; this one starts at model.overrides.dynamic.temperature, by default 1: give 12.5"
+    assert note in str(load_classifier(build_classifier("dyn_n", 3, **TINY), path, CLASSES))
+    assert note in str(load_backbone(build_detector("dyn_n", 1, **TINY), str(path)))
+    detector = DetectorModule("dyn_n", ["a"], overrides=TINY)
+    info = WeightsInfo("dyn_n", detector.hparams.overrides, ["a"], temperature=12.5)
+    save_weights(tmp_path / "early.safetensors", detector.model.state_dict(), info)
+    with caplog.at_level("INFO"):
+        DetectorModule(class_names=["a"], weights=tmp_path / "early.safetensors")
+    assert note in caplog.text
 
 
 def test_a_detector_and_a_classifier_are_not_taken_for_each_other(tmp_path: Path, files: dict[str, Path]) -> None:

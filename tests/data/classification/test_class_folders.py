@@ -180,8 +180,7 @@ def test_a_root_one_level_too_high_or_too_low_is_pointed_out(class_folders: Path
         ValueError, match=r"sets/pets has folders for splits \(train, val\); if it is a set, give it as data"
     ):
         read(class_copy / "sets")
-    shutil.move(class_copy / "train", class_copy / "sets/animals/train")
-    shutil.move(class_copy / "sets/animals", class_copy / "one/animals")
+    shutil.move(class_copy / "train", class_copy / "one/animals/train")
     with pytest.raises(ValueError, match=r"one/animals has folders for splits \(train\); if it is a set"):
         read(class_copy / "one")
     with pytest.warns(UserWarning, match=rf"has val beside it, which is not used.*; give {class_folders} as data\.root"):

@@ -8,7 +8,8 @@ from lightning.pytorch.utilities import rank_zero_info
 from detector.files import read_yaml
 from detector.network.config import merge_overrides, network_options, saved_overrides
 from detector.runs.checks import is_run_config
-from detector.weights import Weights, WeightsInfo
+from detector.training.network_settings import start_file
+from detector.weights import Weights, WeightsInfo, read_weights
 from detector.weights.classifier_files import classifier_of_checkpoint, is_classifier_checkpoint
 from detector.weights.missing import missing_weights
 from detector.weights.safe_load import load_torch_file
@@ -22,8 +23,20 @@ def take_network_of(model: Any, info: WeightsInfo) -> None:
     _fill_in(model, info, {name: value for name, value in info.overrides.items() if name in names})
 
 
-def take_network_of_start(model: Any, start: Weights) -> None:
-    """Fill in variant, backbone, blocks and overrides of the section ``model`` as in the classifier that is its start."""
+def choose_network(model: Any) -> None:
+    """Fill in the variant that the section ``model`` of train.py leaves open, by the file that the training starts from.
+
+    It is that of a detector; with backbone, blocks and overrides, that of a classifier of pretrain.py; and dyn_n otherwise.
+    """
+    if model["weights"] is not None:
+        model["variant"] = read_weights(model["weights"]).info.variant
+    elif (start := start_file(model["backbone_weights"], "backbone_weights")) is not None:
+        _take_network_of_start(model, start)
+    else:
+        model["variant"] = "dyn_n"
+
+
+def _take_network_of_start(model: Any, start: Weights) -> None:
     saved = start.overrides_for(start.info.variant, num_classes=1)
     rank_zero_info(f"settings of the network in {start.path}: {network_options(start.info.variant, saved)}")
     _fill_in(model, start.info, {name: value for name, value in saved.items() if name not in ("backbone", "replace")})

@@ -14,7 +14,7 @@ from detector.callbacks.data_wait import CACHE_ADVICE
 from detector.callbacks.of_trainer import callbacks_of
 from detector.commands.auto_settings import automatic_keys, given_values, start_of, take_values_of_run
 from detector.commands.detector_cli import DetectorCLI
-from detector.commands.saved_network import complete_run_config, take_network_of, take_network_of_start
+from detector.commands.saved_network import choose_network, complete_run_config, take_network_of
 from detector.commands.training_cli import TrainingCLI
 from detector.evaluation.coco_eval import METRICS
 from detector.network.head import BRANCHES
@@ -24,7 +24,7 @@ from detector.network.replace.entries import check_entries
 from detector.network.replace.generators import isolated_generators
 from detector.runs.checks import EVALUATION_SETTINGS, saved_settings
 from detector.training.module import PRETRAINED_LR_RATIO
-from detector.training.network_settings import start_file, variant_and_overrides
+from detector.training.network_settings import variant_and_overrides
 from detector.training.recipe import recipe_for, recipe_table
 from detector.weights import NONE, read_weights
 
@@ -57,8 +57,7 @@ class TrainCLI(TrainingCLI, DetectorCLI):
         """Fill in the section ``model`` from the checkpoint or weights file.
 
         When resuming, variant, backbone and overrides come from the checkpoint where the configuration has none, and the
-        files to start from are emptied. Otherwise, without a variant, the network is that of the classifier that it starts
-        from, or the variant that of the weights file, or dyn_n.
+        files to start from are emptied. Otherwise only a missing variant is filled in, see ``choose_network``.
         Raises ValueError for a ``ckpt_path`` that cannot be resumed.
         """
         model, path = self.config["model"], self.config["ckpt_path"]
@@ -77,11 +76,8 @@ class TrainCLI(TrainingCLI, DetectorCLI):
             return
         if model["backbone_weights"] not in (None, NONE) and model["backbone_lr_ratio"] is None:
             model["backbone_lr_ratio"] = PRETRAINED_LR_RATIO  # written to config.yaml, for resuming
-        if model["variant"] is None and model["weights"] is not None:
-            model["variant"] = read_weights(model["weights"]).info.variant
-        elif model["variant"] is None and (start := start_file(model["backbone_weights"], "backbone_weights")) is not None:
-            take_network_of_start(model, start)
-        model["variant"] = model["variant"] or "dyn_n"
+        if model["variant"] is None:
+            choose_network(model)
         complete_run_config(self.config)
 
     def after_instantiate_classes(self) -> None:

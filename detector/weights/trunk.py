@@ -110,7 +110,7 @@ def _of_pretraining(place: TrunkPlace, file: BackboneFile) -> dict[str, Tensor]:
     if architecture_of(in_file) != architecture_of(place.backbone):
         raise ValueError(
             f"{file.path}: has a classifier of the backbone {in_file}, and the backbone here is {place.backbone}; "
-            f"{_what_fits(file)}"
+            f"{_what_fits(place, file)}"
         )
     _check_dynamic(place, file)
     expected, inside = place.expected, place.inside_replaced
@@ -125,7 +125,7 @@ def _of_pretraining(place: TrunkPlace, file: BackboneFile) -> dict[str, Tensor]:
     too_many = [n for n in of_trunk if n not in expected and not n.startswith(inside)]
     if missing or wrong or too_many:
         reasons = _reasons(missing, wrong, too_many)
-        raise ValueError(f"{file.path}: not the weights of this backbone ({reasons}); {_what_fits(file)}")
+        raise ValueError(f"{file.path}: not the weights of this backbone ({reasons}); {_what_fits(place, file)}")
     of_replaced = [name for name in weights if name.startswith(inside)]
     return {name: weights[name] for name in [*needed, *plain, *of_replaced] if name in weights}
 
@@ -138,15 +138,15 @@ def _check_dynamic(place: TrunkPlace, file: BackboneFile) -> None:
     if plain:
         raise ValueError(
             f"{file.path}: has dynamic layers where this network is plain ({first(plain)}), and they cannot become plain; "
-            f"{_what_fits(file)}"
+            f"{_what_fits(place, file)}"
         )
 
 
-def _what_fits(file: BackboneFile) -> str:
-    return (
-        f"give {network_options(file.pretraining.variant, file.pretraining.overrides)}, or none of model.variant, "
-        "model.backbone and model.overrides: then they are those of the file"
-    )
+def _what_fits(place: TrunkPlace, file: BackboneFile) -> str:
+    options = network_options(file.pretraining.variant, file.pretraining.overrides)
+    if place.backbone != "yolo26" and "--model.backbone" not in options:
+        options += " --model.backbone yolo26"  # the default, in place of the one that was given
+    return f"give {options}, or none of model.variant, model.backbone and model.overrides: then they are those of the file"
 
 
 def architecture_of(backbone: str) -> str:

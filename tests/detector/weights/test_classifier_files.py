@@ -150,7 +150,7 @@ def test_upcycled_and_plain_detectors_agree(files: dict[str, Path], name: str, k
             "plain",
             "yolo26_n",
             EFFICIENT,
-            r"classifier of the backbone yolo26, and .* here is timm/test_efficientnet; give --model\.variant yolo26_n",
+            r"classifier of the backbone yolo26, and .* is timm/test_efficientnet; give .* --model\.backbone yolo26, or",
         ),
         (
             "timm",

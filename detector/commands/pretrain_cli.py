@@ -19,7 +19,7 @@ from detector.network.replace.generators import isolated_generators
 from detector.report.classifier_advice import start_command
 from detector.runs.folder import BEST_CHECKPOINT
 from detector.training.classifier_module import ClassifierModule
-from detector.training.network_settings import start_file, variant_and_overrides
+from detector.training.network_settings import check_start, start_file, variant_and_overrides
 
 
 class PretrainCLI(TrainingCLI):
@@ -93,7 +93,8 @@ class PretrainCLI(TrainingCLI):
             remembered = (start.info.block_files if start else {}) | (model["block_files"] or {})
             model["block_files"] = import_blocks(entries, remembered)
         with isolated_generators(), torch.device("cpu" if entries else "meta"):
-            build_classifier(variant, 2, model["dropout"], model["drop_path"], **(overrides or {}))
+            classifier = build_classifier(variant, 2, model["dropout"], model["drop_path"], **(overrides or {}))
+        check_start(classifier, model["weights"])
 
     @property
     def evaluation(self) -> ClassEvaluation:

@@ -24,9 +24,10 @@ from detector.network.replace.entries import check_entries
 from detector.network.replace.generators import isolated_generators
 from detector.runs.checks import EVALUATION_SETTINGS, saved_settings
 from detector.training.module import PRETRAINED_LR_RATIO
-from detector.training.network_settings import variant_and_overrides
+from detector.training.network_settings import check_start, variant_and_overrides
 from detector.training.recipe import recipe_for, recipe_table
 from detector.weights import NONE, read_weights
+from detector.weights.backbone_files import PRETRAINED
 
 
 class TrainCLI(TrainingCLI, DetectorCLI):
@@ -121,7 +122,8 @@ class TrainCLI(TrainingCLI, DetectorCLI):
         """Raise ValueError for wrong settings of the network: now, not after the data are read.
 
         A network with blocks of the user is built once, and the files of the blocks become ``model.block_files``. So is one
-        with settings of dynamic layers: ``where`` must name convolutions. Without blocks it needs no memory.
+        with settings of dynamic layers: ``where`` must name convolutions. So is one that starts from a file: it must be that
+        of its backbone, if pretrain.py wrote it. Without blocks the network needs no memory.
         """
         model = self.config["model"]
         weights = read_weights(model["weights"]) if model["weights"] else None
@@ -133,9 +135,11 @@ class TrainCLI(TrainingCLI, DetectorCLI):
         if entries := (overrides or {}).get("replace"):
             remembered = (weights.info.block_files if weights else {}) | (model["block_files"] or {})
             model["block_files"] = import_blocks(entries, remembered)
-        if entries or "dynamic" in (model["overrides"] or {}):
+        has_start = model["backbone_weights"] not in (None, NONE, PRETRAINED)
+        if entries or has_start or "dynamic" in (model["overrides"] or {}):
             with isolated_generators(), torch.device("cpu" if entries else "meta"):
-                build_detector(variant, num_classes, **(overrides or {}))
+                detector = build_detector(variant, num_classes, **(overrides or {}))
+            check_start(detector, model["backbone_weights"], "backbone_weights")
 
 
 def evaluation_command(args: list[str], checkpoint: str) -> str:

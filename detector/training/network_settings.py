@@ -4,11 +4,14 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from detector.network.classifier import Classifier
 from detector.network.config import complete_overrides, merge_overrides
+from detector.network.model import Detector
 from detector.network.replace.entries import check_entries
 from detector.weights import NONE, Weights
 from detector.weights.backbone_files import PRETRAINED, read_backbone_file
 from detector.weights.files import CLASSIFIER
+from detector.weights.trunk import fit_trunk, trunk_of_classifier, trunk_of_detector
 
 
 def start_file(source: str | Path | None, option: str = "weights") -> Weights | None:
@@ -18,6 +21,16 @@ def start_file(source: str | Path | None, option: str = "weights") -> Weights | 
     """
     file = None if source in (None, PRETRAINED, NONE) else read_backbone_file(cast(Any, source), option)
     return None if file is None or file.info is None else Weights(file.state_dict, file.info, file.path, CLASSIFIER)
+
+
+def check_start(network: Detector | Classifier, source: str | Path | None, option: str = "weights") -> None:
+    """Raise ValueError if ``source``, as for ``start_file``, is the file of a pre-training whose backbone is another one.
+
+    ``network`` may be on the device "meta": nothing is loaded.
+    """
+    file = None if source in (None, PRETRAINED, NONE) else read_backbone_file(cast(Any, source), option)
+    if file is not None and file.info is not None:
+        fit_trunk(trunk_of_detector(network) if isinstance(network, Detector) else trunk_of_classifier(network), file)
 
 
 def variant_and_overrides(

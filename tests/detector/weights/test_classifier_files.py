@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ from torch import nn
 
 from detector import ClassifierModule, DetectorModule, build_detector, load_detector
 from detector.__main__ import main
+from detector.commands.pretrain_cli import PretrainCLI
 from detector.commands.train_cli import TrainCLI
 from detector.dynamic import dynamic_layers
 from detector.network.classifier import build_classifier
@@ -193,6 +195,19 @@ def test_a_detector_without_a_variant_has_the_network_of_the_file(tmp_path: Path
     names = ("variant", "overrides", "backbone", "replace")
     given = DetectorModule(class_names=["a"], backbone_weights=path, **{name: settings[name] for name in names})
     assert (given.hparams.variant, given.hparams.overrides) == (variant, expected)
+
+
+def test_the_file_of_another_backbone_is_refused_before_the_data_are_read(files: dict[str, Path]) -> None:
+    for cli, module_class, option in (
+        (TrainCLI, DetectorModule, "backbone_weights"),
+        (PretrainCLI, ClassifierModule, "weights"),
+    ):
+        for name in ("mixture", "plain"):
+            settings = dict.fromkeys(inspect.signature(module_class).parameters)
+            settings |= {"variant": "yolo26_n", "overrides": TINY, option: str(files[name]), "drop_path": 0.0}
+            expected = pytest.raises(ValueError, match="cannot become plain") if name == "mixture" else nullcontext()
+            with expected:
+                cli._check_network_settings(SimpleNamespace(config={"model": settings}))
 
 
 def test_the_temperature_of_an_early_checkpoint_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

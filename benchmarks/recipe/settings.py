@@ -22,14 +22,15 @@ class ImageSet:
 
     config: str  # describes it; its data.root is replaced
     images: int
+    classes: int
     source: str  # another set
     number: Literal["AP", "AP50 of any class"] = "AP"  # the number that decides, NMS-free
 
 
 SETS = {
-    "cards": ImageSet("configs/data/bccd.yaml", 235, source="bccd"),  # the layout of bccd
-    "bccd": ImageSet("configs/data/bccd.yaml", 205, source="cards"),
-    "coco128": ImageSet("configs/data/coco128.yaml", 128, source="cards", number="AP50 of any class"),
+    "cards": ImageSet("configs/data/bccd.yaml", 235, 6, source="bccd"),  # the layout of bccd
+    "bccd": ImageSet("configs/data/bccd.yaml", 205, 3, source="cards"),
+    "coco128": ImageSet("configs/data/coco128.yaml", 128, 80, source="cards", number="AP50 of any class"),
 }
 
 
@@ -83,8 +84,8 @@ def mosaic(probability: float, closing: int = 10) -> dict[str, Any]:
 
 
 # What the public reference does by itself on small sets, as far as it is known here: AdamW instead of MuSGD, 64 images a
-# step, three epochs of warm-up, biases from 0. How far it lowers the rate is not known here; 0.001 is usual for AdamW.
-REFERENCE = optimizer("adamw", 0.001, 64, weight_decay=5e-4, warmup_epochs=3.0) | mosaic(1.0)
+# step, three epochs of warm-up, biases from 0. Its rate depends on the number of classes: `reference_rate`.
+REFERENCE = optimizer("adamw", 0.001, 64, momentum=0.9, weight_decay=5e-4, warmup_epochs=3.0) | mosaic(1.0)
 BIASES_AT_0 = {"model.warmup_bias_lr": 0.0}
 
 # The configuration of each start when the study was written: configs/base.yaml, finetune.yaml and finetune_backbone.yaml.
@@ -135,6 +136,11 @@ CHANGES: Mapping[str, Mapping[str, dict[str, Any]]] = {
 HAND_SET = {SCRATCH: ("musgd_0.01", "base"), DETECTOR: ("finetune",), BACKBONE: ("finetune_backbone",)}
 
 
+def reference_rate(classes: int) -> float:
+    """Return the rate that the public reference chooses for AdamW, as users quote it (its issue 18956)."""
+    return round(0.002 * 5 / (4 + classes), 6)
+
+
 def rivals(start: str) -> list[str]:
     """Return the arms of a start that are compared on all sets, the most valuable first."""
     return list(ARMS[start])[: list(ARMS[start]).index("")]
@@ -164,15 +170,17 @@ def validation_interval(run: Run) -> int:
 
 def run_settings(run: Run, sizes: Sizes, root: Path, weights: Path | None) -> dict[str, Any]:
     """Return the settings of a run; ``weights`` are those of its start."""
-    start = {}
+    start: dict[str, Any] = {}
     if run.start == DETECTOR:
         start = {"model.weights": str(weights)}
     if run.start == BACKBONE:
         start = {"model.backbone": "timm/efficientnet_lite0", "model.backbone_weights": str(weights)}
     arguments = {"shares": list(SHARES), "every_validation": run.stage == CURVE}
     averages = {"class_path": "benchmarks.recipe.averages.Averages", "init_args": arguments}
+    if run.arm.partition("+")[0] == "reference":
+        start["model.lr"] = reference_rate(SETS[run.data].classes)
     limit = {} if sizes.batches is None else {"trainer.limit_train_batches": sizes.batches}
-    return limit | start | {
+    return limit | {
         "model.variant": "yolo26_n",
         "data.root": str(root),
         "data.test_annotations": "null",
@@ -188,4 +196,4 @@ def run_settings(run: Run, sizes: Sizes, root: Path, weights: Path | None) -> di
         "trainer.enable_progress_bar": "false",
         "trainer.callbacks": json.dumps([averages]),
         "seed_everything": run.seed,
-    } | arm_settings(run.start, run.arm)  # fmt: skip
+    } | arm_settings(run.start, run.arm) | start  # fmt: skip

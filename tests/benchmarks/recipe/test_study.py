@@ -293,3 +293,10 @@ def test_averages_have_the_length_of_their_share(tmp_path: Path, monkeypatch: py
 def test_numbers_of_sources_and_of_the_curve_decide_nothing() -> None:
     runs = [Run(stage, "scratch", "cards", "base", 1, 30) for stage in ("source", "curve", "screen")]
     assert cells_of([result_of(run, n, {}) for n, run in enumerate(runs)]) == {("scratch", "cards", "base", 30): {1: 2}}
+
+
+@pytest.mark.parametrize(("data", "rate"), [("cards", 0.001), ("bccd", 0.001429), ("coco128", 0.000119)])
+def test_the_rate_of_the_reference_depends_on_the_classes(data: str, rate: float) -> None:
+    run = Run("screen", "scratch", data, "reference", 1, 30)
+    assert run_settings(run, FULL, Path("set"), None)["model.lr"] == rate
+    assert run_settings(run._replace(arm="adamw_0.002"), FULL, Path("set"), None)["model.lr"] == 0.002

@@ -90,7 +90,7 @@ def test_dynamic_must_have_fields(dynamic: Any) -> None:
     ],
 )
 def test_dynamic_layers_that_cannot_be_are_refused_before_data_are_read(dynamic: dict[str, Any], message: str) -> None:
-    model = dict.fromkeys(("weights", "backbone", "replace", "block_files"))
+    model = dict.fromkeys(("weights", "backbone", "backbone_weights", "replace", "block_files"))
     model |= {"variant": "yolo26_n", "overrides": TINY | {"dynamic": dynamic}}
     with pytest.raises(ValueError, match=message):
         TrainCLI._check_network_settings(SimpleNamespace(config={"model": model}))

@@ -1,10 +1,22 @@
 """Which arms are best: by one seed, and by three. The rules of docs/recipe-study.md."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from statistics import mean, stdev
 from typing import Any
 
-from benchmarks.recipe.settings import ARMS, BACKBONE, CURVE, DETECTOR, HAND_SET, SCRATCH, SETS, SOURCE, Sizes, is_adamw
+from benchmarks.recipe.settings import (
+    ARMS,
+    BACKBONE,
+    CURVE,
+    DETECTOR,
+    HAND_SET,
+    SCRATCH,
+    SETS,
+    SOURCE,
+    Sizes,
+    is_adamw,
+    rivals,
+)
 
 Cell = tuple[str, str, str, int]  # start, set, arm, epochs
 Cells = dict[Cell, dict[int, float]]  # -> seed -> the number that decides
@@ -55,13 +67,21 @@ def tried_epochs(start: str, sizes: Sizes) -> list[int]:
 
 
 def spread(start: str, data: str, cells: Cells, sizes: Sizes) -> float | None:
-    """Return the standard deviation over seeds on a set, pooled over the arms of a start; None without several seeds."""
+    """Return the standard deviation over seeds on a set, pooled over the arms of a start; None without several seeds.
+
+    An arm that learned nothing with one seed, but something with another, is left out: it would hide all differences.
+    """
     variances = [
         stdev(seeds.values()) ** 2
         for (one_start, one_data, _, epochs), seeds in cells.items()
-        if (one_start, one_data, epochs) == (start, data, sizes.epochs[start]) and len(seeds) > 1
+        if (one_start, one_data, epochs) == (start, data, sizes.epochs[start]) and len(seeds) > 1 and not has_failed(seeds)
     ]
     return mean(variances) ** 0.5 if variances else None
+
+
+def has_failed(seeds: Mapping[int, float]) -> bool:
+    """Return True if some seeds learned nothing, but others did."""
+    return min(seeds.values()) == 0 < max(seeds.values())
 
 
 def means(start: str, data: str, cells: Cells, sizes: Sizes, arms: Iterable[str]) -> dict[str, float]:
@@ -71,8 +91,10 @@ def means(start: str, data: str, cells: Cells, sizes: Sizes, arms: Iterable[str]
 
 
 def decided_sets(start: str, cells: Cells, sizes: Sizes) -> list[str]:
-    """Return the sets on which all finalists of a start have all seeds."""
+    """Return the sets on which all finalists of a start have all seeds; none while a rival has not been screened."""
     final = finalists(start, cells, sizes)
+    if set(rivals(start)[: sizes.arms]) - set(ranking(start, cells, sizes)):
+        return []
     return [data for data in sizes.sets if final and len(means(start, data, cells, sizes, final)) == len(final)]
 
 

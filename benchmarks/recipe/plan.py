@@ -7,7 +7,6 @@ from benchmarks.recipe.choice import Cells, finalists, screened_sets, tried_epoc
 from benchmarks.recipe.settings import (
     ARMS,
     BACKBONE,
-    CHANGES,
     CURVE,
     DETECTOR,
     HAND_SET,
@@ -17,12 +16,15 @@ from benchmarks.recipe.settings import (
     Run,
     Sizes,
     Start,
+    changes_of,
     other_rates,
     rivals,
 )
 
 SCREEN, RATES, SEEDS, CHANGED, EPOCHS, REST = "screen", "rates", "seeds", "changes", "epochs", "rest"
-STAGES = (SOURCE, SCREEN, RATES, SEEDS, CURVE, CHANGED, EPOCHS, REST)
+# Stages of a round need only the results of the rounds before, so that no core waits for the last run of a stage.
+ROUNDS = ((SOURCE,), (SCREEN,), (RATES,), (SEEDS, CURVE), (CHANGED, EPOCHS), (REST,))
+STAGES = tuple(chain(*ROUNDS))
 STARTS: tuple[Start, ...] = (SCRATCH, DETECTOR, BACKBONE)
 SOURCE_SEED = 100
 IMAGES_PER_SECOND = {SCRATCH: 37.0, DETECTOR: 37.0, BACKBONE: 13.0}  # of one thread, training at 160 px
@@ -36,7 +38,7 @@ def source_run(data: str, sizes: Sizes) -> Run:
 
 
 def stage_runs(stage: str, cells: Cells, sizes: Sizes, starts: Iterable[Start] = STARTS) -> list[Run]:
-    """Return the runs of a stage, the most valuable first; all stages before it have finished."""
+    """Return the runs of a stage, the most valuable first; the rounds before it have finished."""
     starts, first = tuple(starts), sizes.seeds[0]
     if stage == SOURCE:
         return list(dict.fromkeys(source_run(data, sizes) for data in sizes.sets)) if DETECTOR in starts else []
@@ -66,7 +68,7 @@ def _runs_of_start(stage: str, start: Start, cells: Cells, sizes: Sizes, first: 
         return [runs(HAND_SET[start][0], screened[:1])] if start == DETECTOR else []
     best = winner(start, cells, sizes) or final[0]
     if stage == CHANGED:
-        return [runs(f"{best}+{change}", screened) for change in list(CHANGES[start])[: sizes.arms - 1]]
+        return [runs(f"{best}+{change}", screened) for change in changes_of(start, best)[: sizes.arms - 1]]
     if stage == EPOCHS:
         return [runs(best, screened[:1], epochs=longer) for longer in tried_epochs(start, sizes)[1:]]
     return [runs(arm, sizes.sets, sizes.seeds) for arm in final]  # REST: what SEEDS left out

@@ -127,10 +127,12 @@ ARMS: Mapping[str, Mapping[str, dict[str, Any] | None]] = {
         "adamw_0.002": optimizer("adamw", 0.002),
     },
 }
-# Changes to the winner of a start: one each
+# Changes to the winner of a start: one each, without those that it has already
+WARMUPS = {f"warmup{epochs:g}": {"model.warmup_epochs": epochs} for epochs in (1.0, 3.0)}
+MOSAICS = {f"mosaic{share:g}": {"data.augment.mosaic": share} for share in (0.5, 1.0)}  # closing stays
 CHANGES: Mapping[str, Mapping[str, dict[str, Any]]] = {
-    SCRATCH: {"warmup1": {"model.warmup_epochs": 1.0}, "mosaic0.5": mosaic(0.5)},
-    DETECTOR: {"warmup3": {"model.warmup_epochs": 3.0}, "mosaic1": mosaic(1.0)},
+    SCRATCH: WARMUPS | MOSAICS,
+    DETECTOR: WARMUPS | MOSAICS,
     BACKBONE: {},
 }
 HAND_SET = {SCRATCH: ("musgd_0.01", "base"), DETECTOR: ("finetune",), BACKBONE: ("finetune_backbone",)}
@@ -155,6 +157,12 @@ def arm_settings(start: str, arm: str) -> dict[str, Any]:
     """Return the settings of an arm; ``musgd_0.01+warmup1`` is an arm with a change."""
     name, _, change = arm.partition("+")
     return BY_HAND[start] | (ARMS[start][name] or {}) | (CHANGES[start][change] if change else {})
+
+
+def changes_of(start: str, arm: str) -> list[str]:
+    """Return the changes of a start that change something in the settings of an arm."""
+    settings = arm_settings(start, arm)
+    return [name for name, change in CHANGES[start].items() if settings | change != settings]
 
 
 def is_adamw(start: str, arm: str) -> bool:

@@ -1,7 +1,7 @@
 """Which recipe is best on small sets? The study of docs/recipe-study.md, which has its protocol.
 
 ``python -m benchmarks.recipe.study --datasets DIR --weights FILE --jobs 2 --hours 2.75`` trains the runs that are missing,
-stage by stage:
+round by round:
 
     source     two detectors from scratch, whose weights are the start from a detector (each for another set)
     screen     the configurations that are there, AdamW and the public reference's own choice; one seed
@@ -31,7 +31,7 @@ from benchmarks.common import RESULTS, option_parser, print_table
 from benchmarks.recipe.averages import FILE
 from benchmarks.recipe.choice import cells_of
 from benchmarks.recipe.numbers import ANY, numbers_of_run
-from benchmarks.recipe.plan import STAGES, STARTS, expected_minutes, source_run, stage_runs
+from benchmarks.recipe.plan import ROUNDS, STARTS, expected_minutes, source_run, stage_runs
 from benchmarks.recipe.settings import BACKBONE, DETECTOR, FULL, PATHS, SETS, TOY, Run, run_settings
 from benchmarks.recipe.tables import jumps, print_start
 from benchmarks.runs import as_arguments, measure_all, train
@@ -80,8 +80,8 @@ class Study:
         started = time.monotonic()
         try:
             outcome = self.train(run, folder, settings)
-        except RuntimeError as error:
-            print(error, flush=True)
+        except Exception as error:  # whatever it is, the other runs go on
+            print(f"{run.name} failed: {error!r}", flush=True)
             return False
         minutes = (time.monotonic() - started) / 60
         result = {**run._asdict(), "settings": settings, "minutes": round(minutes, 2), **outcome}
@@ -118,20 +118,22 @@ class Study:
             raise ValueError(f"{folder}: was trained with other settings ({text}); remove it, or give other --runs")
 
     def train_all(self) -> bool:
-        """Train the missing runs, stage by stage, until the time is over. Return True if all have finished.
+        """Train the missing runs, round by round, until the time is over. Return True if all have finished.
 
-        A run that fails is left out: the stages after it go on with what is there.
+        A run that fails is tried once more, and then left out: the rounds after it go on with what is there.
         """
         self.check_data()
         is_whole = True
-        for stage in STAGES:
-            runs = {run.name: run for run in stage_runs(stage, cells_of(self.results()), self.sizes, self.starts)}
-            is_whole &= (is_finished := self.train_stage(runs))
+        for stages in ROUNDS:
+            cells = cells_of(self.results())
+            runs = {run.name: run for stage in stages for run in stage_runs(stage, cells, self.sizes, self.starts)}
+            is_finished = self.train_runs(runs) or (time.monotonic() <= self.end and self.train_runs(runs))
+            is_whole &= is_finished
             if not is_finished and time.monotonic() > self.end:
                 break
         return is_whole
 
-    def train_stage(self, runs: dict[str, Run]) -> bool:
+    def train_runs(self, runs: dict[str, Run]) -> bool:
         """Train the missing ones of ``runs``, by name. Return True if all have finished."""
         finished = measure_all(lambda name, _: self.measure(runs[name]), runs, [0], self.jobs)
         return all(all(one) for one in finished.values())

@@ -19,7 +19,7 @@ from benchmarks.recipe.choice import (
     winner,
 )
 from benchmarks.recipe.plan import CHANGED, EPOCHS
-from benchmarks.recipe.settings import ARMS, CHANGES, CURVE, HAND_SET, SETS, SHARES, Sizes, is_adamw
+from benchmarks.recipe.settings import ARMS, CURVE, HAND_SET, SETS, SHARES, Sizes, changes_of, is_adamw
 
 OPEN = "open"  # a question whose runs are missing
 Result = dict[str, Any]  # a result.json
@@ -39,11 +39,12 @@ def goal(start: str, cells: Cells, sizes: Sizes) -> dict[str, str]:
 
 def changes(start: str, cells: Cells, sizes: Sizes) -> dict[str, str]:
     """Return for each change of the winner whether it is adopted: better on all screened sets by more than the spread."""
-    texts, base = {}, winner(start, cells, sizes)
-    for change in CHANGES[start]:
+    texts: dict[str, str] = {}
+    base = winner(start, cells, sizes)
+    for change in changes_of(start, base) if base else ():
         gains = {}
         for data in screened_sets(sizes):
-            pair = [cells.get((start, data, arm, sizes.epochs[start]), {}) for arm in (f"{base}+{change}", base or "")]
+            pair = [cells.get((start, data, arm, sizes.epochs[start]), {}) for arm in (f"{base}+{change}", base)]
             if all(sizes.seeds[0] in seeds for seeds in pair):
                 gains[data] = pair[0][sizes.seeds[0]] - pair[1][sizes.seeds[0]]
         spreads = {data: spread(start, data, cells, sizes) for data in gains}
@@ -74,8 +75,11 @@ def best_average(gains: Mapping[str, Mapping[str, float]]) -> str | None:
     return best if best is not None and smallest[best] > 0 else None
 
 
-def enough_epochs(start: str, cells: Cells, sizes: Sizes) -> tuple[dict[int, float], int | None]:
-    """Return the winner's number by images seen, on the first set, and the fewest epochs within the spread of the best."""
+def enough_epochs(start: str, cells: Cells, sizes: Sizes) -> tuple[dict[int, float], str]:
+    """Return the winner's number by images seen, on the first set, and the fewest epochs within the spread of the best.
+
+    If these are the most that were tried, more may be better: then they are "at least" enough.
+    """
     arm, data = winner(start, cells, sizes) or "", sizes.sets[0]
     tried = tried_epochs(start, sizes)
     found = {epochs: cells.get((start, data, arm, epochs), {}).get(sizes.seeds[0]) for epochs in tried}
@@ -83,8 +87,9 @@ def enough_epochs(start: str, cells: Cells, sizes: Sizes) -> tuple[dict[int, flo
     one_spread = spread(start, data, cells, sizes)
     seen = {epochs * SETS[data].images: number for epochs, number in numbers.items()}
     if len(numbers) < len(tried) or one_spread is None:
-        return seen, None
-    return seen, min(epochs for epochs, number in numbers.items() if number >= max(numbers.values()) - one_spread)
+        return seen, OPEN
+    enough = min(epochs for epochs, number in numbers.items() if number >= max(numbers.values()) - one_spread)
+    return seen, f"{'at least ' if enough == max(tried) else ''}{enough}"
 
 
 def jumps(results: Iterable[Result]) -> dict[str, tuple[float, float]]:
@@ -124,7 +129,7 @@ def print_start(start: str, results: list[Result], sizes: Sizes) -> dict[str, An
     decided = changes(start, cells, sizes)
     for change, text in decided.items():
         print(f"change {change}: {text}")
-    print(f"images seen: {', '.join(f'{n} {v:.4f}' for n, v in seen.items()) or '-'}; enough epochs: {epochs or OPEN}")
+    print(f"images seen: {', '.join(f'{n} {v:.4f}' for n, v in seen.items()) or '-'}; enough epochs: {epochs}")
     content = {"numbers": numbers, "winner": chosen, "goal": texts, "averages": gains, "average": best_average(gains)}
     return content | {CHANGED: decided, EPOCHS: {"images seen": seen, "enough": epochs}}
 

@@ -20,7 +20,7 @@ from benchmarks.recipe.averages import Averages
 from benchmarks.recipe.choice import Cells, cells_of, finalists, ranking, spread, winner
 from benchmarks.recipe.numbers import any_class_ap50
 from benchmarks.recipe.plan import STAGES, expected_minutes, stage_runs
-from benchmarks.recipe.settings import ARMS, BY_HAND, FULL, SETS, Run, arm_settings, run_settings
+from benchmarks.recipe.settings import ARMS, BY_HAND, FULL, SETS, Run, arm_settings, changes_of, run_settings
 from detector.callbacks import non_finite_guard
 from detector.text import flatten
 
@@ -95,6 +95,29 @@ def test_the_goal_is_missed_if_no_arm_is_good_on_every_set() -> None:
     }
 
 
+def test_an_arm_that_failed_with_a_seed_hides_no_differences() -> None:
+    table = cells(CARDS | {"musgd_0.01": 0.51}, BCCD, arms=("adamw_0.001", "musgd_0.01"))
+    table["scratch", "cards", "musgd_0.01", 30][2] = 0.0  # diverged: the mean is 0.17 lower, the deviation of its seeds 0.3
+    assert spread("scratch", "cards", table, TWO) == pytest.approx(0.01)
+    assert winner("scratch", table, TWO) == "adamw_0.001"
+
+
+def test_nothing_is_decided_while_a_rival_is_missing() -> None:
+    """Without the arms set by hand, the goal would be met by any other."""
+    table = cells(CARDS, BCCD, arms=("adamw_0.001", "adamw_0.002"))
+    del table["scratch", "bccd", "musgd_0.01", 30]
+    del table["scratch", "bccd", "base", 30]
+    assert finalists("scratch", table, TWO) == ["adamw_0.001"]  # the rounds after it go on
+    assert winner("scratch", table, TWO) is None
+    assert tables.goal("scratch", table, TWO)["cards"] == "open"
+
+
+def test_changes_of_an_arm_change_it() -> None:
+    assert changes_of("detector", "finetune") == ["warmup3", "mosaic1"]
+    assert changes_of("detector", "reference") == ["warmup1", "mosaic0.5"]
+    assert arm_settings("detector", "finetune+mosaic1")["data.augment.close_mosaic"] == 5
+
+
 def test_changes_need_more_than_the_spread_on_both_sets() -> None:
     table = cells(CARDS, BCCD, arms=("adamw_0.001", "musgd_0.01"))
     for data, gains in {"cards": (0.02, 0.02), "bccd": (0.02, 0.005)}.items():
@@ -102,6 +125,7 @@ def test_changes_need_more_than_the_spread_on_both_sets() -> None:
             first = table["scratch", data, "adamw_0.001", 30][1]
             table["scratch", data, f"adamw_0.001+{change}", 30] = {1: first + gain}
     texts = tables.changes("scratch", table, TWO)
+    assert list(texts) == ["warmup1", "mosaic0.5"]  # three epochs and mosaic 1 are what the winner has
     assert texts["warmup1"].startswith("adopted: cards +0.0200, bccd +0.0200")
     assert texts["mosaic0.5"].startswith("not adopted")
     del table["scratch", "cards", "adamw_0.001+warmup1", 30]
@@ -110,10 +134,12 @@ def test_changes_need_more_than_the_spread_on_both_sets() -> None:
 
 def test_the_fewest_epochs_within_the_spread_are_enough() -> None:
     table = cells(CARDS, BCCD, arms=("adamw_0.001", "musgd_0.01"))
-    assert tables.enough_epochs("scratch", table, TWO) == ({7050: 0.52}, None)
+    assert tables.enough_epochs("scratch", table, TWO) == ({7050: 0.52}, "open")
     table["scratch", "cards", "adamw_0.001", 60], table["scratch", "cards", "adamw_0.001", 120] = {1: 0.595}, {1: 0.60}
     seen, epochs = tables.enough_epochs("scratch", table, TWO)
-    assert (seen, epochs) == ({7050: 0.52, 14100: 0.595, 28200: 0.60}, 60)
+    assert (seen, epochs) == ({7050: 0.52, 14100: 0.595, 28200: 0.60}, "60")
+    table["scratch", "cards", "adamw_0.001", 120] = {1: 0.62}  # the most that were tried: more may be better
+    assert tables.enough_epochs("scratch", table, TWO)[1] == "at least 120"
 
 
 def result_of(run: Run, number: float, gains: dict[str, float], **others: Any) -> dict[str, Any]:
@@ -180,14 +206,14 @@ def test_the_first_arms_are_the_configurations_that_are_there() -> None:
 class FakeTraining:
     """Stands for train.py: notes its calls, and leaves numbers."""
 
-    def __init__(self, failing: str = "no run", message: str = "failed") -> None:
+    def __init__(self, failing: str = "no run", message: str = "failed", error: type[Exception] = RuntimeError) -> None:
         self.calls: list[str] = []
-        self.failing, self.message = failing, message
+        self.failing, self.message, self.error = failing, message, error
 
     def __call__(self, arguments: list[str], run: Path, epochs: int, log: Path) -> None:
         self.calls.append(run.name)
         if self.failing in run.name:
-            raise RuntimeError(f"{run.name} {self.message}")
+            raise self.error(f"{run.name} {self.message}")
         run.mkdir(parents=True)
         by_share = {share: {"AP": 0.5, "AP50 of any class": 0.5} for share in ("0.02", "0.05", "0.1")}
         (run / "averages.json").write_text(json.dumps({str(epochs): by_share}))
@@ -212,9 +238,10 @@ def run_study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, training: FakeTra
 def test_a_stopped_study_goes_on_and_repeats_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    broken = FakeTraining(failing="scratch_bccd_reference")
+    broken = FakeTraining(failing="scratch_bccd_reference", error=KeyError)
     assert run_study(monkeypatch, tmp_path, broken) == 1
     assert "recipe_scratch_bccd_reference_e30_s1 failed" in capsys.readouterr().out
+    assert broken.calls.count("recipe_scratch_bccd_reference_e30_s1") == 2  # it was tried again
     assert broken.calls[:2] == ["recipe_scratch_bccd_musgd_0.01_e40_s100", "recipe_scratch_cards_musgd_0.01_e40_s100"]
     assert any("changes" in name or "+" in name for name in broken.calls)  # the stages after it went on
     kept = {path.parent.name for path in (tmp_path / "runs").glob("*/last.ckpt")}

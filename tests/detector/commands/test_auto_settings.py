@@ -12,7 +12,7 @@ import yaml
 from data import Augmentation, CocoDataModule
 from detector import DetectorModule
 from detector.callbacks import RampedEMA
-from detector.commands.auto_settings import KEYS, start_of, take_values_of_run
+from detector.commands.auto_settings import KEYS, DetectorTrainer, start_of, take_values_of_run
 from detector.commands.pretrain_cli import PretrainCLI
 from detector.commands.train_cli import TrainCLI
 from detector.training import batch_size, recipe
@@ -89,6 +89,16 @@ def test_what_only_train_py_chooses_is_refused_elsewhere(tiny_arguments: dict[st
         data.train_dataloader()
     data.choose_mosaic(0.5, 2)
     assert (data.augment.mosaic, data.num_closing_epochs) == (0.5, 2)
+
+
+def test_a_fast_dev_run_has_one_epoch() -> None:
+    trainer = DetectorTrainer(max_epochs="auto", fast_dev_run=8, accelerator="cpu", logger=False)
+    config = {"trainer.max_epochs": "auto", "model": {"weights": "a.pt"}}
+    data = Mock(num_train_images=200, batch_size=4)
+    TrainCLI._choose_settings(
+        SimpleNamespace(trainer=trainer, config=config, datamodule=data, model=Mock()), {"epochs": "trainer.max_epochs"}
+    )
+    assert (config["trainer.max_epochs"], trainer.max_epochs) == (30, 1)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from data.annotations import Annotations
 from data.faults import Faults
 from data.leaks import also_in_train
 from data.splits import Files, set_format, voc_sources
-from data.voc_folders import VocSource, set_of_images
+from data.voc_folders import VocSource, listed_names, set_of_images
 from data.voc_pairs import Entry, VocFolders, split_entries
 from data.yolo_yaml import load_data_yaml
 from detector.files import atomic_write
@@ -106,7 +106,7 @@ def _write_voc(
         if names is None:
             return {}, None
         lists = {folder / (f"{split}.txt" if n == 1 else f"{split}_{n}.txt"): one for n, one in enumerate(names, start=1)}
-        texts |= {path: "".join(f"{name}\n" for name in names[one]) for path, one in lists.items()}
+        texts |= {path: _list_text(names[one]) for path, one in lists.items()}
         section[f"{split}_annotations"] = [str(path.resolve()) for path in lists]
         section[f"{split}_images"] = [str(one.image_folder.resolve()) for one in lists.values()]
     for path, text in texts.items():
@@ -114,9 +114,16 @@ def _write_voc(
     return {split: folder / f"{split}.txt" for split in kept}, section
 
 
-def _names_by_set(entries: list[Entry]) -> dict[VocSource, list[str]] | None:
-    """Return the names of images as a list has them, by set; None if a set is not found from its images."""
-    names: dict[VocSource, list[str]] = {}
+def _list_text(paths: list[Path]) -> str:
+    """Return a list of ``paths``, without their suffixes unless these are needed to read a name: "photo 1.png"."""
+    names = [path.with_suffix("").as_posix() for path in paths]
+    lines = names if listed_names(names) == tuple(names) else [path.as_posix() for path in paths]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _names_by_set(entries: list[Entry]) -> dict[VocSource, list[Path]] | None:
+    """Return the paths of images in their sets, as a list has them; None if a set is not found from its images."""
+    names: dict[VocSource, list[Path]] = {}
     sets: dict[Path, VocSource | None] = {}
     for entry in entries:
         if (parent := entry.image.parent) not in sets:
@@ -127,8 +134,7 @@ def _names_by_set(entries: list[Entry]) -> dict[VocSource, list[str]] | None:
         path, above = (entry.image, found.image_folder) if entry.file is None else (entry.file.path, found.xml_folder)
         if not path.absolute().is_relative_to(above):
             return None
-        path = path.absolute().relative_to(above)
-        names.setdefault(found, []).append(path.with_suffix("").as_posix())
+        names.setdefault(found, []).append(path.absolute().relative_to(above))
     return names
 
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,13 +91,20 @@ def has_xml(folder: Path) -> bool:
 def read_list(file: Path) -> tuple[str, ...]:
     """Return the names of images in a list, without suffix. Raises ValueError for a list without names.
 
-    A line is a name, or a name and 1, 0 or -1: those lists are of one class, and all their names are taken.
+    In a list of one class, every line is a name and 1, 0 or -1: all its names are taken.
     """
-    lines = (re.sub(r"\s+-?[01]$", "", line.strip()).replace("\\", "/") for line in read_lines(file))
-    names = tuple(_without_suffix(line) for line in lines if line)
+    names = listed_names(read_lines(file))
     if not names:
         raise ValueError(f"{file}: the list is empty; expected the name of an image in each line, or no such file")
     return names
+
+
+def listed_names(lines: Sequence[str]) -> tuple[str, ...]:
+    """Return the names in the lines of a list, see ``read_list``."""
+    given = [line.strip().replace("\\", "/") for line in lines if line.strip()]
+    without_flag = [re.sub(r"\s+-?[01]$", "", line) for line in given]
+    is_of_one_class = all(name != line for name, line in zip(without_flag, given))
+    return tuple(_without_suffix(name) for name in (without_flag if is_of_one_class else given))
 
 
 def _sources_of_set(folder: Path) -> Sources:

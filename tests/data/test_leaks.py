@@ -47,7 +47,7 @@ def test_images_also_in_train_are_named_and_cleaned(
 
 
 def voc_lists(root: Path) -> Path:
-    """Two sets with lists; an image of val is a copy of one of train, and one has another name than its XML file."""
+    """Two sets with lists; val has a copy of an image of train, one with another name than its XML file, and a "7 1"."""
     for year, first in (("VOC2007", 0), ("VOC2012", 4)):
         write_voc(root / year, 4, first)
         write_lists(root / year, train=f"{first} {first + 1}", val=f"{first + 2} {first + 3}", test=f"{first}")
@@ -56,6 +56,9 @@ def voc_lists(root: Path) -> Path:
     text = (root / "VOC2007/Annotations/2.xml").read_text()
     (root / "VOC2007/Annotations/2.xml").write_text(text.replace("<filename>", "<filename>photo.png"))
     (root / "VOC2007/ImageSets/Main/test.txt").write_text("3\n0\n")
+    for path in (root / "VOC2012/JPEGImages/7.png", root / "VOC2012/Annotations/7.xml"):
+        path.rename(path.with_stem("7 1"))
+    (root / "VOC2012/ImageSets/Main/val.txt").write_text("6\n7 1\n")
     return root
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 from data import CocoDataModule
 from data.annotations import Annotations
 from data.splits import COCO_FILES, read_splits
+from data.voc_folders import listed_names
 from tests.data.voc_files import voc_xml, write_image, write_lists, write_voc
 
 
@@ -217,6 +218,13 @@ def test_faults_name_file_and_line(tmp_path: Path, fault: str) -> None:
     (write_voc(tmp_path) / "Annotations/0.xml").write_text(content)
     with pytest.raises(ValueError, match=message):
         read(tmp_path)
+
+
+def test_names_in_lists() -> None:
+    """Only in a list of one class does 1, 0 or -1 follow every name; elsewhere it belongs to the name."""
+    assert listed_names(["a  1", "b -1", "", "c 0"]) == ("a", "b", "c")
+    assert listed_names(["photo 1", "photo 2", "photo 0"]) == ("photo 1", "photo 2", "photo 0")
+    assert listed_names(["photo 1.jpg", "x\\c.d"]) == ("photo 1", "x/c.d")
 
 
 def test_wrong_lists_are_refused(tmp_path: Path) -> None:

@@ -71,6 +71,8 @@ def cut_data_set(splits: dict[str, Annotations], tiling: Tiling, out: Path, min_
         raise ValueError(f"--out {out} already exists and has files; give a new folder")
     input_size = [math.ceil(side / INPUT_MULTIPLE) * INPUT_MULTIPLE for side in tiling.size]
     lines, data = [], {"root": str(out), "image_size": input_size}
+    if "val" not in splits:
+        data["val_split"] = 0  # else training would hold out tiles of the images that it sees
     for split, annotations in splits.items():
         tiles = _cut_split(annotations, tiling, out / split, min_visible)
         categories = [{"id": i, "name": name} for i, name in zip(annotations.category_ids, annotations.class_names)]

@@ -114,6 +114,9 @@ def test_objects_that_no_tile_shows_are_counted(large: Path, tmp_path: Path) -> 
     report = cut_data_set({"train": annotations}, as_tiling(64, 0), tmp_path / "cut", min_visible=1.0)
     assert "2 of 6 objects are in tiles, as 2 boxes, 0 of them cut" in report
     assert "3 objects are lost: they are in no tile with this share; larger tiles keep more" in report
+    config = yaml.safe_load((tmp_path / "cut/tiles.yaml").read_text())["data"]
+    data = CocoDataModule(**config, num_workers=0)
+    assert list(data.annotations) == ["train"]  # val_split 0 stays: tiles of one image do not come into two splits
 
 
 def test_tiles_of_an_evaluation_show_their_part_of_the_image(large: Path) -> None:

@@ -19,6 +19,7 @@ TIMEOUT_MS = 5000  # to connect, and to wait for a frame
 PIPE = "-"
 READ_BYTES = 2**16
 MAX_FRAME_BYTES = 2**28
+PADDING = b"\0\r\n"  # between images: cameras fill their frames with zeros, and shells end lines
 FFMPEG = "ffmpeg ... -f image2pipe -c:v mjpeg - | python -m detector predict CKPT --stream -"
 PNG_START = b"\x89PNG\r\n\x1a\n"
 FILE_START = re.compile(rb"\xff\xd8\xff|" + PNG_START + rb"|P[56]\s\d+\s+\d+\s+\d+\s")
@@ -95,7 +96,7 @@ class PipeSource:
 
     def read(self) -> np.ndarray | None:
         """Return the next image, upright; None at the end. Raises StreamError if the pipe does not start with an image."""
-        while self._has(1):
+        while self._has_more_than_padding():
             if (content := self._next_file()) is None:
                 self.num_unreadable += 1
                 continue
@@ -104,6 +105,12 @@ class PipeSource:
             except BadImageError:
                 self.num_unreadable += 1
         return None
+
+    def _has_more_than_padding(self) -> bool:
+        """Drop the padding before the next image; return False if the pipe ends."""
+        while self._has(1) and self._content[0] in PADDING:
+            self._content = self._content.lstrip(PADDING)
+        return bool(self._content)
 
     def _next_file(self) -> bytes | None:
         """Take the file at the start. If it is no whole image, go to the start of the next one and return None."""

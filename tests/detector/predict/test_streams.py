@@ -141,6 +141,14 @@ def test_images_come_through_a_pipe(images: list[np.ndarray], suffix: str, size:
     assert source.num_unreadable == 0
 
 
+def test_padding_between_images_is_no_image(images: list[np.ndarray]) -> None:
+    """Cameras fill frames with zeros, and ``echo`` adds line ends."""
+    content = b"\0\0\n".join([b"", *(encoded(suffix, images[0]) for suffix in (".jpg", ".ppm", ".png")), b""])
+    source = PipeSource(Chunks(content, 50))
+    assert [image.shape for image in all_of(source)] == [(16, 24, 3)] * 3
+    assert source.num_unreadable == 0
+
+
 def test_damaged_images_of_a_pipe_are_counted(images: list[np.ndarray]) -> None:
     png, jpeg = encoded(".png", images[0]), encoded(".jpg", images[1])
     damaged = bytearray(png)

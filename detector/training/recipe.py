@@ -103,8 +103,11 @@ class _Choices:
         return self.values[name]
 
     def optimizer_and_rate(self) -> None:
-        rule = self.rule
-        optimizer = self.choose("optimizer", rule.optimizer)
+        rule, reason = self.rule, None
+        lr, usual = self.given.get("lr"), rule.lr[rule.optimizer]
+        if lr not in (None, usual):  # perhaps meant for another optimizer
+            reason = f"{rule.reasons['optimizer']}; its rate would be {usual:g}, and {lr:g} is given: give both"
+        optimizer = self.choose("optimizer", rule.optimizer, reason)
         if optimizer not in rule.lr:
             raise ValueError(unknown_name("optimizer", optimizer, rule.lr))
         by_optimizer = None if optimizer == rule.optimizer else f"follows from {optimizer}"

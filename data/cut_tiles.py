@@ -70,7 +70,8 @@ def cut_data_set(splits: dict[str, Annotations], tiling: Tiling, out: Path, min_
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"--out {out} already exists and has files; give a new folder")
     input_size = [math.ceil(side / INPUT_MULTIPLE) * INPUT_MULTIPLE for side in tiling.size]
-    lines, data = [], {"root": str(out), "image_size": input_size}
+    lines: list[str] = []
+    data: dict[str, Any] = {"root": str(out), "image_size": input_size}
     if "val" not in splits:
         data["val_split"] = 0  # else training would hold out tiles of the images that it sees
     for split, annotations in splits.items():

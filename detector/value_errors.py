@@ -36,7 +36,7 @@ def value_error(message: str) -> str | None:
     hint = f"; a list of one is [{value}]" if takes_list and re.fullmatch(r"[\w.]+", value) else ""
     if match[1] in EXAMPLES:
         hint = f", as {EXAMPLES[match[1]]}"
-    return f"{match[1]} is {value!r}; expected {' or '.join(expected)}{hint}"
+    return f"{match[1]} is {value!r}; expected {_either(expected)}{hint}"
 
 
 def _in_words(name: str) -> str:
@@ -48,3 +48,9 @@ def _in_words(name: str) -> str:
         parts = inner.removesuffix("]").split(", ")
         return f"a list of {len(parts)} {TYPES.get(parts[0], parts[0]).removeprefix('a ')}s"
     return TYPES.get(kind, kind)
+
+
+def _either(names: list[str]) -> str:
+    """Return "a", "a or b", or "a, b or c"."""
+    *first, last = names
+    return f"{', '.join(first)} or {last}" if first else last

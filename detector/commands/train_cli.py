@@ -97,7 +97,7 @@ class TrainCLI(TrainingCLI, DetectorCLI):
             self.config[key] = getattr(recipe, name)
         # Only what is auto: a given null, as of lr, stays null.
         self.model.choose({name: value for name, value in recipe.model_settings.items() if name in keys})
-        if "epochs" in keys and not trainer.fast_dev_run:  # that has one epoch
+        if "epochs" in keys and not getattr(trainer, "fast_dev_run", False):  # that has one epoch
             trainer.fit_loop.max_epochs = recipe.epochs
         if "mosaic" in keys or "close_mosaic" in keys:
             data.choose_mosaic(**recipe.augment_settings)

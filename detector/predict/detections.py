@@ -187,7 +187,7 @@ class Detections:
         import supervision
 
         boxes, scores, labels = self.boxes.numpy(), self.scores.numpy(), self.labels.numpy()
-        data = {"class_name": np.array(self.names, dtype=str)}
+        data: dict[str, Any] = {"class_name": np.array(self.names, dtype=str)}
         return supervision.Detections(xyxy=boxes, confidence=scores, class_id=labels, data=data)
 
 

@@ -30,7 +30,7 @@ CALLBACKS = {
         (["--model.optimizer", "sdg"], "unknown model.optimizer 'sdg'; did you mean sgd? Choose one of musgd, sgd, adamw"),
         (["--model.lr_decay", "cosin"], "unknown model.lr_decay 'cosin'; did you mean cosine? Choose one of linear, cosine"),
         (["--data.cache", "rem"], "unknown data.cache 'rem'; did you mean ram"),
-        (["--model.lr", "fast"], "model.lr is 'fast'; expected a number or null"),
+        (["--model.lr", "fast"], "model.lr is 'fast'; expected a number, 'auto' or null"),
         (["--data.batch_size", "8.5"], "data.batch_size is '8.5'; expected a whole number\n"),
         (["--data.rect", "maybe"], "data.rect is 'maybe'; expected true or false\n"),
         (["--data.image_size", "x"], "data.image_size is 'x'; expected a whole number or a list of 2 whole numbers\n"),

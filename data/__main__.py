@@ -22,7 +22,7 @@ from data.check.report import html_report, text_report
 from data.check.sheets import write_sheets
 from data.check.unlisted import unlisted_findings
 from data.clean import write_clean_splits
-from data.cut_tiles import CONFIG, cut_data_set
+from data.cut_tiles import CONFIG, check_cut, cut_data_set
 from data.datamodule import CocoDataModule
 from data.join import check_same_classes
 from data.shapes.write import DRAWN_SETS
@@ -32,7 +32,7 @@ from detector.batch import as_size
 from detector.config_files import read_config, read_configs
 from detector.files import unique_key_loader
 from detector.imaging.sixteen_bits import FULL_RANGE, as_sample_range
-from detector.imaging.tiles import DEFAULT_OVERLAP, MAX_OVERLAP, Tiling, as_tiling
+from detector.imaging.tiles import DEFAULT_OVERLAP, MAX_OVERLAP, Tiling, as_optional_tiling
 from detector.option_errors import OptionParser, option_error, option_names
 from detector.text import print_any_name
 
@@ -125,15 +125,16 @@ def _tiling(options: argparse.Namespace) -> Tiling | None:
         return None
     if options.tile is None:
         raise ValueError("python -m data tile needs the size of the tiles, as --tile 640")
-    return as_tiling(options.tile[0] if len(options.tile) == 1 else options.tile, options.overlap)
+    return as_optional_tiling(options.tile[0] if len(options.tile) == 1 else options.tile, options.overlap, "--")
 
 
 def tile(options: argparse.Namespace, config: Namespace) -> int:
     """Cut all splits into tiles; print what was kept and left out, and the command that trains on them."""
+    check_cut(options.out, options.min_visible)
     data, samples = config.data, as_sample_range(config.data.sixteen_bit_range or FULL_RANGE, "data.sixteen_bit_range")
     splits = read_splits(Path(data.root), given_files(data), data.val_split)
     splits = {split: replace(part, sixteen_bit_range=samples) for split, part in splits.items()}
-    print(cut_data_set(splits, options.tiling, options.out, options.min_visible))
+    print(cut_data_set(splits, options.tiling, options.out, options.min_visible, data.on_bad_image))
     print(f"train on the tiles: python train.py --config configs/finetune_backbone.yaml --config {options.out / CONFIG}")
     return 0
 

@@ -16,6 +16,8 @@ def repeat_factors(train: Annotations, threshold: float) -> np.ndarray:
     A class in the share f of the images has the factor max(1, sqrt(threshold / f)). The factor of an image is the largest of
     its classes; that of an image without objects is 1. Crowds do not count. ``threshold`` is a share above 0, up to 1.
     """
+    if threshold == 0:
+        raise ValueError("data.repeat_threshold is 0; leave it out, or set it to null, to repeat no image")
     as_number(threshold, "data.repeat_threshold", 1e-6)
     image_indices, counted = train.image_indices(), ~train.crowds
     has_class = np.zeros((len(train), len(train.class_names)), bool)

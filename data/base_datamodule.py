@@ -1,5 +1,6 @@
 """What all data modules share: positions for resuming, shares of processes, loaders that name images in errors."""
 
+import math
 import warnings
 from collections.abc import Mapping
 from typing import Any, Protocol, get_args
@@ -55,6 +56,22 @@ class BaseDataModule(LightningDataModule):
         self._readers: Mapping[str, SkippingReader] = {}  # by split; subclasses fill it
         self._resume_position = (0, 0)  # the next training starts in this epoch, and each process skips so many samples
         self._watched: list[WatchedDataset] = []  # the datasets of all loaders
+
+    @property
+    def num_train_samples(self) -> int:
+        """The number of samples in a training epoch, over all processes."""
+        raise NotImplementedError
+
+    def smallest_batch(self, num_replicas: int, limit: int | float | None = None) -> int:
+        """Return the images of the smallest training batch of a process; ``limit`` is ``limit_train_batches``."""
+        samples, size = math.ceil(self.num_train_samples / num_replicas), self.batch_size
+        last = samples % size
+        reached = limit is None or (limit >= 1 if isinstance(limit, float) else limit > samples // size)
+        return last if last and reached and not self._drops_last(samples) else min(size, samples)
+
+    def _drops_last(self, num_samples: int) -> bool:
+        """Return True if the last, smaller batch of a process's ``num_samples`` is left out."""
+        return False
 
     @property
     def skipped(self) -> dict[str, list[str]]:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import shutil
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,10 +15,12 @@ import yaml
 
 from data.annotations import Annotations
 from data.images import read_image
+from data.reader import BadImages
 from data.tiles import objects_in
 from detector.arguments import shown
 from detector.batch import Tile, xyxy_to_xywh
 from detector.files import atomic_write
+from detector.imaging.read import BadImageError
 from detector.imaging.sixteen_bits import FULL_RANGE
 from detector.imaging.tiles import Tiling, cut
 from detector.text import plural
@@ -35,6 +38,7 @@ class TileSplit:
     images: list[dict[str, Any]] = field(default_factory=list)
     annotations: list[dict[str, Any]] = field(default_factory=list)
     counts: Counter = field(default_factory=Counter)
+    skipped: list[str] = field(default_factory=list)  # a message for each image that cannot be used
 
     def report(self, min_visible: float) -> str:
         """Return the counts in words, a line for each."""
@@ -46,6 +50,8 @@ class TileSplit:
             f"{plural(c['parts'], 'part')} of objects below a visible share of {min_visible} became crowds, which neither "
             "training nor evaluation counts",
         ]
+        if len(self.images) == c["images"] - len(self.skipped):
+            lines.append("every image fits into one tile and stays whole; a smaller tile cuts them")
         if c["lost"]:
             text = "is lost: it is in no tile with this share", "are lost: they are in no tile with this share"
             lines.append(f"{plural(c['lost'], f'object {text[0]}', f'objects {text[1]}')}; larger tiles keep more")
@@ -53,29 +59,45 @@ class TileSplit:
             lines.append(f"{plural(c['no area'], 'box', 'boxes')} without area inside of their image left out")
         if c["crowds"]:
             lines.append(f"{plural(c['crowds'], 'crowd')} stay crowds, as {plural(c['crowd boxes'], 'box', 'boxes')}")
+        if self.skipped:
+            subject = plural(len(self.skipped), "image cannot be used and is", "images cannot be used and are")
+            lines.append(f"{subject} left out, with {plural(c['skipped'], 'object')}:")
+            lines += [f"  {message}" for message in self.skipped]
         return "\n".join(f"  {line}" for line in lines)
 
 
-def cut_data_set(splits: dict[str, Annotations], tiling: Tiling, out: Path, min_visible: float = 0.5) -> str:
+def cut_data_set(
+    splits: dict[str, Annotations],
+    tiling: Tiling,
+    out: Path,
+    min_visible: float = 0.5,
+    on_bad_image: BadImages = "raise",
+) -> str:
     """Cut all ``splits`` into tiles below the folder ``out``, and return a report.
 
     An object is kept in each tile that shows at least the share ``min_visible`` of its box, clipped to the tile. Smaller
     parts become crowds (``iscrowd``). Writes images into ``out/<split>/``, ``out/annotations/<split>.json``, ``tiles.txt``
     with the report, and ``tiles.yaml`` with the section ``data`` of a configuration. Raises ValueError for wrong values, and
-    for a folder that has files.
+    for a folder that has files. An image that cannot be used is a BadImageError, and nothing is left in ``out``; with
+    ``on_bad_image`` "skip" it is left out, and the report names it.
     """
-    if isinstance(min_visible, bool) or not isinstance(min_visible, int | float) or not 0 < min_visible <= 1:
-        text = "expected a share above 0, up to 1 (only whole objects): 0.5 is usual"
-        raise ValueError(f"min_visible is {shown(min_visible)}; {text}")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"--out {out} already exists and has files; give a new folder")
+    check_cut(out, min_visible)
+    try:
+        return _cut_all(splits, tiling, out, min_visible, on_bad_image)
+    except BaseException:  # also Ctrl-C: a second attempt finds an empty folder
+        for name in (*splits, "annotations"):
+            shutil.rmtree(out / name, ignore_errors=True)
+        raise
+
+
+def _cut_all(splits: dict[str, Annotations], tiling: Tiling, out: Path, min_visible: float, on_bad_image: BadImages) -> str:
     input_size = [math.ceil(side / INPUT_MULTIPLE) * INPUT_MULTIPLE for side in tiling.size]
     lines: list[str] = []
     data: dict[str, Any] = {"root": str(out), "image_size": input_size}
     if "val" not in splits:
         data["val_split"] = 0  # else training would hold out tiles of the images that it sees
     for split, annotations in splits.items():
-        tiles = _cut_split(annotations, tiling, out / split, min_visible)
+        tiles = _cut_split(annotations, tiling, out / split, min_visible, on_bad_image)
         categories = [{"id": i, "name": name} for i, name in zip(annotations.category_ids, annotations.class_names)]
         info = {"description": f"tiles of {annotations.name}, {tiling.size[0]} x {tiling.size[1]} px (height x width)"}
         content = {"info": info, "images": tiles.images, "annotations": tiles.annotations, "categories": categories}
@@ -90,23 +112,43 @@ def cut_data_set(splits: dict[str, Annotations], tiling: Tiling, out: Path, min_
     return "\n".join(lines)
 
 
-def _cut_split(annotations: Annotations, tiling: Tiling, folder: Path, min_visible: float) -> TileSplit:
+def check_cut(out: Path, min_visible: float) -> None:
+    """Raise ValueError for a wrong ``min_visible``, and for a folder ``out`` that has files."""
+    if isinstance(min_visible, bool) or not isinstance(min_visible, int | float) or not 0 < min_visible <= 1:
+        text = "expected a share above 0, up to 1 (only whole objects): 0.5 is usual"
+        raise ValueError(f"--min_visible is {shown(min_visible)}; {text}")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"--out {out} already exists and has files; give a new folder")
+
+
+def _cut_split(
+    annotations: Annotations, tiling: Tiling, folder: Path, min_visible: float, on_bad_image: BadImages
+) -> TileSplit:
     split = TileSplit()
-    split.counts.update(images=len(annotations), objects=int((~annotations.crowds).sum()))
-    split.counts["crowds"] = int(annotations.crowds.sum())
     folder.mkdir(parents=True)
     in_some_tile = np.zeros(len(annotations.ids), dtype=bool)
     inside_image = np.zeros(len(annotations.ids), dtype=bool)
+    is_read = np.ones(len(annotations.ids), dtype=bool)
     for index in range(len(annotations)):
         path, size = annotations.image_path(index), annotations.size(index)
-        image = read_image(path, size, annotations.upright, sixteen_bit_range=annotations.sixteen_bit_range)
+        try:
+            image = read_image(path, size, annotations.upright, sixteen_bit_range=annotations.sixteen_bit_range)
+        except BadImageError as error:
+            if on_bad_image == "raise":
+                raise
+            split.skipped.append(str(error))
+            is_read[annotations.object_slice(index)] = False
+            continue
         for tile in tiling.tiles(size):
             name = _tile_name(annotations, index, tile)
             _write_image(folder / name, cut(image, tile))
             rows, kept = _add_tile(split, annotations, index, tile, name, min_visible)
             inside_image[rows], in_some_tile[rows[kept]] = True, True
-    split.counts["no area"] = int((~inside_image & ~annotations.crowds).sum())
-    split.counts["lost"] = int((inside_image & ~in_some_tile & ~annotations.crowds).sum())
+    are_objects = is_read & ~annotations.crowds
+    split.counts.update(images=len(annotations), objects=int(are_objects.sum()), skipped=int((~is_read).sum()))
+    split.counts["crowds"] = int((is_read & annotations.crowds).sum())
+    split.counts["no area"] = int((~inside_image & are_objects).sum())
+    split.counts["lost"] = int((inside_image & ~in_some_tile & are_objects).sum())
     return split
 
 

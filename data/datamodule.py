@@ -16,7 +16,7 @@ from data.check.findings import check_annotations, class_counts
 from data.dataset import EvalDataset, TrainDataset, collate
 from data.leaks import MAX_IMAGES, also_in_train
 from data.reader import BadImages, ImageReader
-from data.sampler import NUM_ROTATING_POOLS, EpochOrder, EpochSampler, order_by_aspect_ratio, training_sizes
+from data.sampler import NUM_ROTATING_POOLS, EpochOrder, EpochSampler, num_samples, order_by_aspect_ratio, training_sizes
 from data.splits import COCO_TRAIN, COCO_VAL, Files, Paths, Split, read_splits
 from data.tiles import TileDataset
 from data.transforms import Augmentation, TrainPipeline, as_augmentation
@@ -172,6 +172,11 @@ class CocoDataModule(BaseDataModule):
         return len(self.annotations["train"])
 
     @property
+    def num_train_samples(self) -> int:
+        """The number of samples in an epoch: the training images, repeated ones as often as they come."""
+        return num_samples(self.num_train_images, self._repeats)
+
+    @property
     def num_closing_epochs(self) -> int:
         """The number of epochs without mosaic and mixup at the end of a training."""
         return self._mosaic_and_closing()[1]
@@ -224,6 +229,8 @@ class CocoDataModule(BaseDataModule):
         if self.rect:
             rank_zero_info("data.rect is not used: tiles have one size")
         dataset = TileDataset(self._readers[split], self.size, tiling)
+        if (self.annotations[split].sizes <= tiling.size).all():
+            rank_zero_info("tile makes no difference: every image fits into one tile; give a smaller one")
         order, sizes = np.arange(len(dataset)), np.tile(self.size, (len(dataset), 1))
         return self._loader(dataset, self._shard_sampler(split, order, sizes), self.val_batch_size, collate)
 

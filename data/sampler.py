@@ -43,7 +43,7 @@ class EpochOrder:
 
     def __init__(self, length: int, seed: int, pool: int, repeats: np.ndarray | None = None) -> None:
         self.seed, self.repeats = seed, repeats
-        self.length = length = length if repeats is None else math.ceil(round(repeats.sum(), 6))
+        self.length = length = num_samples(length, repeats)
         self.pool = pool if 0 < pool < length else length
         self._order: tuple[int, np.ndarray] | None = None  # of the latest epoch
         self._positions: tuple[int, np.ndarray] | None = None
@@ -107,6 +107,11 @@ class EpochOrder:
             positions[order] = np.arange(self.length)
             self._positions = epoch, positions
         return self._positions[1]
+
+
+def num_samples(num_images: int, repeats: np.ndarray | None) -> int:
+    """Return the number of samples in an epoch of ``num_images``; ``repeats`` are the factors by which they are repeated."""
+    return num_images if repeats is None else math.ceil(round(repeats.sum(), 6))
 
 
 class EpochSampler(DistributedSampler[SampleKey]):

@@ -120,7 +120,7 @@ def as_size(value: int | Sequence[int], name: str = "image_size") -> Size:
     is_size = len(sides) == 2 and all(isinstance(side, int | np.integer) and not isinstance(side, bool) for side in sides)
     if is_size and min(sides) > 0:
         return int(sides[0]), int(sides[1])
-    raise ValueError(f"{name} is {sides!r}; expected one side, or height and width, in pixels")
+    raise ValueError(f"{name} is {value!r}; expected one side, or height and width: whole numbers of pixels, above 0")
 
 
 def xywh_to_xyxy(boxes: Boxes) -> Boxes:

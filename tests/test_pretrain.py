@@ -130,6 +130,7 @@ MESSAGES = [
     (pretrain.main, ["--model.variant=yolo27_n"], "unknown variant 'yolo27_n'"),
     (pretrain.main, ["--model.overrides={dynamic: {where: neck-bottlenecks}}"], "a classifier has no neck"),
     (pretrain.main, ["--model.drop_path=0.1"], "our backbone has no stochastic depth"),
+    (pretrain.main, [SINGLE, "--data.batch_size=1", "--data.image_size=32"], "data.batch_size is 1; a BatchNorm of"),
     (pretrain.main, [SINGLE, "--evaluation.num_mistakes=-1"], "num_mistakes of the evaluation is -1"),
     (pretrain.main, ["{resumed}", "--model.variant=yolo26_n"], "variant: dyn_n in the checkpoint, yolo26_n here"),
     (pretrain.main, ["{resumed}", "--model.layer_decay=0.5"], "layer_decay: 1.0 in the checkpoint, 0.5 here"),

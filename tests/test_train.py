@@ -355,6 +355,14 @@ def test_wrong_keys_and_types_are_refused_by_name(
             ["--monitor=val/AP", "--data.val_annotations=null", "--data.val_images=null", "--data.val_split=0"],
             "monitor needs a validation, but data.val_split is 0",
         ),
+        (
+            ["--monitor=val/AP", "--trainer.check_val_every_n_epoch=5"],
+            "monitor needs a validation; trainer.check_val_every_n_epoch is 5, but the training has 2 epochs: give",
+        ),
+        (
+            ["--data.batch_size=7", "--data.image_size=32"],
+            r"batch_size is 7, and the last batch of an epoch has one image \(8 samples in all\); a BatchNorm .*32 x 32 px",
+        ),
         (["--model.lr", "-1"], "lr is -1.0; expected a number, 0 or more"),
     ],
 )

@@ -77,7 +77,7 @@ class ImageFolderDataModule(BaseDataModule):
         self.size = as_size(image_size, "data.image_size")
         self.training_sizes = [self.size]
         self.augment = as_augmentation(augment, ClassAugmentation)
-        as_number(val_share, "data.val_share", 1e-6, 0.9)
+        _check_val_share(val_share)
         as_number(crop_pct, "data.crop_pct", 0.01)
         self.license, self.provenance = license, provenance
         self._train_transform = TrainTransform(self.size, self.augment)
@@ -122,10 +122,17 @@ class ImageFolderDataModule(BaseDataModule):
         order = EpochOrder(len(dataset), self.seed, pool=0)
         position, replicas_and_rank = self._take_resume_position(), self._replicas_and_rank()
         sampler = EpochSampler(order, self.batch_size, self.training_sizes, *replicas_and_rank, position)
-        drop_last = self.batch_size > 1 and len(sampler) > 1 and len(sampler) % self.batch_size == 1
-        if drop_last:
+        if drop_last := self._drops_last(len(sampler)):
             rank_zero_info("train: the last batch would have one image and is left out; it is another image in each epoch")
         return self._loader(dataset, sampler, self.batch_size, collate_labeled, drop_last)
+
+    @property
+    def num_train_samples(self) -> int:
+        """The number of training images: each is one sample of an epoch."""
+        return self.num_images["train"]
+
+    def _drops_last(self, num_samples: int) -> bool:
+        return self.batch_size > 1 and num_samples > 1 and num_samples % self.batch_size == 1
 
     def val_dataloader(self) -> DataLoader:
         return self.eval_dataloader("val")
@@ -137,6 +144,16 @@ class ImageFolderDataModule(BaseDataModule):
         order = np.arange(len(dataset))
         sampler = self._shard_sampler(split, order, np.broadcast_to(self.size, (len(dataset), 2)))
         return self._loader(dataset, sampler, self.val_batch_size, collate_labeled)
+
+
+def _check_val_share(val_share: float) -> None:
+    """Raise ValueError for anything but a share above 0, up to 0.9."""
+    if val_share == 0 and not isinstance(val_share, bool):
+        raise ValueError(
+            "data.val_share is 0, but a pre-training needs a validation set. Set a share above 0, such as 0.01; add "
+            "trainer.limit_val_batches 0 to train without looking at these images"
+        )
+    as_number(val_share, "data.val_share", 1e-6, 0.9)
 
 
 def _read_coco_files(root: Path, sources: Sources, train: str, val: str | None, val_share: float) -> ClassSplits:

@@ -19,7 +19,7 @@ from detector.evaluation import Backend, CocoResult, check_backend, coco_files, 
 from detector.evaluation.coco_files import GroundTruth
 from detector.evaluation.ids import Id
 from detector.imaging.letterbox import to_original
-from detector.network.decode import DetectionDict, check_settings, decode
+from detector.network.decode import DEFAULT_IOU_THRESHOLD, DetectionDict, check_settings, decode
 from detector.network.head import BRANCHES, BranchName, RawOutput
 from detector.network.merge import merge_flipped, merge_views, tile_view
 from detector.runs.folder import ground_truth_file, predictions_file
@@ -63,7 +63,7 @@ class CocoEvaluation(L.Callback):
         ground_truth: str | Path | dict[str, Any] | None = None,
         score_threshold: float = 0.001,
         max_detections: int = 300,
-        iou_threshold: float = 0.7,
+        iou_threshold: float = DEFAULT_IOU_THRESHOLD,
         predictions: bool = True,
         per_class: bool = True,
         backend: Backend = "pycocotools",
@@ -72,17 +72,26 @@ class CocoEvaluation(L.Callback):
         check_backend(backend)
         if branch not in (*BRANCHES, "both"):
             raise ValueError(unknown_name("branch", branch, (*BRANCHES, "both")))
-        check_settings(score_threshold, max_detections, iou_threshold)
+        check_settings(score_threshold, max_detections, iou_threshold, "one2many")
+        if branch == "one2one" and iou_threshold != DEFAULT_IOU_THRESHOLD:
+            raise ValueError(
+                f"iou_threshold is {iou_threshold}, but it is of NMS, which the branch one2one does not use; evaluate the "
+                f"branch one2many or both, or leave it at {DEFAULT_IOU_THRESHOLD}"
+            )
         self.branches: tuple[BranchName, ...] = BRANCHES if branch == "both" else (branch,)
         self.ground_truth = ground_truth
-        self.decode_settings: dict[str, Any] = {"score_threshold": score_threshold, "max_detections": max_detections}
-        self.decode_settings |= {"iou_threshold": iou_threshold}
+        self.score_threshold, self.max_detections, self.iou_threshold = score_threshold, max_detections, iou_threshold
         self.predictions, self.per_class = as_bool(predictions, "predictions"), as_bool(per_class, "per_class")
         self.backend, self.flip_test = backend, as_bool(flip_test, "flip_test")
         self.results: dict[BranchName, CocoResult] = {}
         self._coco: GroundTruth | None = None
         self._written_ground_truth: tuple[Path, list[Id]] | None = None  # the ground truth file and its image ids
         self._rows: DetectionRows = {}
+
+    def decode_settings(self, branch: BranchName) -> dict[str, Any]:
+        """Return the arguments of ``decode`` for the outputs of ``branch``."""
+        settings: dict[str, Any] = {"score_threshold": self.score_threshold, "max_detections": self.max_detections}
+        return settings | ({"iou_threshold": self.iou_threshold} if branch == "one2many" else {})
 
     @property
     def epoch_columns(self) -> tuple[str, ...]:
@@ -121,10 +130,10 @@ class CocoEvaluation(L.Callback):
         category_numbers = np.array([self._coco.category_ids.number(id_) for id_ in cast(Any, pl_module).category_ids])
         mirrored_outputs = mirrored_forward(trainer, pl_module, batch) if self.flip_test else None
         for branch in self.branches:
-            batch_detections = decode(outputs, branch, **self.decode_settings)
+            batch_detections = decode(outputs, branch, **self.decode_settings(branch))
             if mirrored_outputs is not None:
-                mirrored = decode(mirrored_outputs, branch, **self.decode_settings)
-                settings = batch["images"].shape[-1], self.decode_settings["max_detections"]
+                mirrored = decode(mirrored_outputs, branch, **self.decode_settings(branch))
+                settings = batch["images"].shape[-1], self.max_detections
                 batch_detections = [merge_flipped(*views, *settings) for views in zip(batch_detections, mirrored)]
             for target, detections in zip(batch["targets"], batch_detections, strict=True):
                 image_id = _image_id(target)

@@ -1,6 +1,7 @@
 """End a training early when its validation gets no better: first the mosaic, then the training."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,6 +13,14 @@ from detector.callbacks.of_trainer import data_module_of
 from detector.files import atomic_write
 from detector.runs.folder import RECORD, numbered_files
 from detector.text import plural
+
+
+def earliest_end(patience: int, every: int, closing: int) -> int:
+    """Return after how many epochs ``patience`` can end a training: the first value is the best, the later ones are worse.
+
+    A validation comes after ``every`` epochs, and ``closing`` epochs without mosaic follow the decision.
+    """
+    return every + math.ceil(patience / every) * every + closing
 
 
 class Patience(L.Callback):

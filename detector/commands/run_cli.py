@@ -1,5 +1,6 @@
 """The command line that all programs share: train.py, evaluate.py and pretrain.py."""
 
+import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from detector.callbacks import RoutingLog, RunProgressBar
 from detector.commands.run_parser import RunParser
 from detector.files import read_yaml, unique_key_loader
+from detector.imaging.read import BadImageError
 from detector.network.config import nested_overrides
 from detector.runs.checkpoint_io import AtomicCheckpointIO
 from detector.runs.folder import sheet_file
@@ -139,12 +141,14 @@ class RunCLI(LightningCLI):
 
     @contextmanager
     def run_environment(self) -> Iterator[bool]:
-        """Enter ``child_process_environment``, and exit with advice when memory runs out."""
+        """Enter ``child_process_environment``; exit with a message for a bad image, and if memory runs out."""
         with child_process_environment(self.run_dir) as is_child:
             try:
                 yield is_child
             except torch.OutOfMemoryError as error:
                 sys.exit(f"error: {self.memory_advice()}\n{error}")
+            except BadImageError as error:
+                sys.exit(f"error: {text_of_error(error)}")
 
     def memory_advice(self) -> str:
         """Return the settings that ran out of memory, and settings that need less."""
@@ -173,6 +177,14 @@ class RunCLI(LightningCLI):
     def summary(self) -> list[str]:
         """Return short phrases about the run."""
         return self.results_summary()
+
+
+def text_of_error(error: Exception) -> str:
+    """Return the message of an error and its notes, without the traceback that torch puts before the message of a worker."""
+    message = str(error)
+    if message.startswith("Caught "):
+        message = re.split(r"^[\w.]+Error: ", message, flags=re.MULTILINE)[-1].rstrip()
+    return "\n".join([message, *getattr(error, "__notes__", [])])
 
 
 def refuse_repeated_keys(words: Sequence[str]) -> None:

@@ -26,6 +26,7 @@ from detector.runs.checks import EVALUATION_SETTINGS, saved_settings
 from detector.training.module import PRETRAINED_LR_RATIO
 from detector.training.network_settings import check_start, variant_and_overrides
 from detector.training.recipe import recipe_for, recipe_table
+from detector.training.steps import batches_of_epoch
 from detector.weights import NONE, read_weights
 from detector.weights.backbone_files import PRETRAINED
 
@@ -81,9 +82,8 @@ class TrainCLI(TrainingCLI, DetectorCLI):
             choose_network(model)
         complete_run_config(self.config)
 
-    def after_instantiate_classes(self) -> None:
+    def _choose_automatic_settings(self) -> None:
         """Choose the settings that are auto, now that data and batch size are known."""
-        super().after_instantiate_classes()
         if keys := automatic_keys(self.config):
             self._choose_settings(keys)
 
@@ -91,8 +91,10 @@ class TrainCLI(TrainingCLI, DetectorCLI):
         """Set the settings ``keys``, by field of the recipe, in data, network and Trainer and in the configuration."""
         data, trainer, start = self.datamodule, self.trainer, start_of(self.config)
         devices, accumulated = trainer.world_size, trainer.accumulate_grad_batches
-        given = given_values(self.config)
-        recipe = recipe_for(data.num_train_images, data.batch_size, devices, start, given, accumulated)
+        given, limit = given_values(self.config), trainer.limit_train_batches
+        batches = batches_of_epoch(data.num_train_samples, data.batch_size * devices, limit)
+        steps = accumulated, batches, trainer.max_steps
+        recipe = recipe_for(data.num_train_images, data.batch_size, devices, start, given, *steps)
         for name, key in keys.items():
             self.config[key] = getattr(recipe, name)
         # Only what is auto: a given null, as of lr, stays null.

@@ -10,20 +10,21 @@ import yaml
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
 from detector.callbacks import DataWait, EpochLog, Patience, RampedEMA, TimeEstimate
 from detector.callbacks.non_finite_guard import NonFiniteGuard, NonFiniteLoss
+from detector.callbacks.patience import earliest_end
 from detector.callbacks.save_on_signal import SaveOnSignal, StoppedBySignal
-from detector.commands.run_cli import RunCLI
+from detector.commands.run_cli import RunCLI, uses_cuda
 from detector.runs import folder
 from detector.runs.checks import check_resumable, log_changed_settings
 from detector.runs.launch import inherited_run_dir
 from detector.runs.old_report import set_aside_message, set_aside_report
 from detector.runs.record import run_record
 from detector.runs.slurm import resume_slurm_job
-from detector.text import unknown_name
-from detector.training.batch_size import automatic_batch_size
+from detector.text import plural, unknown_name
+from detector.training.batch_size import automatic_batch_size, needs_several_images
 
 LOSSES = ("total", "loss", "box", "cls", "l1")  # last parts of the names of numbers that should be low
 
@@ -179,6 +180,52 @@ class TrainingCLI(RunCLI):
             if path:
                 raise ValueError("--auto_batch_size is for new runs; one that is resumed keeps its data.batch_size")
             self._choose_batch_size(fraction)
+        self._choose_automatic_settings()
+        self._check_epochs()
+        self._check_single_images()
+
+    def _choose_automatic_settings(self) -> None:
+        """Set what is auto, now that data and batch size are known; nothing here."""
+
+    def _check_epochs(self) -> None:
+        """Warn of a training that ends before its first validation, or before patience can end it.
+
+        Raises ValueError for such a training with patience or a monitor.
+        """
+        epochs, every = self.trainer.max_epochs or -1, self.trainer.check_val_every_n_epoch or 1
+        if epochs < 0 or self.config_init["trainer"]["limit_val_batches"] == 0:
+            return
+        if epochs < every:
+            reason = f"trainer.check_val_every_n_epoch is {every}, but the training has {plural(epochs, 'epoch')}"
+            if asked := [name for name in ("patience", "monitor") if self.config[name] is not None]:
+                raise ValueError(f"{asked[0]} needs a validation; {reason}: give a smaller number, or leave out {asked[0]}")
+            rank_zero_warn(f"{reason}; {self._without_validation()}")
+        closing = getattr(self.datamodule, "num_closing_epochs", 0)
+        patience = self.config["patience"]
+        if patience is not None and (earliest := earliest_end(patience, every, closing)) >= epochs:
+            closed = f", the last {closing} of them without mosaic" if closing else ""
+            rank_zero_warn(
+                f"patience {patience} changes nothing in a training of {plural(epochs, 'epoch')}: the earliest end would be "
+                f"after {plural(earliest, 'epoch')}{closed}"
+            )
+
+    def _check_single_images(self) -> None:
+        """Raise ValueError if a batch of a training has one image, and the network needs two at the input size."""
+        data, trainer = self.datamodule, self.trainer
+        synchronized = self.config_init["trainer"]["sync_batchnorm"] and trainer.world_size > 1
+        if synchronized and uses_cuda(self.config_init["trainer"]["accelerator"]):
+            return
+        smallest = data.smallest_batch(trainer.world_size, trainer.limit_train_batches)
+        sizes = [size for size in data.training_sizes if needs_several_images(self.model, size)] if smallest == 1 else []
+        if not sizes:
+            return
+        cause = f"data.batch_size is {data.batch_size}"
+        if data.batch_size > 1:
+            cause += f", and the last batch of an epoch has one image ({plural(data.num_train_samples, 'sample')} in all)"
+        raise ValueError(
+            f"{cause}; a BatchNorm of this network gets one value of a channel from one image of {sizes[0][0]} x "
+            f"{sizes[0][1]} px, and needs two: choose another data.batch_size, above 1, or a larger data.image_size"
+        )
 
     def _choose_batch_size(self, fraction: float) -> None:
         """Set data.batch_size to the number of images that fit into ``fraction`` of the GPU's memory."""

@@ -14,6 +14,7 @@ from detector.network.head import BRANCHES, BranchName, RawOutput
 # At most this many (anchor, class) pairs of an image, the best ones, go into NMS. It bounds the time: with an untrained
 # network nearly all pairs exceed the score threshold.
 MAX_CANDIDATES = 30_000
+DEFAULT_IOU_THRESHOLD = 0.7  # of NMS
 
 
 class DetectionDict(TypedDict):
@@ -30,7 +31,7 @@ def decode(
     branch: BranchName = "one2one",
     score_threshold: float = 0.001,
     max_detections: int = 300,
-    iou_threshold: float = 0.7,
+    iou_threshold: float | None = None,
     classes: list[int] | None = None,
 ) -> list[DetectionDict]:
     """Turn the raw outputs of one branch into detections, in float32 whatever the precision of the network.
@@ -41,13 +42,13 @@ def decode(
             ``MAX_CANDIDATES`` pairs: of boxes of one class that overlap, it keeps the best.
         score_threshold: scores must be above it.
         max_detections: how many detections an image has at most.
-        iou_threshold: boxes overlap, for NMS, if their IoU is above it.
+        iou_threshold: boxes overlap, for NMS, if their IoU is above it (default 0.7). Only for ``"one2many"``.
         classes: labels to detect, all by default. Others are left out before anything is ranked.
 
     Returns a dict for each of the B images. Raises ValueError for a missing branch, unknown labels, and settings outside of
     their limits.
     """
-    check_settings(score_threshold, max_detections, iou_threshold)
+    check_settings(score_threshold, max_detections, iou_threshold, branch)
     boxes, scores = boxes_and_scores(outputs, branch)
     if classes is not None:
         if isinstance(classes, str) or not isinstance(classes, Iterable):
@@ -60,14 +61,25 @@ def decode(
         scores = scores.masked_fill(excluded, -1.0)
     if branch == "one2one":
         return _without_nms(boxes, scores, score_threshold, max_detections)
+    iou_threshold = DEFAULT_IOU_THRESHOLD if iou_threshold is None else iou_threshold
     return [_with_nms(b, s, score_threshold, max_detections, iou_threshold) for b, s in zip(boxes, scores)]
 
 
-def check_settings(score_threshold: float, max_detections: int, iou_threshold: float) -> None:
-    """Raise ValueError, with name and value, for a setting of ``decode`` that is no number or outside of its limits."""
+def check_settings(score_threshold: float, max_detections: int, iou_threshold: float | None, branch: BranchName) -> None:
+    """Raise ValueError, with name and value, for a setting of ``decode`` that is no number or outside of its limits.
+
+    An ``iou_threshold`` for the branch without NMS is refused, too: it would have no effect.
+    """
     as_number(score_threshold, "score_threshold")
     as_whole_number(max_detections, "max_detections")
+    if iou_threshold is None:
+        return
     as_number(iou_threshold, "iou_threshold")
+    if branch == "one2one":
+        raise ValueError(
+            f"iou_threshold is {iou_threshold}, but it is of NMS, which the branch one2one does not use; choose the branch "
+            "one2many, or leave it out"
+        )
 
 
 def boxes_and_scores(outputs: RawOutput, branch: BranchName) -> tuple[Tensor, Tensor]:

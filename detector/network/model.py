@@ -57,7 +57,7 @@ class Detector(nn.Module):
         branch: BranchName = "one2one",
         score_threshold: float = 0.25,
         max_detections: int = 300,
-        iou_threshold: float = 0.7,
+        iou_threshold: float | None = None,
         classes: list[int] | None = None,
     ) -> list[DetectionDict]:
         """Return the detections in ``images`` (B, 3, H, W), RGB in 0..1, a dict for each image.

@@ -82,7 +82,7 @@ class Predictor:
         score_threshold: ScoreThreshold = 0.25,
         max_detections: int = 300,
         classes: Sequence[str | int] | None = None,
-        iou_threshold: float = 0.7,
+        iou_threshold: float | None = None,
         batch_size: int = 8,
         branch: BranchName | None = None,
         flip_test: bool = False,
@@ -99,7 +99,7 @@ class Predictor:
                 the weights, see ``best_f1_threshold``.
             max_detections: at most this number of objects per image, the best ones.
             classes: names or labels of the classes to detect; default: all. Applied before ranking.
-            iou_threshold: for NMS, which the branch ``one2many`` needs.
+            iou_threshold: of NMS, only for the branch ``one2many`` (default 0.7).
             batch_size: images per batch. It changes time and memory, not the detections.
             branch: ``"one2one"`` or ``"one2many"``; default: the predictor's branch.
             flip_test: detect in the mirrored image, too, and merge both, see ``merge_flipped``. It takes twice the time.
@@ -116,7 +116,7 @@ class Predictor:
         branch = self.branch if branch is None else branch
         _check_branch(self.model, branch)
         score_threshold = self.score_threshold(score_threshold, branch)
-        check_settings(score_threshold, max_detections, iou_threshold)
+        check_settings(score_threshold, max_detections, iou_threshold, branch)
         batch_size = as_whole_number(batch_size, "batch_size")
         labels = None if classes is None else self.labels_of(classes)
         tiling = as_optional_tiling(tile, overlap)

@@ -47,6 +47,22 @@ def fitting_batch_size(peak: Callable[[int], int], limit: int) -> int:
     return fitting
 
 
+def needs_several_images(module: DetectorModule | ClassifierModule, size: Size) -> bool:
+    """Return True if the network cannot be trained with one image of ``size`` (height, width) in a batch.
+
+    A BatchNorm that trains needs two values of a channel, and a feature map of 1 x 1 has one an image.
+    """
+    network = copy.deepcopy(module.model).to("meta")  # shapes without values: it computes nothing
+    try:
+        with torch.no_grad():
+            network(torch.zeros(1, 3, *size, device="meta"))
+    except ValueError as error:
+        return "more than 1 value per channel" in str(error)  # of torch.nn.functional.batch_norm
+    except (NotImplementedError, RuntimeError):  # a block of the user that does not run without values
+        pass
+    return False
+
+
 def automatic_batch_size(module: DetectorModule | ClassifierModule, trainer: Trainer, size: Size, fraction: float) -> int:
     """Return how many images of ``size`` (height, width) fit into ``fraction`` of the memory of the Trainer's GPU.
 

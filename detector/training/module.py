@@ -18,6 +18,7 @@ from detector.network.head import RawOutput
 from detector.network.model import Detector, build_detector, to_channels_last
 from detector.network.replace.block_files import import_blocks
 from detector.network.replace.table import replacement_table
+from detector.text import plural
 from detector.training.base_module import BaseModule
 from detector.training.loss import DetectionLoss, one2many_weight_at
 from detector.training.network_settings import start_file, variant_and_overrides
@@ -304,7 +305,8 @@ class DetectorModule(BaseModule):
             weighted = [name for name, weight in zip(self.class_names, weights) if weight != 1]
             if idle := [name for name in weighted if isinstance(absent, list) and name in absent]:
                 rank_zero_warn(
-                    f"model.class_weights: {', '.join(idle)}: no training image has it, so the weight changes nothing"
+                    f"model.class_weights: {plural(len(idle), 'class is', 'classes are')} in no training image, so a weight "
+                    f"changes nothing: {', '.join(idle)}"
                 )
         if hp.freeze:
             rank_zero_info(frozen_text(self.model, hp.freeze))

@@ -9,7 +9,7 @@ from detector.arguments import as_whole_number
 from detector.text import plural, unknown_name
 from detector.training.optimizer import OptimizerName
 from detector.training.recipe_table import FEWEST_IMAGES, MEASURED_BY, MOST_EPOCHS, PUBLISHED, RULES, SMALL_SET, Rule, Start
-from detector.training.steps import accumulated_batches
+from detector.training.steps import accumulated_batches, batches_of_epoch, steps_of_run
 
 FROM = {"scratch": "from scratch", "backbone": "from a trained backbone", "detector": "from the weights of a detector"}
 
@@ -58,16 +58,23 @@ def recipe_for(
     start: Start = "scratch",
     given: Mapping[str, Any] | None = None,
     accumulated: int = 1,
+    epoch_batches: int | None = None,
+    max_steps: int = -1,
 ) -> Recipe:
     """Return the recipe for a set of ``num_images`` training images.
 
     Sets of more than ``SMALL_SET`` images get the published schedule of long runs. ``batch_size`` is that of each of
     ``num_devices``. ``given`` are fields of the recipe that the user has chosen: they are kept, and others follow from them,
     as the rate from the optimizer. ``accumulated`` is the Trainer's own ``accumulate_grad_batches``: above 1 it decides how
-    many images make a step. Raises ValueError for wrong numbers, another start, and unknown names in ``given``.
+    many images make a step. ``epoch_batches`` are the batches of an epoch on each device, if they are not those of
+    ``num_images``: with repeated images, or a Trainer's ``limit_train_batches`` (see ``batches_of_epoch``). ``max_steps`` is
+    that of the Trainer. Raises ValueError for wrong numbers, another start, and unknown names in ``given``.
     """
     for name, number in (("num_images", num_images), ("batch_size", batch_size), ("num_devices", num_devices)):
         as_whole_number(number, name)
+    images_per_batch = batch_size * num_devices
+    if epoch_batches is None:
+        epoch_batches = batches_of_epoch(num_images, images_per_batch)
     if start not in RULES:
         raise ValueError(unknown_name("start", start, get_args(Start)))
     if unknown := [name for name in given or {} if name not in RECIPE_FIELDS]:
@@ -75,9 +82,9 @@ def recipe_for(
     rule = rule_for(num_images, start)
     choices = _Choices(given or {}, num_images, rule)
     choices.optimizer_and_rate()
-    choices.step(batch_size * num_devices, accumulated)
+    batches_of_step = choices.step(images_per_batch, accumulated)
     choices.epochs_and_mosaic()
-    choices.average()
+    choices.average(steps_of_run(epoch_batches, batches_of_step, choices.usual_epochs, max_steps))
     return Recipe(**choices.values, reasons=choices.reasons)
 
 
@@ -93,7 +100,6 @@ class _Choices:
         self.given, self.num_images, self.rule = given, num_images, rule
         self.values: dict[str, Any] = {}
         self.reasons: dict[str, str] = {}
-        self.steps = 0  # of an epoch
 
     def choose(self, name: str, value: Any, reason: str | None = None) -> Any:
         """Set a field and its reason, unless the user has given it; return the value that holds."""
@@ -115,8 +121,11 @@ class _Choices:
             self.choose(name, getattr(rule, name)[optimizer], by_optimizer)
         self.choose("warmup_epochs", rule.warmup_epochs)
 
-    def step(self, images_per_batch: int, accumulated: int) -> None:
-        """Choose the images of a step; ``images_per_batch`` are those of one batch on all devices together."""
+    def step(self, images_per_batch: int, accumulated: int) -> int:
+        """Choose the images of a step, and return how many batches make one.
+
+        ``images_per_batch`` are those of one batch on all devices together.
+        """
         nominal, reason = self.rule.nominal_batch, None
         if accumulated > 1:
             nominal = images_per_batch * accumulated
@@ -125,8 +134,7 @@ class _Choices:
             nominal = images_per_batch
             reason = "the images of a batch on all devices; a lower data.batch_size gives more steps"
         nominal = self.choose("nominal_batch", nominal, reason)
-        batches = accumulated if accumulated > 1 else accumulated_batches(nominal, images_per_batch)
-        self.steps = math.ceil(math.ceil(self.num_images / images_per_batch) / batches)
+        return accumulated if accumulated > 1 else accumulated_batches(nominal, images_per_batch)
 
     def epochs_and_mosaic(self) -> None:
         """Choose the epochs; smaller sets than ``FEWEST_IMAGES`` have more. Mosaic closes in at most half of them."""
@@ -140,16 +148,21 @@ class _Choices:
         reason = f"at most half of {plural(epochs, 'epoch')}" if half < rule.close_mosaic else None
         self.choose("close_mosaic", min(rule.close_mosaic, half), reason)
 
-    def average(self) -> None:
-        """Choose the length of the averaged weights."""
-        rule, epochs = self.rule, self.values["epochs"]
+    @property
+    def usual_epochs(self) -> int:
+        """The chosen or given epochs; of an endless training those of the rule."""
+        epochs = self.values["epochs"]
+        return epochs if epochs and epochs > 0 else self.rule.epochs
+
+    def average(self, num_steps: int) -> None:
+        """Choose the length of the averaged weights in a run of ``num_steps`` optimizer steps."""
+        rule = self.rule
         if rule.ema_share is None:
             self.choose("ema_decay", rule.ema_decay)
             self.choose("ema_tau", rule.ema_tau)
             return
-        total = self.steps * (epochs if epochs and epochs > 0 else rule.epochs)
-        length = max(rule.ema_share * total, 2.0)
-        reason = f"averages about {length:.0f} steps, {rule.ema_share:.0%} of {total}"
+        length = max(rule.ema_share * num_steps, 2.0)
+        reason = f"averages about {length:.0f} steps, {rule.ema_share:.0%} of {num_steps}"
         self.choose("ema_decay", round(1 - 1 / length, 6), reason)
         self.choose("ema_tau", round(length, 1), reason)
 

@@ -41,6 +41,26 @@ def accumulated_batches(nominal_batch: int, images_per_batch: int) -> int:
     return max(round(nominal_batch / images_per_batch), 1)
 
 
+def batches_of_epoch(num_samples: int, images_per_batch: int, limit: int | float | None = None) -> int:
+    """Return the batches of an epoch on each device; ``images_per_batch`` are those on all devices together.
+
+    ``limit`` is the Trainer's ``limit_train_batches``: a number of batches, or as a float a share of them.
+    """
+    batches = math.ceil(num_samples / images_per_batch)
+    if limit is None:
+        return batches
+    return int(batches * limit) if isinstance(limit, float) else min(batches, limit)
+
+
+def steps_of_run(epoch_batches: int, accumulated: int, epochs: int, max_steps: int = -1) -> int:
+    """Return the optimizer steps of a run. The last batches of an epoch make a step, too, however few they are.
+
+    ``max_steps`` is the Trainer's limit, -1 for none.
+    """
+    steps = math.ceil(epoch_batches / accumulated) * epochs
+    return steps if max_steps < 0 else min(steps, max_steps)
+
+
 def loader_batch_size(loader: Any) -> int:
     """Return the images of a batch of ``loader``. Raises ValueError if it has no attribute that says so."""
     size = getattr(loader, "batch_size", None) or getattr(getattr(loader, "batch_sampler", None), "batch_size", None)

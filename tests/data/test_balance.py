@@ -35,7 +35,11 @@ def test_factors_by_hand(caplog: pytest.LogCaptureFixture) -> None:
     assert repeat_factors(data, 1.0) == pytest.approx([(4 / 3) ** 0.5, 2, (4 / 3) ** 0.5, 1])
     assert repeat_factors(annotations([0], [0], [0], [1], crowd=True), 0.5).tolist() == [1] * 4
     assert "every class is in more of the images: nothing is repeated" in caplog.text
-    for wrong in (0, 1.5, "high"):
+    with pytest.raises(
+        ValueError, match=r"data\.repeat_threshold is 0; leave it out, or set it to null, to repeat no image"
+    ):
+        repeat_factors(data, 0)
+    for wrong in (-0.1, 1.5, "high"):
         with pytest.raises(ValueError, match=r"data\.repeat_threshold is .*; expected a number from 1e-06 to 1"):
             repeat_factors(data, wrong)
 

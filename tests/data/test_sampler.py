@@ -1,8 +1,13 @@
 """The order of images over seeds, epochs, processes and interruptions."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+from torch.utils.data import DataLoader
 
+from data import ImageFolderDataModule
+from data.base_datamodule import BaseDataModule
 from data.sampler import (
     NUM_ROTATING_POOLS,
     EpochOrder,
@@ -160,3 +165,29 @@ def test_evaluation_sees_every_image_once(length: int, replicas: int) -> None:
     assert sorted(key.index for key in keys) == list(range(length))
     assert {key.index: key.size for key in keys} == dict(zip(order.tolist(), map(tuple, sizes.tolist())))
     assert [len(list(sampler)) for sampler in samplers] == [len(sampler) for sampler in samplers]
+
+
+@pytest.mark.parametrize(
+    ("samples", "batch", "processes", "limit", "smallest"),
+    [
+        (9, 4, 1, None, 1),
+        (9, 4, 1, 1.0, 1),
+        (9, 4, 1, 3, 1),
+        (9, 4, 1, 2, 4),  # the last batch is not reached
+        (9, 4, 1, 0.99, 4),
+        (9, 4, 2, None, 1),  # 5 samples each
+        (8, 4, 1, None, 4),
+        (3, 4, 1, None, 3),
+        (3, 1, 1, None, 1),
+    ],
+)
+def test_the_smallest_training_batch(samples: int, batch: int, processes: int, limit: float | None, smallest: int) -> None:
+    data = SimpleNamespace(num_train_samples=samples, batch_size=batch, _drops_last=lambda _: False)
+    assert BaseDataModule.smallest_batch(data, processes, limit) == smallest
+    sampler = EpochSampler(EpochOrder(samples, 0, 0), batch, [(64, 64)], processes)
+    if limit is None:
+        assert min(map(len, DataLoader(list(range(len(sampler))), batch))) == smallest
+    data._drops_last = lambda number: ImageFolderDataModule._drops_last(data, number)
+    expected = batch if (smallest, limit) == (1, None) and batch > 1 else smallest
+    if limit is None:
+        assert BaseDataModule.smallest_batch(data, processes) == expected

@@ -94,10 +94,10 @@ def test_wrong_values_are_refused(large: Path, tmp_path: Path, capsys: pytest.Ca
     (tmp_path / "full").mkdir()
     (tmp_path / "full/a.txt").touch()
     for options, message in (
-        (["--tile", "0"], "tile is (0, 0); expected one side"),
-        (["--tile", "64", "--overlap", "1"], "overlap is 1.0; expected a share of the tile, a number from 0 to 0.9"),
-        (["--tile", "64", "--min_visible", "0"], "min_visible is 0.0; expected a share above 0"),
-        (["--tile", "64", "--min_visible", "2"], "min_visible is 2.0; expected a share above 0, up to 1"),
+        (["--tile", "0"], "--tile is 0; expected one side"),
+        (["--tile", "64", "--overlap", "1"], "--overlap is 1.0; expected a share of the tile, a number from 0 to 0.9"),
+        (["--tile", "64", "--min_visible", "0"], "--min_visible is 0.0; expected a share above 0"),
+        (["--tile", "64", "--min_visible", "2"], "--min_visible is 2.0; expected a share above 0, up to 1"),
         ([], "needs the size of the tiles, as --tile 640"),
         (["--tile", "64", "--out", str(tmp_path / "full")], "already exists and has files; give a new folder"),
     ):
@@ -107,6 +107,23 @@ def test_wrong_values_are_refused(large: Path, tmp_path: Path, capsys: pytest.Ca
         assert main(["check", *arguments(large), option, value]) == 2
         assert f"{option} is of the command tile" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+
+
+def test_a_bad_image_is_left_out_and_named_or_nothing_is_written(
+    large: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    bad = large / "images/val/image_0.png"
+    bad.write_bytes(bad.read_bytes()[:60])
+    words = ["tile", *arguments(large), "--tile", "128", "--out", str(tmp_path / "cut")]
+    assert main(words) == 2
+    assert "image_0.png: is not a whole image" in capsys.readouterr().err
+    assert list((tmp_path / "cut").iterdir()) == []
+    assert main([*words, "--data.on_bad_image", "skip"]) == 0
+    train, val = capsys.readouterr().out.split("val:")
+    assert "every image fits into one tile" in train
+    assert "2 images -> 1 tile, 0 of them without objects\n  1 of 1 object are in tiles" in val
+    assert "1 image cannot be used and is left out, with 5 objects:\n" in val
+    assert "image_0.png: is not a whole image" in val
 
 
 def test_objects_that_no_tile_shows_are_counted(large: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Sizes and boxes of the contract between data and detector."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,10 @@ def test_size_is_one_side_or_two(value: Any) -> None:
 
 @pytest.mark.parametrize("value", [0, -1, [64], (64, 0), (1, 2, 3), "64", 64.0, (64, 1.5), None])
 def test_other_sizes_are_refused_by_name(value: Any) -> None:
-    with pytest.raises(ValueError, match=r"^--image_size is .*; expected one side, or height and width, in pixels$"):
+    as_given = re.escape(f"--image_size is {value!r}; ")
+    with pytest.raises(
+        ValueError, match=rf"^{as_given}expected one side, or height and width: whole numbers of pixels, above 0$"
+    ):
         as_size(value, "--image_size")
 
 

@@ -225,7 +225,7 @@ def test_coco_files_are_an_alternative(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image_size": 0}, r"data\.image_size is \(0, 0\)"),
+        ({"image_size": 0}, r"data\.image_size is 0; expected one side"),
         ({"batch_size": 2.0}, r"data\.batch_size is 2\.0; expected a whole number, 1 or more"),
         ({"val_batch_size": -1}, r"data\.val_batch_size is -1"),
         ({"val_batch_size": 0}, r"data\.val_batch_size is 0"),
@@ -233,7 +233,7 @@ def test_coco_files_are_an_alternative(tmp_path: Path) -> None:
         ({"seed": -5}, r"data\.seed is -5"),
         ({"on_bad_image": "ignore"}, r"data\.on_bad_image is 'ignore'; expected one of raise, skip"),
         ({"check": "some"}, r"data\.check is 'some'; expected one of auto, all, none"),
-        ({"val_share": 0}, r"data\.val_share is 0; expected a number"),
+        ({"val_share": 0}, r"data\.val_share is 0, .* such as 0\.01; add trainer\.limit_val_batches 0 to train without"),
         ({"val_share": 1.0}, r"data\.val_share is 1\.0"),
         ({"crop_pct": 1.1}, r"data\.crop_pct is 1\.1"),
         ({"augment": {"mixupp": 1}}, "unknown field of data.augment: 'mixupp'; did you mean mixup"),

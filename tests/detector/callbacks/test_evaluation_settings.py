@@ -97,7 +97,6 @@ CASES: list[tuple[str, list[Any], Callable[[Path, dict[str, Any]], Any], Any, li
     ("max_detections", [2, 1], scores, [0.05, 0.5, 0.8, 0.9], [[0.5, 0.8, 0.9], [0.5, 0.9]]),
     ("max_detections", [2, 1], scores_with_nms, [0.05, 0.8, 0.9], [[0.8, 0.9], [0.9]]),
     ("iou_threshold", [0.5, 0.61], scores_with_nms, [0.05, 0.8, 0.9], [[0.05, 0.9], [0.05, 0.8, 0.9]]),
-    ("iou_threshold", [0.5], scores, [0.05, 0.5, 0.8, 0.9], [[0.05, 0.5, 0.8, 0.9]]),  # one2one has no NMS
     ("flip_test", [True], scores, [0.05, 0.5, 0.8, 0.9], [[0.05, 0.5, 0.6, 0.6, 0.8, 0.9]]),
     ("flip_test", [True], scores_with_nms, [0.05, 0.8, 0.9], [[0.05, 0.4, 0.4, 0.8, 0.9]]),
     ("predictions", [False], files, FILES, [[]]),
@@ -124,6 +123,14 @@ def test_every_setting_of_the_evaluation_has_a_case() -> None:
 def test_a_wrong_setting_is_refused_before_the_training(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"{name} is {value}; expected "):
         CocoEvaluation(**{name: value})
+
+
+def test_a_threshold_of_nms_is_refused_without_nms() -> None:
+    """0.7 is what configurations of earlier versions have."""
+    settings = CocoEvaluation("one2one", iou_threshold=0.7).decode_settings("one2one")
+    assert settings == {"score_threshold": 0.001, "max_detections": 300}
+    with pytest.raises(ValueError, match=r"iou_threshold is 0\.5, but .* one2one does not use; .* or leave it at 0\.7"):
+        CocoEvaluation("one2one", iou_threshold=0.5)
 
 
 def test_the_progress_bar_has_two_metrics_of_the_first_branch(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from detector.callbacks import Patience
+from detector.callbacks.patience import earliest_end
 from detector.training.base_module import BaseModule
 from detector.training.schedule import Schedule
 
@@ -126,6 +127,20 @@ def test_the_schedules_run_to_their_end_in_the_closing_phase(tmp_path: Path) -> 
     assert run.module.planned_epochs == 20
     schedule = Schedule(20, final_ratio=0.0)
     assert [schedule.decay_factor(position) for position in positions[-3:]] == [0.8, 0.75, 0.375]
+
+
+@pytest.mark.parametrize(
+    ("patience", "every", "closing", "epochs"), [(3, 1, 2, 6), (3, 2, 2, 8), (4, 2, 0, 6), (1, 5, 1, 11)]
+)
+def test_the_earliest_end(tmp_path: Path, patience: int, every: int, closing: int, epochs: int) -> None:
+    """Of a training whose first validation is the best: it ends then, and not if it has no more epochs than that."""
+    assert earliest_end(patience, every, closing) == epochs
+    for planned, end in ((epochs + 1, epochs), (epochs, epochs)):
+        run, callback = Run(tmp_path, closing, planned), Patience(patience)
+        for number, epoch in enumerate(range(every - 1, epochs, every)):
+            run.validate(callback, [-float(number)], epoch)
+        assert run.trainer.fit_loop.max_epochs == end
+        assert (callback.end_epoch is None) == (planned == epochs)
 
 
 def test_wrong_settings_are_refused(tmp_path: Path) -> None:

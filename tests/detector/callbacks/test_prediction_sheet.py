@@ -126,8 +126,9 @@ def test_scores_below_the_evaluated_ones_are_drawn_if_that_is_set(tmp_path: Path
     decode = prediction_sheet.decode
     monkeypatch.setattr(prediction_sheet, "decode", lambda *a, **s: settings.update(s) or decode(*a, **s))
     low = CocoEvaluation(score_threshold=0.01, max_detections=7, iou_threshold=0.6)
-    run(tmp_path, low, PredictionSheet(score_threshold=0.001), max_epochs=1)
+    run(tmp_path, low, PredictionSheet(score_threshold=0.001, branch="one2many"), max_epochs=1)
     assert settings == {"score_threshold": 0.001, "max_detections": 7, "iou_threshold": 0.6}
+    settings.clear()
     run(tmp_path, low, PredictionSheet(score_threshold=0.4), max_epochs=1)
     assert settings["score_threshold"] == 0.01  # so that the best below is there, too
 

@@ -1,6 +1,7 @@
 """Settings that are auto: chosen, written to config.yaml, and taken from the run that is resumed."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ from detector.commands.auto_settings import KEYS, DetectorTrainer, start_of, tak
 from detector.commands.pretrain_cli import PretrainCLI
 from detector.commands.train_cli import TrainCLI
 from detector.training import batch_size, recipe
+from detector.training.recipe_table import SCRATCH
 
 AUTO = f"--config={Path(__file__).parents[3] / 'configs/auto.yaml'}"
 TINY = ["--model.variant=yolo26_n", "--model.overrides={'width': 0.125, 'depth': 0.33}"]
@@ -94,11 +96,25 @@ def test_what_only_train_py_chooses_is_refused_elsewhere(tiny_arguments: dict[st
 def test_a_fast_dev_run_has_one_epoch() -> None:
     trainer = DetectorTrainer(max_epochs="auto", fast_dev_run=8, accelerator="cpu", logger=False)
     config = {"trainer.max_epochs": "auto", "model": {"weights": "a.pt"}}
-    data = Mock(num_train_images=200, batch_size=4)
+    data = Mock(num_train_images=200, num_train_samples=200, batch_size=4)
     TrainCLI._choose_settings(
         SimpleNamespace(trainer=trainer, config=config, datamodule=data, model=Mock()), {"epochs": "trainer.max_epochs"}
     )
     assert (config["trainer.max_epochs"], trainer.max_epochs) == (30, 1)
+
+
+def test_the_average_counts_the_steps_of_repeated_images_and_of_a_part_of_the_batches(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """200 images make 300 samples: 150 batches of 2, of which half are used, on 1 device; 4 of them make a step."""
+    monkeypatch.setattr(recipe, "RULES", {"scratch": replace(SCRATCH, ema_share=0.1)})
+    trainer = DetectorTrainer(max_epochs=10, limit_train_batches=0.5, max_steps=180, accelerator="cpu", logger=False)
+    config = {"ema.tau": "auto", "trainer.max_epochs": 10, "model.nominal_batch": 8}
+    config["model"] = {"weights": None, "backbone_weights": None}
+    data = Mock(num_train_images=200, num_train_samples=300, batch_size=2)
+    cli = SimpleNamespace(trainer=trainer, config=config, datamodule=data, model=Mock())
+    TrainCLI._choose_settings(cli, {"ema_tau": "ema.tau"})
+    assert config["ema.tau"] == 18.0  # a tenth of 19 steps in each of 10 epochs, at most 180
 
 
 @pytest.mark.parametrize(

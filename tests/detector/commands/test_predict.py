@@ -223,7 +223,7 @@ def test_mistakes_exit_before_anything_is_written(checkpoint: str, media: Path, 
         ([*new, "--image_size", "64", "64", "3"], r"--image_size is \[64, 64, 3\]"),
         ([*new, "--score_threshold", "25"], "score_threshold is 25"),
         ([*new, "--batch_size", "0"], "batch_size is 0"),
-        ([*new, "--tile", "0"], r"--tile is \(0, 0\); expected one side, or height and width"),
+        ([*new, "--tile", "0"], r"--tile is 0; expected one side, or height and width"),
         ([*new, "--tile", "64", "64", "64"], r"--tile is \[64, 64, 64\]; expected one side"),
         (
             [*new, "--tile", "64", "--overlap", "1.0"],

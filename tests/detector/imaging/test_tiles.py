@@ -37,7 +37,7 @@ def test_the_whole_image_is_added_unless_it_is_one_tile() -> None:
 @pytest.mark.parametrize(
     ("tile", "overlap", "message"),
     [
-        (0, 0.2, "tile is .0, 0.; expected one side, or height and width"),
+        (0, 0.2, "tile is 0; expected one side, or height and width"),
         (-640, 0.2, "tile is .*expected one side"),
         (640.0, 0.2, "tile is .*expected one side"),
         (16, 0.2, "tile is 16; expected 32 pixels or more; the input size"),

@@ -38,9 +38,7 @@ CALLS: list[tuple[str, dict[str, Any], list[Any], list[float], list[list[float]]
     ("classes", {"max_detections": 1}, [["dog"]], [0.9], [[0.5]]),  # chosen before the best are
     ("iou_threshold", NMS, [0.5, 0.59, 0.61, 0.0], [0.9, 0.8, 0.5, 0.3],
      [[0.9, 0.5, 0.3], [0.9, 0.5, 0.3], [0.9, 0.8, 0.5, 0.3], [0.9, 0.5, 0.3]]),
-    ("iou_threshold", {}, [0.5], [0.9, 0.8, 0.5, 0.3], [[0.9, 0.8, 0.5, 0.3]]),  # one2one has no NMS
     ("branch", {"score_threshold": 0.05}, ["one2many"], [0.9, 0.8, 0.5, 0.3, 0.1], [[0.9, 0.8, 0.5, 0.3]]),
-    ("branch", {"iou_threshold": 0.5}, ["one2many"], [0.9, 0.8, 0.5, 0.3], [[0.9, 0.5, 0.3]]),
 ]  # fmt: skip
 
 
@@ -59,6 +57,16 @@ def test_every_setting_of_a_call_has_its_effect(predictor: Predictor, case: tupl
         (decoded,) = decode(predictor.model(batch), **{"score_threshold": 0.25} | settings)
         for other in (output, decoded):
             assert [round(score, 3) for score in other["scores"].tolist()] == expected
+
+
+def test_a_threshold_of_nms_is_refused_without_nms(predictor: Predictor) -> None:
+    """As by the command line; 0.7, too, which is the default of the other branch."""
+    batch, _ = predictor.prepare([blank_image()])
+    for function, images in ((predictor, blank_image()), (predictor.model.detect, batch), (decode, predictor.model(batch))):
+        with pytest.raises(ValueError, match=r"^iou_threshold is 0\.7, .* one2one does not use; choose the branch one2many"):
+            function(images, iou_threshold=0.7)
+    with pytest.raises(ValueError, match="one2one does not use"):
+        predictor([], iou_threshold=0.5, branch="one2one")
 
 
 WHOLE, TILE = (81, 120), {"tile": (81, 60)}

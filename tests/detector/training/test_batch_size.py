@@ -8,6 +8,7 @@ from detector.training.batch_size import (
     MAX_BATCH_SIZE,
     cuda_batch_size,
     fitting_batch_size,
+    needs_several_images,
     random_batch,
     run_step,
     step,
@@ -72,3 +73,12 @@ def test_a_step_of_a_classifier_changes_nothing_but_statistics() -> None:
 def test_another_device_than_cuda_is_refused() -> None:
     with pytest.raises(ValueError, match="needs a CUDA device"):
         cuda_batch_size(DetectorModule("yolo26_n", ["a"]), (64, 64), "32-true", torch.device("cpu"))
+
+
+def test_a_single_image_needs_a_map_of_two_values() -> None:
+    """The last map of ``yolo26_n`` is 1 x 1 at 32 px. Frozen norms use their statistics."""
+    module = ClassifierModule("yolo26_n", ["a", "b"], overrides={"width": 0.125, "depth": 0.33})
+    assert [needs_several_images(module, size) for size in ((32, 32), (64, 32))] == [True, False]
+    assert next(module.model.parameters()).device.type == "cpu"
+    module._freeze(["backbone.norms"])
+    assert not needs_several_images(module, (32, 32))

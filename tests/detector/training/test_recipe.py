@@ -4,12 +4,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import pytest
+import torch
 import yaml
 
 from detector.training import recipe as recipe_file
 from detector.training.recipe import RECIPE_FIELDS, recipe_for, recipe_table
 from detector.training.recipe_table import BACKBONE, RULES, SMALL_SET
+from detector.training.steps import batches_of_epoch, steps_of_run
 
 ROOT = Path(__file__).parents[3]
 CONFIGS = {"backbone": "finetune_backbone", "detector": "finetune"}
@@ -101,6 +104,9 @@ def test_images_of_a_step_by_batch_devices_and_accumulation(
         ({"batch_size": 16, "num_devices": 4}, 12),  # 4 steps
         ({"batch_size": 8, "num_devices": 2, "accumulated": 2}, 21),  # 13 batches make 7 steps
         ({"given": {"epochs": 1}}, 2),  # at least 2 steps
+        ({"batch_size": 16, "epoch_batches": 26}, 78),  # repeated images
+        ({"batch_size": 4, "epoch_batches": 6}, 6),  # limit_train_batches: 2 steps in each of 60 epochs
+        ({"batch_size": 16, "max_steps": 100}, 5),
     ],
 )
 def test_the_average_is_a_share_of_all_steps(monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], length: int) -> None:
@@ -108,6 +114,46 @@ def test_the_average_is_a_share_of_all_steps(monkeypatch: pytest.MonkeyPatch, se
     recipe = recipe_for(205, **settings)
     assert recipe.ema_settings == {"decay": pytest.approx(1 - 1 / length, abs=1e-6), "tau": length}
     assert recipe.reasons["ema_tau"].startswith(f"averages about {length} steps, 5% of ")
+
+
+class Steps(L.LightningModule):
+    """A module of one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+
+    def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+        return self.weight * batch.sum()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"accumulate_grad_batches": 2},
+        {"limit_train_batches": 0.5},
+        {"limit_train_batches": 0.99, "accumulate_grad_batches": 3},
+        {"limit_train_batches": 3, "accumulate_grad_batches": 2},
+        {"limit_train_batches": 100},
+        {"max_steps": 5},
+        {"fast_dev_run": 2},
+    ],
+    ids=str,
+)
+def test_the_steps_are_those_that_the_trainer_makes(settings: dict[str, Any]) -> None:
+    """Of 25 images in batches of 4, in 2 epochs."""
+    trainer = L.Trainer(
+        **{"max_epochs": 2, "accelerator": "cpu", "logger": False, "enable_checkpointing": False} | settings,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(Steps(), torch.utils.data.DataLoader(torch.ones(25), 4))
+    batches = batches_of_epoch(25, 4, trainer.limit_train_batches)
+    epochs = trainer.max_epochs or 1
+    assert steps_of_run(batches, trainer.accumulate_grad_batches, epochs, trainer.max_steps) == trainer.global_step
 
 
 @pytest.mark.parametrize(

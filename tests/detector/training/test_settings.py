@@ -317,8 +317,10 @@ def test_resuming_sets_the_groups_as_this_run_is_configured() -> None:
 
 
 def test_a_weight_of_a_class_without_training_objects_is_warned_of() -> None:
-    with pytest.warns(UserWarning, match="class_weights: green: no training image has it, so the weight changes nothing"):
+    with pytest.warns(UserWarning, match="1 class is in no training image, so a weight changes nothing: green"):
         module({"class_weights": {"green": 3.0}}, datamodule=SimpleNamespace(absent_classes=["green"]))
+    with pytest.warns(UserWarning, match="2 classes are in no training image, so a weight changes nothing: red, green"):
+        module({"class_weights": {"green": 3.0, "red": 2}}, datamodule=SimpleNamespace(absent_classes=["green", "red"]))
 
 
 def test_fitting_again_chooses_the_accumulation_again() -> None:

@@ -95,8 +95,10 @@ def test_a_switch_is_true_or_false(predictor: Predictor, value: Any) -> None:
 
 def test_numbers_of_numpy_are_settings(predictor: Predictor) -> None:
     image = np.zeros((64, 96, 3), np.uint8)
-    (detections,) = predictor(image, np.float32(0), np.int64(3), [np.int64(1)], np.float64(0.5), np.uint8(1))
+    (detections,) = predictor(image, np.float32(0), np.int64(3), [np.int64(1)], None, np.uint8(1))
     assert detections.names == ["dog"] * 3
+    (detections,) = predictor(image, np.float32(0), np.int64(1), [np.int64(1)], np.float64(0.5), branch="one2many")
+    assert detections.names == ["dog"]
 
 
 @pytest.mark.parametrize("classes", ["cat", 0, [99], [1.5], [True], [None], ["cow"], [-1], []])

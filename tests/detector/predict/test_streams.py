@@ -160,6 +160,14 @@ def test_damaged_images_of_a_pipe_are_counted(images: list[np.ndarray]) -> None:
         PipeSource(Chunks(b"RIFF....", 50)).read()
 
 
+def test_a_jpeg_that_is_cut_anywhere_in_its_header_takes_no_other_with_it() -> None:
+    """Cut two bytes before the end of a segment, that segment would end at the first marker of the next image."""
+    whole = encoded(".jpg", np.full((8, 8, 3), 90, np.uint8))
+    for cut in range(30, whole.index(b"\xff\xda") + 8):
+        source = PipeSource(io.BytesIO(whole + whole[:cut] + whole))
+        assert (len(list(all_of(source))), source.num_unreadable) == (2, 1), cut
+
+
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".ppm"])
 @pytest.mark.parametrize("cut", [1, 25, 60, -40])
 def test_a_truncated_image_takes_no_other_with_it(images: list[np.ndarray], suffix: str, cut: int) -> None:

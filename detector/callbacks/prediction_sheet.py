@@ -103,7 +103,8 @@ class PredictionSheet(L.Callback):
     def _decode_settings(self, evaluation: CocoEvaluation | None) -> dict[str, Any]:
         """Return the settings of the evaluation, so that the sheet shows what was evaluated, with all scores it needs."""
         branch = self._branch(evaluation)
-        settings = evaluation.decode_settings(branch) if evaluation else {"score_threshold": 0.001}
+        defaults: dict[str, Any] = {"score_threshold": 0.001}
+        settings = evaluation.decode_settings(branch) if evaluation else defaults
         if self.score_threshold != "best":
             settings["score_threshold"] = min(settings["score_threshold"], self.score_threshold)
         return settings

@@ -10,7 +10,7 @@ of the next. For each network (plain, experts):
 
 A finished run leaves ``result.json`` and is not repeated; one that was stopped continues. No run is started any more when
 the finished runs have taken ``--hours``, divided among ``--jobs``. In the end, and with ``--report`` alone, the tables of
-all finished runs are printed and written to benchmarks/results/pretraining_study.json and .svg. ``--toy`` makes everything
+all finished runs are printed and written to benchmarks/results and docs/figures. ``--toy`` makes everything
 very small, to try the commands; its results stay in ``--runs``.
 
 All numbers are those of the averaged weights after the last epoch. The deciding number is the interaction: what the network
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.common import RESULTS, costs, option_parser
+from benchmarks.figure_files import FIGURES
 from benchmarks.pretraining.figure import save_figure
 from benchmarks.pretraining.settings import (
     DETECTOR_SETS,
@@ -205,9 +206,9 @@ def main() -> int:
     except ValueError as error:
         parser.error(str(error))
     content = study.report()
-    out = args.runs if args.toy else RESULTS
-    write_json(out / f"{NAME}.json", content)
-    save_figure(content, out / f"{NAME}.svg")
+    results, figures = (args.runs, args.runs) if args.toy else (RESULTS, FIGURES)
+    write_json(results / f"{NAME}.json", content)
+    save_figure(content, figures / f"{NAME}.svg")
     return 0 if is_whole else 1
 
 

@@ -21,9 +21,9 @@ READ_BYTES = 2**16
 MAX_FRAME_BYTES = 2**28
 PADDING = b"\0\r\n"  # between images: cameras fill their frames with zeros, and shells end lines
 FFMPEG = "ffmpeg ... -f image2pipe -c:v mjpeg - | python -m detector predict CKPT --stream -"
-JPEG_START = b"\xff\xd8\xff"
+JPEG_FILE_START = b"\xff\xd8\xff"
 PNG_START = b"\x89PNG\r\n\x1a\n"
-FILE_START = re.compile(rb"\xff\xd8\xff|" + PNG_START + rb"|P[56]\s\d+\s+\d+\s+\d+\s")
+FILE_START = re.compile(JPEG_FILE_START + b"|" + PNG_START + rb"|P[56]\s\d+\s+\d+\s+\d+\s")
 CARRIERS = (*range(0xE0, 0xF0), 0xFE)  # markers of JPEG segments that may hold another JPEG file, as a thumbnail
 START_BYTES = 32  # of a start, at most
 EXPECTED = "expected a camera (0 is the first), an address (rtsp://..., http://...), or - for images through a pipe"
@@ -172,7 +172,7 @@ class PipeSource:
             self._damaged_from = start = at  # if this segment is cut off, the next image starts within its length
             at += 2 + int.from_bytes(self._content[at + 2 : at + 4], "big")
             # The segment's end and the next marker are needed: the start of the next image may lie across the end.
-            if not self._has(at + 1) or (marker not in CARRIERS and self._content.find(JPEG_START, start, at + 1) >= 0):
+            if not self._has(at + 1) or (marker not in CARRIERS and self._content.find(JPEG_FILE_START, start, at + 1) >= 0):
                 return None
             if marker == 0xDA:
                 end = self._scan_end(at)

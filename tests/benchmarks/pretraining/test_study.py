@@ -59,6 +59,7 @@ def run_study(monkeypatch: pytest.MonkeyPatch, folders: Path, training: FakeTrai
     monkeypatch.setattr(study, "train", training)
     monkeypatch.setattr(study, "written_ap", training.read)
     monkeypatch.setattr(study, "RESULTS", folders / "results")
+    monkeypatch.setattr(study, "FIGURES", folders / "results")
     costs = {name: {"parameters": 1, "multiply_adds": n * 10**6} for n, name in enumerate(("plain", "experts"), 15)}
     monkeypatch.setattr(study, "network_costs", lambda size: costs)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # set by measure_all

@@ -104,9 +104,8 @@ def test_batch_statistics_are_shared_where_cuda_is(
     """DDP converts the norms of the network if its strategy has a ``_layer_sync``."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: has_cuda)
     given: dict[str, Any] = {}
-    monkeypatch.setattr(
-        LightningCLI, "instantiate_trainer", lambda self, **kwargs: given.update(kwargs) or Mock(world_size=1)
-    )
+    trainer = Mock(world_size=1, max_epochs=1, check_val_every_n_epoch=1, limit_train_batches=1.0)
+    monkeypatch.setattr(LightningCLI, "instantiate_trainer", lambda self, **kwargs: given.update(kwargs) or trainer)
     options = [f"--trainer.accelerator={accelerator}", f"--trainer.sync_batchnorm={setting}"]
     TrainCLI(CocoDataModule, [*arguments, *MODEL, *options])
     assert given["sync_batchnorm"] is expected

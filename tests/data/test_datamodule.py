@@ -431,7 +431,7 @@ def test_a_set_without_any_objects_gives_batches(tiny_arguments: Arguments, edit
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image_size": 0}, r"data\.image_size is \(0, 0\)"),
+        ({"image_size": 0}, r"data\.image_size is 0; expected one side"),
         ({"image_size": (64, 64, 64)}, r"data\.image_size is"),
         ({"batch_size": 0}, r"data\.batch_size is 0"),
         ({"val_batch_size": -1}, r"data\.val_batch_size is -1"),

@@ -69,9 +69,8 @@ def parse(args: list[str]) -> tuple[argparse.Namespace, ArgumentParser, Namespac
     try:
         config = parser.parse_args([word for section in sections for word in ("--config", section)] + data_args)
     except argparse.ArgumentError as error:
-        raise ValueError(
-            option_error(str(error), [*dict.fromkeys(option_names(command_parser) + option_names(parser))])
-        ) from None
+        known = [*dict.fromkeys(option_names(command_parser) + option_names(parser))]
+        raise ValueError(option_error(str(error), known, data_args)) from None
     config.data.seed = config.seed_everything
     return options, parser, config
 

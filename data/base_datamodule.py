@@ -69,6 +69,11 @@ class BaseDataModule(LightningDataModule):
         reached = limit is None or (limit >= 1 if isinstance(limit, float) else limit > samples // size)
         return last if last and reached and not self._drops_last(samples) else min(size, samples)
 
+    def num_train_batches(self, num_replicas: int) -> int:
+        """Return the batches of a training epoch in each of ``num_replicas`` processes."""
+        samples = math.ceil(self.num_train_samples / num_replicas)
+        return math.ceil(samples / self.batch_size) - self._drops_last(samples)
+
     def _drops_last(self, num_samples: int) -> bool:
         """Return True if the last, smaller batch of a process's ``num_samples`` is left out."""
         return False

@@ -27,6 +27,7 @@ from detector.text import plural
 
 JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo")  # their tiles are JPEG files, too; others become PNG
 JPEG_QUALITY = 95
+REPORT = "tiles.txt"
 CONFIG = "tiles.yaml"  # the section ``data`` for train.py
 INPUT_MULTIPLE = 32  # the sides of a network input are multiples of it, those of a tile need not be
 
@@ -61,7 +62,8 @@ class TileSplit:
             lines.append(f"{plural(c['crowds'], 'crowd')} stay crowds, as {plural(c['crowd boxes'], 'box', 'boxes')}")
         if self.skipped:
             subject = plural(len(self.skipped), "image cannot be used and is", "images cannot be used and are")
-            lines.append(f"{subject} left out, with {plural(c['skipped'], 'object')}:")
+            crowds = f" and {plural(c['skipped crowds'], 'crowd')}" if c["skipped crowds"] else ""
+            lines.append(f"{subject} left out, with {plural(c['skipped'], 'object')}{crowds}:")
             lines += [f"  {message}" for message in self.skipped]
         return "\n".join(f"  {line}" for line in lines)
 
@@ -79,7 +81,7 @@ def cut_data_set(
     parts become crowds (``iscrowd``). Writes images into ``out/<split>/``, ``out/annotations/<split>.json``, ``tiles.txt``
     with the report, and ``tiles.yaml`` with the section ``data`` of a configuration. Raises ValueError for wrong values, and
     for a folder that has files. An image that cannot be used is a BadImageError, and nothing is left in ``out``; with
-    ``on_bad_image`` "skip" it is left out, and the report names it.
+    ``on_bad_image`` "skip" it is left out, and the report names it. A split without any other image is a ValueError.
     """
     check_cut(out, min_visible)
     try:
@@ -87,6 +89,8 @@ def cut_data_set(
     except BaseException:  # also Ctrl-C: a second attempt finds an empty folder
         for name in (*splits, "annotations"):
             shutil.rmtree(out / name, ignore_errors=True)
+        for name in (REPORT, CONFIG):
+            (out / name).unlink(missing_ok=True)
         raise
 
 
@@ -107,7 +111,7 @@ def _cut_all(splits: dict[str, Annotations], tiling: Tiling, out: Path, min_visi
         if annotations.sixteen_bit_range != FULL_RANGE:  # tiles have 8 bits; checkpoints need it for the images themselves
             data["sixteen_bit_range"] = list(annotations.sixteen_bit_range)
         lines += [f"{split}:", tiles.report(min_visible)]
-    (out / "tiles.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (out / REPORT).write_text("\n".join(lines) + "\n", encoding="utf-8")
     (out / CONFIG).write_text(yaml.safe_dump({"data": data}, sort_keys=False), encoding="utf-8")
     return "\n".join(lines)
 
@@ -144,9 +148,13 @@ def _cut_split(
             _write_image(folder / name, cut(image, tile))
             rows, kept = _add_tile(split, annotations, index, tile, name, min_visible)
             inside_image[rows], in_some_tile[rows[kept]] = True, True
-    are_objects = is_read & ~annotations.crowds
-    split.counts.update(images=len(annotations), objects=int(are_objects.sum()), skipped=int((~is_read).sum()))
+    if not split.images:
+        reason = f", e.g. {split.skipped[0]}" if split.skipped else ""
+        raise ValueError(f"{annotations.name}: none of {plural(len(annotations), 'image')} can be used{reason}")
+    are_objects, were_objects = is_read & ~annotations.crowds, ~is_read & ~annotations.crowds
+    split.counts.update(images=len(annotations), objects=int(are_objects.sum()), skipped=int(were_objects.sum()))
     split.counts["crowds"] = int((is_read & annotations.crowds).sum())
+    split.counts["skipped crowds"] = int((~is_read & annotations.crowds).sum())
     split.counts["no area"] = int((~inside_image & are_objects).sum())
     split.counts["lost"] = int((inside_image & ~in_some_tile & are_objects).sum())
     return split

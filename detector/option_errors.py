@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import wraps
 from inspect import signature
+from itertools import takewhile
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from detector.text import letters, nearest_names, unknown_name
@@ -57,6 +58,7 @@ OTHER_COMMANDS: dict[str, str] = (
     | {"report": "python -m detector report RUN", "weights": "python -m detector weights CKPT OUT"}
 )
 
+NUMBER = re.compile(r"-?[\d.]+(e-?\d+)?")
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
@@ -114,15 +116,15 @@ def _visible_names(parser: argparse.ArgumentParser) -> Iterator[str]:
             yield action.metavar if isinstance(action.metavar, str) else action.dest
 
 
-def option_error(message: str, known: Sequence[str]) -> str:
+def option_error(message: str, known: Sequence[str], words: Sequence[str] = ()) -> str:
     """Return the ``message`` of a parser of options with the nearest option, command or value, and those that exist.
 
-    ``known`` are the options of the command, ``--data.root``, and the names of its arguments, ``CKPT``. Messages of
-    argparse and jsonargparse about unknown options, keys and choices, and about values of a wrong type, are replaced; others
-    are returned as they are.
+    ``known`` are the options of the command, ``--data.root``, and the names of its arguments, ``CKPT``; ``words`` are the
+    command line, if its options take one value each. Messages of argparse and jsonargparse about unknown options, keys and
+    choices, and about values of a wrong type, are replaced; others are returned as they are.
     """
     if match := re.fullmatch(r"unrecognized arguments: (.*)", message, re.S):
-        return _unknown_arguments(match[1].split(), known)
+        return _unknown_arguments(match[1].split(), known, words)
     if match := re.search(r"argument (\S+): invalid choice: '?(.*?)'? \(choose from (.*)\)", message):
         return _wrong_choice(match[1], match[2], re.findall(r"[^\s',]+", match[3]))
     if match := re.search(r'Parser key "(.+)":\s+Expected a (?:typing\.)?Literal\[(.*?)\]\. Got value: (.*)', message):
@@ -165,10 +167,10 @@ def named_arguments(function: Callable[Parameters, Result]) -> Callable[Paramete
     return checked
 
 
-def _unknown_arguments(words: list[str], known: Sequence[str]) -> str:
-    if names := [word.partition("=")[0] for word in words if re.match(r"--?[A-Za-z]", word)]:
+def _unknown_arguments(unknown: list[str], known: Sequence[str], words: Sequence[str]) -> str:
+    if names := [word.partition("=")[0] for word in unknown if re.match(r"--?[A-Za-z]", word)]:
         return unknown_options(names, known)
-    first = words[0]
+    first = unknown[0]
     if "=" in first and "--arm" in known:
         return f"unknown argument {first!r}; an arm is given as --arm {first}"
     if "=" in first:  # imgsz=640
@@ -179,7 +181,20 @@ def _unknown_arguments(words: list[str], known: Sequence[str]) -> str:
         return f"unknown argument {first!r}; the data.yaml of YOLO labels is given as --data.root {first}"
     if first.endswith((".yaml", ".yml")) and "--config" in known:
         return f"unknown argument {first!r}; a configuration file is given as --config {first}"
-    return f"unknown argument {first!r}; {_siblings('--', known)}"
+    return _several_values(unknown, words) or f"unknown argument {first!r}; {_siblings('--', known)}"
+
+
+def _several_values(unknown: list[str], words: Sequence[str]) -> str | None:
+    """Return the message for an option in ``words`` that has several values, ``--tile 64 96``; None if there is none."""
+    for place, word in enumerate(words):
+        option, equals, value = word.partition("=")
+        values = [*([value] if equals else []), *takewhile(lambda word: not word.startswith("--"), words[place + 1 :])]
+        numbers = list(takewhile(NUMBER.fullmatch, values))
+        if option.startswith("--") and (len(numbers) > 1 or values[1:] == unknown):
+            values, spaces = (numbers, "") if len(numbers) > 1 else (values, "; quote a value with spaces")
+            given = f"{option} takes one value, and is given {len(values)}: {' '.join(values)}"
+            return f"{given}; a list is one value, as {option} '[{', '.join(values)}]'{spaces}"
+    return None
 
 
 def _wrong_choice(argument: str, value: str, choices: list[str]) -> str:

@@ -357,7 +357,7 @@ def test_wrong_keys_and_types_are_refused_by_name(
         ),
         (
             ["--monitor=val/AP", "--trainer.check_val_every_n_epoch=5"],
-            "monitor needs a validation; trainer.check_val_every_n_epoch is 5, but the training has 2 epochs: give",
+            r"monitor needs a validation; .*check_val_every_n_epoch 5\), but the training has .*max_epochs 2\): change",
         ),
         (
             ["--data.batch_size=7", "--data.image_size=32"],

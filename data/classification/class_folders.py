@@ -46,7 +46,8 @@ def read_class_folders(root: Path, train: str, val: str | None, val_share: float
     else:
         val_index, val_source = _read_val(val_folder, class_names, on_bad_image), str(val_folder)
     splits = {TRAIN: builder.train.build(), VAL: val_index}
-    return ClassSplits(class_names, list(range(len(class_names))), splits, {TRAIN: str(train_folder), VAL: val_source})
+    sources = {TRAIN: str(train_folder), VAL: val_source}
+    return ClassSplits(class_names, list(range(len(class_names))), splits, sources, is_held_out=val_folder is None)
 
 
 def find_train_folder(root: Path, train: str) -> Path:

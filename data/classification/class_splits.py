@@ -22,6 +22,7 @@ class ClassSplits:
     category_ids: list[int]  # 0..C-1, or the ids in an annotation file
     splits: dict[str, ImageIndex]
     sources: dict[str, str]  # where the images of each split come from, for messages
+    is_held_out: bool = False  # val is a share of the training images
 
 
 Parts = list[tuple[bytes, list[bytes]]]  # folders, each with the names of its images

@@ -64,7 +64,8 @@ def read_coco_classes(root: Path, train: Sources, val: Sources | None, val_share
     else:
         val_index, val_source = builder.val.build(), builder.source(train_source)
     sources = {TRAIN: train_source, VAL: val_source}
-    return ClassSplits(first.class_names, first.category_ids, {TRAIN: train_index, VAL: val_index}, sources)
+    splits = {TRAIN: train_index, VAL: val_index}
+    return ClassSplits(first.class_names, first.category_ids, splits, sources, is_held_out=val is None)
 
 
 def _read_files(root: Path, split: str, sources: Sources) -> list[LabeledFile]:

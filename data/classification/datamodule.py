@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch.utils.data import DataLoader
 
 from data.base_datamodule import BaseDataModule, check_choice
@@ -23,6 +23,7 @@ from detector.arguments import as_number
 from detector.batch import as_size
 from detector.imaging.sixteen_bits import FULL_RANGE
 
+DEFAULT_VAL_SHARE = 0.1
 Sources = dict[str, tuple[Paths | None, Paths | None]]  # by split: annotation files and image folders
 
 
@@ -54,7 +55,7 @@ class ImageFolderDataModule(BaseDataModule):
         root: str = "datasets/imagenet",
         train: str = "train",
         val: str | None = "val",
-        val_share: float = 0.1,
+        val_share: float = DEFAULT_VAL_SHARE,
         train_annotations: Paths | None = None,
         train_images: Paths | None = None,
         val_annotations: Paths | None = None,
@@ -88,6 +89,11 @@ class ImageFolderDataModule(BaseDataModule):
         else:
             self.splits = read_class_folders(Path(root), train, val, val_share, on_bad_image)
         check_splits(self.splits)
+        if val_share != DEFAULT_VAL_SHARE and not self.splits.is_held_out:
+            rank_zero_warn(
+                f"data.val_share {val_share} is not used: the data have a validation set, {self.splits.sources['val']}; "
+                "leave it out, or leave out that set"
+            )
         check_image_files(self.splits, check, on_bad_image)
         self.class_names, self.category_ids = self.splits.class_names, self.splits.category_ids
         samples = self.sixteen_bit_range or FULL_RANGE
@@ -150,8 +156,8 @@ def _check_val_share(val_share: float) -> None:
     """Raise ValueError for anything but a share above 0, up to 0.9."""
     if val_share == 0 and not isinstance(val_share, bool):
         raise ValueError(
-            "data.val_share is 0, but a pre-training needs a validation set. Set a share above 0, such as 0.01; add "
-            "trainer.limit_val_batches 0 to train without looking at these images"
+            "data.val_share is 0, but a pre-training needs a validation set. Leave it out if the data have one, or set a "
+            "share above 0, such as 0.01; add trainer.limit_val_batches 0 to train without looking at these images"
         )
     as_number(val_share, "data.val_share", 1e-6, 0.9)
 

@@ -109,7 +109,7 @@ def run_predict(options: argparse.Namespace) -> int:
         summary += f" ({', '.join(f'{name}: {number}' for name, number in counts.most_common())})"
     print(f"{summary}: {options.out}")
     print(describe_threshold(predictor, options.score_threshold))
-    if settings["tile"] and all(fits_into_one_tile(image, settings["tile"]) for image in files.images):
+    if settings["tile"] and files.images and all(fits_into_one_tile(image, settings["tile"]) for image in files.images):
         sides = " ".join(map(str, options.tile))
         print(f"--tile {sides} made no difference: every image fits into one tile; give a smaller one")
     print(*files.notes, sep="\n", end="\n" if files.notes else "")

@@ -35,8 +35,9 @@ class RunParser(LightningArgumentParser):
     def parse_args(self, args: Any = None, *others: Any, **settings: Any) -> Any:
         """Parse ``args``, by default the command line, after a check of the configuration files."""
         words = sys.argv[1:] if args is None else args
+        self._words = words if isinstance(words, list | tuple) else []
         try:
-            self._configs = read_configs(words if isinstance(words, list | tuple) else [])
+            self._configs = read_configs(self._words)
             check_program(self._configs, self.family)
         except (ValueError, OSError) as error:
             self.error(str(error))
@@ -49,7 +50,8 @@ class RunParser(LightningArgumentParser):
             super().error(message, ex)
         if "required" in message:
             self.print_usage(sys.stderr)
-        text = class_error(message) or explain_unknown(option_error(message, option_names(self)), self.family)
+        words = getattr(self, "_words", [])
+        text = class_error(message) or explain_unknown(option_error(message, option_names(self), words), self.family)
         self.exit(2, f"error: {text}{self._source_of_key(text)}\n(--help explains the options)\n")
 
     def _source_of_key(self, text: str) -> str:

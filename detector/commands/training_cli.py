@@ -14,9 +14,9 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zer
 
 from detector.callbacks import DataWait, EpochLog, Patience, RampedEMA, TimeEstimate
 from detector.callbacks.non_finite_guard import NonFiniteGuard, NonFiniteLoss
-from detector.callbacks.patience import earliest_end
 from detector.callbacks.save_on_signal import SaveOnSignal, StoppedBySignal
 from detector.commands.run_cli import RunCLI, uses_cuda
+from detector.commands.training_length import idle_patience, missing_validation, training_length
 from detector.runs import folder
 from detector.runs.checks import check_resumable, log_changed_settings
 from detector.runs.launch import inherited_run_dir
@@ -181,33 +181,28 @@ class TrainingCLI(RunCLI):
                 raise ValueError("--auto_batch_size is for new runs; one that is resumed keeps its data.batch_size")
             self._choose_batch_size(fraction)
         self._choose_automatic_settings()
-        self._check_epochs()
+        self._check_length()
         self._check_single_images()
 
     def _choose_automatic_settings(self) -> None:
         """Set what is auto, now that data and batch size are known; nothing here."""
 
-    def _check_epochs(self) -> None:
+    def _check_length(self) -> None:
         """Warn of a training that ends before its first validation, or before patience can end it.
 
-        Raises ValueError for such a training with patience or a monitor.
+        Raises ValueError for a training without a validation, with patience or a monitor.
         """
-        epochs, every = self.trainer.max_epochs or -1, self.trainer.check_val_every_n_epoch or 1
-        if epochs < 0 or self.config_init["trainer"]["limit_val_batches"] == 0:
+        patience = self.config["patience"]
+        if self.config_init["trainer"]["limit_val_batches"] == 0:
             return
-        if epochs < every:
-            reason = f"trainer.check_val_every_n_epoch is {every}, but the training has {plural(epochs, 'epoch')}"
+        length = training_length(self.trainer, self.datamodule, self.model.hparams.nominal_batch)
+        if reason := missing_validation(self.trainer, length):
             if asked := [name for name in ("patience", "monitor") if self.config[name] is not None]:
-                raise ValueError(f"{asked[0]} needs a validation; {reason}: give a smaller number, or leave out {asked[0]}")
+                raise ValueError(f"{asked[0]} needs a validation; {reason}: change one of them, or leave out {asked[0]}")
             rank_zero_warn(f"{reason}; {self._without_validation()}")
         closing = getattr(self.datamodule, "num_closing_epochs", 0)
-        patience = self.config["patience"]
-        if patience is not None and (earliest := earliest_end(patience, every, closing)) >= epochs:
-            closed = f", the last {closing} of them without mosaic" if closing else ""
-            rank_zero_warn(
-                f"patience {patience} changes nothing in a training of {plural(epochs, 'epoch')}: the earliest end would be "
-                f"after {plural(earliest, 'epoch')}{closed}"
-            )
+        if patience is not None and (reason := idle_patience(patience, length, closing)):
+            rank_zero_warn(reason)
 
     def _check_single_images(self) -> None:
         """Raise ValueError if a batch of a training has one image, and the network needs two at the input size."""

@@ -133,16 +133,27 @@ class Detections:
 
     @named_arguments
     def save(self, path: str | Path, image: Image | None = None) -> None:
-        """Write ``plot(image)`` to ``path``, a .jpg, .png or .webp. An existing file is replaced."""
+        """Write ``plot(image)`` to ``path``, a .jpg, .png or .webp. An existing file is replaced; missing folders are made.
+
+        Raises ValueError for another path, and if the file cannot be written.
+        """
         if not isinstance(path, str | os.PathLike):
             raise ValueError(f"path is {shown(path)}; expected the path of an image file, as 'found.jpg'")
         path = Path(path)
-        if path.is_dir() or path.suffix.lower() not in SUFFIXES:
+        if path.is_dir():
+            raise ValueError(f"{path} is a folder; give the name of a file in it, as {path / 'found.jpg'}")
+        if path.suffix.lower() not in SUFFIXES:
             raise ValueError(f"{path} is no name of an image file; expected one that ends in {', '.join(SUFFIXES)}")
         annotated = self.plot(image)
         file_format = {".png": "PNG", ".webp": "WEBP"}.get(path.suffix.lower(), "JPEG")
-        with atomic_write(path) as unfinished:
-            annotated.save(unfinished, file_format, quality=95)
+        try:
+            with atomic_write(path) as unfinished:
+                annotated.save(unfinished, file_format, quality=95)
+        except OSError as error:
+            reason = error.strerror or error
+            raise ValueError(
+                f"{path} cannot be written ({reason}); give the name of a file in a folder that you may write to"
+            ) from error
 
     def _repr_png_(self) -> bytes | None:
         """Return the annotated image for a notebook, reduced if it is large; None if it is not known: the text is shown."""

@@ -88,6 +88,8 @@ class PipeSource:
         self._content = bytearray()
         self._has_started = False  # with an image
         self._damaged_from = 1  # bytes of the image at the start that are not searched for the next one, if it is damaged
+        self._exif_end = 0  # of the EXIF data in which the image at the start is damaged; 0 if it is not
+        self._starts_in_exif = False  # the image at the start may be the thumbnail of the damaged one before it
         self.num_unreadable = 0
 
     def open(self) -> None:
@@ -100,7 +102,6 @@ class PipeSource:
         """Return the next image, upright; None at the end. Raises StreamError if the pipe does not start with an image."""
         while self._has_more_than_padding():
             if (content := self._next_file()) is None:
-                self.num_unreadable += 1
                 continue
             try:
                 return turn(decode_image(content), exif_orientation(content))
@@ -115,8 +116,8 @@ class PipeSource:
         return bool(self._content)
 
     def _next_file(self) -> bytes | None:
-        """Take the file at the start. If it is no whole image, go to the start of the next one and return None."""
-        self._damaged_from = 1
+        """Take the file at the start. If it is no whole image, count it, go to the next start and return None."""
+        self._damaged_from, self._exif_end = 1, 0
         self._has(2)
         measure = MEASURES.get(bytes(self._content[:2]))
         if measure is None and not self._has_started:
@@ -125,20 +126,25 @@ class PipeSource:
         self._has_started = True
         length = None if measure is None else measure(self)
         if length is None or not self._has(length):
+            self.num_unreadable += not self._starts_in_exif  # the rest of a thumbnail belongs to an image that is counted
             self._go_to_next_start()
             return None
         content = bytes(self._content[:length])
         del self._content[:length]
+        self._starts_in_exif = False
         return content
 
     def _go_to_next_start(self) -> None:
         """Drop a damaged image up to the start of the next one, or up to the end of the pipe."""
         del self._content[: self._damaged_from]
+        exif_bytes = self._exif_end - self._damaged_from
         while (match := FILE_START.search(self._content)) is None:
+            exif_bytes -= len(self._content)
             del self._content[:-START_BYTES]  # they may be the begin of a start
             if not self._has(len(self._content) + 1):
                 self._content.clear()
                 return
+        self._starts_in_exif = match.start() < exif_bytes
         del self._content[: match.start()]
 
     def _has(self, length: int) -> bool:
@@ -157,13 +163,14 @@ class PipeSource:
 
         None for a damaged file; a truncated one ends where the next one starts, or within a segment.
         """
-        at = 2
+        at, has_scan = 2, False
         while self._has(at + 2):
             marker = self._content[at + 1]
-            if self._content[at] != 0xFF or marker == 0xD8:
+            # After a segment that was cut off, what is here may be of the next image's compressed data, as a 0xff 0x00.
+            if self._content[at] != 0xFF or marker == 0xD8 or (marker < 0xC0 and marker != 0x01):
                 return None
             if marker == 0xD9:
-                return at + 2
+                return at + 2 if has_scan else None
             if marker in (0x01, 0xFF) or 0xD0 <= marker <= 0xD7:
                 at += 1 if marker == 0xFF else 2
                 continue
@@ -172,13 +179,15 @@ class PipeSource:
             self._damaged_from = start = at  # if this segment is cut off, the next image starts within its length
             at += 2 + int.from_bytes(self._content[at + 2 : at + 4], "big")
             # The segment's end and the next marker are needed: the start of the next image may lie across the end.
-            if not self._has(at + 1) or (marker not in CARRIERS and self._content.find(JPEG_FILE_START, start, at + 1) >= 0):
+            searched_from, has_end = at - 2 if marker in CARRIERS else start, self._has(at + 1)
+            self._exif_end = at if self._content.startswith(b"Exif", start + 4) else 0
+            if not has_end or self._content.find(JPEG_FILE_START, searched_from, at + 1) >= 0:
                 return None
             if marker == 0xDA:
                 end = self._scan_end(at)
                 if end is None:
                     return None
-                at = end
+                at, has_scan = end, True
         return None
 
     def _scan_end(self, at: int) -> int | None:

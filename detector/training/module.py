@@ -23,7 +23,7 @@ from detector.training.base_module import BaseModule
 from detector.training.loss import DetectionLoss, one2many_weight_at
 from detector.training.network_settings import start_file, variant_and_overrides
 from detector.training.optimizer import OptimizerChoice, build_optimizer, group_table, parameter_groups
-from detector.training.parts import frozen_text, innermost_parts
+from detector.training.parts import frozen_text, idle_parts, innermost_parts
 from detector.training.schedule import Schedule
 from detector.training.setting_checks import AUTOMATIC, as_class_weights, check_optimization, checked_classes
 from detector.training.steps import loader_batch_size, steps_texts
@@ -308,11 +308,24 @@ class DetectorModule(BaseModule):
                     f"model.class_weights: {plural(len(idle), 'class is', 'classes are')} in no training image, so a weight "
                     f"changes nothing: {', '.join(idle)}"
                 )
+        self._warn_of_idle_ratios()
         if hp.freeze:
             rank_zero_info(frozen_text(self.model, hp.freeze))
         for text in steps_texts(self.trainer, hp.optimizer, hp.nominal_batch, batch_size, images_per_step):
             rank_zero_info(text)
         return build_optimizer(hp.optimizer, groups, hp.momentum)
+
+    def _warn_of_idle_ratios(self) -> None:
+        """Warn of given factors of learning rates that no trained parameter has."""
+        hp, ratios = self.hparams, self._lr_ratios()
+        idle = idle_parts(self.model, ratios)
+        given = [f"model.lr_ratios {part}" for part in idle if part in (hp.lr_ratios or {})]
+        if hp.backbone_lr_ratio not in (None, PRETRAINED_LR_RATIO) and next(iter(ratios)) in idle:
+            given.append("model.backbone_lr_ratio")
+        for setting in dict.fromkeys(given):
+            rank_zero_warn(
+                f"{setting} changes nothing: its part is frozen (model.freeze), or consists of parts that have other ratios"
+            )
 
     def setup(self, stage: str) -> None:
         """Log, before training, which modules blocks of the user have replaced, with their costs at the input size.

@@ -83,3 +83,10 @@ def innermost_parts(model: nn.Module, patterns: Iterable[str]) -> dict[str, str 
         if name:  # parents come before their children
             innermost[name] = pattern_of_part.get(name, innermost[name.rpartition(".")[0]])
     return innermost
+
+
+def idle_parts(model: nn.Module, patterns: Iterable[str]) -> list[str]:
+    """Return those of ``patterns`` that are the innermost part of no trainable parameter, as of a frozen part."""
+    innermost = innermost_parts(model, patterns)
+    used = {innermost[name.rpartition(".")[0]] for name, p in model.named_parameters() if p.requires_grad}
+    return [pattern for pattern in patterns if pattern not in used]

@@ -84,7 +84,7 @@ def recipe_for(
     choices.optimizer_and_rate()
     batches_of_step = choices.step(images_per_batch, accumulated)
     choices.epochs_and_mosaic()
-    choices.average(steps_of_run(epoch_batches, batches_of_step, choices.usual_epochs, max_steps))
+    choices.average(choices.num_steps(epoch_batches, batches_of_step, max_steps))
     return Recipe(**choices.values, reasons=choices.reasons)
 
 
@@ -148,11 +148,12 @@ class _Choices:
         reason = f"at most half of {plural(epochs, 'epoch')}" if half < rule.close_mosaic else None
         self.choose("close_mosaic", min(rule.close_mosaic, half), reason)
 
-    @property
-    def usual_epochs(self) -> int:
-        """The chosen or given epochs; of an endless training those of the rule."""
-        epochs = self.values["epochs"]
-        return epochs if epochs and epochs > 0 else self.rule.epochs
+    def num_steps(self, epoch_batches: int, batches_of_step: int, max_steps: int) -> int:
+        """Return the optimizer steps of the run; of an endless one those in the epochs of the rule."""
+        epochs = self.values["epochs"] or -1
+        if epochs < 0 and max_steps < 0:
+            epochs = self.rule.epochs
+        return steps_of_run(epoch_batches, batches_of_step, epochs, max_steps)
 
     def average(self, num_steps: int) -> None:
         """Choose the length of the averaged weights in a run of ``num_steps`` optimizer steps."""

@@ -46,7 +46,11 @@ def batches_of_epoch(num_samples: int, images_per_batch: int, limit: int | float
 
     ``limit`` is the Trainer's ``limit_train_batches``: a number of batches, or as a float a share of them.
     """
-    batches = math.ceil(num_samples / images_per_batch)
+    return limited_batches(math.ceil(num_samples / images_per_batch), limit)
+
+
+def limited_batches(batches: int, limit: int | float | None) -> int:
+    """Return how many of the ``batches`` of an epoch the Trainer takes; see ``batches_of_epoch`` for ``limit``."""
     if limit is None:
         return batches
     return int(batches * limit) if isinstance(limit, float) else min(batches, limit)
@@ -55,10 +59,31 @@ def batches_of_epoch(num_samples: int, images_per_batch: int, limit: int | float
 def steps_of_run(epoch_batches: int, accumulated: int, epochs: int, max_steps: int = -1) -> int:
     """Return the optimizer steps of a run. The last batches of an epoch make a step, too, however few they are.
 
-    ``max_steps`` is the Trainer's limit, -1 for none.
+    ``max_steps`` is the Trainer's limit, -1 for none. ``epochs`` are -1 for a run that only ``max_steps`` ends.
     """
+    if epochs < 0:
+        return max_steps
     steps = math.ceil(epoch_batches / accumulated) * epochs
     return steps if max_steps < 0 else min(steps, max_steps)
+
+
+def batches_of_run(epoch_batches: int, accumulated: int, epochs: int, max_steps: int = -1) -> float:
+    """Return the batches of a run on each device; infinity for an endless one. See ``steps_of_run`` for the arguments."""
+    if epochs < 0 and max_steps < 0:
+        return math.inf
+    steps_of_epoch = math.ceil(epoch_batches / accumulated)
+    complete, others = divmod(steps_of_run(epoch_batches, accumulated, epochs, max_steps), max(steps_of_epoch, 1))
+    return complete * epoch_batches + others * accumulated
+
+
+def batches_to_validation(epoch_batches: int, every: int | None, interval: int | float) -> int:
+    """Return after how many batches a run has its first validation.
+
+    ``every`` and ``interval`` are the Trainer's ``check_val_every_n_epoch`` and ``val_check_interval``: batches, or as a
+    float a share of those of an epoch.
+    """
+    within_epoch = interval if isinstance(interval, int) else max(int(epoch_batches * interval), 1)
+    return within_epoch if every is None else (every - 1) * epoch_batches + within_epoch
 
 
 def loader_batch_size(loader: Any) -> int:

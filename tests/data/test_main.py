@@ -83,6 +83,7 @@ def test_mistakes_are_named(config: list[str], extra: list[str], message: str, c
             "unknown option --data.image_sise; did you mean --data.image_size?\ndata has root, ",
         ),
         (["check", "--imgsz", "64"], "unknown option --imgsz; did you mean --data.image_size?\n"),
+        (["check", "--data.image_size", "64", "96"], "--data.image_size takes one value, and is given 2: 64 96; a list is"),
         (["check", "set.yaml"], "unknown argument 'set.yaml'; a configuration file is given as --config set.yaml"),
         (["chek"], "unknown command 'chek'; did you mean check?"),
         (["shapes"], "unknown command 'shapes'; did you mean python -m data.shapes?"),

@@ -185,9 +185,13 @@ def test_the_smallest_training_batch(samples: int, batch: int, processes: int, l
     data = SimpleNamespace(num_train_samples=samples, batch_size=batch, _drops_last=lambda _: False)
     assert BaseDataModule.smallest_batch(data, processes, limit) == smallest
     sampler = EpochSampler(EpochOrder(samples, 0, 0), batch, [(64, 64)], processes)
+    loader = DataLoader(list(range(len(sampler))), batch)
     if limit is None:
-        assert min(map(len, DataLoader(list(range(len(sampler))), batch))) == smallest
+        assert min(map(len, loader)) == smallest
+    assert BaseDataModule.num_train_batches(data, processes) == len(loader)
     data._drops_last = lambda number: ImageFolderDataModule._drops_last(data, number)
     expected = batch if (smallest, limit) == (1, None) and batch > 1 else smallest
     if limit is None:
         assert BaseDataModule.smallest_batch(data, processes) == expected
+    loader = DataLoader(list(range(len(sampler))), batch, drop_last=data._drops_last(len(sampler)))
+    assert BaseDataModule.num_train_batches(data, processes) == len(loader)

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -122,8 +123,20 @@ def test_a_bad_image_is_left_out_and_named_or_nothing_is_written(
     train, val = capsys.readouterr().out.split("val:")
     assert "every image fits into one tile" in train
     assert "2 images -> 1 tile, 0 of them without objects\n  1 of 1 object are in tiles" in val
-    assert "1 image cannot be used and is left out, with 5 objects:\n" in val
+    assert "1 image cannot be used and is left out, with 4 objects and 1 crowd:\n" in val
     assert "image_0.png: is not a whole image" in val
+    (large / "images/val/image_1.png").write_bytes(b"")
+    assert main([*words[:-1], str(tmp_path / "new"), "--data.on_bad_image", "skip"]) == 2
+    assert "val.json: none of 2 images can be used, e.g. " in capsys.readouterr().err
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_a_full_disk_leaves_no_files(large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    annotations = read_coco(large / "annotations/train.json", large / "images/train")
+    monkeypatch.setattr(yaml, "safe_dump", Mock(side_effect=OSError("No space left on device")))
+    with pytest.raises(OSError, match="No space"):
+        cut_data_set({"train": annotations}, as_tiling(64, 0), tmp_path / "cut")
+    assert list((tmp_path / "cut").iterdir()) == []
 
 
 def test_objects_that_no_tile_shows_are_counted(large: Path, tmp_path: Path) -> None:

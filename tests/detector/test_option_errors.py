@@ -89,6 +89,32 @@ def test_other_messages(message: str, expected: str) -> None:
     assert option_error(message, OPTIONS).startswith(expected)
 
 
+@pytest.mark.parametrize(
+    ("words", "unknown", "start"),
+    [
+        (
+            "a.ckpt --tile 64 96",
+            "96",
+            "--tile takes one value, and is given 2: 64 96; a list is one value, as --tile '[64, 96]'",
+        ),
+        ("--tile=64 96 --split val", "96", "--tile takes one value, and is given 2: 64 96; "),
+        ("--tile 64 96 a.ckpt", "a.ckpt", "--tile takes one value, and is given 2: 64 96; "),
+        (
+            "--model.freeze neck head",
+            "head",
+            "--model.freeze takes one value, and is given 2: neck head; a list is one value, ",
+        ),
+        ("--data.root my own photos", "own photos", "--data.root takes one value, and is given 3: my own photos; "),
+        ("--split val a.ckpt b.ckpt", "b.ckpt", "unknown argument 'b.ckpt'; there are "),
+        ("--data.root photos a.yaml", "a.yaml", "unknown argument 'a.yaml'; a configuration file is given as --config"),
+    ],
+)
+def test_several_values_of_one_option(words: str, unknown: str, start: str) -> None:
+    message = option_error(f"unrecognized arguments: {unknown}", OPTIONS, words.split())
+    assert message.startswith(start)
+    assert message.endswith("; quote a value with spaces") == ("takes one value" in start and "64" not in start)
+
+
 def test_an_arm_without_its_option() -> None:
     assert option_error("unrecognized arguments: b=b.yaml", ["--arm", "--set"]).endswith("is given as --arm b=b.yaml")
 

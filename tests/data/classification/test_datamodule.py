@@ -213,6 +213,10 @@ def test_coco_files_are_an_alternative(tmp_path: Path) -> None:
         data = ImageFolderDataModule(**arguments, **paths)
     assert (data.class_names, data.category_ids) == (["cat", "newt", "dog"], [7, 22, 90])
     assert next(iter(data.val_dataloader()))["labels"].tolist() == [0, 1]
+    with pytest.warns(
+        UserWarning, match=r"data\.val_share 0\.3 is not used: the data have a validation set, .*val\.json; leave"
+    ):
+        ImageFolderDataModule(**arguments, **paths, val_share=0.3)
     for change, message in (
         ({"train_images": None}, "data.train_annotations and data.train_images belong together"),
         ({"train_annotations": None, "train_images": None}, "give the training file, too"),
@@ -233,7 +237,7 @@ def test_coco_files_are_an_alternative(tmp_path: Path) -> None:
         ({"seed": -5}, r"data\.seed is -5"),
         ({"on_bad_image": "ignore"}, r"data\.on_bad_image is 'ignore'; expected one of raise, skip"),
         ({"check": "some"}, r"data\.check is 'some'; expected one of auto, all, none"),
-        ({"val_share": 0}, r"data\.val_share is 0, .* such as 0\.01; add trainer\.limit_val_batches 0 to train without"),
+        ({"val_share": 0}, r"data\.val_share is 0, .*Leave it out if .*, such as 0\.01; add trainer\.limit_val_batches 0"),
         ({"val_share": 1.0}, r"data\.val_share is 1\.0"),
         ({"crop_pct": 1.1}, r"data\.crop_pct is 1\.1"),
         ({"augment": {"mixupp": 1}}, "unknown field of data.augment: 'mixupp'; did you mean mixup"),
@@ -244,6 +248,16 @@ def test_coco_files_are_an_alternative(tmp_path: Path) -> None:
 def test_bad_arguments_are_refused_at_the_start(class_arguments: Arguments, change: Arguments, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ImageFolderDataModule(**class_arguments | change)
+
+
+@pytest.mark.filterwarnings("error:data.val_share .* is not used")
+def test_a_share_beside_a_validation_set_is_warned_of(class_arguments: Arguments) -> None:
+    ImageFolderDataModule(**class_arguments)
+    ImageFolderDataModule(**class_arguments, val=None, val_share=0.3)
+    with pytest.warns(
+        UserWarning, match=r"data\.val_share 0\.3 is not used: the data have a validation set, .*/val; leave it"
+    ):
+        ImageFolderDataModule(**class_arguments, val_share=0.3)
 
 
 def test_everything_can_be_set_from_a_configuration(class_arguments: Arguments) -> None:

@@ -151,6 +151,8 @@ def test_unreadable_files_are_named_and_the_rest_is_done(
     printed = capsys.readouterr()
     assert "1 other file in the folders was left out" in printed.out
     assert "2 inputs could not be read and were skipped" in printed.err
+    assert main(["predict", checkpoint, str(media / "bad.jpg"), "--tile", "64", "--out", str(tmp_path / "none")]) == 1
+    assert "made no difference" not in capsys.readouterr().out  # there is no image
     assert "bad.jpg: is not a whole image" in printed.err
     assert "lost.png: there is no such file" in printed.err
     assert len(json.loads((out / "predictions.json").read_text())["images"]) == 6

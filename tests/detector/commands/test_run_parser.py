@@ -52,6 +52,10 @@ CALLBACKS = {
         (["--trainer.callbacks", json.dumps(CALLBACKS["module"])], "did you mean lightning.pytorch.callbacks?"),
         (["--trainer.logger", "WandLogger"], "'WandLogger'; did you mean lightning.pytorch.loggers.WandbLogger"),
         (
+            ["--data.image_size", "64", "96"],
+            "--data.image_size takes one value, and is given 2: 64 96; a list is one value, ",
+        ),
+        (
             ["configs/dyn_n.yaml"],
             "unknown argument 'configs/dyn_n.yaml'; a configuration file is given as --config configs/",
         ),

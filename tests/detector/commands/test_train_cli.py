@@ -44,26 +44,64 @@ def test_a_bad_image_ends_a_run_with_its_name_and_no_traceback(error: BadImageEr
     assert stop.value.code == "error: a.jpg: is not a whole image; restore it\nThis happened at image a.jpg."
 
 
-def epochs_of(max_epochs: int, every: int | None = 1, **asked: Any) -> SimpleNamespace:
-    """Return what TrainCLI knows of a training of ``max_epochs`` that closes mosaic for 2."""
-    trainer = SimpleNamespace(max_epochs=max_epochs, check_val_every_n_epoch=every)
-    config = {"patience": None, "monitor": None} | asked
+def training_of(max_epochs: int, every: int | None = 1, interval: float = 1.0, **others: Any) -> SimpleNamespace:
+    """Return what TrainCLI knows of a training of ``max_epochs`` of 10 batches, 4 to a step, that closes mosaic for 2."""
+    numbers = {"world_size": 1, "accumulate_grad_batches": 1, "limit_train_batches": 1.0, "max_steps": -1}
+    numbers |= {name: others.pop(name) for name in list(others) if name in numbers}
+    trainer = SimpleNamespace(max_epochs=max_epochs, check_val_every_n_epoch=every, val_check_interval=interval, **numbers)
     return SimpleNamespace(
-        trainer=trainer, config=config, config_init={"trainer": {"limit_val_batches": None}},
-        datamodule=SimpleNamespace(num_closing_epochs=2, val_split=0.2),
+        trainer=trainer, config={"patience": None, "monitor": None} | others,
+        config_init={"trainer": {"limit_val_batches": None}},
+        model=SimpleNamespace(hparams=SimpleNamespace(nominal_batch=64)),
+        datamodule=SimpleNamespace(num_closing_epochs=2, val_split=0.2, batch_size=16, num_train_batches=lambda n: 10 // n),
         _without_validation=lambda: TrainCLI._without_validation(SimpleNamespace(datamodule=None)),
     )  # fmt: skip
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_training_that_ends_before_its_first_validation_or_before_patience_is_warned_of() -> None:
-    for sound in (epochs_of(9, 2, patience=3), epochs_of(7, patience=3), epochs_of(-1, 5, patience=3), epochs_of(5, 5)):
-        TrainCLI._check_epochs(sound)
-    with pytest.warns(
-        UserWarning, match="patience 3 changes nothing in a training of 6 epochs: .* after 6 epochs, the last 2"
-    ):
-        TrainCLI._check_epochs(epochs_of(6, patience=3))
-    with pytest.warns(UserWarning, match=r"check_val_every_n_epoch is 5, but the training has 4 epochs; .* no best\.ckpt"):
-        TrainCLI._check_epochs(epochs_of(4, 5))
-    with pytest.raises(ValueError, match=r"patience needs a validation; .* is 5, .* has 1 epoch: give a smaller number"):
-        TrainCLI._check_epochs(epochs_of(1, 5, patience=1))
+@pytest.mark.parametrize(
+    "sound",
+    [
+        (9, 2, 1.0, {"patience": 3}),
+        (7, 1, 1.0, {"patience": 3}),
+        (-1, 5, 1.0, {"patience": 3}),
+        (5, 5, 1.0, {}),
+        (300, 1, 1.0, {"max_steps": 3, "monitor": "val/AP"}),  # 4, 4 and 2 batches
+        (300, 1, 1.0, {"max_steps": 19, "patience": 3}),  # ends in the 7th epoch
+        (-1, 1, 0.25, {"max_steps": 1, "monitor": "val/AP"}),  # a validation after 2 batches
+        (2, None, 20, {"monitor": "val/AP"}),
+        (1, None, 2, {"world_size": 4, "monitor": "val/AP"}),
+    ],
+)
+def test_a_training_that_is_long_enough_is_not_warned_of(sound: tuple[int, int | None, float, dict[str, Any]]) -> None:
+    *numbers, others = sound
+    TrainCLI._check_length(training_of(*numbers, **others))
+
+
+def test_a_training_that_ends_before_patience_is_warned_of() -> None:
+    for training in (training_of(6, patience=3), training_of(300, patience=3, max_steps=18)):
+        with pytest.warns(
+            UserWarning, match="patience 3 changes nothing in a training of 6 epochs: .* after 6 epochs, the last 2"
+        ):
+            TrainCLI._check_length(training)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "others", "message"),
+    [
+        ((4, 5), {}, r"after 50 batches \(trainer\.check_val_every_n_epoch 5\), .* has 40 \(trainer\.max_epochs 4\)"),
+        ((300,), {"max_steps": 2}, r"after 10 batches \(an epoch\), .* has 8 \(trainer\.max_steps 2\)"),
+        ((-1,), {"max_steps": 2}, r"after 10 batches \(an epoch\), .* has 8 \(trainer\.max_steps 2\)"),
+        ((2, None, 21), {}, r"after 21 batches \(trainer\.val_check_interval 21\), .* has 20 \(trainer\.max_epochs 2\)"),
+        ((2, 3), {"limit_train_batches": 4}, r"after 12 batches .* has 8 \(trainer\.max_epochs 2\)"),
+        ((2, 1), {"max_steps": 3, "accumulate_grad_batches": 2}, r"after 10 batches \(an epoch\), .* has 6 "),
+    ],
+)
+def test_a_training_that_ends_before_its_first_validation_is_warned_of(
+    numbers: tuple[Any, ...], others: dict[str, Any], message: str
+) -> None:
+    with pytest.warns(UserWarning, match=message + r".*; there is no validation: .* no best\.ckpt"):
+        TrainCLI._check_length(training_of(*numbers, **others))
+    for name in ("patience", "monitor"):
+        with pytest.raises(ValueError, match=f"^{name} needs a validation; .*{message}.*: change one .*leave out {name}"):
+            TrainCLI._check_length(training_of(*numbers, **others, **{name: 1}))

@@ -100,6 +100,15 @@ def test_images(detections: Detections, tmp_path: Path) -> None:
         assert PIL.Image.open(tmp_path / name).size == (80, 60)
     with pytest.raises(ValueError, match=r"a\.gif is no name of an image file; expected one that ends in \.jpg"):
         detections.save(tmp_path / "a.gif")
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(
+        ValueError, match=r"folder\.png is a folder; give the name of a file in it, as .*folder\.png/found\.jpg"
+    ):
+        detections.save(tmp_path / "folder.png")
+    with pytest.raises(
+        ValueError, match=r"b\.png cannot be written \(File exists\); give the name of a file in a folder that"
+    ):
+        detections.save(tmp_path / "a.jpg/b.png")
     with pytest.raises(ValueError, match=r"path is None; expected the path of an image file, as 'found\.jpg'"):
         detections.save(None)
 

@@ -163,9 +163,21 @@ def test_damaged_images_of_a_pipe_are_counted(images: list[np.ndarray]) -> None:
 def test_a_jpeg_that_is_cut_anywhere_in_its_header_takes_no_other_with_it() -> None:
     """Cut two bytes before the end of a segment, that segment would end at the first marker of the next image."""
     whole = encoded(".jpg", np.full((8, 8, 3), 90, np.uint8))
-    for cut in range(30, whole.index(b"\xff\xda") + 8):
+    for cut in range(3, whole.index(b"\xff\xda") + 8):
         source = PipeSource(io.BytesIO(whole + whole[:cut] + whole))
         assert (len(list(all_of(source))), source.num_unreadable) == (2, 1), cut
+
+
+def test_an_image_that_is_cut_in_its_thumbnail_counts_once(images: list[np.ndarray]) -> None:
+    """Also if its EXIF data would end at bytes of the next image's thumbnail that look like a marker."""
+    whole, thumbnail = (cv2.imencode(".jpg", image)[1].tobytes() for image in images[:2])
+    exif = b"Exif\0\0" + bytes(40) + thumbnail
+    photo = whole[:2] + b"\xff\xe1" + (2 + len(exif)).to_bytes(2, "big") + exif + whole[2:]
+    end = 6 + len(exif)
+    for cut in (50, 52, 60, 300, 500, end - 3, end - photo.index(b"\xff\x00"), end - photo.index(b"\xff\xd9")):
+        source = PipeSource(Chunks(photo + photo[:cut] + photo + whole[:100] + whole[:100] + whole, 200))
+        assert [image.shape for image in all_of(source)] == [images[0].shape] * 3, cut
+        assert source.num_unreadable == 3, cut
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".ppm"])

@@ -80,5 +80,8 @@ def test_a_single_image_needs_a_map_of_two_values() -> None:
     module = ClassifierModule("yolo26_n", ["a", "b"], overrides={"width": 0.125, "depth": 0.33})
     assert [needs_several_images(module, size) for size in ((32, 32), (64, 32))] == [True, False]
     assert next(module.model.parameters()).device.type == "cpu"
+    module.model.register_forward_pre_hook(lambda _, inputs: inputs[0].numpy() and None)  # a TypeError without values
+    assert not needs_several_images(module, (32, 32))
+    module.model._forward_pre_hooks.clear()
     module._freeze(["backbone.norms"])
     assert not needs_several_images(module, (32, 32))

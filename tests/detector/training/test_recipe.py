@@ -12,7 +12,7 @@ import yaml
 from detector.training import recipe as recipe_file
 from detector.training.recipe import RECIPE_FIELDS, recipe_for, recipe_table
 from detector.training.recipe_table import BACKBONE, RULES, SMALL_SET
-from detector.training.steps import batches_of_epoch, steps_of_run
+from detector.training.steps import batches_of_epoch, batches_of_run, batches_to_validation, steps_of_run
 
 ROOT = Path(__file__).parents[3]
 CONFIGS = {"backbone": "finetune_backbone", "detector": "finetune"}
@@ -107,6 +107,8 @@ def test_images_of_a_step_by_batch_devices_and_accumulation(
         ({"batch_size": 16, "epoch_batches": 26}, 78),  # repeated images
         ({"batch_size": 4, "epoch_batches": 6}, 6),  # limit_train_batches: 2 steps in each of 60 epochs
         ({"batch_size": 16, "max_steps": 100}, 5),
+        ({"batch_size": 16, "max_steps": 4000, "given": {"epochs": -1}}, 200),  # these end an endless training
+        ({"batch_size": 16, "given": {"epochs": -1}}, 39),  # 13 steps in the 60 epochs of the rule
     ],
 )
 def test_the_average_is_a_share_of_all_steps(monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], length: int) -> None:
@@ -139,6 +141,7 @@ class Steps(L.LightningModule):
         {"limit_train_batches": 3, "accumulate_grad_batches": 2},
         {"limit_train_batches": 100},
         {"max_steps": 5},
+        {"max_steps": 9, "max_epochs": -1},
         {"fast_dev_run": 2},
     ],
     ids=str,
@@ -153,7 +156,27 @@ def test_the_steps_are_those_that_the_trainer_makes(settings: dict[str, Any]) ->
     trainer.fit(Steps(), torch.utils.data.DataLoader(torch.ones(25), 4))
     batches = batches_of_epoch(25, 4, trainer.limit_train_batches)
     epochs = trainer.max_epochs or 1
-    assert steps_of_run(batches, trainer.accumulate_grad_batches, epochs, trainer.max_steps) == trainer.global_step
+    run = batches, trainer.accumulate_grad_batches, epochs, trainer.max_steps
+    assert steps_of_run(*run) == trainer.global_step
+    assert batches_of_run(*run) == trainer.fit_loop.epoch_loop.total_batch_idx + 1
+
+
+@pytest.mark.parametrize(
+    ("every", "interval", "max_steps"), [(1, 1.0, -1), (3, 1.0, -1), (1, 2, 2), (2, 0.3, -1), (1, 0.1, 1), (None, 9, -1)]
+)
+def test_the_first_validation_comes_when_the_trainer_has_it(
+    every: int | None, interval: float, max_steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 25 images in batches of 4."""
+    seen: list[int] = []
+    monkeypatch.setattr(Steps, "validation_step", lambda self, *_: seen.append(self.trainer.fit_loop.total_batch_idx + 1))
+    trainer = L.Trainer(
+        accelerator="cpu", max_epochs=3, max_steps=max_steps, check_val_every_n_epoch=every, val_check_interval=interval,
+        num_sanity_val_steps=0, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(Steps(), torch.utils.data.DataLoader(torch.ones(25), 4), torch.utils.data.DataLoader(torch.ones(1)))
+    assert batches_to_validation(7, every, interval) == seen[0]
 
 
 @pytest.mark.parametrize(

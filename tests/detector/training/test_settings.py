@@ -323,6 +323,17 @@ def test_a_weight_of_a_class_without_training_objects_is_warned_of() -> None:
         module({"class_weights": {"green": 3.0, "red": 2}}, datamodule=SimpleNamespace(absent_classes=["green", "red"]))
 
 
+def test_a_ratio_of_a_frozen_part_is_warned_of() -> None:
+    frozen = {"freeze": ["backbone"], "lr_ratios": {"neck": 0.5, "backbone.stage_p5": 0.1}}
+    with pytest.warns(
+        UserWarning, match=r"^model\.lr_ratios backbone\.stage_p5 changes nothing: its part is frozen"
+    ) as warned:
+        module(frozen | {"backbone_lr_ratio": 0.2})  # its default with weights of a backbone
+    assert len(warned) == 1
+    with pytest.warns(UserWarning, match=r"^model\.backbone_lr_ratio changes nothing: its part is frozen"):
+        module({"freeze": ["backbone"], "backbone_lr_ratio": 0.3})
+
+
 def test_fitting_again_chooses_the_accumulation_again() -> None:
     """The number that this module chose before is not taken for the user's."""
     model = module({})

@@ -48,7 +48,8 @@ class CocoEvaluation(L.Callback):
             ``ground_truth(split)`` of the data module, with the split "val" or "test".
         score_threshold: scores must exceed it.
         max_detections: the limit of detections for each image, or each tile of an image, all classes together.
-        iou_threshold: IoU threshold of NMS, which only the branch ``one2many`` needs.
+        iou_threshold: IoU threshold of NMS, for the branch ``one2many``. For ``one2one`` alone another one than the default
+            is a ValueError.
         predictions: write the detections into ``trainer.default_root_dir`` as ``predictions.json`` (in a test
             ``predictions_test.json``, of the second branch ``..._one2many.json``), and beside them ``ground_truth.json``
             with the evaluated images and their objects. The files of the last evaluation are replaced.

@@ -34,7 +34,7 @@ def missing_validation(trainer: Trainer, length: TrainingLength) -> str | None:
     """Return why the training ends before its first validation; None if it does not."""
     if length.total >= length.to_validation:
         return None
-    every, interval = trainer.check_val_every_n_epoch, trainer.val_check_interval
+    every, interval = trainer.check_val_every_n_epoch, getattr(trainer, "val_check_interval", None)
     first, end = "an epoch", f"trainer.max_steps {trainer.max_steps}"
     if every is None or isinstance(interval, int):
         first = f"trainer.val_check_interval {interval}"

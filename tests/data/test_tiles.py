@@ -163,6 +163,18 @@ def test_tiles_of_an_evaluation_show_their_part_of_the_image(large: Path) -> Non
     assert "image_0.png, tile at x 64, y 0" in dataset.describe(1)
 
 
+def test_an_evaluation_says_if_tiles_make_no_difference(large: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The images are 64 x 128 and 32 x 32 (height x width)."""
+    words = [word.removeprefix("--data.") for word in arguments(large)]
+    files: dict[str, Any] = dict(zip(words[::2], words[1::2]))
+    data = CocoDataModule(**files, image_size=64, num_workers=0)
+    for side, expected in (((64, 128), True), ((128, 64), False), ((96, 120), False), ((200, 200), True)):
+        caplog.clear()
+        data.tiling = as_tiling(side)
+        data.val_dataloader()
+        assert ("tile makes no difference: every image fits into one tile" in caplog.text) == expected, side
+
+
 def test_evaluate_takes_tiles_and_the_mirrored_image(large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every image is evaluated once, with boxes of all tiles in its own pixels; wrong values are refused before."""
     monkeypatch.chdir(tmp_path)

@@ -41,6 +41,19 @@ class TileSplit:
     counts: Counter = field(default_factory=Counter)
     skipped: list[str] = field(default_factory=list)  # a message for each image that cannot be used
 
+    def count(self, crowds: np.ndarray, is_read: np.ndarray, inside_image: np.ndarray, in_some_tile: np.ndarray) -> None:
+        """Count the objects; the arrays have a bool for each object of the split."""
+        objects = is_read & ~crowds
+        for name, mask in {
+            "objects": objects,
+            "crowds": is_read & crowds,
+            "skipped": ~is_read & ~crowds,
+            "skipped crowds": ~is_read & crowds,
+            "no area": objects & ~inside_image,
+            "lost": objects & inside_image & ~in_some_tile,
+        }.items():
+            self.counts[name] = int(mask.sum())
+
     def report(self, min_visible: float) -> str:
         """Return the counts in words, a line for each."""
         c = self.counts
@@ -128,7 +141,7 @@ def check_cut(out: Path, min_visible: float) -> None:
 def _cut_split(
     annotations: Annotations, tiling: Tiling, folder: Path, min_visible: float, on_bad_image: BadImages
 ) -> TileSplit:
-    split = TileSplit()
+    split = TileSplit(counts=Counter(images=len(annotations)))
     folder.mkdir(parents=True)
     in_some_tile = np.zeros(len(annotations.ids), dtype=bool)
     inside_image = np.zeros(len(annotations.ids), dtype=bool)
@@ -151,12 +164,7 @@ def _cut_split(
     if not split.images:
         reason = f", e.g. {split.skipped[0]}" if split.skipped else ""
         raise ValueError(f"{annotations.name}: none of {plural(len(annotations), 'image')} can be used{reason}")
-    are_objects, were_objects = is_read & ~annotations.crowds, ~is_read & ~annotations.crowds
-    split.counts.update(images=len(annotations), objects=int(are_objects.sum()), skipped=int(were_objects.sum()))
-    split.counts["crowds"] = int((is_read & annotations.crowds).sum())
-    split.counts["skipped crowds"] = int((~is_read & annotations.crowds).sum())
-    split.counts["no area"] = int((~inside_image & are_objects).sum())
-    split.counts["lost"] = int((inside_image & ~in_some_tile & are_objects).sum())
+    split.count(annotations.crowds, is_read, inside_image, in_some_tile)
     return split
 
 

@@ -139,7 +139,7 @@ class PipeSource:
         del self._content[: self._damaged_from]
         exif_bytes = self._exif_end - self._damaged_from
         while (match := FILE_START.search(self._content)) is None:
-            exif_bytes -= len(self._content)
+            exif_bytes = 0  # they were here, and have no start
             del self._content[:-START_BYTES]  # they may be the begin of a start
             if not self._has(len(self._content) + 1):
                 self._content.clear()

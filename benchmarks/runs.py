@@ -52,7 +52,11 @@ def log_is_finished(run: Path, epochs: int) -> bool:
 
 
 def as_arguments(settings: Mapping[str, object], configs: Sequence[str] = ()) -> list[str]:
-    """Return the arguments of train.py for settings and configuration files, e.g. ``{"data.root": "datasets/bccd"}``."""
+    """Return the arguments of train.py for settings and configuration files, e.g. ``{"data.root": "datasets/bccd"}``.
+
+    What they leave open is that of configs/published.yaml, and not chosen by the number of images.
+    """
+    configs = ("configs/published.yaml", *configs) if configs else ()  # those of pretrain.py have no configurations
     return [f"--config={config}" for config in configs] + [f"--{name}={value}" for name, value in settings.items()]
 
 

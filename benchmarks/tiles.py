@@ -89,7 +89,8 @@ def main(args: list[str] | None = None) -> None:
     recipe = ["--trainer.max_epochs", str(options.epochs), "--model.nominal_batch", "16", "--model.optimizer", "adamw"]
     recipe += ["--model.variant", "yolo26_n", "--model.lr", "0.002", "--model.warmup_epochs", "0.5", "--ema.tau", "50"]
     recipe += ["--data.augment.mosaic", "0", "--data.batch_size", "16", "--trainer.limit_val_batches", "0"]
-    train.main(["--config", str(out / "cut/tiles.yaml"), *common, *recipe, "--run_dir", str(out / "run")])
+    configs = ["--config", "configs/published.yaml", "--config", str(out / "cut/tiles.yaml")]
+    train.main([*configs, *common, *recipe, "--run_dir", str(out / "run")])
     print("| on images of 2,000 px | AP | AP50 | AP_small | AP_small, with NMS |\n|---|---|---|---|---|")
     rows = []
     for name, extra in (

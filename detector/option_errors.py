@@ -44,7 +44,7 @@ OTHER_SPELLINGS: Mapping[str, tuple[str, ...]] = (
 
 # What other tools call a command, and the command here.
 OTHER_COMMANDS: dict[str, str] = (
-    dict.fromkeys(("train", "fit", "finetune", "resume"), "python train.py --config configs/finetune_backbone.yaml")
+    dict.fromkeys(("train", "fit", "finetune", "resume"), "python train.py --config configs/backbone.yaml")
     | dict.fromkeys(("val", "validate", "evaluate", "eval", "test"), "python evaluate.py CKPT --config FILE")
     | dict.fromkeys(("detect", "infer", "inference", "predict"), "python -m detector predict CKPT SOURCE")
     | dict.fromkeys(("convert", "safetensors"), "python -m detector weights CKPT OUT")

@@ -116,7 +116,7 @@ def how_to_learn(run: RunFolder) -> list[str]:
     if not model.get("weights"):
         longer += ["Start from the weights of a trained detector: --model.weights (docs/finetune.md)."]
     if model.get("backbone_weights") in (None, "none") and not model.get("weights"):
-        longer += ["Start from an ImageNet backbone: --config configs/finetune_backbone.yaml (docs/backbones.md)."]
+        longer += ["Start from an ImageNet backbone: --config configs/backbone.yaml (docs/backbones.md)."]
     lr = f" (now {model['lr']:g})" if isinstance(model.get("lr"), float) else ""
     settings = [f"If the training loss does not fall, change the learning rate: --model.lr{lr}."]
     if steps >= MANY_STEPS:

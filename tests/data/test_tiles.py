@@ -57,7 +57,7 @@ def test_a_set_is_cut_and_all_objects_are_counted(large: Path, tmp_path: Path, c
         "2 parts of objects below a visible share of 0.5 became crowds",
         "1 box without area inside of their image left out",
         "1 crowd stay crowds, as 1 box",
-        f"python train.py --config configs/finetune_backbone.yaml --config {out}/tiles.yaml",  # finetune.yaml needs weights
+        f"python train.py --config configs/backbone.yaml --config {out}/tiles.yaml",
     ):
         assert line in printed
     assert (out / "tiles.txt").read_text() in printed

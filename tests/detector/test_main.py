@@ -63,7 +63,7 @@ def test_every_command_says_what_to_run() -> None:
     [
         (
             ["fit"],
-            "unknown command 'fit'; did you mean python train.py --config configs/finetune_backbone.yaml? Commands: ",
+            "unknown command 'fit'; did you mean python train.py --config configs/backbone.yaml? Commands: ",
         ),
         (["flops"], "unknown command 'flops'; did you mean python -m detector summary VARIANT"),
         (["val"], "unknown command 'val'; did you mean python evaluate.py CKPT"),

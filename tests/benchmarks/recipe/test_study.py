@@ -12,7 +12,6 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
-import yaml
 from torch import nn
 
 from benchmarks.recipe import averages, study, tables
@@ -20,9 +19,8 @@ from benchmarks.recipe.averages import Averages
 from benchmarks.recipe.choice import Cells, cells_of, finalists, ranking, spread, winner
 from benchmarks.recipe.numbers import any_class_ap50
 from benchmarks.recipe.plan import STAGES, expected_minutes, stage_runs
-from benchmarks.recipe.settings import ARMS, BY_HAND, FULL, SETS, Run, arm_settings, changes_of, run_settings
+from benchmarks.recipe.settings import ARMS, FULL, SETS, Run, arm_settings, changes_of, run_settings
 from detector.callbacks import non_finite_guard
-from detector.text import flatten
 
 TWO = replace(FULL, sets=("cards", "bccd"))  # without the third set
 # NMS-free AP on cards and blood cells; the spread is 0.01
@@ -189,18 +187,6 @@ def test_settings_of_an_arm_and_of_a_start(tmp_path: Path) -> None:
     assert "model.backbone_weights" in run_settings(
         run._replace(start="backbone", arm="reference"), FULL, tmp_path, tmp_path
     )
-
-
-def test_the_first_arms_are_the_configurations_that_are_there() -> None:
-    """Remove this test when the configurations get the results of the study."""
-    configs = Path(study.__file__).parents[2] / "configs"
-    base = flatten(yaml.safe_load((configs / "base.yaml").read_text()))
-    for start, file in (("scratch", "yolo26_n"), ("detector", "finetune"), ("backbone", "finetune_backbone")):
-        settings = base | flatten(yaml.safe_load((configs / f"{file}.yaml").read_text()))
-        for name, value in BY_HAND[start].items():
-            if name in settings and name not in ("model.backbone", "model.backbone_weights"):
-                assert settings[name] == value, (start, name)
-    assert arm_settings("scratch", "base") == BY_HAND["scratch"]
 
 
 class FakeTraining:

@@ -19,7 +19,6 @@ from detector.commands.train_cli import TrainCLI
 from detector.training import batch_size, recipe
 from detector.training.recipe_table import SCRATCH
 
-AUTO = f"--config={Path(__file__).parents[3] / 'configs/auto.yaml'}"
 TINY = ["--model.variant=yolo26_n", "--model.overrides={'width': 0.125, 'depth': 0.33}"]
 
 
@@ -38,7 +37,7 @@ def value_of(cli: TrainCLI, key: str) -> Any:
 def test_auto_is_chosen_once_and_a_resumed_run_keeps_it(
     arguments: list[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    start = [AUTO, *arguments, *TINY, "--run_dir=run", "--trainer.max_epochs=auto", "--model.nominal_batch=auto"]
+    start = [*arguments, *TINY, "--run_dir=run", "--trainer.max_epochs=auto", "--model.nominal_batch=auto"]
     start += ["--model.optimizer=adamw"]
     monkeypatch.setattr(batch_size, "cuda_batch_size", lambda *_: 24)
     with caplog.at_level(logging.INFO):

@@ -149,7 +149,7 @@ def test_many_steps_without_learning_point_to_the_data_and_the_learning_rate(tmp
 def test_an_imagenet_backbone_is_proposed_unless_the_run_has_one() -> None:
     def proposed(**model: str) -> bool:
         run = SimpleNamespace(config={"model": model}, epochs={})
-        return any("configs/finetune_backbone.yaml" in sentence for sentence in how_to_learn(run))
+        return any("configs/backbone.yaml" in sentence for sentence in how_to_learn(run))
 
     assert proposed()
     assert proposed(backbone_weights="none")

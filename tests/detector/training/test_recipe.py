@@ -40,7 +40,7 @@ def test_the_recipe_is_that_of_the_configuration_it_is_from(start: Any) -> None:
 
 
 def test_larger_sets_have_the_published_schedule_whatever_they_start_from() -> None:
-    base = yaml.safe_load((ROOT / "configs/base.yaml").read_text())
+    base = yaml.safe_load((ROOT / "configs/published.yaml").read_text())
     for start in RULES:
         recipe = recipe_for(SMALL_SET + 1, start=start)
         assert recipe.model_settings == {

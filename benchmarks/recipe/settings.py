@@ -125,6 +125,8 @@ ARMS: Mapping[str, Mapping[str, dict[str, Any] | None]] = {
         "reference": REFERENCE,
         "": None,
         "adamw_0.002": optimizer("adamw", 0.002),
+        "musgd_0.005": optimizer("musgd", 0.005),
+        "musgd_0.02": optimizer("musgd", 0.02),
     },
 }
 # Changes to the winner of a start: one each, without those that it has already

@@ -8,7 +8,7 @@ from typing import Any, get_args
 from detector.arguments import as_whole_number
 from detector.text import plural, unknown_name
 from detector.training.optimizer import OptimizerName
-from detector.training.recipe_table import FEWEST_IMAGES, MEASURED_BY, MOST_EPOCHS, PUBLISHED, RULES, SMALL_SET, Rule, Start
+from detector.training.recipe_table import FEWEST_IMAGES, MOST_EPOCHS, PUBLISHED, RULES, SMALL_SET, Rule, Start
 from detector.training.steps import accumulated_batches, batches_of_epoch, steps_of_run
 
 FROM = {"scratch": "from scratch", "backbone": "from a trained backbone", "detector": "from the weights of a detector"}
@@ -172,9 +172,8 @@ def recipe_table(recipe: Recipe, keys: Mapping[str, str], num_images: int, start
     """Return the chosen values with their reasons, one a line, for the log. ``keys`` are the names of settings by field."""
     values = {key: f"{getattr(recipe, name)}" for name, key in keys.items()}
     widths = max(map(len, values)), max(map(len, values.values()))
-    state = f"measured: {MEASURED_BY}" if MEASURED_BY else "not measured yet: docs/recipe-study.md"
-    origin = rule_for(num_images, start).origin
-    lines = [f"recipe for {plural(num_images, 'training image')}, {FROM[start]}: {origin} ({state})"]
+    rule = rule_for(num_images, start)
+    lines = [f"recipe for {plural(num_images, 'training image')}, {FROM[start]}: {rule.origin} ({rule.evidence})"]
     for name, key in keys.items():
         lines.append(f"    {key:<{widths[0]}}  {values[key]:<{widths[1]}}  {recipe.reasons[name]}")
     return "\n".join(lines)

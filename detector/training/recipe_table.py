@@ -1,7 +1,7 @@
 """The constants of the recipes for small sets: one row for each start. See ``recipe.py`` for how they are used.
 
-They are taken from the configurations that were written by hand (``origin``) and are NOT YET MEASURED. The study of
-docs/recipe-study.md replaces them by its results, and then sets ``MEASURED_BY``.
+Optimizer, rate and step of a row with ``MEASURED`` were chosen by the study of docs/recipe-study.md; what it has not
+measured, and the rows without, are from the configurations that were written by hand (``origin``).
 """
 
 from collections.abc import Mapping
@@ -11,10 +11,11 @@ from typing import Literal
 from detector.training.optimizer import OptimizerName
 
 Start = Literal["scratch", "backbone", "detector"]  # what a training starts from
-MEASURED_BY: str | None = None  # the page with the results that the constants are from
+MEASURED = "measured: docs/results.md, Recipes for small sets"
+NOT_MEASURED = "not measured yet: docs/recipe-study.md"
 SMALL_SET = 5_000  # most training images of a small set (configs/finetune_backbone.yaml); larger sets get PUBLISHED
 FEWEST_IMAGES = 200  # the smallest set that these configurations are for; smaller ones get more epochs ...
-MOST_EPOCHS = 300  # ... but no more than configs/base.yaml has
+MOST_EPOCHS = 300  # ... but no more than configs/published.yaml has
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Rule:
     """The settings for one start. Those that depend on the optimizer have a value for each: a user may choose another."""
 
     origin: str  # where the values are from
+    evidence: str  # what is known about them
     reasons: Mapping[str, str]  # why, by field of the recipe
     optimizer: OptimizerName
     lr: Mapping[OptimizerName, float]
@@ -56,7 +58,8 @@ WHY_TRAINED = {
     "mosaic": "half of the images stay whole: the weights know objects already",
 }
 SCRATCH = Rule(
-    origin="configs/base.yaml, the step of configs/finetune.yaml",
+    origin="configs/published.yaml, the step of configs/finetune.yaml",
+    evidence=NOT_MEASURED,
     reasons=WHY,
     optimizer="musgd",
     lr={"musgd": 0.01, "sgd": 0.01, "adamw": 0.001},
@@ -70,9 +73,10 @@ SCRATCH = Rule(
 )
 BACKBONE = replace(
     SCRATCH,
-    origin="configs/finetune_backbone.yaml",
-    reasons=WHY | WHY_TRAINED | {"optimizer": "usual for a pre-trained backbone", "lr": "usual for adamw"},
-    optimizer="adamw",
+    origin="the study of recipes; warm-up, epochs and mosaic of configs/finetune_backbone.yaml",
+    evidence=MEASURED,
+    reasons=WHY | WHY_TRAINED | {"optimizer": "at least as good as AdamW on three small sets", "lr": "the best of three rates"},
+    lr={"musgd": 0.01, "sgd": 0.01, "adamw": 0.002},  # of AdamW 0.001 and 0.002 were tried
     warmup_epochs=1.0,
     epochs=60,
     mosaic=0.5,
@@ -93,7 +97,8 @@ RULES: Mapping[Start, Rule] = {"scratch": SCRATCH, "backbone": BACKBONE, "detect
 # The schedule of long runs, for sets above SMALL_SET whatever they start from
 PUBLISHED = replace(
     SCRATCH,
-    origin="configs/base.yaml, the published schedule of long runs",
+    origin="configs/published.yaml",
+    evidence="the published schedule of long runs",
     reasons=WHY | {"nominal_batch": "there are enough steps", "ema_tau": "a long run has many thousand steps"},
     weight_decay=dict.fromkeys(("musgd", "sgd", "adamw"), 5e-4),
     nominal_batch=64,

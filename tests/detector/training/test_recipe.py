@@ -1,5 +1,6 @@
 """Recipes by images and start: values, reasons, given values and what follows from them."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,34 +10,27 @@ import pytest
 import torch
 import yaml
 
+from benchmarks.recipe.settings import HAND_SET, arm_settings
 from detector.training import recipe as recipe_file
 from detector.training.recipe import RECIPE_FIELDS, recipe_for, recipe_table
-from detector.training.recipe_table import BACKBONE, RULES, SMALL_SET
+from detector.training.recipe_table import BACKBONE, MEASURED, NOT_MEASURED, RULES, SMALL_SET
 from detector.training.steps import batches_of_epoch, batches_of_run, batches_to_validation, steps_of_run
 
 ROOT = Path(__file__).parents[3]
-CONFIGS = {"backbone": "finetune_backbone", "detector": "finetune"}
-KEYS = {
-    "optimizer": ("model", "optimizer"),
-    "lr": ("model", "lr"),
-    "weight_decay": ("model", "weight_decay"),
-    "nominal_batch": ("model", "nominal_batch"),
-    "warmup_epochs": ("model", "warmup_epochs"),
-    "warmup_bias_lr": ("model", "warmup_bias_lr"),
-    "epochs": ("trainer", "max_epochs"),
-}
+STUDY = json.loads((ROOT / "benchmarks/results/recipe_study.json").read_text())
 
 
-@pytest.mark.parametrize("start", CONFIGS)
-def test_the_recipe_is_that_of_the_configuration_it_is_from(start: Any) -> None:
-    """Until the study has been run. Values that are not in the file are the defaults of ``DetectorModule``."""
-    content = yaml.safe_load((ROOT / "configs" / f"{CONFIGS[start]}.yaml").read_text())
+@pytest.mark.parametrize("start", RULES)
+def test_the_recipe_is_the_winner_of_the_study_or_the_configuration_set_by_hand(start: Any) -> None:
+    """The arms of the study are written out, see ``benchmarks.recipe.settings``."""
+    decided = STUDY[start]
+    assert RULES[start].evidence == (MEASURED if decided["winner"] else NOT_MEASURED)
+    expected = arm_settings(start, decided["winner"] or HAND_SET[start][0])
     recipe = recipe_for(205, start=start)
-    defaults = {"optimizer": "musgd", "weight_decay": 5e-4, "warmup_bias_lr": 0.0}
-    for name, (section, key) in KEYS.items():
-        assert getattr(recipe, name) == content[section].get(key, defaults.get(name)), name
-    assert recipe.augment_settings == content["data"]["augment"]
-    assert recipe.ema_settings == {"decay": 0.9999, "tau": 2000}
+    found = {f"model.{name}": value for name, value in recipe.model_settings.items()}
+    found |= {f"data.augment.{name}": value for name, value in recipe.augment_settings.items()}
+    assert {name: expected[name] for name in found} == found
+    assert RULES[start].ema_share == (float(decided["average"]) if decided["average"] else None)
 
 
 def test_larger_sets_have_the_published_schedule_whatever_they_start_from() -> None:
@@ -75,9 +69,9 @@ def test_given_values_are_kept_and_others_follow() -> None:
     assert [name for name in RECIPE_FIELDS if recipe.reasons[name] == "given"] == ["optimizer", "epochs", "mosaic"]
     both = recipe_for(205, start="detector", given={"optimizer": "adamw", "lr": 0.3, "nominal_batch": 8})
     assert (both.lr, both.nominal_batch, both.warmup_bias_lr) == (0.3, 8, 0.0)
-    rate = recipe_for(205, start="backbone", given={"lr": 0.01})  # that of MuSGD, with AdamW
-    assert rate.reasons["optimizer"].endswith("; its rate would be 0.001, and 0.01 is given: give both")
-    assert "given" not in recipe_for(205, start="backbone", given={"lr": 0.001}).reasons["optimizer"]
+    rate = recipe_for(205, start="backbone", given={"lr": 0.001})  # that of AdamW, with MuSGD
+    assert rate.reasons["optimizer"].endswith("; its rate would be 0.01, and 0.001 is given: give both")
+    assert "given" not in recipe_for(205, start="backbone", given={"lr": 0.01}).reasons["optimizer"]
     for endless in (-1, None):
         assert recipe_for(205, given={"epochs": endless}).close_mosaic == 10
 

@@ -75,8 +75,9 @@ BACKBONE = replace(
     SCRATCH,
     origin="the study of recipes; warm-up, epochs and mosaic of configs/finetune_backbone.yaml",
     evidence=MEASURED,
-    reasons=WHY | WHY_TRAINED | {"optimizer": "at least as good as AdamW on three small sets", "lr": "the best of three rates"},
-    lr={"musgd": 0.01, "sgd": 0.01, "adamw": 0.002},  # of AdamW 0.001 and 0.002 were tried
+    reasons=WHY | WHY_TRAINED | {"optimizer": "on all of three small sets the best, or as good", "lr": "twice the usual rate"},
+    optimizer="adamw",
+    lr={"musgd": 0.01, "sgd": 0.01, "adamw": 0.002},
     warmup_epochs=1.0,
     epochs=60,
     mosaic=0.5,

@@ -69,9 +69,9 @@ def test_given_values_are_kept_and_others_follow() -> None:
     assert [name for name in RECIPE_FIELDS if recipe.reasons[name] == "given"] == ["optimizer", "epochs", "mosaic"]
     both = recipe_for(205, start="detector", given={"optimizer": "adamw", "lr": 0.3, "nominal_batch": 8})
     assert (both.lr, both.nominal_batch, both.warmup_bias_lr) == (0.3, 8, 0.0)
-    rate = recipe_for(205, start="backbone", given={"lr": 0.001})  # that of AdamW, with MuSGD
-    assert rate.reasons["optimizer"].endswith("; its rate would be 0.01, and 0.001 is given: give both")
-    assert "given" not in recipe_for(205, start="backbone", given={"lr": 0.01}).reasons["optimizer"]
+    rate = recipe_for(205, start="backbone", given={"lr": 0.01})  # that of MuSGD, with AdamW
+    assert rate.reasons["optimizer"].endswith("; its rate would be 0.002, and 0.01 is given: give both")
+    assert "given" not in recipe_for(205, start="backbone", given={"lr": 0.002}).reasons["optimizer"]
     for endless in (-1, None):
         assert recipe_for(205, given={"epochs": endless}).close_mosaic == 10
 

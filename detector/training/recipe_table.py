@@ -75,7 +75,9 @@ BACKBONE = replace(
     SCRATCH,
     origin="the study of recipes; warm-up, epochs and mosaic of configs/finetune_backbone.yaml",
     evidence=MEASURED,
-    reasons=WHY | WHY_TRAINED | {"optimizer": "on all of three small sets the best, or as good", "lr": "twice the usual rate"},
+    reasons=WHY
+    | WHY_TRAINED
+    | {"optimizer": "on all of three small sets the best, or as good", "lr": "better than 0.001 on each of them"},
     optimizer="adamw",
     lr={"musgd": 0.01, "sgd": 0.01, "adamw": 0.002},
     warmup_epochs=1.0,

@@ -22,6 +22,7 @@ from benchmarks.runs import as_arguments, measure_all, train, written_ap
 from data import CocoDataModule
 from detector.files import read_yaml
 from detector.network.head import BRANCHES
+from detector.text import plural
 from detector.training.recipe import recipe_for
 
 FIRST, SAME_START, FROM_SCRATCH = ARMS = ("first command", "reference settings", "reference from scratch")
@@ -56,7 +57,8 @@ def main() -> None:
         return written_ap(run)
 
     numbers = measure_all(measure, ARMS, args.seeds, args.jobs)
-    print(f"{data.num_train_images} training images, {len(data.class_names)} classes, {args.image_size} px, {epochs} epochs")
+    classes = plural(len(data.class_names), "class", "classes")
+    print(f"{data.num_train_images} training images, {classes}, {args.image_size} px, {plural(epochs, 'epoch')}")
     rows = []
     for arm, seeds in numbers.items():
         aps = [[one[f"{branch} AP"] for one in seeds] for branch in BRANCHES]

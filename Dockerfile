@@ -3,7 +3,7 @@
 #   docker build -t detector .
 #   docker build -t detector:cpu --build-arg DEVICE=cpu .
 #   docker run --rm --gpus all --ipc=host -v "$PWD/datasets:/app/datasets" -v "$PWD/runs:/app/runs" \
-#       detector train --config configs/finetune_backbone.yaml --data.root datasets/mine/data.yaml
+#       detector train --config configs/backbone.yaml --data.root datasets/mine/data.yaml
 #
 # PyTorch's wheels bring CUDA; the host needs NVIDIA's driver and its container toolkit. --ipc=host gives data loaders shared
 # memory. Runs are written with the id 1000; for another user add --user "$(id -u):$(id -g)".

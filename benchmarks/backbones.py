@@ -31,7 +31,7 @@ from typing import Any
 import torch
 
 from benchmarks.common import costs, option_parser, print_table, write
-from benchmarks.runs import as_arguments, train
+from benchmarks.runs import published_arguments, train
 from benchmarks.yard import median, milliseconds
 from detector import DetectorModule, build_detector
 from detector.report.run_folder import read_run, series
@@ -76,7 +76,7 @@ def arguments(arm: str, data: str, seed: int, args: argparse.Namespace) -> list[
         "seed_everything": seed,
     }
     changed = dict(setting.split("=", 1) for setting in args.settings)
-    return as_arguments(settings | ARMS[arm] | changed, ("configs/data/bccd.yaml", RECIPE))
+    return published_arguments(settings | ARMS[arm] | changed, ("configs/data/bccd.yaml", RECIPE))
 
 
 def run_folder(arm: str, data: str, seed: int, args: argparse.Namespace) -> Path:

@@ -33,7 +33,7 @@ from benchmarks.common import option_parser, write
 from benchmarks.dynamic_diagnosis import diagnose_runs, print_diagnoses, read_diagnosis
 from benchmarks.dynamic_figure import save_figure
 from benchmarks.dynamic_tables import by_stage_and_arm, macro_ap, print_help, print_plan, print_sources
-from benchmarks.runs import ap_by_source, as_arguments, measure_all, train
+from benchmarks.runs import ap_by_source, measure_all, published_arguments, train
 from detector.files import atomic_write, read_json
 from detector.runs.folder import BEST_CHECKPOINT
 
@@ -137,7 +137,7 @@ class Study:
         run, settings = self.run_of(stage, arm, seed), self.settings(stage, arm, seed)
         if not (run / RESULT).exists():
             started = time.time()
-            arguments = as_arguments(settings, ("configs/data/bccd.yaml", *STAGES[stage].configs))
+            arguments = published_arguments(settings, ("configs/data/bccd.yaml", *STAGES[stage].configs))
             try:
                 train(arguments, run, settings["trainer.max_epochs"], self.runs / f"{run.name}.log")
             except RuntimeError as error:

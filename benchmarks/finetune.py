@@ -11,7 +11,7 @@ after the last epoch.
 from pathlib import Path
 
 from benchmarks.common import option_parser, write
-from benchmarks.runs import as_arguments, by_metric, measure_all, print_ap, run_coco_eval, train
+from benchmarks.runs import as_arguments, by_metric, measure_all, print_ap, published_arguments, run_coco_eval, train
 from detector.runs.folder import BEST_CHECKPOINT, LAST_CHECKPOINT
 
 EPOCHS, SOURCE_EPOCHS = 30, 8  # of configs/finetune.yaml and configs/shapes_dyn_n.yaml
@@ -22,14 +22,14 @@ def pretrained(variant: str, runs: Path) -> Path:
     """Return weights of ``variant`` trained on the shapes set; train them if the file is missing."""
     run = runs / f"finetune_source_{variant}"
     settings = {"model.variant": variant, "data.num_workers": 0}
-    train(as_arguments(settings, ("configs/data/shapes.yaml", "configs/shapes_dyn_n.yaml")), run, SOURCE_EPOCHS)
+    train(published_arguments(settings, ("configs/data/shapes.yaml", "configs/shapes_dyn_n.yaml")), run, SOURCE_EPOCHS)
     return run / BEST_CHECKPOINT
 
 
 def measure(arm: str, seed: int, variant: str, root: Path, runs: Path, weights: Path) -> dict[str, float]:
     """Return the APs of a run; train it if it is missing."""
     settings = {"data.root": root, "data.image_size": 160, "model.variant": variant}
-    common = as_arguments(settings, ("configs/finetune.yaml", "configs/data/bccd.yaml"))
+    common = published_arguments(settings, ("configs/finetune.yaml", "configs/data/bccd.yaml"))
     start = [] if arm == "scratch" else [f"--model.weights={weights}"]
     seeded = as_arguments({"seed_everything": seed, "data.num_workers": 0, "trainer.check_val_every_n_epoch": EPOCHS})
     run = runs / f"finetune_{variant}_{arm.replace(', ', '_').replace(' ', '-')}_s{seed}"

@@ -2,8 +2,9 @@
 
 First ``pip download --no-deps deepforest==2.1.0`` (MIT license), then ``python -m benchmarks.get_trees`` writes
 ``datasets/trees``: 115 images of about 224 px for training and 33 for validation, one class. The images of the package are
-four scenes of NEON sites. Each is cut evenly, without overlap; the pixels of a tile decide its split. ``--wheel`` is the
-file of the package, ``--out`` the folder to write; an existing one stays as it is.
+four scenes of NEON sites. Each is cut evenly, without overlap; a tree that shows less than 0.4 of its box in a tile is not
+labeled there. The pixels of a tile decide its split. ``--wheel`` is the file of the package, ``--out`` the folder to write;
+an existing one stays as it is.
 """
 
 import hashlib
@@ -97,7 +98,9 @@ def main() -> None:
     """Cut the scenes in ``--wheel``."""
     args = option_parser(__doc__, wheel=Path(WHEEL), out=Path("datasets/trees")).parse_args()
     if not args.wheel.is_file() or args.wheel.name != WHEEL:
-        raise SystemExit(f"error: {args.wheel} is not there, or not {WHEEL}; download it, and give it as --wheel")
+        raise SystemExit(
+            f"error: {args.wheel} is not there, or not {WHEEL}; pip download --no-deps deepforest==2.1.0, and give it as --wheel"
+        )
     if args.out.exists():
         raise SystemExit(f"error: {args.out} exists already; remove it, or give another --out")
     convert(args.wheel, args.out)

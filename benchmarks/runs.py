@@ -52,12 +52,13 @@ def log_is_finished(run: Path, epochs: int) -> bool:
 
 
 def as_arguments(settings: Mapping[str, object], configs: Sequence[str] = ()) -> list[str]:
-    """Return the arguments of train.py for settings and configuration files, e.g. ``{"data.root": "datasets/bccd"}``.
-
-    What they leave open is that of configs/published.yaml, and not chosen by the number of images.
-    """
-    configs = ("configs/published.yaml", *configs) if configs else ()  # those of pretrain.py have no configurations
+    """Return the arguments of train.py for settings and configuration files, e.g. ``{"data.root": "datasets/bccd"}``."""
     return [f"--config={config}" for config in configs] + [f"--{name}={value}" for name, value in settings.items()]
+
+
+def published_arguments(settings: Mapping[str, object], configs: Sequence[str] = ()) -> list[str]:
+    """Return the same, but with the published value of what they leave open, not one chosen by the number of images."""
+    return as_arguments(settings, ("configs/published.yaml", *configs))
 
 
 def run_coco_eval(arguments: list[str], checkpoint: Path, root: Path, split: str = "val") -> dict[str, float]:

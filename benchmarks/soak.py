@@ -20,7 +20,7 @@ from typing import IO, Any
 import numpy as np
 
 from benchmarks.common import option_parser
-from benchmarks.runs import as_arguments
+from benchmarks.runs import published_arguments
 from detector.runs.folder import LAST_CHECKPOINT, TRAIN_LOG
 
 SAMPLE_SECONDS = 10
@@ -48,7 +48,7 @@ def command(root: Path, run: Path, image_size: int, batch_size: int) -> list[str
     settings = {"data.root": root, "data.num_workers": 2, "data.image_size": image_size, "data.batch_size": batch_size}
     settings |= {"model.nominal_batch": 2 * batch_size, "trainer.max_epochs": 10000, "trainer.accelerator": "cpu"}
     settings |= {"trainer.devices": 2, "run_dir": run}
-    return [sys.executable, "train.py", *as_arguments(settings, ("configs/yolo26_n.yaml", "configs/data/bccd.yaml"))]
+    return [sys.executable, "train.py", *published_arguments(settings, ("configs/yolo26_n.yaml", "configs/data/bccd.yaml"))]
 
 
 def main() -> None:

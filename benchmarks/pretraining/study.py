@@ -49,7 +49,7 @@ from detector.runs.folder import BEST_CHECKPOINT, LAST_CHECKPOINT
 NAME = "pretraining_study"
 RESULT = "result.json"
 CLASSIFICATION = "classification.json"
-DETECTOR_CONFIGS = ("configs/data/bccd.yaml",)  # both sets have the layout of bccd
+DETECTOR_CONFIGS = ("configs/published.yaml", "configs/data/bccd.yaml")  # both sets have the layout of bccd
 CHAINS = {f"{network} {start}": (network, start) for network in NETWORKS for start in STARTS}
 
 

@@ -6,8 +6,8 @@
     reference settings       the same start, with what the public reference chooses by itself on small sets
     reference from scratch   these settings with the network and the start that the reference has without its own weights
 
-Then it prints the AP of each, of the averaged weights after the last epoch. ``--config`` describes the data (docs/data.md);
-it should be a set that the study of docs/recipe-study.md has not seen. ``--epochs 0`` are those that the first command
+Then it prints the AP of each, of the averaged weights after the last epoch. ``--config`` describes the data (docs/data.md),
+up to 5,000 images; it should be a set that the study of docs/recipe-study.md has not seen. ``--epochs 0`` are those that the first command
 chooses. ``--backbone`` and ``--weights`` replace the backbone of configs/backbone.yaml where there is no network.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks.common import option_parser, print_table
 from benchmarks.recipe.settings import BACKBONE, BY_HAND, REFERENCE, SCRATCH, reference_rate
-from benchmarks.runs import as_arguments, measure_all, train, written_ap
+from benchmarks.runs import as_arguments, measure_all, published_arguments, train, written_ap
 from data import CocoDataModule
 from detector.files import read_yaml
 from detector.network.head import BRANCHES
@@ -40,18 +40,23 @@ def arm_arguments(arm: str, args: Namespace, classes: int, epochs: int, seed: in
         return ["--config=configs/backbone.yaml", f"--config={args.config}", *as_arguments(settings)]
     by_hand = BY_HAND[SCRATCH if arm == FROM_SCRATCH else BACKBONE] | REFERENCE | {"model.lr": reference_rate(classes)}
     configs = (args.config,) if arm == FROM_SCRATCH else ("configs/backbone.yaml", args.config)
-    return as_arguments(by_hand | settings, configs)
+    return published_arguments(by_hand | settings, configs)
 
 
 def main() -> None:
     """Train the missing runs, and print the table."""
     options: dict[str, Any] = {"config": "", "backbone": "", "weights": "", "image_size": 320, "epochs": 0}
-    args = option_parser(__doc__, **options, seeds=[1], jobs=1, runs=Path("runs/first_command")).parse_args()
-    data = CocoDataModule(**read_yaml(Path(args.config), "give --config, the file of a data set")["data"])
+    parser = option_parser(__doc__, **options, seeds=[1], jobs=1, runs=Path("runs/first_command"))
+    args = parser.parse_args()
+    if not Path(args.config).is_file():
+        parser.error(f"--config {args.config or 'is missing'}: give the file of a data set (docs/data.md)")
+    data = CocoDataModule(**read_yaml(Path(args.config), "give the file of a data set")["data"])
     epochs = args.epochs or recipe_for(data.num_train_images, start=BACKBONE).epochs
 
     def measure(arm: str, seed: int) -> dict[str, float]:
-        run = args.runs / f"{arm.replace(' ', '_')}_e{epochs}_s{seed}"
+        start = "" if arm == FROM_SCRATCH else f"_{Path(args.weights).stem or 'imagenet'}"
+        name = f"{Path(args.config).stem}_{args.image_size}px_{arm}{start}_e{epochs}_s{seed}"
+        run = args.runs / name.replace(" ", "_")
         arguments = arm_arguments(arm, args, len(data.class_names), epochs, seed)
         train(arguments, run, epochs, args.runs / f"{run.name}.log")
         return written_ap(run)

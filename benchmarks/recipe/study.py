@@ -34,7 +34,7 @@ from benchmarks.recipe.numbers import ANY, numbers_of_run
 from benchmarks.recipe.plan import ROUNDS, STARTS, expected_minutes, source_run, stage_runs
 from benchmarks.recipe.settings import BACKBONE, DETECTOR, FULL, PATHS, SETS, TOY, Run, run_settings
 from benchmarks.recipe.tables import jumps, print_start
-from benchmarks.runs import as_arguments, measure_all, train
+from benchmarks.runs import measure_all, published_arguments, train
 from detector.files import atomic_write, read_json
 from detector.report.run_folder import read_run, series
 from detector.runs.folder import BEST_CHECKPOINT, LAST_CHECKPOINT
@@ -96,7 +96,7 @@ class Study:
         """
         shutil.rmtree(folder, ignore_errors=True)  # stopped before its end; its averages are lost
         try:
-            arguments = as_arguments(settings, (SETS[run.data].config,))
+            arguments = published_arguments(settings, (SETS[run.data].config,))
             train(arguments, folder, run.epochs, self.runs / f"{run.name}.log")
         except RuntimeError as error:
             if DIVERGED not in str(error):

@@ -63,10 +63,12 @@ def take_values_of_run(config: Any, checkpoint: str) -> None:
     configs = numbered_files(Path(checkpoint).parent, CONFIG)
     saved = read_yaml(configs[-1], "restore it, or move it away") if configs else {}
     values = flatten(saved)
+    if missing := [key for key in keys.values() if values.get(key, AUTO) == AUTO]:
+        source = f"{configs[-1]} does not have that" if configs else f"{Path(checkpoint).parent} has no {CONFIG}"
+        options = " ".join(f"--{key} VALUE" for key in missing)
+        raise ValueError(
+            f"auto: {', '.join(missing)}; {checkpoint} goes on with the values of its run, but {source}: "
+            f"copy the file there, or give {options}"
+        )
     for key in keys.values():
-        if values.get(key, AUTO) == AUTO:
-            source = f"{configs[-1]} does not have it" if configs else f"{Path(checkpoint).parent} has no {CONFIG}"
-            raise ValueError(
-                f"{key} is auto; {checkpoint} goes on with the value of its run, but {source}: give it, as --{key} VALUE"
-            )
         config[key] = values[key]

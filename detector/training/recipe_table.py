@@ -1,7 +1,7 @@
 """The constants of the recipes for small sets: one row for each start. See ``recipe.py`` for how they are used.
 
-Optimizer, rate and step of a row with ``MEASURED`` were chosen by the study of docs/recipe-study.md; what it has not
-measured, and the rows without, are from the configurations that were written by hand (``origin``).
+Optimizer and rate of a row with ``MEASURED`` were chosen by the study of docs/recipe-study.md. What it has not measured,
+and the rows with ``NOT_MEASURED``, are from the configurations that were written by hand (``origin``).
 """
 
 from collections.abc import Mapping
@@ -11,9 +11,9 @@ from typing import Literal
 from detector.training.optimizer import OptimizerName
 
 Start = Literal["scratch", "backbone", "detector"]  # what a training starts from
-MEASURED = "measured: docs/results.md, Recipes for small sets"
+MEASURED = "optimizer and rate are measured: docs/results.md, Recipes for small sets"
 NOT_MEASURED = "not measured yet: docs/recipe-study.md"
-SMALL_SET = 5_000  # most training images of a small set (configs/finetune_backbone.yaml); larger sets get PUBLISHED
+SMALL_SET = 5_000  # most training images of a small set; larger sets get PUBLISHED
 FEWEST_IMAGES = 200  # the smallest set that these configurations are for; smaller ones get more epochs ...
 MOST_EPOCHS = 300  # ... but no more than configs/published.yaml has
 
@@ -42,7 +42,7 @@ class Rule:
 WHY = {
     "optimizer": "the optimizer that the network was published with",
     "lr": "the published rate",
-    "weight_decay": "the value of that configuration",
+    "weight_decay": "the usual one of this optimizer",
     "warmup_epochs": "the published warm-up",
     "warmup_bias_lr": "biases of new layers move first",
     "nominal_batch": "a few hundred images give too few steps with 64",
@@ -73,11 +73,14 @@ SCRATCH = Rule(
 )
 BACKBONE = replace(
     SCRATCH,
-    origin="the study of recipes; warm-up, epochs and mosaic of configs/finetune_backbone.yaml",
+    origin="configs/finetune_backbone.yaml at twice its rate",
     evidence=MEASURED,
     reasons=WHY
     | WHY_TRAINED
-    | {"optimizer": "on all of three small sets the best, or as good", "lr": "better than 0.001 on each of them"},
+    | {
+        "optimizer": "on three small sets within the spread of MuSGD, or above it",
+        "lr": "better than 0.001 on three small sets",
+    },
     optimizer="adamw",
     lr={"musgd": 0.01, "sgd": 0.01, "adamw": 0.002},
     warmup_epochs=1.0,
@@ -102,7 +105,12 @@ PUBLISHED = replace(
     SCRATCH,
     origin="configs/published.yaml",
     evidence="the published schedule of long runs",
-    reasons=WHY | {"nominal_batch": "there are enough steps", "ema_tau": "a long run has many thousand steps"},
+    reasons=WHY
+    | {
+        "epochs": "the published schedule is a long one; fewer are often enough for trained weights: give them",
+        "nominal_batch": "there are enough steps",
+        "ema_tau": "a long run has many thousand steps",
+    },
     weight_decay=dict.fromkeys(("musgd", "sgd", "adamw"), 5e-4),
     nominal_batch=64,
 )

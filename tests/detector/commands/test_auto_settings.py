@@ -67,9 +67,10 @@ def test_auto_is_chosen_once_and_a_resumed_run_keeps_it(
     config = resumed.config.clone()
     config["ema.tau"] = "auto"
     Path("run/config.yaml").write_text(yaml.safe_dump(written | {"ema": {"decay": 0.9}}))
-    with pytest.raises(ValueError, match=r"ema\.tau is auto; run/last\.ckpt goes on .* run/config\.yaml does not have it"):
+    with pytest.raises(ValueError, match=r"auto: ema\.tau; run/last\.ckpt goes on .* run/config\.yaml does not have that"):
         take_values_of_run(config, "run/last.ckpt")
-    with pytest.raises(ValueError, match=r"other has no config\.yaml: give it, as --ema\.tau VALUE"):
+    config["model.lr"] = "auto"
+    with pytest.raises(ValueError, match=r"other has no config\.yaml: .* or give --model\.lr VALUE --ema\.tau VALUE"):
         take_values_of_run(config, "other/last.ckpt")
 
 

@@ -99,7 +99,8 @@ def main() -> None:
     args = option_parser(__doc__, wheel=Path(WHEEL), out=Path("datasets/trees")).parse_args()
     if not args.wheel.is_file() or args.wheel.name != WHEEL:
         raise SystemExit(
-            f"error: {args.wheel} is not there, or not {WHEEL}; pip download --no-deps deepforest==2.1.0, and give it as --wheel"
+            f"error: {args.wheel} is missing, or another version than {WHEEL}; "
+            "pip download --no-deps deepforest==2.1.0, and give the file as --wheel"
         )
     if args.out.exists():
         raise SystemExit(f"error: {args.out} exists already; remove it, or give another --out")

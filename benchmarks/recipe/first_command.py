@@ -7,8 +7,9 @@
     reference from scratch   these settings with the network and the start that the reference has without its own weights
 
 Then it prints the AP of each, of the averaged weights after the last epoch. ``--config`` describes the data (docs/data.md),
-up to 5,000 images; it should be a set that the study of docs/recipe-study.md has not seen. ``--epochs 0`` are those that the first command
-chooses. ``--backbone`` and ``--weights`` replace the backbone of configs/backbone.yaml where there is no network.
+up to 5,000 images; it should be a set that the study of docs/recipe-study.md has not seen. ``--epochs 0`` are those that
+the first command chooses. ``--backbone`` and ``--weights`` replace the backbone of configs/backbone.yaml where there is no
+network.
 """
 
 from argparse import Namespace

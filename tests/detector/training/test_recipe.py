@@ -23,7 +23,7 @@ STUDY = json.loads((ROOT / "benchmarks/results/recipe_study.json").read_text())
 @pytest.mark.parametrize("start", RULES)
 def test_the_recipe_is_the_winner_of_the_study_or_the_configuration_set_by_hand(start: Any) -> None:
     """The arms of the study are written out, see ``benchmarks.recipe.settings``."""
-    decided = STUDY[start]
+    decided = STUDY.get(start) or {"winner": None, "average": None}  # a start whose runs are missing
     assert RULES[start].evidence == (MEASURED if decided["winner"] else NOT_MEASURED)
     expected = arm_settings(start, decided["winner"] or HAND_SET[start][0])
     recipe = recipe_for(205, start=start)

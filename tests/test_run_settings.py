@@ -105,7 +105,7 @@ def test_batch_statistics_are_shared_where_cuda_is(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: has_cuda)
     given: dict[str, Any] = {}
     numbers = {"world_size": 1, "max_epochs": 1, "max_steps": -1, "limit_train_batches": 1.0, "accumulate_grad_batches": 1}
-    trainer = Mock(**numbers, check_val_every_n_epoch=1, val_check_interval=1.0)
+    trainer = Mock(**numbers, callbacks=[], check_val_every_n_epoch=1, val_check_interval=1.0)
     monkeypatch.setattr(LightningCLI, "instantiate_trainer", lambda self, **kwargs: given.update(kwargs) or trainer)
     options = [f"--trainer.accelerator={accelerator}", f"--trainer.sync_batchnorm={setting}"]
     TrainCLI(CocoDataModule, [*arguments, *MODEL, *options])

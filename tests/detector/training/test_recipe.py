@@ -62,7 +62,7 @@ def test_few_images_have_more_epochs(images: int, epochs: int, closing: int) -> 
 
 def test_given_values_are_kept_and_others_follow() -> None:
     recipe = recipe_for(205, start="detector", given={"optimizer": "adamw", "epochs": 6, "mosaic": 0.9})
-    assert (recipe.optimizer, recipe.lr, recipe.weight_decay) == ("adamw", 0.0005, 0.05)
+    assert (recipe.optimizer, recipe.lr, recipe.weight_decay) == ("adamw", 0.001, 0.05)
     assert (recipe.epochs, recipe.mosaic, recipe.close_mosaic) == (6, 0.9, 3)
     assert recipe.reasons["lr"] == "follows from adamw"
     assert recipe.reasons["close_mosaic"] == "at most half of 6 epochs"
@@ -193,8 +193,8 @@ def test_the_table_has_a_line_with_the_reason_of_each_setting() -> None:
     text = recipe_table(recipe, {"lr": "model.lr", "epochs": "trainer.max_epochs"}, 205, "detector")
     head, *lines = text.splitlines()
     assert head.startswith(
-        "recipe for 205 training images, from the weights of a detector: configs/finetune.yaml (not measured"
+        "recipe for 205 training images, from the weights of a detector: configs/finetune.yaml at twice its rate (optimizer"
     )
-    assert [line.split()[:2] for line in lines] == [["model.lr", "0.005"], ["trainer.max_epochs", "30"]]
-    assert lines[0].endswith("  half of the rate from scratch")
+    assert [line.split()[:2] for line in lines] == [["model.lr", "0.01"], ["trainer.max_epochs", "30"]]
+    assert lines[0].endswith("  on three small sets at least as good as 0.005")
     assert all(recipe_for(images).reasons[name] for name in RECIPE_FIELDS for images in (205, 9000))

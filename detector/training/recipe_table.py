@@ -94,7 +94,7 @@ DETECTOR = replace(
     reasons=WHY
     | WHY_TRAINED
     | {
-        "optimizer": "on three small sets at least as good as AdamW",
+        "optimizer": "on three small sets within the spread of AdamW, or above it",
         "lr": "on three small sets at least as good as 0.005",
         "warmup_bias_lr": "the biases are trained already",
     },

@@ -7,7 +7,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 import torch.nn.functional as F
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -206,6 +206,8 @@ class ClassifierModule(BaseModule):
     def _log_plan(self, groups: list[dict[str, Any]], lr: float, images_per_step: int) -> None:
         hp = self.hparams
         rank_zero_info(group_table(groups))
+        if hp.layer_decay != 1 and all(group["base_lr"] == lr for group in groups):
+            rank_zero_warn("model.layer_decay changes nothing: all but the last layer is frozen (model.freeze)")
         if hp.freeze:
             rank_zero_info(frozen_text(self.freezable, hp.freeze, self.model.part_groups))
         nominal = hp.nominal_batch or images_per_step

@@ -22,7 +22,14 @@ from detector.text import plural
 from detector.training.base_module import BaseModule
 from detector.training.loss import DetectionLoss, one2many_weight_at
 from detector.training.network_settings import start_file, variant_and_overrides
-from detector.training.optimizer import OptimizerChoice, build_optimizer, group_table, parameter_groups
+from detector.training.optimizer import (
+    CLASS_LR_RATIO,
+    CLASS_TOWER,
+    OptimizerChoice,
+    build_optimizer,
+    group_table,
+    parameter_groups,
+)
 from detector.training.parts import frozen_text, idle_parts, innermost_parts
 from detector.training.schedule import Schedule
 from detector.training.setting_checks import AUTOMATIC, as_class_weights, check_optimization, checked_classes
@@ -117,7 +124,7 @@ class DetectorModule(BaseModule):
         lr: float | Auto | None = None,
         final_lr_ratio: float = 0.01,
         lr_decay: Literal["linear", "cosine"] = "linear",
-        class_lr_ratio: float = 3.0,
+        class_lr_ratio: float = CLASS_LR_RATIO,
         lr_ratios: dict[str, float] | None = None,
         momentum: float = 0.9,
         weight_decay: float | Auto = 5e-4,
@@ -326,6 +333,9 @@ class DetectorModule(BaseModule):
             rank_zero_warn(
                 f"{setting} changes nothing: its part is frozen (model.freeze), or consists of parts that have other ratios"
             )
+        trained = [name for name, p in self.model.named_parameters() if p.requires_grad]
+        if hp.class_lr_ratio != CLASS_LR_RATIO and not any(map(CLASS_TOWER.search, trained)):
+            rank_zero_warn("model.class_lr_ratio changes nothing: the class branches are frozen (model.freeze)")
 
     def setup(self, stage: str) -> None:
         """Log, before training, which modules blocks of the user have replaced, with their costs at the input size.

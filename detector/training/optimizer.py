@@ -14,6 +14,7 @@ from detector.training.parts import innermost_parts
 
 OptimizerName = Literal["musgd", "sgd", "adamw"]
 OptimizerChoice = Literal["musgd", "sgd", "adamw", "auto"]
+CLASS_LR_RATIO = 3.0  # learning rate of the class branches as a multiple of that of the others
 CLASS_TOWER = re.compile(r"\bone2(one|many)\.cls\.")  # in the names of the parameters of class branches
 Kind = Literal["kernels", "norms", "biases", "routers"]
 
@@ -30,7 +31,7 @@ def parameter_groups(
     lr: float,
     weight_decay: float,
     muon: bool = True,
-    class_lr_ratio: float = 3.0,
+    class_lr_ratio: float = CLASS_LR_RATIO,
     lr_ratios: Mapping[str, float] | None = None,
     layers: Mapping[str, str] | None = None,
 ) -> list[dict[str, Any]]:

@@ -170,6 +170,15 @@ def test_a_setting_reaches_what_it_sets_and_nothing_else(name: str) -> None:
         assert effect == expected[key], key
 
 
+def test_a_decay_over_frozen_layers_is_warned_of(recwarn: pytest.WarningsRecorder) -> None:
+    in_training({"freeze": ["backbone"], "layer_decay": 0.5})
+    assert [str(w.message) for w in recwarn if "layer_decay changes nothing" in str(w.message)] != []
+    recwarn.clear()
+    in_training({"freeze": ["backbone.stem"], "layer_decay": 0.5})
+    in_training({"freeze": ["backbone"]})
+    assert [str(w.message) for w in recwarn if "layer_decay" in str(w.message)] == []
+
+
 @pytest.mark.parametrize("backbone", ["yolo26", "timm/test_efficientnet", "parameternet_w050"])
 def test_names_of_parts_to_freeze_work_with_every_backbone(backbone: str) -> None:
     """The backbone is exactly what a detector takes from the file; a network of timm also has timm's names."""

@@ -332,6 +332,11 @@ def test_a_ratio_of_a_frozen_part_is_warned_of() -> None:
     assert len(warned) == 1
     with pytest.warns(UserWarning, match=r"^model\.backbone_lr_ratio changes nothing: its part is frozen"):
         module({"freeze": ["backbone"], "backbone_lr_ratio": 0.3})
+    with pytest.warns(UserWarning, match=r"^model\.class_lr_ratio changes nothing: the class branches are frozen") as warned:
+        module({"freeze": ["head"], "class_lr_ratio": 1.0})
+    module({"freeze": ["neck"], "class_lr_ratio": 1.0})
+    module({"freeze": ["head"]})
+    assert len(warned) == 1
 
 
 def test_fitting_again_chooses_the_accumulation_again() -> None:

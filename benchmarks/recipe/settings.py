@@ -118,6 +118,7 @@ ARMS: Mapping[str, Mapping[str, dict[str, Any] | None]] = {
         "adamw_0.001": optimizer("adamw", 0.001),
         "musgd_0.0025": optimizer("musgd", 0.0025) | BIASES_AT_0,
         "musgd_0.01": optimizer("musgd", 0.01) | BIASES_AT_0,
+        "musgd_0.02": optimizer("musgd", 0.02) | BIASES_AT_0,
     },
     BACKBONE: {
         "finetune_backbone": {},
@@ -127,6 +128,7 @@ ARMS: Mapping[str, Mapping[str, dict[str, Any] | None]] = {
         "adamw_0.002": optimizer("adamw", 0.002),
         "musgd_0.005": optimizer("musgd", 0.005),
         "musgd_0.02": optimizer("musgd", 0.02),
+        "adamw_0.004": optimizer("adamw", 0.004),
     },
 }
 # Changes to the winner of a start: one each, without those that it has already
@@ -135,7 +137,7 @@ MOSAICS = {f"mosaic{share:g}": {"data.augment.mosaic": share} for share in (0.5,
 CHANGES: Mapping[str, Mapping[str, dict[str, Any]]] = {
     SCRATCH: WARMUPS | MOSAICS,
     DETECTOR: WARMUPS | MOSAICS,
-    BACKBONE: {},
+    BACKBONE: WARMUPS | MOSAICS,
 }
 HAND_SET = {SCRATCH: ("musgd_0.01", "base"), DETECTOR: ("finetune",), BACKBONE: ("finetune_backbone",)}
 

@@ -175,7 +175,7 @@ def read_valid_splits(data: Namespace) -> tuple[Splits, list[Finding]]:
     root, files = Path(data.root), given_files(data)
     splits: Splits = {}
     errors = []
-    one_by_one = root.is_dir() and root not in DRAWN_SETS and set_format(root, files) == "coco"
+    one_by_one = root.is_dir() and root not in DRAWN_SETS and _is_coco(root, files)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the findings repeat them
         for split in given_splits(root, files, data.val_split) if one_by_one else ("all",):
@@ -189,8 +189,19 @@ def read_valid_splits(data: Namespace) -> tuple[Splits, list[Finding]]:
                 splits.pop(split, None)
                 errors.append(Finding("error", split, str(error)))
         if one_by_one and not errors:
-            splits = complete_splits(splits, data.val_split)
+            try:
+                splits = complete_splits(splits, data.val_split)
+            except ValueError as error:
+                errors.append(Finding("error", "all", str(error)))
     return splits, errors
+
+
+def _is_coco(root: Path, files: Files) -> bool:
+    """Return True for COCO files; False, too, for lists of Pascal VOC with faults: reading them gives the error."""
+    try:
+        return set_format(root, files) == "coco"
+    except ValueError:
+        return False
 
 
 def main(args: list[str] | None = None) -> int:

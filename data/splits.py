@@ -12,7 +12,7 @@ from data.other_sets import class_folders
 from data.shapes.write import DRAWN_SETS
 from data.val_split import complete_splits
 from data.voc import read_voc
-from data.voc_folders import Sources, find_voc, given_source, has_xml
+from data.voc_folders import Sources, find_voc, given_source, has_xml, sub_folders
 from data.yolo import read_yolo
 from data.yolo_yaml import has_yolo_labels, is_yolo_folder, propose_data_yaml
 from detector.files import walk_folder
@@ -46,17 +46,24 @@ def read_splits(root: Path, files: Files, val_split: float | None = None) -> dic
 def _read_given(root: Path, files: Files, val_split: float | None) -> dict[str, Annotations]:
     """Read the splits that the data have."""
     kind = set_format(root, files)
+    given = " and ".join(_given_options(files))
     if kind == "data.yaml":
-        if differing := [split for split in files if files[split] not in (COCO_FILES[split], (None, None))]:
+        if given:
             raise ValueError(
-                f"data.root is {root}, which names the {differing[0]} data itself; leave out "
-                f"data.{differing[0]}_annotations and data.{differing[0]}_images, which are for COCO-format sets"
+                f"data.root is {root}, which names the data of all splits itself; leave out {given}, for sets in other formats"
             )
         return read_yolo(root)
     if kind == "yolo":
         raise ValueError(propose_data_yaml(root))
+    if kind == "voc" and files["train"][0] == COCO_TRAIN:
+        if given:
+            raise ValueError(
+                f"data.root is {root}, a Pascal VOC set whose splits are found by their names; leave out {given}, or give "
+                "data.train_annotations, too (a folder of XML files, or a list of images): then only what is given is read"
+            )
+        return read_voc(root, find_voc(root), root)
     if kind == "voc":
-        return read_voc(root, voc_sources(root, files), root if files["train"][0] == COCO_TRAIN else None)
+        return read_voc(root, voc_sources(root, files))
     if root in DRAWN_SETS:
         DRAWN_SETS[root](root)  # does nothing if the set is there
     check_root(root, is_coco=root.name == "coco")
@@ -76,16 +83,26 @@ def set_format(root: Path, files: Files) -> Literal["coco", "data.yaml", "voc", 
     """
     if root.suffix in (".yaml", ".yml"):
         return "data.yaml"
-    names = [name for given, _ in files.values() for name in ([given] if isinstance(given, str) else given or [])]
     if files["train"][0] != COCO_TRAIN:
+        names = [name for given, _ in files.values() for name in ([given] if isinstance(given, str) else given or [])]
         return "voc" if any(_is_voc(root / name) for name in names) else "coco"
-    if not root.is_dir() or root in DRAWN_SETS or any((root / name).exists() for name in names):
+    if not root.is_dir() or root in DRAWN_SETS or any((root / name).exists() for name in (COCO_TRAIN, COCO_VAL)):
         return "coco"
     if has_yolo_labels(root):
         return "yolo"
     if find_voc(root):
         return "voc"
     return "yolo" if is_yolo_folder(root) else "coco"
+
+
+def _given_options(files: Files) -> list[str]:
+    """Return the options for annotations and images that are given, as "data.val_annotations"."""
+    return [
+        f"data.{split}_{option}"
+        for split, paths in files.items()
+        for option, path, default in zip(("annotations", "images"), paths, COCO_FILES[split])
+        if path not in (default, None)
+    ]
 
 
 def _is_voc(path: Path) -> bool:
@@ -126,7 +143,8 @@ def given_splits(root: Path, files: Files, val_split: float | None) -> Files:
     default stays, and ``check_paths`` raises. ``val_split`` says that it is not.
     """
     given = {split: paths for split, paths in files.items() if paths != (None, None)}
-    is_default = given.get("val") == COCO_FILES["val"] and files["train"] != COCO_FILES["train"]
+    is_coco = files["train"] == COCO_FILES["train"] and (root / COCO_TRAIN).exists()
+    is_default = given.get("val") == COCO_FILES["val"] and not is_coco
     if is_default and (val_split is not None or not any("val" in path.name.lower() for path in _json_paths(root))):
         del given["val"]
     return given
@@ -160,7 +178,8 @@ def check_paths(root: Path, split: str, names: list[str], folders: list[str]) ->
     set_it = f"relative to data.root ({root}), or correct data.root"
     for path in (root / name for name in names):
         if path.is_dir():
-            swapped = f" ({files} and {images} may be swapped)" if any((root / f).is_file() for f in folders) else ""
+            is_swapped = any((root / folder).is_file() or _is_voc(root / folder) for folder in folders)
+            swapped = f" ({files} and {images} may be swapped)" if is_swapped else ""
             raise ValueError(
                 f"{files}: {path} is a folder; expected a COCO annotation file, or a folder with XML files of Pascal VOC"
                 f"{swapped}{_json_files(root)}"
@@ -177,9 +196,9 @@ def check_paths(root: Path, split: str, names: list[str], folders: list[str]) ->
         if folder.is_file():
             raise ValueError(f"{images}: {folder} is a file; expected a folder of images")
         if not folder.is_dir():
-            raise ValueError(
-                f"{images}: there is no image folder {folder} (looked from {Path.cwd()}); set {images}, {set_it}"
-            )
+            is_given = folders != [COCO_FILES[split][1]] or names == [COCO_FILES[split][0]]
+            problem = f"there is no image folder {folder} (looked from {Path.cwd()})" if is_given else "it is not given"
+            raise ValueError(f"{images}: {problem}; set {images}, {set_it}")
 
 
 def _found(root: Path) -> str:
@@ -194,10 +213,11 @@ def _found(root: Path) -> str:
 
 
 def _json_files(root: Path) -> str:
-    """Return the JSON files under ``root``, as the end of a message."""
-    files = _json_paths(root)
-    shown = ", ".join(str(path.relative_to(root)) for path in files[:6])
-    return f". In {root} are {shown}{' ...' if len(files) > 6 else ''}" if files else f". {root} has no JSON file"
+    """Return the JSON files under ``root``, and its folders with XML files, as the end of a message."""
+    files = [str(path.relative_to(root)) for path in _json_paths(root)]
+    files += [f"{path.name} (a folder with XML files)" for path in sub_folders(root) if has_xml(path)]
+    shown = ", ".join(files[:6]) + (", ..." if len(files) > 6 else "")
+    return f". In {root} {'is' if len(files) == 1 else 'are'} {shown}" if files else f". {root} has no JSON or XML files"
 
 
 def _json_paths(root: Path) -> list[Path]:

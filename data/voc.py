@@ -12,7 +12,7 @@ from data.faults import Faults
 from data.images import Header, read_headers
 from data.remarks import Remark
 from data.voc_folders import Sources
-from data.voc_pairs import Entry, VocFolders, left_out_remarks, shown_paths, split_entries
+from data.voc_pairs import MAX_EXAMPLES, Entry, VocFolders, left_out_remarks, shown_paths, split_entries
 from data.voc_xml import VocObject
 from detector.batch import Size
 from detector.text import plural
@@ -30,8 +30,8 @@ def read_voc(root: Path, sources: Sources, searched: Path | None = None) -> dict
     splits in alphabetical order, with the ids 1, 2, ...; images are numbered from 1 in the order of their paths.
 
     Coordinates are those of Pascal VOC: pixels are counted from 1, so the left border of a box is at xmin - 1. If a corner
-    of any file is 0 or has a fraction, the whole set counts from 0, and xmin is the border. Objects that are ``difficult``
-    become crowds, see ``_objects``.
+    of any file is below 1 or has a fraction, the whole set counts from 0, and xmin is the border. Objects that are
+    ``difficult`` become crowds, see ``_objects``.
 
     Raises ValueError with file and line for malformed XML, and for sizes that are not those of the image.
     """
@@ -42,9 +42,12 @@ def read_voc(root: Path, sources: Sources, searched: Path | None = None) -> dict
     remarks["train"] += left_out_remarks(searched, sources, entries, files)
     faults.raise_if_any()
     class_names = _class_names(entries, faults)
-    origin = 1 if all(_is_counted_from_one(one) for split in entries.values() for e in split for one in e.objects) else 0
-    if origin == 0:
-        remarks["train"].append(Remark("note", "some corners are 0 or have fractions, so pixels are counted from 0, not 1"))
+    from_zero = [_place(e, one) for found in entries.values() for e in found for one in e.objects if _counts_from_zero(one)]
+    origin = 0 if from_zero else 1
+    if from_zero:
+        subject = plural(len(from_zero), "object has a corner", "objects have corners")
+        text = f"{subject} below 1 or with a fraction, so pixels are counted from 0, not 1, in the whole set"
+        remarks["train"].append(Remark("note", text, tuple(from_zero[:MAX_EXAMPLES])))
     headers = {split: read_headers([entry.image for entry in found], faults) for split, found in entries.items()}
     sizes = {split: _sizes(found, headers[split], faults, remarks[split]) for split, found in entries.items()}
     faults.raise_if_any()
@@ -75,9 +78,15 @@ def _class_names(entries: dict[str, list[Entry]], faults: Faults) -> list[str]:
     return sorted(counts)
 
 
-def _is_counted_from_one(one: VocObject) -> bool:
-    """Return False if the corners show that pixels are counted from 0."""
-    return all(value.is_integer() for value in one.corners) and min(one.corners[:2]) > 0
+def _counts_from_zero(one: VocObject) -> bool:
+    """Return True if the corners show that pixels are counted from 0."""
+    return min(one.corners[:2]) < 1 or not all(value.is_integer() for value in one.corners)
+
+
+def _place(entry: Entry, one: VocObject) -> str:
+    """Return class, file and line of an object, for a message."""
+    assert entry.file is not None, "it has objects"
+    return f"{one.name} in {entry.file.path}, line {one.line}"
 
 
 def _sizes(entries: list[Entry], headers: list[Header], faults: Faults, remarks: list[Remark]) -> np.ndarray:
@@ -95,7 +104,7 @@ def _sizes(entries: list[Entry], headers: list[Header], faults: Faults, remarks:
     if wrong:
         path, stated, header = wrong[0]
         faults.add(f"{path}: {_size_message(stated, header.upright)}", len(wrong))
-    without = [entry.image for entry in entries if entry.file and entry.file.size is None]
+    without = [entry.file.path for entry in entries if entry.file and entry.file.size is None]
     if without:
         text = f"{plural(len(without), 'XML file states', 'XML files state')} no size; those of the images are used"
         remarks.append(Remark("note", text, shown_paths(without)))
@@ -120,7 +129,7 @@ def _annotations(
     remarks: list[Remark],
 ) -> Annotations:
     objects, corners = _objects(entries, class_names, origin)
-    described = [f"{one.name} in {e.file.path}, line {one.line}" for e in entries if e.file for one in e.objects]
+    described = [_place(entry, one) for entry in entries for one in entry.objects]
     for one in box_format_remarks(corners, sizes[objects.image_indices], CORNERS, described.__getitem__):
         if one.level == "error":
             raise ValueError(f"{name}: {one.text}")

@@ -33,21 +33,30 @@ def find_voc(root: Path) -> Sources:
 
     ``root`` is a set, or holds folders ``train``, ``val`` (or ``valid``) and ``test`` that are, or other folders, as
     ``VOC2007`` and ``VOC2012``, whose splits are joined. A set has its XML files in ``Annotations`` and its images in
-    ``JPEGImages``, or XML files and images together; lists of images are in ``ImageSets/Main``. Raises ValueError for lists
-    without one of training images.
+    ``JPEGImages``, or XML files and images together; lists of images are in ``ImageSets/Main``. Raises ValueError for lists,
+    and for folders of splits, without one of training images.
     """
-    below = _folders(root)
+    below = sub_folders(root)
     by_split = {split: [path for path in below if path.name.lower() in SPLIT_KEYS[split]] for split in SPLIT_KEYS}
     sources = {split: [source for path in paths if (source := _whole_set(path))] for split, paths in by_split.items()}
     if sources["train"]:
         return {split: found for split, found in sources.items() if found}
-    nested = [inner for path in below for inner in _folders(path)]
+    if any(sources.values()) and not _whole_set(root):
+        names = ", ".join(path.name for paths in by_split.values() for path in paths if _whole_set(path))
+        raise ValueError(
+            f"data.root: {root} has XML files in {names}, but none in a folder train; restore them, or give the folders as "
+            "data.train_annotations, data.train_images, and so on"
+        )
+    nested = [inner for path in below for inner in sub_folders(path)]
     for level in ([root], below, nested):
         if sets := [path for path in level if _whole_set(path)]:
             joined = _join([_sources_of_set(path) for path in sets])
             if "train" not in joined:
                 lists = ", ".join(str(source.list_file) for found in joined.values() for source in found)
-                raise ValueError(f"data.root: {root} has lists of images ({lists}), none of them train.txt or trainval.txt")
+                raise ValueError(
+                    f"data.root: {root} has lists of images ({lists}), none of them train.txt or trainval.txt; add one, or give "
+                    "the list of the training images as data.train_annotations"
+                )
             return joined
     return {}
 
@@ -64,9 +73,10 @@ def given_source(annotations: Path, image_folder: Path | None, root: Path) -> Vo
     folders = (*annotations.parents[:4], root)
     source = source or next((found for folder in folders if (found := _whole_set(folder))), None)
     if source is None:
+        beside = "" if image_folder is None else f", nor beside {image_folder}"
         raise ValueError(
-            f"{annotations} is a list of images, but {annotations.parent}, the folders above it and {root} have no folder "
-            "Annotations with XML files; put the list into ImageSets/Main beside it, or give the folder of its images, too"
+            f"{annotations} is a list of images, but there is no folder Annotations with XML files in {root} or above the "
+            f"list{beside}; name the folder with the XML files Annotations"
         )
     return VocSource(source.xml_folder, image_folder or source.image_folder, annotations, read_list(annotations))
 
@@ -85,7 +95,7 @@ def folder_of_images(folder: Path) -> Path:
 
 def has_xml(folder: Path) -> bool:
     """Return True if ``folder`` or one of its direct sub-folders has an XML file."""
-    return any(_has_suffix(path, (".xml",)) for path in (folder, *_folders(folder)))
+    return any(_has_suffix(path, (".xml",)) for path in (folder, *sub_folders(folder)))
 
 
 def read_list(file: Path) -> tuple[str, ...]:
@@ -122,7 +132,7 @@ def _sources_of_set(folder: Path) -> Sources:
         sets = {split: names[split] for split in SPLIT_KEYS if names.get(split)}
         return {split: [VocSource(whole.xml_folder, whole.image_folder, lists[split], sets[split])] for split in sets}
     sources: Sources = {}
-    for path in _folders(whole.xml_folder):
+    for path in sub_folders(whole.xml_folder):
         split = next((split for split, keys in SPLIT_KEYS.items() if path.name.lower() in keys), None)
         if split and has_xml(path):
             images = whole.image_folder / path.name
@@ -132,7 +142,7 @@ def _sources_of_set(folder: Path) -> Sources:
 
 def _whole_set(folder: Path) -> VocSource | None:
     """Return the XML files and images of a folder, or None if it is no set."""
-    children = {path.name.lower(): path for path in _folders(folder)}
+    children = {path.name.lower(): path for path in sub_folders(folder)}
     for name in XML_FOLDERS:
         if name in children and has_xml(children[name]):
             return VocSource(children[name], _image_folder(folder, children[name]))
@@ -143,28 +153,38 @@ def _whole_set(folder: Path) -> VocSource | None:
 
 def _image_folder(folder: Path, xml_folder: Path) -> Path:
     """Return the folder of images in ``folder``, itself included; ``xml_folder`` if there is none."""
-    children = {path.name.lower(): path for path in _folders(folder)}
+    children = {path.name.lower(): path for path in sub_folders(folder)}
     named = next((children[name] for name in IMAGE_FOLDERS if name in children), None)
     return named or (folder if _has_suffix(folder, IMAGE_SUFFIXES) else xml_folder)
 
 
 def _lists(folder: Path) -> dict[str, Path]:
     """Return the lists of images of a set by name: train, val, trainval, test."""
-    for sets in (path for path in _folders(folder) if path.name.lower() == "imagesets"):
-        mains = [path for path in _folders(sets) if path.name.lower() == "main"]
-        for place in (*mains, sets):
-            files = {path.stem.lower(): path for path in sorted(place.glob("*.txt"))}
-            found = {name: files[name] for name in (*SPLIT_KEYS, "trainval") if name in files}
-            if found:
-                return found
+    for place in _list_folders(folder):
+        files = {path.stem.lower(): path for path in sorted(place.glob("*.txt"))}
+        if found := {name: files[name] for name in (*SPLIT_KEYS, "trainval") if name in files}:
+            return found
     return {}
+
+
+def list_files(folder: Path) -> list[Path]:
+    """Return all lists of images of a set, of whatever name."""
+    return [path for place in _list_folders(folder) for path in sorted(place.glob("*.txt"))]
+
+
+def _list_folders(folder: Path) -> list[Path]:
+    """Return the folders that may hold the lists of images of a set."""
+    sets = [path for path in sub_folders(folder) if path.name.lower() == "imagesets"]
+    mains = [path for one in sets for path in sub_folders(one) if path.name.lower() == "main"]
+    return [*mains, *sets]
 
 
 def _join(sets: list[Sources]) -> Sources:
     return {split: joined for split in SPLIT_KEYS if (joined := [one for found in sets for one in found.get(split, [])])}
 
 
-def _folders(folder: Path) -> list[Path]:
+def sub_folders(folder: Path) -> list[Path]:
+    """Return the folders in ``folder`` that are not hidden, sorted."""
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from data.faults import Faults
 from data.remarks import Level, Remark
-from data.voc_folders import Sources, VocSource, folder_of_images
+from data.voc_folders import Sources, VocSource, folder_of_images, list_files
 from data.voc_xml import VocFile, VocObject, read_voc_file
 from detector.files import walk_folder
 from detector.imaging.read import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES
@@ -96,13 +96,14 @@ def split_entries(sources: list[VocSource], files: VocFolders, remarks: list[Rem
             entries.setdefault(image, Entry(image, None if path is None else files.read(path)))
     found = [entries[image] for image in sorted(entries)]
     if not found:
-        files.faults.add(f"there are no images in {sources[0].image_folder} ({', '.join(IMAGE_SUFFIXES)})")
+        files.faults.add(
+            f"there are no images for the XML files in {sources[0].xml_folder}: {sources[0].image_folder} has none "
+            f"({', '.join(IMAGE_SUFFIXES)}); set data.root to the folder that holds both, or data.train_annotations and "
+            "data.train_images to their folders"
+        )
     if unlabeled := [entry.image for entry in found if entry.file is None and not files.faults.texts]:
         subject = plural(len(unlabeled), "image has no XML file and counts", "images have no XML files and count")
         text = f"{subject} as without objects; take out what is not labeled yet"
-        text = (
-            text if len(unlabeled) == 1 else text.replace("counts as", "count as").replace("it if it is", "those that are")
-        )
         remarks.append(Remark("warning", text, shown_paths(unlabeled)))
     return found
 
@@ -174,7 +175,8 @@ def left_out_remarks(
 ) -> list[Remark]:
     """Return remarks on the images and XML files that belong to no split, and on files that are left out for their names.
 
-    They are those beside lists, in sub-folders beside those of the splits, and XML files anywhere in ``searched``.
+    They are those beside lists, in sub-folders beside those of the splits, and XML files anywhere in ``searched``. There,
+    lists of images that are not used are named, too.
     """
     every_source = [one for split in sources.values() for one in split]
     whole = [one for one in every_source if not one.list_file]  # their XML files without an image are named already
@@ -198,6 +200,11 @@ def left_out_remarks(
         verb = "is" if len(images) + len(xml_files) == 1 else "are"
         text = f"{subject} {verb} in no list or folder of a split and left out"
         remarks.append(Remark("note", text, shown_paths([*images, *xml_files])))
+    set_folders = dict.fromkeys(path for one in whole for path in (one.xml_folder, one.xml_folder.parent))
+    if searched and (lists := [path for folder in set_folders for path in list_files(folder)]):
+        subject = plural(len(lists), "list of images is", "lists of images are")
+        text = f"{subject} not used, as none is named train.txt or trainval.txt: all images are for training"
+        remarks.append(Remark("warning", text, shown_paths(lists)))
     for folder in folders:
         remarks += _remarks_of_folder(files.images(folder))
     return remarks

@@ -88,18 +88,14 @@ def merge_views(views: Sequence[View]) -> tuple[Tensor, Tensor, Tensor]:
     by_score = scores.argsort(descending=True, stable=True)
     order: list[int] = by_score[cut[by_score].to(torch.uint8).argsort(stable=True)].tolist()
     view_of = [number for number, view in enumerate(views) for _ in range(len(view.scores))]
-    kept, done = [], set()
+    kept: list[int] = []
+    done: set[int] = set()
     for leader in order:
         if leader in done:
             continue
         kept.append(leader)
-        done.add(leader)
-        same, seen_in = [], {view_of[leader]}
-        for _, partner in sorted(partners.get(leader, ()), reverse=True):  # the one that agrees best, from each view
-            if partner not in done and view_of[partner] not in seen_in:
-                same.append(partner)
-                seen_in.add(view_of[partner])
-        done.update(same)
+        same = _same_object(leader, partners, view_of, done, chain=bool(cut[leader]))
+        done.update((leader, *same))
         if same:
             scores[leader] = scores[[leader, *same]].max()
             if cut[leader]:
@@ -108,6 +104,25 @@ def merge_views(views: Sequence[View]) -> tuple[Tensor, Tensor, Tensor]:
     rows = torch.tensor(kept, dtype=torch.int64, device=boxes.device)
     rows = rows[scores[rows].argsort(descending=True, stable=True)]
     return boxes[rows], scores[rows], labels[rows]
+
+
+def _same_object(
+    leader: int, partners: dict[int, list[tuple[float, int]]], view_of: list[int], done: set[int], chain: bool
+) -> list[int]:
+    """Return the boxes that are the same object as ``leader``: of each other view, the one that agrees best.
+
+    ``chain`` adds the partners of these, and so on: the first and the last part of a long object are in tiles that do not
+    overlap, and only the parts between connect them.
+    """
+    same: list[int] = []
+    seen_in = {view_of[leader]}
+    for box in (found := [leader]):  # grows with ``chain``
+        for _, partner in sorted(partners.get(box, ()), reverse=True):
+            if partner not in done and view_of[partner] not in seen_in:
+                same.append(partner)
+                seen_in.add(view_of[partner])
+        found += [one for one in same if chain and one not in found]
+    return same
 
 
 def _partners(views: Sequence[View]) -> dict[int, list[tuple[float, int]]]:

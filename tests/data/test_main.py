@@ -9,6 +9,7 @@ import pytest
 
 from data.__main__ import main
 from tests.data.check.test_findings import Edit
+from tests.data.voc_files import write_lists, write_voc
 
 
 def test_a_sound_set_has_no_errors(check: Callable) -> None:
@@ -28,6 +29,24 @@ def test_errors_of_all_splits_are_reported_and_stop(check: Callable, edit_json: 
     assert "annotation 1010 refers to category_id 8" in report
     assert "1 of 5 images is not in" in report
     assert report.splitlines()[-2] == "2 errors, 0 warnings"
+
+
+def test_mistakes_of_the_split_are_reported_with_the_rest(
+    config: list[str], tiny_coco: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """A COCO set with a validation set and data.val_split; a folder without annotations; an empty list of Pascal VOC."""
+    assert main(["check", *config, "--quick", "--data.val_split", "0.2"]) == 1
+    printed = capsys.readouterr().out
+    assert "all: data.val_split is 0.2, but the data have a validation set" in printed
+    assert "train: 3 classes have fewer than 10 objects" in printed
+    Path("nothing").mkdir()
+    assert main(["check", "--quick", "--data.root", "nothing"]) == 1
+    printed = capsys.readouterr().out
+    assert "train: data.root: nothing has no annotations" in printed
+    assert printed.splitlines()[-2] == "1 error, 0 warnings"
+    write_lists(write_voc(Path("voc")), train="")
+    assert main(["check", "--quick", "--data.root", "voc"]) == 1
+    assert "train.txt: the list is empty" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("option", ["--images", "--pictures"])  # the second is an old spelling

@@ -9,7 +9,7 @@ from data.splits import read_splits
 
 FILES = {"train": ("annotations/train.json", "images/train"), "val": ("annotations/val.json", "images/val")}
 VAL = r"^data\.val_annotations"
-LISTED = r"In .*tiny are annotations/train\.json, annotations/val\.json$"
+LISTED = r"In .*tiny are annotations/train\.json, annotations/val\.json, boxes \(a folder with XML files\)$"
 
 
 @pytest.mark.parametrize(
@@ -42,11 +42,17 @@ LISTED = r"In .*tiny are annotations/train\.json, annotations/val\.json$"
             r"^data\.val_images: .*val\.json is a file; expected a",
         ),
         (".", "val", ("annotations/val.json", "val"), r"^data\.val_images: there is no image folder .*tiny/val .*; set"),
-        ("images", "val", FILES["val"], r"^data\.train_annotations: there is no .*images has no JSON file$"),
+        (".", "val", ("annotations/val.json", "val2017"), r"^data\.val_images: it is not given; set data\.val_images, rel"),
+        (".", "train", ("annotations/train.json", "train2017"), r"^data\.train_images: it is not given; set"),
+        (".", "train", ("images", "boxes"), r"^data\.train_annotations: .*images is a folder; .*_images may be swapped\)"),
+        (".", "train", ("boxs", "images"), r": there is no .*\. In .* annotations/val\.json, boxes \(a folder with XML fil"),
+        ("images", "val", FILES["val"], r"^data\.train_annotations: there is no .*images has no JSON or XML files$"),
         ("annotations/train.json", "val", FILES["val"], r"^data\.root: .*train\.json is a file; .*data\.train_annotations"),
     ],
 )
 def test_a_wrong_path_names_the_option(tiny_coco: Path, root: str, split: str, paths: Any, message: str) -> None:
+    (tiny_coco / "boxes").mkdir()
+    (tiny_coco / "boxes/a.xml").touch()
     with pytest.raises(ValueError, match=message):
         read_splits(tiny_coco / root, {**FILES, "test": (None, None), split: paths})
 

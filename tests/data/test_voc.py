@@ -37,15 +37,17 @@ def test_boxes_are_pixels_counted_from_one(tmp_path: Path) -> None:
     assert train.image_path(0) == tmp_path / "JPEGImages/0.png"
 
 
-@pytest.mark.parametrize("corners", [(0, 3, 10, 20), (2.5, 3, 10, 20)])
-def test_corners_at_zero_or_with_fractions_count_from_zero(tmp_path: Path, corners: tuple) -> None:
+@pytest.mark.parametrize("corners", [(0, 3, 10, 20), (-2, 3, 10, 20), (2.5, 3, 10, 20)])
+def test_corners_below_one_or_with_fractions_count_from_zero(tmp_path: Path, corners: tuple) -> None:
     write_voc(tmp_path, 2)
     (tmp_path / "Annotations/1.xml").write_text(voc_xml(("cat", *corners)))
     write_lists(tmp_path, train="0", val="1")
     splits = read(tmp_path)
     assert splits["train"].bboxes[0].tolist() == [1, 2, 9, 18]
     assert splits["val"].bboxes[0].tolist() == [corners[0], 3, 10 - corners[0], 17]
-    assert "pixels are counted from 0, not 1" in splits["train"].remarks[0].text
+    line = splits["train"].remarks[0].line()
+    assert line.startswith("1 object has a corner below 1 or with a fraction, so pixels are counted from 0, not 1, in the ")
+    assert line.endswith(f"(cat in {tmp_path}/Annotations/1.xml, line 3)")
 
 
 def test_difficult_objects_are_crowds_and_counted(tmp_path: Path) -> None:
@@ -96,6 +98,26 @@ def test_nothing_is_left_out_without_being_counted(tmp_path: Path) -> None:
     assert "images in " + str(tmp_path / "folders/images/train") in read(tmp_path / "folders")["train"].summary()
 
 
+def test_lists_of_other_names_are_named(tmp_path: Path) -> None:
+    write_voc(tmp_path, 3)
+    write_lists(tmp_path, cat_train="0", train_2012="1")
+    splits = read(tmp_path)
+    assert len(splits["train"]) + len(splits["val"]) == 3
+    (line,) = [one.line() for one in splits["train"].remarks]
+    assert line.startswith("2 lists of images are not used, as none is named train.txt or trainval.txt: all images are for")
+    assert "cat_train.txt" in line
+
+
+def test_folders_of_splits_without_train_are_refused(tmp_path: Path) -> None:
+    """They would be joined to a training set."""
+    for split in ("valid", "test"):
+        write_voc(tmp_path / split, 1)
+    with pytest.raises(ValueError, match=r"has XML files in valid, test, but none in a folder train; restore them, or give"):
+        read(tmp_path)
+    write_voc(tmp_path, 2, 5)  # a set beside them, of which they are no part
+    assert sum(len(part) for part in read(tmp_path).values()) == 2
+
+
 def test_several_roots_are_joined(tmp_path: Path) -> None:
     for year, first in (("VOC2007", 0), ("VOC2012", 4)):
         write_voc(tmp_path / "VOCdevkit" / year, 4, first)
@@ -139,6 +161,32 @@ def test_given_folders_of_other_names(tmp_path: Path) -> None:
         read_splits(tmp_path, {**files, "val": ("val.json", "photos/b")})
     with pytest.raises(ValueError, match=r"data\.val_images: there is no image folder .*lost"):
         read_splits(tmp_path, {**files, "val": ("boxes/b", "lost")})
+    (tmp_path / "list.txt").write_text("0\n")
+    with pytest.raises(ValueError, match=r"no folder Annotations with XML .* nor beside .*photos/a; name the folder with"):
+        read_splits(tmp_path, {**files, "train": ("list.txt", "photos/a")})
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        ({"val": ("lost.txt", "val2017")}, r"data\.val_annotations, or give data\.train_annotations, too"),
+        ({"val": ("ImageSets/Main/mine.txt", "val2017")}, r"data\.val_annotations, or"),
+        ({"test": ("lost.txt", "JPEGImages")}, r"data\.test_annotations and data\.test_images, or"),
+        ({"train": (COCO_FILES["train"][0], "photos")}, r"data\.train_images, or"),
+    ],
+)
+def test_a_path_that_is_not_read_is_refused(tmp_path: Path, options: dict, names: str) -> None:
+    write_lists(write_voc(tmp_path), mine="0")
+    with pytest.raises(ValueError, match=r"a Pascal VOC set whose splits are found by their names; leave out " + names):
+        read_splits(tmp_path, {**COCO_FILES, **options})
+
+
+@pytest.mark.parametrize("root", ["Annotations", "."])
+def test_xml_files_without_images_name_the_options(tmp_path: Path, root: str) -> None:
+    (write_voc(tmp_path) / "JPEGImages").rename(tmp_path / "photos")
+    message = r"no images for the XML files in .*Annotations: .* has none \(.*; set data\.root to .*data\.train_images to"
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path / root)
 
 
 def test_names_that_differ_by_case(tmp_path: Path) -> None:
@@ -187,7 +235,9 @@ def test_the_size_may_be_missing_or_of_either_side_of_an_exif_rotation(tmp_path:
     (batch,) = data.eval_dataloader("train")
     shown = [(t["letterbox"].original_height, t["letterbox"].original_width) for t in batch["targets"]]
     assert shown == [(40, 30), (40, 30), (30, 40)]
-    assert "1 XML file states no size" in data.annotations["train"].remarks[0].text
+    line = data.annotations["train"].remarks[0].line()
+    assert line.startswith("1 XML file states no size")
+    assert line.endswith("Annotations/none.xml)")
 
 
 FAULTS = {
@@ -236,7 +286,8 @@ def test_wrong_lists_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"train\.txt: the list is empty; expected the name of an image in each line"):
         read(tmp_path)
     (tmp_path / "ImageSets/Main/train.txt").unlink()
-    with pytest.raises(ValueError, match=r"has lists of images \(.*val\.txt\), none of them train\.txt or trainval\.txt"):
+    message = r"has lists of images \(.*val\.txt\), none of them train\.txt or trainval\.txt; add one, or give .*train_annota"
+    with pytest.raises(ValueError, match=message):
         read(tmp_path)
 
 

@@ -69,6 +69,18 @@ def test_two_halves_become_one_box() -> None:
     torch.testing.assert_close(scores, torch.tensor([0.8, 0.7]))
 
 
+def test_an_object_longer_than_two_tiles_becomes_one_box() -> None:
+    """Its first and its last part lie in tiles that do not overlap; the middle part connects them. Its neighbor stays."""
+    parts = [
+        view([[10, 40, 100, 60]], [0.9], region=(0, 0, 100, 100), cut=[True]),
+        view([[80, 41, 180, 60], [150, 70, 180, 90]], [0.5, 0.4], region=(80, 0, 180, 100), cut=[True, True]),
+        view([[160, 40, 230, 60]], [0.6], region=(160, 0, 260, 100), cut=[True]),
+    ]
+    boxes, scores, _ = merge_views(parts)
+    assert boxes.tolist() == [[10, 40, 230, 60], [150, 70, 180, 90]]
+    torch.testing.assert_close(scores, torch.tensor([0.9, 0.4]))
+
+
 def test_tiles_become_views_of_the_image() -> None:
     boxes, scores, labels = (
         torch.tensor([[0.0, 10, 20, 30], [30, 30, 63.5, 40], [20, 20, 40, 64]]),

@@ -50,7 +50,8 @@ def _read_given(root: Path, files: Files, val_split: float | None) -> dict[str, 
     if kind == "data.yaml":
         if given:
             raise ValueError(
-                f"data.root is {root}, which names the data of all splits itself; leave out {given}, for sets in other formats"
+                f"data.root is {root}, which names the data of all splits itself; leave out {given}, which are for sets in "
+                "other formats"
             )
         return read_yolo(root)
     if kind == "yolo":

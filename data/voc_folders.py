@@ -54,8 +54,8 @@ def find_voc(root: Path) -> Sources:
             if "train" not in joined:
                 lists = ", ".join(str(source.list_file) for found in joined.values() for source in found)
                 raise ValueError(
-                    f"data.root: {root} has lists of images ({lists}), none of them train.txt or trainval.txt; add one, or give "
-                    "the list of the training images as data.train_annotations"
+                    f"data.root: {root} has lists of images ({lists}), none of them train.txt or trainval.txt; add one, or "
+                    "give the list of the training images as data.train_annotations"
                 )
             return joined
     return {}

@@ -286,7 +286,7 @@ def test_wrong_lists_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"train\.txt: the list is empty; expected the name of an image in each line"):
         read(tmp_path)
     (tmp_path / "ImageSets/Main/train.txt").unlink()
-    message = r"has lists of images \(.*val\.txt\), none of them train\.txt or trainval\.txt; add one, or give .*train_annota"
+    message = r"has lists of images \(.*val\.txt\), none of them train\.txt or trainval\.txt; add one, or give .*train_a"
     with pytest.raises(ValueError, match=message):
         read(tmp_path)
 

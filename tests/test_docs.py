@@ -86,8 +86,9 @@ def names(example: str, tiny_arguments: dict[str, Any], tmp_path: Path, monkeypa
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("page", "example"), PYTHON, ids=[f"{page}-{n}" for n, (page, _) in enumerate(PYTHON)])
 def test_python_examples_run(page: str, example: str, names: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    if "open_stream" in example:  # in place of a camera, a pipe without images
-        monkeypatch.setattr("detector.predict.stream_sources.find_source", lambda source: PipeSource(io.BytesIO()))
+    if "open_stream" in example:  # in place of a camera, a pipe with one image
+        png = cv2.imencode(".png", np.zeros((32, 32, 3), np.uint8))[1].tobytes()
+        monkeypatch.setattr("detector.predict.stream_sources.find_source", lambda *_: PipeSource(io.BytesIO(png)))
     if "single_shapes" in example:
         draw_singles(Path("datasets/single_shapes"), num_train=16, num_val=8)
     try:

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections import Counter
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -15,30 +15,44 @@ from typing import Any, TextIO
 import numpy as np
 
 from detector.predict import Detections, Predictor
-from detector.predict.stream_sources import PIPE, describe_unreadable, find_source
+from detector.predict.stream_sources import PIPE, describe_unreadable, find_source, without_secrets
 from detector.predict.streams import Stream, StreamFrame
 from detector.text import plural
 
 RECONNECTS = 5
+KEPT_LATENCIES = 10_000  # for their median: a stream may run for months
 FILES_ONLY = ("csv", "crops", "no_images")  # options that have no meaning for streams
 
 
 def check_stream_options(options: argparse.Namespace) -> None:
     """Raise ValueError for options that do not go with ``--stream``."""
     if options.sources:
-        raise ValueError(f"--stream {options.stream} and SOURCE {options.sources[0]} exclude each other; give one of them")
+        stream, source = without_secrets(options.stream), options.sources[0]
+        raise ValueError(f"--stream {stream} and SOURCE {source} exclude each other; give one of them")
     if wrong := [name for name in FILES_ONLY if getattr(options, name)]:
         raise ValueError(f"--{wrong[0]} is for files; a stream gives JSON lines, on standard output or into --out FILE")
     if options.batch_size != 1 and options.tile is None:
         raise ValueError("--batch_size is 1 with --stream: a batch would wait for frames; leave it out")
     if options.reconnects is not None and options.reconnects < 0:
         raise ValueError(f"--reconnects is {options.reconnects}; expected 0 (never) or more")
-    if options.reconnects is not None and options.stream.strip() == PIPE:
-        raise ValueError("--reconnects is for cameras and addresses; a pipe has one end: leave it out")
-    if options.out is not None and options.out.is_dir():
-        raise ValueError(f"--out {options.out} is a folder; with --stream give a file, as detections.jsonl")
-    if options.out is not None and options.out.exists() and not options.overwrite:
-        raise ValueError(f"{options.out} already exists; choose another --out, or give --overwrite")
+    if options.stream.strip() == PIPE:
+        if options.reconnects is not None:
+            raise ValueError("--reconnects is for cameras and addresses; a pipe has one end: leave it out")
+        if os.isatty(0):
+            raise ValueError("--stream - reads images from a pipe, and there is none: cat *.jpg | python -m detector ...")
+    if options.out is not None:
+        _check_lines_file(options.out, options.overwrite)
+
+
+def _check_lines_file(out: Path, overwrite: bool) -> None:
+    """Raise ValueError if ``--out`` can be no file for the lines, or if it exists and ``overwrite`` is False."""
+    if out.is_dir():
+        raise ValueError(f"--out {out} is a folder; with --stream give a file, as detections.jsonl")
+    if out.exists() and not overwrite:
+        raise ValueError(f"{out} already exists; choose another --out, or give --overwrite")
+    parent = next(parent for parent in out.absolute().parents if parent.exists())
+    if not parent.is_dir():
+        raise ValueError(f"--out {out}: {parent} is a file, not a folder; choose another --out")
 
 
 def run_stream(options: argparse.Namespace, predictor: Predictor, settings: dict[str, Any]) -> int:
@@ -48,24 +62,26 @@ def run_stream(options: argparse.Namespace, predictor: Predictor, settings: dict
         print(message, file=sys.stderr)
 
     reconnects = RECONNECTS if options.reconnects is None else options.reconnects
-    stream = Stream(find_source(options.stream), options.every_frame, reconnects, log=log)
-    latencies, started, is_open = [], time.monotonic(), False
-    objects: Counter[str] = Counter()
+    source = find_source(options.stream, predictor.sixteen_bit_range)
+    stream = Stream(source, options.every_frame, reconnects, log=log)
+    totals, is_open, has_warned = StreamTotals(), False, False
     log(f"reading {stream.source.name}; end with Ctrl-C")
     try:
-        with _lines(options.out) as lines, stream, _stop_on_signals(stream):
+        with stream, _lines(options.out) as lines, _stop_on_signals(stream):
             is_open = True
             for frame in stream:
-                check_tile(frame.image, settings["tile"])
+                if not has_warned and (note := tile_note(frame.image, settings["tile"])):
+                    has_warned = True
+                    log(note)
                 (detections,) = predictor([frame.image], **settings)
-                latencies.append(time.time() - frame.captured_at)
-                objects.update(detections.names)
-                print(json_line(frame, detections, latencies[-1], stream.num_dropped), file=lines, flush=True)
+                latency = time.time() - frame.captured_at
+                totals.add(detections, latency)
+                print(json_line(frame, detections, latency, stream.num_dropped), file=lines, flush=True)
     except BrokenPipeError:  # the reader of our output has ended, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would write its buffer at exit
     finally:
         if is_open:
-            log(summary(stream, latencies, objects, time.monotonic() - started))
+            log(totals.summary(stream))
     return 0
 
 
@@ -81,24 +97,39 @@ def json_line(frame: StreamFrame, detections: Detections, latency: float, num_dr
     return json.dumps(facts | {"dropped": num_dropped, "height": height, "width": width, "objects": objects})
 
 
-def summary(stream: Stream, latencies: list[float], objects: Counter, seconds: float) -> str:
-    """Return what was read, dropped and found."""
-    text = f"{stream.source.name}: {plural(stream.num_read, 'frame')} in {seconds:.1f} s, {stream.num_taken} of them with "
-    text += f"results, {stream.num_dropped} dropped for newer ones, {plural(stream.num_reconnects, 'reconnection')}"
-    if latencies:
-        median, most = 1000 * float(np.median(latencies)), 1000 * max(latencies)
-        text += f"; latency {median:.0f} ms (median), {most:.0f} ms at most; {plural(objects.total(), 'object')}"
-    return text + describe_unreadable(stream.source)
+class StreamTotals:
+    """What a stream has given so far, in a memory that does not grow with its length."""
+
+    def __init__(self) -> None:
+        self.started = time.monotonic()
+        self.num_objects = 0
+        self.latest: deque[float] = deque(maxlen=KEPT_LATENCIES)  # latencies in seconds
+        self.largest = 0.0
+
+    def add(self, detections: Detections, latency: float) -> None:
+        """Count the objects of a frame, and its latency in seconds."""
+        self.num_objects += len(detections)
+        self.latest.append(latency)
+        self.largest = max(self.largest, latency)
+
+    def summary(self, stream: Stream) -> str:
+        """Return what was read, dropped and found."""
+        seconds = time.monotonic() - self.started
+        text = f"{stream.source.name}: {plural(stream.num_read, 'frame')} in {seconds:.1f} s, {stream.num_taken} of them "
+        text += f"with results, {stream.num_dropped} dropped for newer ones, {plural(stream.num_reconnects, 'reconnection')}"
+        if self.latest:
+            median, largest = 1000 * float(np.median(self.latest)), 1000 * self.largest
+            text += f"; latency {median:.0f} ms (median), {largest:.0f} ms at most; {plural(self.num_objects, 'object')}"
+        return text + describe_unreadable(stream.source)
 
 
-def check_tile(image: np.ndarray, tile: tuple[int, int] | None) -> None:
-    """Raise ValueError if a frame fits into one tile."""
+def tile_note(image: np.ndarray, tile: tuple[int, int] | None) -> str | None:
+    """Return a message if a frame fits into one tile (height, width). Other frames of a pipe may be larger."""
     height, width = image.shape[:2]
-    if tile is not None and height <= tile[0] and width <= tile[1]:
-        raise ValueError(
-            f"--tile {tile[0]} {tile[1]} (height, width): frames of {height} x {width} fit into one tile; leave it out, or "
-            "give a smaller one"
-        )
+    if tile is None or height > tile[0] or width > tile[1]:
+        return None
+    sides = f"--tile {tile[0]} {tile[1]} makes no difference for frames of {height} x {width} (height x width)"
+    return f"{sides}, which fit into one tile; give a smaller one"
 
 
 @contextlib.contextmanager

@@ -25,7 +25,11 @@ def check_backend(backend: str) -> None:
 
 
 def new_eval(backend: Backend, coco: COCO, detections: np.ndarray) -> Any:
-    """Return the COCOeval of a backend for ``detections`` (N, 7), not run yet. It knows each by its row, counted from 1."""
+    """Return the COCOeval of a backend for ``detections`` (N, 7), not run yet. It knows each by its row, counted from 1.
+
+    Raises ValueError for a backend that is unknown or not installed.
+    """
+    check_backend(backend)
     makers = {"faster-coco-eval": faster_eval, "ultrafast-pycocotools": ultrafast_eval}
     return makers.get(backend, pycocotools_eval)(coco, detections)
 

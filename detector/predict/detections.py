@@ -2,8 +2,8 @@
 
 import io
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast, overload
 
@@ -45,13 +45,13 @@ class DetectedObject(NamedTuple):
         )
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Detections:
     """The objects found in one image, best first. Tensors are on the CPU.
 
     It is a sequence: ``len(detections)``, ``for found in detections`` and ``detections[0]`` give a ``DetectedObject``.
     ``detections[:3]``, ``detections[detections.scores > 0.5]`` and ``detections["cat"]`` give ``Detections`` with fewer
-    objects, as ``filter`` does.
+    objects, as ``filter`` does. Two are equal if their objects are; their images are not compared.
     """
 
     boxes: Tensor  # (N, 4) x1 y1 x2 y2 in pixels of the original image
@@ -60,13 +60,20 @@ class Detections:
     names: list[str]  # N class names
     category_ids: list[int]  # N category ids of the training annotations
     # The image as it was given (a path stays a path), for ``plot``. None if it came from a generator, which may have many.
-    image: Image | None = field(default=None, compare=False)
-    class_names: Sequence[str] = field(default=(), compare=False)  # C names of the detector; () if they are not known
-    sixteen_bit_range: SampleRange = field(default=FULL_RANGE, compare=False)  # of an image with 16 bits, see ``plot``
-    image_size: Size | None = field(default=None, compare=False)  # (height, width) that ``boxes`` are of; None if not known
+    image: Image | None = None
+    class_names: Sequence[str] = ()  # C names of the detector; () if they are not known
+    sixteen_bit_range: SampleRange = FULL_RANGE  # of an image with 16 bits, see ``plot``
+    image_size: Size | None = None  # (height, width) that ``boxes`` are of; None if not known
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Detections):
+            return NotImplemented
+        tensors = ((self.boxes, other.boxes), (self.scores, other.scores), (self.labels, other.labels))
+        is_same = self.names == other.names and self.category_ids == other.category_ids
+        return is_same and all(torch.equal(mine, others) for mine, others in tensors)
 
     def __repr__(self) -> str:
         """For example "2 objects: raccoon 0.56, raccoon 0.34"."""
@@ -97,7 +104,7 @@ class Detections:
         return replace(self, boxes=boxes, scores=scores, labels=labels, names=names, category_ids=category_ids)
 
     @named_arguments
-    def filter(self, score_threshold: float = 0.0, classes: Sequence[str | int] | None = None) -> "Detections":
+    def filter(self, score_threshold: float = 0.0, classes: Iterable[str | int] | None = None) -> "Detections":
         """Return the objects whose scores exceed ``score_threshold``, of ``classes`` (names or labels; default: all).
 
         The default keeps every score. Raises ValueError for a class that the detector does not have.
@@ -105,22 +112,24 @@ class Detections:
         score_threshold = as_number(score_threshold, "score_threshold")
         keep = self.scores > score_threshold if score_threshold else torch.ones(len(self), dtype=torch.bool)
         if classes is not None:
-            self._check_classes(classes)
+            classes = self._checked_classes(classes)
             keep &= torch.tensor([self._is_any_of(n, classes) for n in range(len(self))], dtype=torch.bool)
         return self[keep]
 
     def _is_any_of(self, number: int, classes: Sequence[str | int]) -> bool:
         return self.names[number] in classes or int(self.labels[number]) in [c for c in classes if not isinstance(c, str)]
 
-    def _check_classes(self, classes: Sequence[str | int]) -> None:
-        if isinstance(classes, str | bytes) or not isinstance(classes, Sequence):
+    def _checked_classes(self, classes: Iterable[str | int]) -> list[str | int]:
+        if isinstance(classes, str | bytes) or not isinstance(classes, Iterable):
             raise ValueError(f"classes is {shown(classes)}; expected a list of names or labels, e.g. ['cat']")
+        classes = list(classes)
         for choice in classes:
             if isinstance(choice, str):
                 if self.class_names and choice not in self.class_names:
                     raise ValueError(unknown_name("class", choice, dict.fromkeys(self.class_names)))
             elif as_whole_number(choice, "a label of classes", 0) >= len(self.class_names) > 0:
                 raise ValueError(f"classes has the label {choice}; this detector's are 0 to {len(self.class_names) - 1}")
+        return classes
 
     @named_arguments
     def plot(self, image: Image | None = None) -> PIL.Image.Image:
@@ -206,7 +215,10 @@ def _chosen(key: Any, length: int) -> int | list[int]:
     """Return the number of an object, or the numbers of several, for an index of ``length`` objects."""
     if isinstance(key, slice):
         return list(range(length))[key]
-    values = np.asarray(key)
+    try:
+        values = np.asarray(key)
+    except ValueError:  # lists of several lengths in a list
+        values = np.asarray(key, object)
     if values.ndim == 0 and values.dtype.kind in "iu":
         return _place(int(values), length)
     if values.ndim == 1 and values.dtype.kind == "b" and len(values) == length:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from detector.imaging.pillow import rgb_pixels
-from detector.imaging.read import EXIF_ORIENTATION, read_upright, turn
+from detector.imaging.read import EXIF_ORIENTATION, BadImageError, read_upright, turn
 from detector.imaging.sixteen_bits import FULL_RANGE, SampleRange, to_eight_bits
 
 Image = str | os.PathLike | np.ndarray | Tensor | PIL.Image.Image
@@ -62,6 +62,8 @@ def as_array(image: Image, sixteen_bit_range: SampleRange = FULL_RANGE) -> np.nd
 
 
 def _read(path: str | os.PathLike, sixteen_bit_range: SampleRange) -> np.ndarray:
+    if "://" in os.fsdecode(path):
+        raise BadImageError(f"{os.fsdecode(path)}: is an address; download the image, and give its path")
     path = Path(os.fsdecode(path))
     if path.is_dir():
         raise ValueError(f"{path} is a folder; give images, or use python -m detector predict, which takes folders")

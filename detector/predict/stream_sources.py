@@ -1,5 +1,6 @@
 """The sources of streams: cameras and addresses by OpenCV, and images that come one after the other through a pipe."""
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 
 from detector.imaging.formats import IMAGE_SUFFIXES
 from detector.imaging.read import BadImageError, decode_image, exif_orientation, turn
+from detector.imaging.sixteen_bits import FULL_RANGE, SampleRange, as_sample_range
 from detector.option_errors import named_arguments
 from detector.predict.streams import FrameSource, Stream, StreamError
 from detector.text import plural
@@ -27,15 +29,18 @@ FILE_START = re.compile(JPEG_FILE_START + b"|" + PNG_START + rb"|P[56]\s\d+\s+\d
 CARRIERS = (*range(0xE0, 0xF0), 0xFE)  # markers of JPEG segments that may hold another JPEG file, as a thumbnail
 START_BYTES = 32  # of a start, at most
 EXPECTED = "expected a camera (0 is the first), an address (rtsp://..., http://...), or - for images through a pipe"
+ACCEPTED_IMAGES = "JPEG, PNG or binary PNM (P5 or P6) image"
 
 
 class CaptureSource:
     """A camera, by its index, or a network address, read by OpenCV."""
 
+    close_seconds = TIMEOUT_MS / 1000 + 1
+
     def __init__(self, address: int | str) -> None:
         self.address = address
         self._capture: Any = None  # a cv2.VideoCapture while the source is open
-        self.name = f"camera {address}" if isinstance(address, int) else re.sub(r"//[^/@]*@", "//***@", address)
+        self.name = f"camera {address}" if isinstance(address, int) else without_secrets(address)
         self.can_reconnect = True
 
     def open(self) -> None:
@@ -54,7 +59,8 @@ class CaptureSource:
 
     def _remedy(self) -> str:
         if isinstance(self.address, str):
-            return f"check the address, name and password, and that it plays elsewhere (waited {TIMEOUT_MS / 1000:g} s)"
+            limit = f"waited at most {TIMEOUT_MS / 1000:g} s"
+            return f"check the address, name and password, and that it plays elsewhere ({limit})"
         cameras = ", ".join(str(path) for path in sorted(Path("/dev").glob("video*")))
         found = f" (there are {cameras})" if cameras else ""
         return f"check that it is connected, and that no other program uses it{found}"
@@ -82,11 +88,13 @@ class PipeSource:
     """
 
     can_reconnect = False
+    close_seconds = 0.2  # an idle pipe would keep ``read`` waiting for ever, and has nothing to close
 
-    def __init__(self, file: RawFile, name: str = "the pipe") -> None:
-        self.name, self._file = name, file
+    def __init__(self, file: RawFile, name: str = "the pipe", sixteen_bit_range: SampleRange = FULL_RANGE) -> None:
+        self.name, self._file, self.sixteen_bit_range = name, file, sixteen_bit_range
         self._content = bytearray()
         self._has_started = False  # with an image
+        self._has_whole_image = False
         self._damaged_from = 1  # bytes of the image at the start that are not searched for the next one, if it is damaged
         self._exif_end = 0  # of the EXIF data in which the image at the start is damaged; 0 if it is not
         self._starts_in_exif = False  # the image at the start may be the thumbnail of the damaged one before it
@@ -99,14 +107,23 @@ class PipeSource:
         pass
 
     def read(self) -> np.ndarray | None:
-        """Return the next image, upright; None at the end. Raises StreamError if the pipe does not start with an image."""
+        """Return the next image, upright; None at the end.
+
+        Raises StreamError if the pipe does not start with an image, and if it ends without a whole one.
+        """
         while self._has_more_than_padding():
             if (content := self._next_file()) is None:
                 continue
             try:
-                return turn(decode_image(content), exif_orientation(content))
+                image = turn(decode_image(content, 1, self.sixteen_bit_range), exif_orientation(content))
             except BadImageError:
                 self.num_unreadable += 1
+            else:
+                self._has_whole_image = True
+                return image
+        if not self._has_whole_image:
+            reason = f"has ended without a whole {ACCEPTED_IMAGES}"
+            raise StreamError(f"{self.name} {reason}; check the program that writes into it")
         return None
 
     def _has_more_than_padding(self) -> bool:
@@ -122,7 +139,7 @@ class PipeSource:
         measure = MEASURES.get(bytes(self._content[:2]))
         if measure is None and not self._has_started:
             shown = bytes(self._content[:8])
-            raise StreamError(f"{self.name} has {shown!r} where a JPEG, PNG or PNM image starts; for videos: {FFMPEG}")
+            raise StreamError(f"{self.name} has {shown!r} where a {ACCEPTED_IMAGES} starts; for videos: {FFMPEG}")
         self._has_started = True
         length = None if measure is None else measure(self)
         if length is None or not self._has(length):
@@ -242,35 +259,50 @@ def open_stream(
     reconnects: int = 5,
     backoff: float = 1.0,
     log: Callable[[str], None] | None = None,
+    sixteen_bit_range: SampleRange = FULL_RANGE,
 ) -> Stream:
     """Return the ``Stream`` of a camera (an index), an address, or a pipe (``-``); see ``Stream`` for the settings.
 
-    Raises ValueError for anything else.
+    ``sixteen_bit_range`` (darkest, brightest) is for images with 16 bits through a pipe; give that of the Predictor. Raises
+    ValueError for anything else.
     """
-    return Stream(find_source(source), every_frame, reconnects, backoff, log)
+    return Stream(find_source(source, sixteen_bit_range), every_frame, reconnects, backoff, log)
 
 
-def find_source(source: str | int) -> FrameSource:
+def find_source(source: str | int, sixteen_bit_range: SampleRange = FULL_RANGE) -> FrameSource:
     """Return the source that a user names. Raises ValueError, with what is expected, for anything else."""
-    text = str(source).strip()
+    text, sixteen_bit_range = str(source).strip(), as_sample_range(sixteen_bit_range)
     if text == PIPE:
-        return PipeSource(open(0, "rb", buffering=0, closefd=False), "standard input")
+        return PipeSource(open(0, "rb", buffering=0, closefd=False), "standard input", sixteen_bit_range)
     if re.fullmatch(r"-?\d+", text):
         if int(text) < 0:
             raise ValueError(f"the stream is {text}; cameras count from 0")
         return CaptureSource(int(text))
-    scheme, separator, rest = text.partition("://")
-    if separator:
-        if scheme.lower() not in SCHEMES:
-            raise ValueError(f"the stream {text} has the scheme {scheme}; expected one of {', '.join(SCHEMES)}")
-        if Path(rest.partition("?")[0]).suffix.lower() in IMAGE_SUFFIXES:
-            raise ValueError(f"{text} is the address of an image; download it, and give its path as SOURCE")
-        return CaptureSource(text)
-    if Path(text).exists() and not text.startswith("/dev/video"):
-        raise ValueError(f"{text} is a file; give it as SOURCE, without --stream")
-    if match := re.fullmatch(r"/dev/video(\d+)", text):
+    if "://" in text:
+        return _find_address(text)
+    if match := re.fullmatch(r"/dev/video(\d+)", os.path.realpath(text)):  # also a link, as in /dev/v4l/by-id
         return CaptureSource(int(match[1]))
+    if text and Path(text).is_fifo():
+        raise ValueError(f"{text} is a named pipe; read it as standard input: --stream - < {text}")
+    if text and Path(text).exists():
+        kind = "folder" if Path(text).is_dir() else "file"
+        raise ValueError(f"{text} is a {kind}; give it as SOURCE, without --stream")
     raise ValueError(f"the stream is {text!r}; {EXPECTED}")
+
+
+def _find_address(text: str) -> CaptureSource:
+    scheme, _, rest = text.partition("://")
+    if scheme.lower() not in SCHEMES:
+        expected = f"expected one of {', '.join(SCHEMES)}; a file is given by its path, as SOURCE"
+        raise ValueError(f"the stream {without_secrets(text)} has the scheme {scheme}; {expected}")
+    if Path(rest.partition("?")[0]).suffix.lower() in IMAGE_SUFFIXES:
+        raise ValueError(f"{without_secrets(text)} is the address of an image; download it, and give its path as SOURCE")
+    return CaptureSource(f"{scheme.lower()}://{rest}")  # FFmpeg does not know RTSP://
+
+
+def without_secrets(address: str) -> str:
+    """Return ``address`` for messages: ``***`` in place of name and password, and of a query, which may have a key."""
+    return re.sub(r"\?.*", "?***", re.sub(r"//[^/?#]*@", "//***@", address))
 
 
 def describe_unreadable(source: FrameSource) -> str:

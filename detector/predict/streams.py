@@ -13,7 +13,6 @@ from detector.text import plural
 
 POLL_SECONDS = 0.2  # between looks at ``stop``, which a signal may call
 MAX_BACKOFF = 30.0  # seconds between two attempts to connect
-JOIN_SECONDS = 6.0  # to wait for a source that is being read; OpenCV gives up after 5
 
 
 class StreamError(ValueError):
@@ -25,6 +24,7 @@ class FrameSource(Protocol):
 
     name: str
     can_reconnect: bool  # after the end of its frames
+    close_seconds: float  # at the end, to wait for a ``read`` in progress, so that the source is closed
 
     def open(self) -> None: ...
 
@@ -74,21 +74,26 @@ class Stream:
         self._thread = threading.Thread(target=self._read, name=f"reader of {source.name}", daemon=True)
 
     def __enter__(self) -> Self:
-        """Open the source and start reading. Raises StreamError at once if it cannot be opened."""
+        """Open the source and start reading. Raises StreamError at once if it cannot be opened, or was opened before."""
+        if self._thread.ident is not None:
+            raise StreamError(f"the stream of {self.source.name} was opened before; make a new one")
         self.source.open()
         self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.stop()
-        self._thread.join(JOIN_SECONDS)
+        self._thread.join(self.source.close_seconds)
         if self._frame is not None:  # the user has stopped before it: it counts as not read
             self._frame, self.num_read = None, self.num_read - 1
 
     def __iter__(self) -> Iterator[StreamFrame]:
+        """Yield the frames. Raises StreamError outside of ``with``, and if the source cannot be read any more."""
+        if self._thread.ident is None:
+            raise StreamError(f"the stream of {self.source.name} is not open; iterate over it within: with ... as stream")
         while (frame := self._take()) is not None:
             yield frame
-        if self._error is not None:
+        if self._error is not None and not self._stopping.is_set():
             raise self._error
 
     def stop(self) -> None:
@@ -145,8 +150,8 @@ class Stream:
         while not self._stopping.is_set():
             failures += 1
             if failures > self.reconnects:
-                attempts = plural(self.reconnects, "attempt")
-                raise StreamError(f"{self.source.name}: the connection is lost, and {attempts} to connect again failed")
+                attempts = f", and {plural(self.reconnects, 'attempt')} to connect again failed" if self.reconnects else ""
+                raise StreamError(f"{self.source.name}: the connection is lost{attempts}")
             pause = min(self.backoff * 2 ** (failures - 1), MAX_BACKOFF)
             self.log(f"{self.source.name}: the connection is lost; attempt {failures} of {self.reconnects} in {pause:g} s")
             if self._stopping.wait(pause):

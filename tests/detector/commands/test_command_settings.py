@@ -142,7 +142,7 @@ def stream(*arguments: str) -> tuple[str, bool, int]:
     """Run ``predict`` on a made-up camera of two frames; return its name and the settings of the stream."""
     streams = []
 
-    def source(name: str) -> Camera:
+    def source(name: str, _: object) -> Camera:
         camera = Camera(0.0, 2)
         camera.name = name
         return camera

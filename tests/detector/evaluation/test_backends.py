@@ -90,6 +90,17 @@ def test_ultrafast_pycocotools_counts_what_is_not_finite_as_pycocotools_does(col
         np.testing.assert_array_equal(found.eval[name], expected.eval[name])
 
 
+def test_an_unknown_or_missing_backend_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In Python, too, where no command has checked it: a wrong name must not become pycocotools."""
+    truth, detections = coco_dict([1], []), np.empty((0, 7))
+    with pytest.raises(ValueError, match="unknown backend 'ultrafast'; did you mean ultrafast-pycocotools"):
+        evaluate(truth, detections, backend="ultrafast")
+    monkeypatch.setattr("detector.extras.find_spec", lambda package: None)
+    for backend, extra in (("faster-coco-eval", "fast-eval"), (ULTRAFAST, "ultrafast-eval")):
+        with pytest.raises(ValueError, match=rf"backend '{backend}' needs {PACKAGES[backend]}, .*pip install .*\[{extra}\]"):
+            evaluate(truth, detections, backend=backend)
+
+
 def test_a_forked_process_is_refused_and_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     """ultrafast-pycocotools has threads, which a forked process lacks."""
     pytest.importorskip(PACKAGES[ULTRAFAST])

@@ -1,6 +1,7 @@
 """Detections: text, objects, choices and images of them."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,15 @@ def test_filter(detections: Detections) -> None:
     assert detections.filter(score_threshold=0.3, classes=["raccoon", "dog"]).names == ["raccoon"]
     assert detections.filter(classes=[0]).names == ["cat"]
     assert len(detections.filter()) == 3
+    for classes in ({"raccoon"}, np.array(["raccoon"]), torch.tensor([1]), np.array([1]), iter(["raccoon"])):
+        assert detections.filter(classes=classes).names == ["raccoon"] * 2
+
+
+def test_detections_are_equal_if_their_objects_are(detections: Detections) -> None:
+    assert detections == replace(detections[:], image=None)
+    assert detections in [detections[:1], detections[:]]
+    for other in (detections[:2], detections[[0, 2, 1]], detections["dog"], replace(detections, names=["cat"] * 3), None):
+        assert detections != other
 
 
 def test_wrong_choices_are_refused(detections: Detections) -> None:
@@ -81,7 +91,7 @@ def test_wrong_choices_are_refused(detections: Detections) -> None:
         TypeError, match=r"unknown argument conf; did you mean score_threshold\? It takes score_threshold, c"
     ):
         detections.filter(conf=0.3)
-    for key in (1.5, [True], [[0]], None, ["cat"]):
+    for key in (1.5, [True], [[0]], [[0], [1, 2]], None, ["cat"]):
         with pytest.raises(IndexError, match="expected a number, a slice, a mask of 3"):
             detections[key]
 

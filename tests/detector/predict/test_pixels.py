@@ -125,6 +125,12 @@ def test_anything_else_is_refused_with_what_is_accepted(part: str) -> None:
     assert part in str(refusal.value) or part == "meta"
 
 
+def test_an_address_is_named_as_it_was_given() -> None:
+    for address in ("http://a/b.jpg", "rtsp://a/b"):
+        with pytest.raises(ValueError, match=f"^{address}: is an address; download the image, and give its path"):
+            as_array(address)
+
+
 @pytest.mark.parametrize(
     "images", [["a", "b"], ("a", "b"), np.array(["a", "b"]), np.array(["a", "b"], object), (name for name in "ab")]
 )

@@ -1,9 +1,11 @@
 """Streams: the newest frame, drop counts, latency, reconnection, and images through a pipe."""
 
 import io
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -19,7 +21,7 @@ IMAGE = np.zeros((4, 6, 3), np.uint8)
 class Camera:
     """A made-up source: a frame every ``period`` seconds, each with its number as its gray; None where ``breaks`` says."""
 
-    name, can_reconnect = "a camera", True
+    name, can_reconnect, close_seconds = "a camera", True, 6.0
 
     def __init__(self, period: float, num_frames: int, breaks: tuple[int, ...] = (), failing_opens: int = 0) -> None:
         self.period, self.num_frames, self.breaks, self.failing_opens = period, num_frames, set(breaks), failing_opens
@@ -88,6 +90,39 @@ def test_after_the_last_attempt_the_stream_is_an_error() -> None:
         with pytest.raises(StreamError, match="a camera: the connection is lost, and 2 attempts to connect again failed"):
             numbers.extend(frame.number for frame in stream)
     assert stream.num_read == 2
+    stream = Stream(Camera(0.0, 10, breaks=(2,)), True, reconnects=0)
+    with stream, pytest.raises(StreamError, match=r"a camera: the connection is lost$"):
+        list(stream)
+
+
+def test_a_stream_is_read_within_with_and_once() -> None:
+    """Without ``with`` nothing reads the source, and waiting for its frames would have no end."""
+    stream = Stream(Camera(0.0, 3), every_frame=True)
+    with pytest.raises(StreamError, match="the stream of a camera is not open; iterate over it within: with"):
+        next(iter(stream))
+    with stream:
+        assert len(list(stream)) == 3
+    with pytest.raises(StreamError, match="the stream of a camera was opened before; make a new one"):
+        stream.__enter__()
+
+
+def test_an_idle_pipe_can_be_stopped_at_once(images: list[np.ndarray]) -> None:
+    """It waits for an image that may never come. What is wrong with the pipe after the stop is no error."""
+    reader, writer = os.pipe()
+    os.write(writer, encoded(".png", images[0]))
+    with open(reader, "rb", buffering=0) as file, Stream(PipeSource(file)) as stream:
+        for frame in stream:
+            assert frame.image.shape == images[0].shape
+            stream.stop()
+            started = time.monotonic()
+        stream.__exit__(None, None, None)
+        assert time.monotonic() - started < 3
+        os.close(writer)  # the reader can end, before its file is closed
+        stream._thread.join()
+    with Stream(PipeSource(io.BytesIO())) as stream:
+        stream._thread.join()
+        stream.stop()
+        assert list(stream) == []
 
 
 def test_a_stream_can_be_stopped_at_any_time() -> None:
@@ -156,8 +191,28 @@ def test_damaged_images_of_a_pipe_are_counted(images: list[np.ndarray]) -> None:
     source = PipeSource(Chunks(bytes(damaged) + jpeg + png + jpeg[:-30], 50))
     assert [image.shape for image in all_of(source)] == [(16, 25, 3), (16, 24, 3)]
     assert source.num_unreadable == 2  # the first one is damaged, and the last one ends too early
-    with pytest.raises(StreamError, match=r"has b'RIFF.*where a JPEG, PNG or PNM image starts; for videos: ffmpeg"):
-        PipeSource(Chunks(b"RIFF....", 50)).read()
+    for wrong in (b"RIFF....", b"P3\n1 1\n255\n1 2 3\n"):
+        with pytest.raises(StreamError, match=r"has b'.*where a JPEG, PNG or binary PNM \(P5 or P6\) image starts"):
+            PipeSource(Chunks(wrong, 50)).read()
+
+
+def test_a_pipe_without_a_whole_image_is_an_error(images: list[np.ndarray]) -> None:
+    for content in (b"", b"\n\0", encoded(".jpg", images[0])[:-30], encoded(".png", images[0])[:40]):
+        with pytest.raises(StreamError, match=r"ended without a whole JPEG, PNG .*; check the program that writes"):
+            PipeSource(Chunks(content, 50)).read()
+
+
+def test_sixteen_bits_through_a_pipe_are_scaled_as_in_training() -> None:
+    image = np.arange(0, 4096, 32, np.uint16).reshape(8, 16)
+    source = PipeSource(io.BytesIO(encoded(".png", image)), sixteen_bit_range=(0, 4095))
+    np.testing.assert_array_equal(source.read()[..., 0], image // 16)
+    assert (
+        find_source("-", (0, 4095)).sixteen_bit_range
+        == stream_sources.open_stream("-", sixteen_bit_range=(0, 4095)).source.sixteen_bit_range
+        == (0, 4095)
+    )
+    with pytest.raises(ValueError, match=r"sixteen_bit_range is \(9, 3\)"):
+        stream_sources.open_stream(0, sixteen_bit_range=(9, 3))
 
 
 def test_a_jpeg_that_is_cut_anywhere_in_its_header_takes_no_other_with_it() -> None:
@@ -196,14 +251,24 @@ def test_a_truncated_image_takes_no_other_with_it(images: list[np.ndarray], suff
     assert source.num_unreadable == 3
 
 
-def test_sources_by_name(tmp_path: object) -> None:
+def test_sources_by_name(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match=r"open_stream: unknown argument evry_frame; did you mean every_frame\?"):
         stream_sources.open_stream(0, evry_frame=True)
     assert isinstance(find_source("-"), PipeSource)
     assert (find_source("0").address, find_source(1).name) == (0, "camera 1")
     source = find_source("rtsp://me:secret@10.0.0.5:554/live")
     assert source.name == "rtsp://***@10.0.0.5:554/live"
+    source = find_source("RTSP://me:p@ss@10.0.0.5/a@b?key=secret")
+    assert (source.name, source.address) == ("rtsp://***@10.0.0.5/a@b?***", "rtsp://me:p@ss@10.0.0.5/a@b?key=secret")
+    (tmp_path / "camera").symlink_to("/dev/video3")
+    assert find_source("/dev/video2").address, find_source(str(tmp_path / "camera")).address == (2, 3)
+    os.mkfifo(tmp_path / "fifo")
     for text, message in (
+        ("", r"the stream is ''; expected a camera"),
+        ("file:///a.mp4", "has the scheme file; .*; a file is given by its path, as SOURCE"),
+        ("rtps://me:secret@a", r"the stream rtps://\*\*\*@a has the scheme rtps"),
+        (str(tmp_path), "is a folder; give it as SOURCE, without --stream"),
+        (str(tmp_path / "fifo"), r"fifo is a named pipe; read it as standard input: --stream - < .*fifo"),
         ("-1", "the stream is -1; cameras count from 0"),
         ("ftp://a/b", "has the scheme ftp; expected one of rtsp"),
         ("http://a/b.jpg?size=1", "is the address of an image; download it, and give its path as SOURCE"),
@@ -222,5 +287,5 @@ def test_a_camera_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream_sources.cv2, "VideoCapture", lambda *_: NoCapture())
     with pytest.raises(StreamError, match=r"camera 7 cannot be opened; check that it is connected"):
         Stream(CaptureSource(7)).__enter__()
-    with pytest.raises(StreamError, match=r"rtsp://\*\*\*@a/b cannot be opened; check the address.*waited 5 s"):
+    with pytest.raises(StreamError, match=r"rtsp://\*\*\*@a/b cannot be opened; check the address.*waited at most 5 s"):
         Stream(find_source("rtsp://me:pw@a/b")).__enter__()

@@ -166,6 +166,8 @@ class BaseDataModule(LightningDataModule):
         collate_fn: Any,
         drop_last: bool = False,
     ) -> DataLoader:
+        if self.trainer is not None:  # the processes of this machine share its cores
+            self.num_workers = limited_workers(self.num_workers, self.trainer.world_size // self.trainer.num_nodes)
         self._watched.append(WatchedDataset(dataset, self.num_workers))
         return WatchedLoader(
             self._watched[-1],

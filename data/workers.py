@@ -53,18 +53,18 @@ def held_signals(start_method: str) -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def limited_workers(num_workers: int) -> int:
-    """Return ``num_workers``, or the number of CPU cores with one line in the log if that is lower.
+def limited_workers(num_workers: int, processes: int = 1) -> int:
+    """Return ``num_workers``, or the CPU cores that each of ``processes`` has, with one line in the log, if that is lower.
 
     More workers than cores are slower and need more memory. Samples do not depend on their number.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if num_workers > cores:
-        started = plural(cores, "worker is", "workers are")
-        rank_zero_info(
-            f"data.num_workers is {num_workers} on {plural(cores, 'CPU core')}: {started} started, for the same samples"
-        )
-    return min(num_workers, cores)
+    most = max(cores // processes, 1)
+    if num_workers > most:
+        where = plural(cores, "CPU core") + (f" for {processes} processes" if processes > 1 else "")
+        started = plural(most, "worker is", "workers are") + (" started by each" if processes > 1 else " started")
+        rank_zero_info(f"data.num_workers is {num_workers} on {where}: {started}, for the same samples")
+    return min(num_workers, most)
 
 
 def init_worker(worker_id: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any, cast
 import lightning as L
 
 from detector.batch import Batch, ClassBatch, num_images
-from detector.callbacks.of_trainer import callbacks_of
+from detector.callbacks.of_trainer import callbacks_of, epochs_left
 from detector.runs.folder import TRAIN_LOG
 from detector.text import plural, short_duration, short_number
 
@@ -154,20 +154,11 @@ class EpochLog(L.Callback):
 
     def time_left(self, trainer: L.Trainer) -> str:
         """Return the time until the end of training, by the epochs of this start so far; "-" if it may be endless."""
-        epochs = self._epochs + self._epoch_share(trainer)
-        limits: list[float] = []
-        batches = trainer.num_training_batches if 0 < trainer.num_training_batches < math.inf else None
-        if (max_epochs := trainer.max_epochs or -1) > 0:
-            progress: Any = trainer.fit_loop.epoch_loop.batch_progress.current
-            position = progress.processed / batches if batches else 1
-            limits.append(max_epochs - trainer.current_epoch - position)
-        if trainer.max_steps > 0 and batches:
-            steps_per_epoch = math.ceil(batches / trainer.accumulate_grad_batches)
-            limits.append((trainer.max_steps - trainer.global_step) / steps_per_epoch)
-        if not limits or not epochs:
+        epochs, left = self._epochs + self._epoch_share(trainer), epochs_left(trainer)
+        if left is None or not epochs:
             return "-"
         seconds = self._seconds + time.perf_counter() - self._epoch_started
-        return short_duration(seconds / epochs * max(min(limits), 0))
+        return short_duration(seconds / epochs * left)
 
     def _epoch_share(self, trainer: L.Trainer) -> float:
         """Return the share of the current epoch that this start has trained; 1 if its length is not known."""

@@ -72,7 +72,8 @@ class Patience(L.Callback):
 
     def _apply(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Shorten the training, close mosaic, and tell the module how its schedules go on."""
-        trainer.fit_loop.max_epochs = self.end_epoch
+        if trainer.max_epochs in (None, -1) or cast(int, trainer.max_epochs) > cast(int, self.end_epoch):
+            trainer.fit_loop.max_epochs = self.end_epoch
         data, module = data_module_of(trainer), cast(Any, pl_module)
         if hasattr(data, "close_mosaic_from"):
             data.close_mosaic_from(self.first_epoch)
@@ -93,6 +94,10 @@ class Patience(L.Callback):
         if trainer.state.fn == "fit" and state is not None:
             self.load_state_dict(state)
             if self.end_epoch is not None:
+                rank_zero_info(
+                    f"patience has decided after epoch {self.first_epoch} that this run ends with epoch {self.end_epoch}; "
+                    "it goes on as planned with --patience null"
+                )
                 self._apply(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:

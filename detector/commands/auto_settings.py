@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from lightning.pytorch import Trainer
-
 from detector.arguments import AUTO
+from detector.commands.run_trainer import RunTrainer
 from detector.files import read_yaml
 from detector.runs.folder import CONFIG, numbered_files
 from detector.text import flatten
@@ -29,8 +28,8 @@ KEYS: Mapping[str, str] = {
 }
 
 
-class DetectorTrainer(Trainer):
-    """Lightning's Trainer; ``max_epochs`` may be "auto": train.py then sets it when the data are known."""
+class DetectorTrainer(RunTrainer):
+    """The Trainer of detectors; ``max_epochs`` may be "auto": train.py then sets it when the data are known."""
 
     def __init__(self, *, max_epochs: int | Literal["auto"] | None = None, **settings: Any) -> None:
         super().__init__(max_epochs=None if max_epochs == AUTO else max_epochs, **settings)

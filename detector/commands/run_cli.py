@@ -20,6 +20,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from detector.callbacks import RoutingLog, RunProgressBar
 from detector.commands.run_parser import RunParser
+from detector.commands.run_trainer import RunTrainer
 from detector.files import read_yaml, unique_key_loader
 from detector.imaging.read import BadImageError
 from detector.network.config import nested_overrides
@@ -44,7 +45,7 @@ class RunCLI(LightningCLI):
     module_class: type[LightningModule]
     base_config: Path
     parser_class: type[RunParser] = RunParser
-    run_trainer_class: type[Trainer] = Trainer
+    run_trainer_class: type[RunTrainer] = RunTrainer
     links: tuple[tuple[str, str], ...]  # attributes of the data module, and the arguments of ``module_class`` that they set
     # Settings of the other program (train.py or evaluate.py): accepted and ignored, so both can read the same files.
     ignored_settings: tuple[str, ...] = ()

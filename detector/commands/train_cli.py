@@ -3,6 +3,7 @@
 import argparse
 import shlex
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -93,13 +94,14 @@ class TrainCLI(TrainingCLI, DetectorCLI):
         devices, accumulated = trainer.world_size, trainer.accumulate_grad_batches
         given, limit = given_values(self.config), trainer.limit_train_batches
         batches = batches_of_epoch(data.num_train_samples, data.batch_size * devices, limit)
-        steps = accumulated, batches, trainer.max_steps
+        is_trial = getattr(trainer, "fast_dev_run", False)  # of a few steps, in one epoch
+        steps = accumulated, batches, -1 if is_trial else trainer.max_steps
         recipe = recipe_for(data.num_train_images, data.batch_size, devices, start, given, *steps)
         for name, key in keys.items():
             self.config[key] = getattr(recipe, name)
         # Only what is auto: a given null, as of lr, stays null.
         self.model.choose({name: value for name, value in recipe.model_settings.items() if name in keys})
-        if "epochs" in keys and not getattr(trainer, "fast_dev_run", False):  # that has one epoch
+        if "epochs" in keys and not is_trial:
             trainer.fit_loop.max_epochs = recipe.epochs
         if "mosaic" in keys or "close_mosaic" in keys:
             data.choose_mosaic(**recipe.augment_settings)
@@ -111,14 +113,29 @@ class TrainCLI(TrainingCLI, DetectorCLI):
     def monitored_names(self) -> list[str]:
         """Return the COCO numbers of each branch, the AP of each class, and the losses."""
         evaluation = self.config_init["evaluation"]
-        others = evaluation.branches[1:]
+        return self._names_of(evaluation.branches, evaluation.per_class)
+
+    def _names_of(self, branches: Sequence[str], per_class: bool) -> list[str]:
+        """Return the names of the numbers that an evaluation of ``branches`` logs."""
         names = []
-        for prefix in ("val", *(f"val/{branch}" for branch in others)):
+        for prefix in ("val", *(f"val/{branch}" for branch in branches[1:])):
             names += [f"{prefix}/{metric}" for metric in METRICS]
-            if evaluation.per_class:
+            if per_class:
                 names += [f"{prefix}/AP_class/{name}" for name in self.datamodule.class_names]
         losses = [f"val/{branch}/{term}" for branch in BRANCHES for term in ("box", "cls", "l1")]
         return [*names, "val/total", *losses]
+
+    def _check_monitor(self) -> None:
+        """Raise ValueError as all trainings do, and for a number that the settings of the evaluation leave out."""
+        evaluation = self.config_init["evaluation"]
+        for name, settings in {
+            "evaluation.branch to both": (BRANCHES, evaluation.per_class),
+            "evaluation.per_class to true": (evaluation.branches, True),
+            "evaluation.branch to both and evaluation.per_class to true": (BRANCHES, True),
+        }.items():
+            if self.monitor not in self.monitored_names() and self.monitor in self._names_of(*settings):
+                raise ValueError(f"monitor is {self.monitor}, which this evaluation does not measure; set {name}")
+        super()._check_monitor()
 
     def _check_network_settings(self) -> None:
         """Raise ValueError for wrong settings of the network: now, not after the data are read.

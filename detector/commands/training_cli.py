@@ -25,8 +25,10 @@ from detector.runs.record import run_record
 from detector.runs.slurm import resume_slurm_job
 from detector.text import plural, unknown_name
 from detector.training.batch_size import automatic_batch_size, needs_several_images
+from detector.training.steps import limited_batches
 
 LOSSES = ("total", "loss", "box", "cls", "l1")  # last parts of the names of numbers that should be low
+VALIDATION_OPTIONS = ("patience", "monitor", "monitor_mode")  # have no meaning without a validation
 
 
 class TrainingCLI(RunCLI):
@@ -99,15 +101,28 @@ class TrainingCLI(RunCLI):
 
     @property
     def monitor_mode(self) -> str:
-        """Whether a high or a low value is better: "max" or "min"."""
-        by_name = "min" if self.monitor.rpartition("/")[2] in LOSSES else "max"
-        return self.config["monitor_mode"] or by_name
+        """Whether a high or a low value is taken for better: "max" or "min"."""
+        return self.config["monitor_mode"] or self.usual_mode
+
+    @property
+    def usual_mode(self) -> str:
+        """The mode by the name of the monitored number: "min" for losses."""
+        return "min" if self.monitor.rpartition("/")[2] in LOSSES else "max"
 
     def _check_monitor(self) -> None:
-        """Raise ValueError for a number that the validation does not log, and for patience without validation."""
+        """Raise ValueError for a number that the validation does not log, and for patience without validation.
+
+        Warn of a mode that takes the worst value for the best.
+        """
         if self.monitor not in (names := self.monitored_names()):
             raise ValueError(unknown_name("number of the validation for monitor:", self.monitor, names))
-        asked = [name for name in ("patience", "monitor") if self.config[name] is not None]
+        if self.config["monitor_mode"] not in (None, self.usual_mode):
+            good, chosen = ("low", "highest") if self.usual_mode == "min" else ("high", "lowest")
+            rank_zero_warn(
+                f"monitor_mode {self.monitor_mode}: best.ckpt gets the {chosen} {self.monitor}, of which {good} values are "
+                "better; leave out monitor_mode unless you want that"
+            )
+        asked = [name for name in VALIDATION_OPTIONS if self.config[name] is not None]
         if asked and self.config_init["trainer"]["limit_val_batches"] == 0:
             setting = "data.val_split" if getattr(self.datamodule, "val_split", None) == 0 else "trainer.limit_val_batches"
             raise ValueError(f"{asked[0]} needs a validation, but {setting} is 0; leave out one of them")
@@ -180,12 +195,22 @@ class TrainingCLI(RunCLI):
             if path:
                 raise ValueError("--auto_batch_size is for new runs; one that is resumed keeps its data.batch_size")
             self._choose_batch_size(fraction)
+        self._check_batches()
         self._choose_automatic_settings()
         self._check_length()
         self._check_single_images()
 
     def _choose_automatic_settings(self) -> None:
         """Set what is auto, now that data and batch size are known; nothing here."""
+
+    def _check_batches(self) -> None:
+        """Raise ValueError for a ``limit_train_batches`` that leaves no batch to train on."""
+        batches, limit = self.datamodule.num_train_batches(self.trainer.world_size), self.trainer.limit_train_batches
+        if batches and not limited_batches(batches, limit):
+            raise ValueError(
+                f"trainer.limit_train_batches is {limit}, and leaves none of the {plural(batches, 'batch', 'batches')} of "
+                "an epoch; expected a number of batches, 1 or more, or a larger share as 0.5"
+            )
 
     def _check_length(self) -> None:
         """Warn of a training that ends before its first validation, or before patience can end it.
@@ -197,7 +222,7 @@ class TrainingCLI(RunCLI):
             return
         length = training_length(self.trainer, self.datamodule, self.model.hparams.nominal_batch)
         if reason := missing_validation(self.trainer, length):
-            if asked := [name for name in ("patience", "monitor") if self.config[name] is not None]:
+            if asked := [name for name in VALIDATION_OPTIONS if self.config[name] is not None]:
                 raise ValueError(f"{asked[0]} needs a validation; {reason}: change one of them, or leave out {asked[0]}")
             rank_zero_warn(f"{reason}; {self._without_validation()}")
         closing = getattr(self.datamodule, "num_closing_epochs", 0)

@@ -9,7 +9,8 @@ from detector.arguments import as_whole_number
 from detector.text import plural, unknown_name
 from detector.training.optimizer import OptimizerName
 from detector.training.recipe_table import FEWEST_IMAGES, MOST_EPOCHS, PUBLISHED, RULES, SMALL_SET, Rule, Start
-from detector.training.steps import accumulated_batches, batches_of_epoch, steps_of_run
+from detector.training.setting_checks import UPPER_LIMITS, check_optimization
+from detector.training.steps import accumulated_batches, batches_of_epoch, epochs_of_steps, steps_of_run
 
 FROM = {"scratch": "from scratch", "backbone": "from a trained backbone", "detector": "from the weights of a detector"}
 
@@ -68,24 +69,34 @@ def recipe_for(
     as the rate from the optimizer. ``accumulated`` is the Trainer's own ``accumulate_grad_batches``: above 1 it decides how
     many images make a step. ``epoch_batches`` are the batches of an epoch on each device, if they are not those of
     ``num_images``: with repeated images, or a Trainer's ``limit_train_batches`` (see ``batches_of_epoch``). ``max_steps`` is
-    that of the Trainer. Raises ValueError for wrong numbers, another start, and unknown names in ``given``.
+    that of the Trainer: there are no more epochs than it has steps for, so mosaic closes and the rate falls before it ends.
+    Raises ValueError for wrong numbers, another start, and unknown names in ``given``.
     """
     for name, number in (("num_images", num_images), ("batch_size", batch_size), ("num_devices", num_devices)):
         as_whole_number(number, name)
+    _check_given(given or {})
     images_per_batch = batch_size * num_devices
     if epoch_batches is None:
         epoch_batches = batches_of_epoch(num_images, images_per_batch)
     if start not in RULES:
         raise ValueError(unknown_name("start", start, get_args(Start)))
-    if unknown := [name for name in given or {} if name not in RECIPE_FIELDS]:
-        raise ValueError(unknown_name("field of a recipe:", unknown[0], RECIPE_FIELDS))
     rule = rule_for(num_images, start)
     choices = _Choices(given or {}, num_images, rule)
     choices.optimizer_and_rate()
     batches_of_step = choices.step(images_per_batch, accumulated)
-    choices.epochs_and_mosaic()
+    choices.epochs_and_mosaic(max_steps, epochs_of_steps(max_steps, epoch_batches, batches_of_step))
     choices.average(choices.num_steps(epoch_batches, batches_of_step, max_steps))
     return Recipe(**choices.values, reasons=choices.reasons)
+
+
+def _check_given(given: Mapping[str, Any]) -> None:
+    """Raise ValueError for unknown names and wrong values. None is a default of DetectorModule or of the Trainer."""
+    if unknown := [name for name in given if name not in RECIPE_FIELDS]:
+        raise ValueError(unknown_name("field of a recipe:", unknown[0], RECIPE_FIELDS))
+    check_optimization(given, UPPER_LIMITS | {"mosaic": 1.0, "ema_decay": 1.0, "ema_tau": math.inf})
+    for name, least in (("epochs", -1), ("close_mosaic", 0)):
+        if given.get(name) is not None:
+            as_whole_number(given[name], name, least)
 
 
 def rule_for(num_images: int, start: Start) -> Rule:
@@ -114,8 +125,6 @@ class _Choices:
         if lr not in (None, usual):  # perhaps meant for another optimizer
             reason = f"{rule.reasons['optimizer']}; its rate would be {usual:g}, and {lr:g} is given: give both"
         optimizer = self.choose("optimizer", rule.optimizer, reason)
-        if optimizer not in rule.lr:
-            raise ValueError(unknown_name("optimizer", optimizer, rule.lr))
         by_optimizer = None if optimizer == rule.optimizer else f"follows from {optimizer}"
         for name in ("lr", "weight_decay", "warmup_bias_lr"):
             self.choose(name, getattr(rule, name)[optimizer], by_optimizer)
@@ -136,13 +145,19 @@ class _Choices:
         nominal = self.choose("nominal_batch", nominal, reason)
         return accumulated if accumulated > 1 else accumulated_batches(nominal, images_per_batch)
 
-    def epochs_and_mosaic(self) -> None:
-        """Choose the epochs; smaller sets than ``FEWEST_IMAGES`` have more. Mosaic closes in at most half of them."""
+    def epochs_and_mosaic(self, max_steps: int, most_epochs: int | None) -> None:
+        """Choose the epochs; smaller sets than ``FEWEST_IMAGES`` have more. Mosaic closes in at most half of them.
+
+        ``max_steps`` optimizer steps are made in ``most_epochs``; None without such a limit.
+        """
         rule, reason = self.rule, None
         epochs = min(math.ceil(rule.epochs * FEWEST_IMAGES / self.num_images), MOST_EPOCHS)
         if epochs > rule.epochs:
             reason = f"{plural(self.num_images, 'image')}: more than the {rule.epochs} of {FEWEST_IMAGES} images or more"
-        epochs = self.choose("epochs", max(epochs, rule.epochs), reason)
+        epochs = max(epochs, rule.epochs)
+        if most_epochs is not None and most_epochs < epochs:
+            epochs, reason = most_epochs, f"enough for trainer.max_steps {max_steps}"
+        epochs = self.choose("epochs", epochs, reason)
         self.choose("mosaic", rule.mosaic)
         half = epochs // 2 if epochs and epochs > 0 else rule.close_mosaic  # endless training has no end to close before
         reason = f"at most half of {plural(epochs, 'epoch')}" if half < rule.close_mosaic else None

@@ -20,9 +20,12 @@ def steps_texts(trainer: L.Trainer, optimizer: str, nominal_batch: int, batch_si
         f"{plural(processes, 'process', 'processes')} on {plural(trainer.num_nodes, 'node')} x {accumulated} "
         f"accumulated; {plural(batches, 'batch', 'batches')} and {plural(steps, 'step')} an epoch"
     ]
-    total = (trainer.max_epochs or 0) * steps  # not above 0: endless
+    epochs = -1 if trainer.max_epochs is None else trainer.max_epochs
+    total = steps_of_run(batches, accumulated, epochs, trainer.max_steps)  # not above 0: endless
     if total > 0:
-        texts[0] += f", {plural(total, 'step')} in {plural(trainer.max_epochs or 0, 'epoch')}"
+        is_limited = epochs < 0 or total < epochs * steps
+        end = f"all (trainer.max_steps {trainer.max_steps})" if is_limited else plural(epochs, "epoch")
+        texts[0] += f", {plural(total, 'step')} in {end}"
     if accumulated > 1 and 0 < total < FEW_STEPS:
         texts.append(
             f"the whole run has only {plural(total, 'optimizer step')}; on a small set a lower model.nominal_batch "
@@ -65,6 +68,11 @@ def steps_of_run(epoch_batches: int, accumulated: int, epochs: int, max_steps: i
         return max_steps
     steps = math.ceil(epoch_batches / accumulated) * epochs
     return steps if max_steps < 0 else min(steps, max_steps)
+
+
+def epochs_of_steps(steps: int, epoch_batches: int, accumulated: int) -> int | None:
+    """Return in how many epochs a run makes ``steps`` optimizer steps, 1 or more; None for -1 steps, which are no limit."""
+    return None if steps < 0 else max(math.ceil(steps / max(math.ceil(epoch_batches / accumulated), 1)), 1)
 
 
 def batches_of_run(epoch_batches: int, accumulated: int, epochs: int, max_steps: int = -1) -> float:

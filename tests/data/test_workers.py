@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from multiprocessing.util import get_temp_dir
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -235,3 +236,19 @@ def test_more_workers_than_cores_are_logged_in_one_line(
     with caplog.at_level("INFO"):
         CocoDataModule(**tiny_arguments | {"num_workers": 2})
     assert "num_workers" not in caplog.text
+
+
+@pytest.mark.parametrize(("world_size", "nodes", "started"), [(2, 1, 3), (4, 2, 3), (4, 1, 1), (8, 1, 1), (1, 1, 4)])
+def test_the_processes_of_a_machine_share_its_cores(
+    tiny_arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch, world_size: int, nodes: int, started: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
+    data = CocoDataModule(**tiny_arguments | {"num_workers": 4})
+    data.trainer = SimpleNamespace(world_size=world_size, num_nodes=nodes, global_rank=0)
+    assert data.eval_dataloader("train").num_workers == started
+    texts: list[str] = []
+    monkeypatch.setattr(workers, "rank_zero_info", texts.append)
+    assert workers.limited_workers(4, 2) == 3
+    assert texts == [
+        "data.num_workers is 4 on 6 CPU cores for 2 processes: 3 workers are started by each, for the same samples"
+    ]

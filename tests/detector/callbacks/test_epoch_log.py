@@ -47,7 +47,8 @@ def test_every_epoch_has_a_line_below_the_header(tmp_path: Path, capsys: pytest.
     assert [line[header.index("AP_nms")] for line in lines] == ["-", "1.000", "-"]
     assert float(lines[0][header.index("loss")]) > float(lines[2][header.index("loss")]) > 0
     assert all(float(line[header.index("img/s")]) > 0 for line in lines)
-    assert [line[header.index("left")] for line in lines] == ["0s", "0s", "0s"]
+    left = [line[header.index("left")] for line in lines]  # a busy machine may need seconds
+    assert (left[-1], {text[-1] for text in left}) == ("0s", {"s"})
     assert text in capsys.readouterr().out  # no terminal here
 
 

@@ -17,14 +17,14 @@ from detector.training.schedule import Schedule
 class Run:
     """A training whose validations have given values: what Patience reads and sets."""
 
-    def __init__(self, folder: Path, closing: int = 2, max_epochs: int = 20) -> None:
+    def __init__(self, folder: Path, closing: int = 2, max_epochs: int | None = 20) -> None:
         self.closed_from: int | None = None
         data = SimpleNamespace(
             num_closing_epochs=closing, close_mosaic_from=lambda epoch: setattr(self, "closed_from", epoch)
         )
         self.trainer = SimpleNamespace(
             sanity_checking=False, state=SimpleNamespace(fn="fit"), datamodule=data, default_root_dir=folder,
-            fit_loop=SimpleNamespace(max_epochs=max_epochs), callback_metrics={}, current_epoch=0,
+            fit_loop=SimpleNamespace(max_epochs=max_epochs), callback_metrics={}, current_epoch=0, max_epochs=max_epochs,
         )  # fmt: skip
         self.module = BaseModule()
         self.module._trainer = self.trainer
@@ -102,18 +102,31 @@ def test_log_and_record_say_when_and_why(tmp_path: Path, caplog: pytest.LogCaptu
 
 
 @pytest.mark.parametrize("known", [1, 4])  # before and after the decision
-def test_a_resumed_run_decides_the_same(tmp_path: Path, known: int) -> None:
+def test_a_resumed_run_decides_the_same(tmp_path: Path, known: int, caplog: pytest.LogCaptureFixture) -> None:
     values = [0.3, 0.2, 0.2, 0.2, 0.4]
     first, run = Patience(2), Run(tmp_path)
     run.validate(first, values[:known])
     resumed, again = Patience(2), Run(tmp_path)
     checkpoint: dict[str, Any] = {"callbacks": {first.state_key: json.loads(json.dumps(first.state_dict()))}}
+    caplog.clear()
     resumed.on_load_checkpoint(again.trainer, again.module, checkpoint)
+    text = "patience has decided after epoch 3 that this run ends with epoch 5; it goes on as planned with --patience null"
+    assert caplog.messages == ([text] if known == 4 else [])
     assert again.validate(resumed, values[known:], first=known) == 5
     assert (again.closed_from, again.module._early_end) == (3, (3, 5, 20))
     other = Patience(2, monitor="val/AP50")  # has values of its own
     other.load_state_dict(first.state_dict())
     assert other.best is None
+
+
+@pytest.mark.parametrize(("max_epochs", "end"), [(4, 4), (5, 5), (30, 5), (-1, 5), (None, 5)])
+def test_a_resumed_run_may_end_before_the_decision_says(tmp_path: Path, max_epochs: int | None, end: int) -> None:
+    first = Patience(2)
+    Run(tmp_path).validate(first, [0.3, 0.2, 0.2])
+    again = Run(tmp_path, max_epochs=max_epochs)
+    checkpoint = {"callbacks": {first.state_key: first.state_dict()}}
+    Patience(2).on_load_checkpoint(again.trainer, again.module, checkpoint)
+    assert again.trainer.fit_loop.max_epochs == end
 
 
 def test_the_schedules_run_to_their_end_in_the_closing_phase(tmp_path: Path) -> None:

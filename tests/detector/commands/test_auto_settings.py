@@ -93,14 +93,21 @@ def test_what_only_train_py_chooses_is_refused_elsewhere(tiny_arguments: dict[st
     assert (data.augment.mosaic, data.num_closing_epochs) == (0.5, 2)
 
 
-def test_a_fast_dev_run_has_one_epoch() -> None:
-    trainer = DetectorTrainer(max_epochs="auto", fast_dev_run=8, accelerator="cpu", logger=False)
+@pytest.mark.parametrize(
+    ("settings", "written", "trained"),
+    [({"fast_dev_run": 8}, 30, 1), ({"max_steps": 60}, 5, 5), ({"max_steps": 900}, 30, 30)],
+)
+def test_the_epochs_follow_max_steps_and_a_fast_dev_run_has_one(
+    settings: dict[str, Any], written: int, trained: int
+) -> None:
+    """200 images in batches of 4, 16 images a step: 13 steps in an epoch."""
+    trainer = DetectorTrainer(max_epochs="auto", accelerator="cpu", logger=False, **settings)
     config = {"trainer.max_epochs": "auto", "model": {"weights": "a.pt"}}
     data = Mock(num_train_images=200, num_train_samples=200, batch_size=4)
     TrainCLI._choose_settings(
         SimpleNamespace(trainer=trainer, config=config, datamodule=data, model=Mock()), {"epochs": "trainer.max_epochs"}
     )
-    assert (config["trainer.max_epochs"], trainer.max_epochs) == (30, 1)
+    assert (config["trainer.max_epochs"], trainer.max_epochs) == (written, trained)
 
 
 def test_the_average_counts_the_steps_of_repeated_images_and_of_a_part_of_the_batches(

@@ -132,3 +132,11 @@ def test_wrong_configuration_files(
             parser.parse_args(words)
         assert message in capsys.readouterr().err
     assert parser.parse_args(["--config", "mine.yaml", "--config", "{model: {lr: 2.0}}"]).model.lr == 2.0
+
+
+@pytest.mark.parametrize(("text", "value"), [("1", 1), ("1.0", 1.0), ("0.5", 0.5), ("2", 2)])
+def test_a_limit_of_one_batch_is_no_share(parser: argparse.ArgumentParser, text: str, value: int | float) -> None:
+    """Also in a file; Lightning reads 1.0 as all batches."""
+    for name in ("train", "val", "test", "predict"):
+        limit = parser.parse_args([f"--trainer.limit_{name}_batches={text}"])["trainer"][f"limit_{name}_batches"]
+        assert (limit, type(limit)) == (value, type(value))

@@ -9,6 +9,7 @@ import pytest
 from detector.commands.run_cli import RunCLI
 from detector.commands.train_cli import TrainCLI
 from detector.imaging.read import BadImageError, UnreadKindError
+from detector.network.head import BRANCHES
 
 
 @pytest.mark.parametrize(("val_batches", "names"), [(1.0, ["best", "last"]), (0, ["last"])])
@@ -50,7 +51,7 @@ def training_of(max_epochs: int, every: int | None = 1, interval: float = 1.0, *
     numbers |= {name: others.pop(name) for name in list(others) if name in numbers}
     trainer = SimpleNamespace(max_epochs=max_epochs, check_val_every_n_epoch=every, val_check_interval=interval, **numbers)
     return SimpleNamespace(
-        trainer=trainer, config={"patience": None, "monitor": None} | others,
+        trainer=trainer, config=dict.fromkeys(("patience", "monitor", "monitor_mode")) | others,
         config_init={"trainer": {"limit_val_batches": None}},
         model=SimpleNamespace(hparams=SimpleNamespace(nominal_batch=64)),
         datamodule=SimpleNamespace(num_closing_epochs=2, val_split=0.2, batch_size=16, num_train_batches=lambda n: 10 // n),
@@ -102,6 +103,59 @@ def test_a_training_that_ends_before_its_first_validation_is_warned_of(
 ) -> None:
     with pytest.warns(UserWarning, match=message + r".*; there is no validation: .* no best\.ckpt"):
         TrainCLI._check_length(training_of(*numbers, **others))
-    for name in ("patience", "monitor"):
+    for name in ("patience", "monitor", "monitor_mode"):
         with pytest.raises(ValueError, match=f"^{name} needs a validation; .*{message}.*: change one .*leave out {name}"):
             TrainCLI._check_length(training_of(*numbers, **others, **{name: 1}))
+
+
+@pytest.mark.parametrize("limit", [0, 0.09])
+def test_a_limit_that_leaves_no_batch_is_refused(limit: float) -> None:
+    with pytest.raises(ValueError, match=rf"limit_train_batches is {limit}, and leaves none of the 10 batches of an epoch;"):
+        TrainCLI._check_batches(training_of(3, limit_train_batches=limit))
+    for enough in (1, 1.0, 0.1):
+        TrainCLI._check_batches(training_of(3, limit_train_batches=enough))
+
+
+class Monitored(TrainCLI):
+    """What TrainCLI knows of the options of a monitored number, with one class."""
+
+    datamodule = SimpleNamespace(class_names=["cat"])
+
+    def __init__(self, branches: tuple[str, ...] = BRANCHES, per_class: bool = True, **options: Any) -> None:
+        self.config = dict.fromkeys(("patience", "monitor", "monitor_mode")) | options
+        evaluation = SimpleNamespace(branches=branches, per_class=per_class)
+        self.config_init = {"trainer": {"limit_val_batches": None}, "evaluation": evaluation}
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_mode_that_takes_the_worst_value_is_warned_of() -> None:
+    with pytest.warns(
+        UserWarning, match="^monitor_mode min: best.ckpt gets the lowest val/AP, of which high values are bet"
+    ):
+        Monitored(monitor_mode="min")._check_monitor()
+    with pytest.warns(UserWarning, match="^monitor_mode max: best.ckpt gets the highest val/one2one/box, of which low"):
+        Monitored(monitor="val/one2one/box", monitor_mode="max")._check_monitor()
+    for sound in ({}, {"monitor_mode": "max"}, {"monitor": "val/one2one/box", "monitor_mode": "min"}):
+        Monitored(**sound)._check_monitor()
+
+
+@pytest.mark.parametrize(
+    ("monitor", "settings", "remedy"),
+    [
+        ("val/one2many/AP", {"branches": ("one2one",)}, "set evaluation.branch to both$"),
+        ("val/AP_class/cat", {"per_class": False}, "set evaluation.per_class to true$"),
+        (
+            "val/one2many/AP_class/cat",
+            {"branches": ("one2one",), "per_class": False},
+            "set evaluation.branch to both and evaluation.per_class to true$",
+        ),
+        ("val/one2many/APP", {"branches": ("one2one",)}, "unknown number of the validation for monitor: 'val/one2many/APP'"),
+    ],
+)
+def test_a_number_that_the_evaluation_leaves_out_is_answered_with_its_setting(
+    monitor: str, settings: dict[str, Any], remedy: str
+) -> None:
+    with pytest.raises(ValueError, match=remedy):
+        Monitored(monitor=monitor, **settings)._check_monitor()
+    if "APP" not in monitor:
+        Monitored(monitor=monitor)._check_monitor()

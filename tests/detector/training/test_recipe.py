@@ -77,6 +77,29 @@ def test_given_values_are_kept_and_others_follow() -> None:
 
 
 @pytest.mark.parametrize(
+    ("max_steps", "settings", "epochs", "closing"),
+    [
+        (130, {}, 10, 5),  # 13 steps in an epoch
+        (131, {}, 11, 5),
+        (3900, {}, 300, 10),
+        (9999, {}, 300, 10),
+        (0, {}, 1, 0),
+        (-1, {}, 300, 10),
+        (130, {"given": {"epochs": 40}}, 40, 10),
+        (130, {"given": {"epochs": -1}}, -1, 10),
+        (50, {"epoch_batches": 4, "accumulated": 2}, 25, 10),
+    ],
+)
+def test_max_steps_leave_no_more_epochs_than_they_fill(
+    max_steps: int, settings: dict[str, Any], epochs: int, closing: int
+) -> None:
+    """Otherwise mosaic would never close, and the rate would stay high."""
+    recipe = recipe_for(205, max_steps=max_steps, **settings)
+    assert (recipe.epochs, recipe.close_mosaic) == (epochs, closing)
+    assert (recipe.reasons["epochs"] == f"enough for trainer.max_steps {max_steps}") == (epochs in (10, 11, 1, 25))
+
+
+@pytest.mark.parametrize(
     ("images", "batch", "devices", "accumulated", "nominal"),
     [(205, 4, 1, 1, 16), (205, 16, 1, 1, 16), (205, 16, 4, 1, 64), (205, 4, 2, 3, 24), (9000, 16, 8, 1, 64)],
 )
@@ -181,6 +204,13 @@ def test_the_first_validation_comes_when_the_trainer_has_it(
         ({"num_images": 5, "start": "weights"}, "unknown start 'weights'"),
         ({"num_images": 5, "given": {"max_epochs": 3}}, "unknown field of a recipe: 'max_epochs'.*epochs"),
         ({"num_images": 5, "given": {"optimizer": "adam"}}, "unknown optimizer 'adam'"),
+        ({"num_images": 5, "given": {"lr": -0.1}}, "lr is -0.1; expected a number, 0 or more"),
+        ({"num_images": 5, "given": {"lr": "auto"}}, "lr is 'auto'; expected a number"),
+        ({"num_images": 5, "given": {"nominal_batch": 0}}, "nominal_batch is 0; expected a whole number, 1 or more"),
+        ({"num_images": 5, "given": {"epochs": 2.5}}, "epochs is 2.5; expected a whole number, -1 or more"),
+        ({"num_images": 5, "given": {"close_mosaic": -1}}, "close_mosaic is -1; expected a whole number, 0 or more"),
+        ({"num_images": 5, "given": {"mosaic": 1.5}}, "mosaic is 1.5; expected a number from 0 to 1"),
+        ({"num_images": 5, "given": {"ema_tau": -2}}, "ema_tau is -2; expected a number, 0 or more"),
     ],
 )
 def test_wrong_values_are_refused(settings: dict[str, Any], message: str) -> None:

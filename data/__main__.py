@@ -134,7 +134,8 @@ def tile(options: argparse.Namespace, config: Namespace) -> int:
     splits = read_splits(Path(data.root), given_files(data), data.val_split)
     splits = {split: replace(part, sixteen_bit_range=samples) for split, part in splits.items()}
     print(cut_data_set(splits, options.tiling, options.out, options.min_visible, data.on_bad_image))
-    print(f"train on the tiles: python train.py --config configs/backbone.yaml --config {options.out / CONFIG}")
+    configs = ["configs/backbone.yaml", *options.config, options.out / CONFIG]  # those given may have more, as data.augment
+    print(f"train on the tiles: python train.py {' '.join(f'--config {path}' for path in configs)}")
     return 0
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import os
 import shutil
 from collections import Counter
 from dataclasses import dataclass, field
@@ -59,7 +60,7 @@ class TileSplit:
         c = self.counts
         lines = [
             f"{plural(c['images'], 'image')} -> {plural(len(self.images), 'tile')}, {c['empty']} of them without objects",
-            f"{c['objects'] - c['lost'] - c['no area']} of {plural(c['objects'], 'object')} are in tiles, as "
+            f"in tiles: {c['objects'] - c['lost'] - c['no area']} of {plural(c['objects'], 'object')}, as "
             f"{plural(c['boxes'], 'box', 'boxes')}, {c['clipped']} of them cut by an edge",
             f"{plural(c['parts'], 'part')} of objects below a visible share of {min_visible} became crowds, which neither "
             "training nor evaluation counts",
@@ -72,7 +73,8 @@ class TileSplit:
         if c["no area"]:
             lines.append(f"{plural(c['no area'], 'box', 'boxes')} without area inside of their image left out")
         if c["crowds"]:
-            lines.append(f"{plural(c['crowds'], 'crowd')} stay crowds, as {plural(c['crowd boxes'], 'box', 'boxes')}")
+            subject = plural(c["crowds"], "crowd stays a crowd", "crowds stay crowds")
+            lines.append(f"{subject}, as {plural(c['crowd boxes'], 'box', 'boxes')}")
         if self.skipped:
             subject = plural(len(self.skipped), "image cannot be used and is", "images cannot be used and are")
             crowds = f" and {plural(c['skipped crowds'], 'crowd')}" if c["skipped crowds"] else ""
@@ -111,8 +113,8 @@ def _cut_all(splits: dict[str, Annotations], tiling: Tiling, out: Path, min_visi
     input_size = [math.ceil(side / INPUT_MULTIPLE) * INPUT_MULTIPLE for side in tiling.size]
     lines: list[str] = []
     data: dict[str, Any] = {"root": str(out), "image_size": input_size}
-    if "val" not in splits:
-        data["val_split"] = 0  # else training would hold out tiles of the images that it sees
+    # Without val, training would hold out tiles of the images that it sees. With it, a share in the user's file is refused.
+    data["val_split"] = None if "val" in splits else 0
     for split, annotations in splits.items():
         tiles = _cut_split(annotations, tiling, out / split, min_visible, on_bad_image)
         categories = [{"id": i, "name": name} for i, name in zip(annotations.category_ids, annotations.class_names)]
@@ -123,7 +125,8 @@ def _cut_all(splits: dict[str, Annotations], tiling: Tiling, out: Path, min_visi
         data |= {f"{split}_annotations": f"annotations/{split}.json", f"{split}_images": split}
         if annotations.sixteen_bit_range != FULL_RANGE:  # tiles have 8 bits; checkpoints need it for the images themselves
             data["sixteen_bit_range"] = list(annotations.sixteen_bit_range)
-        lines += [f"{split}:", tiles.report(min_visible)]
+        held_out = "" if annotations.held_out is None else f" held out of train, data.val_split {annotations.held_out:.3g}"
+        lines += [f"{split}:{held_out}", tiles.report(min_visible)]
     (out / REPORT).write_text("\n".join(lines) + "\n", encoding="utf-8")
     (out / CONFIG).write_text(yaml.safe_dump({"data": data}, sort_keys=False), encoding="utf-8")
     return "\n".join(lines)
@@ -193,7 +196,7 @@ def _add_tile(
 def _tile_name(annotations: Annotations, index: int, tile: Tile) -> str:
     """Return a file name that no other tile has, in ASCII: the number and the name of the image, and the tile's corner."""
     path = annotations.image_path(index)
-    stem = path.stem if path.stem.isascii() and len(path.stem) < 100 else hashlib.sha1(str(path).encode()).hexdigest()[:8]
+    stem = path.stem if path.stem.isascii() and len(path.stem) < 100 else hashlib.sha1(os.fsencode(path)).hexdigest()[:8]
     suffix = ".jpg" if path.suffix.lower() in JPEG_SUFFIXES else ".png"
     return f"{index + 1:06d}_{stem}_{tile.x}_{tile.y}{suffix}"
 

@@ -58,8 +58,8 @@ def hold_out(train: Annotations, share: float) -> tuple[Annotations, Annotations
     copies = len(hashes) - len(np.unique(hashes))
     kept = f"; {plural(copies, 'copy stays', 'copies stay')} with the first" if copies else ""
     rank_zero_info(
-        f"{train.name}: there is no validation set, so data.val_split holds out {share:.3g} of the images: {is_val.sum()} "
-        f"for validation, {(~is_val).sum()} for training, chosen by a hash of the files' content{kept}"
+        f"{train.name}: there is no validation set, so data.val_split holds out about {share:.3g} of the images: "
+        f"{is_val.sum()} for validation, {(~is_val).sum()} for training, chosen by a hash of the files' content{kept}"
     )
     val = replace(train.subset(np.flatnonzero(is_val)), name=f"{train.name}, held out", remarks=(), held_out=share)
     return train.subset(np.flatnonzero(~is_val)), val

@@ -23,8 +23,8 @@ def leak_notes(run: RunFolder, analyses: list[Analysis]) -> list[str]:
     shown = ", ".join(names[:MAX_NAMES]) + (", ..." if len(names) > MAX_NAMES else "")
     verb = "is" if len(names) == 1 else "are"
     text = f"{plural(len(names), 'image')} of {len(coco.imgs)} in {run.split} {verb} also in train"
-    text = f"{text} ({shown}), so its AP, {main.result.metrics['AP']:.3f}, is too high"
+    text = f"{text} ({shown}), so its AP, {main.result.metrics['AP']:.3f}, is not that of unseen images"
     if others:
         detections = read_predictions(run.predictions[main.branch], coco)
         text += f": without them it is {evaluate(coco, detections, others).metrics['AP']:.3f}"
-    return [f"{text}. python -m data check --clean FOLDER writes annotations without them."]
+    return [f"{text}. python -m data check --config CONFIG --clean FOLDER writes annotations without them."]

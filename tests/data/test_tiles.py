@@ -1,7 +1,9 @@
 """Tiles of a data set: evaluated, and cut to train on."""
 
 import json
+import os
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -53,10 +55,10 @@ def test_a_set_is_cut_and_all_objects_are_counted(large: Path, tmp_path: Path, c
     printed = capsys.readouterr().out
     for line in (
         "2 images -> 3 tiles, 0 of them without objects",
-        "5 of 6 objects are in tiles, as 6 boxes, 4 of them cut by an edge",
+        "in tiles: 5 of 6 objects, as 6 boxes, 4 of them cut by an edge",
         "2 parts of objects below a visible share of 0.5 became crowds",
         "1 box without area inside of their image left out",
-        "1 crowd stay crowds, as 1 box",
+        "1 crowd stays a crowd, as 1 box",
         f"python train.py --config configs/backbone.yaml --config {out}/tiles.yaml",
     ):
         assert line in printed
@@ -83,6 +85,30 @@ def test_the_tiles_are_read_as_any_set(large: Path, tmp_path: Path) -> None:
     data = CocoDataModule(**config, num_workers=0, batch_size=2)
     assert data.category_ids == [7, 22, 90]
     assert (data.size, len(data.annotations["train"])) == ((32, 32), 3 * 7 + 1)
+
+
+def test_a_split_that_is_held_out_is_named_and_other_settings_stay(
+    large: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Training reads the tiles with the user's own file, whose share is not held out once more."""
+    files = {"root": str(large), "train_annotations": "annotations/train.json", "train_images": "images/train"}
+    given = files | {"val_split": 0.5, "single_cls": True, "val_annotations": None, "val_images": None}
+    mine, out = tmp_path / "mine.yaml", tmp_path / "cut"
+    mine.write_text(yaml.safe_dump({"data": given}))
+    assert main(["tile", "--config", str(mine), "--tile", "64", "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "\nval: held out of train, data.val_split 0.5\n" in printed
+    assert f"--config configs/backbone.yaml --config {mine} --config {out}/tiles.yaml\n" in printed
+    data = CocoDataModule(**given | yaml.safe_load((out / "tiles.yaml").read_text())["data"], num_workers=0)
+    assert (data.val_split, data.class_names) == (None, ["object"])
+
+
+def test_names_that_are_not_utf_8(large: Path, tmp_path: Path) -> None:
+    annotations = read_coco(large / "annotations/train.json", large / "images/train")
+    (large / "images/train/image_0.png").rename(large / "images/train" / os.fsdecode(b"\xff.png"))
+    annotations = replace(annotations, file_names=np.array([b"\xff.png", b"image_1.png"]))
+    cut_data_set({"train": annotations}, as_tiling(64, 0), tmp_path / "cut")
+    assert len(list((tmp_path / "cut/train").iterdir())) == 3
 
 
 def test_the_input_is_a_tile_rounded_up_to_what_networks_take(large: Path, tmp_path: Path) -> None:
@@ -122,7 +148,7 @@ def test_a_bad_image_is_left_out_and_named_or_nothing_is_written(
     assert main([*words, "--data.on_bad_image", "skip"]) == 0
     train, val = capsys.readouterr().out.split("val:")
     assert "every image fits into one tile" in train
-    assert "2 images -> 1 tile, 0 of them without objects\n  1 of 1 object are in tiles" in val
+    assert "2 images -> 1 tile, 0 of them without objects\n  in tiles: 1 of 1 object, as 1 box" in val
     assert "1 image cannot be used and is left out, with 4 objects and 1 crowd:\n" in val
     assert "image_0.png: is not a whole image" in val
     (large / "images/val/image_1.png").write_bytes(b"")
@@ -142,7 +168,7 @@ def test_a_full_disk_leaves_no_files(large: Path, tmp_path: Path, monkeypatch: p
 def test_objects_that_no_tile_shows_are_counted(large: Path, tmp_path: Path) -> None:
     annotations = read_coco(large / "annotations/train.json", large / "images/train")
     report = cut_data_set({"train": annotations}, as_tiling(64, 0), tmp_path / "cut", min_visible=1.0)
-    assert "2 of 6 objects are in tiles, as 2 boxes, 0 of them cut" in report
+    assert "in tiles: 2 of 6 objects, as 2 boxes, 0 of them cut" in report
     assert "3 objects are lost: they are in no tile with this share; larger tiles keep more" in report
     config = yaml.safe_load((tmp_path / "cut/tiles.yaml").read_text())["data"]
     data = CocoDataModule(**config, num_workers=0)

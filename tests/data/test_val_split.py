@@ -29,7 +29,7 @@ def test_an_image_keeps_its_split_and_copies_stay_together(tmp_path: Path, caplo
     assert val_names(splits) == expected
     assert 2 <= len(expected) <= 9
     assert len(splits["train"]) + len(splits["val"]) == 12
-    assert f"data.val_split holds out 0.4 of the images: {len(expected)} for validation" in caplog.text
+    assert f"data.val_split holds out about 0.4 of the images: {len(expected)} for validation" in caplog.text
     assert splits["val"].held_out == 0.4
     # Moved, with other images, and with copies of two images.
     write_voc(tmp_path / "set", 8, first=12)

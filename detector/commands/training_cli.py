@@ -215,9 +215,13 @@ class TrainingCLI(RunCLI):
     def _check_length(self) -> None:
         """Warn of a training that ends before its first validation, or before patience can end it.
 
-        Raises ValueError for a training without a validation, with patience or a monitor.
+        Log if all of its epochs are without mosaic. Raises ValueError for patience or a monitor without a validation.
         """
-        patience = self.config["patience"]
+        patience, closing = self.config["patience"], getattr(self.datamodule, "num_closing_epochs", 0)
+        if 0 < (epochs := self.trainer.max_epochs or 0) <= closing:
+            rank_zero_info(
+                f"data.augment.close_mosaic {closing} covers all epochs ({epochs}): no image is mixed with others"
+            )
         if self.config_init["trainer"]["limit_val_batches"] == 0:
             return
         length = training_length(self.trainer, self.datamodule, self.model.hparams.nominal_batch)
@@ -225,7 +229,6 @@ class TrainingCLI(RunCLI):
             if asked := [name for name in VALIDATION_OPTIONS if self.config[name] is not None]:
                 raise ValueError(f"{asked[0]} needs a validation; {reason}: change one of them, or leave out {asked[0]}")
             rank_zero_warn(f"{reason}; {self._without_validation()}")
-        closing = getattr(self.datamodule, "num_closing_epochs", 0)
         if patience is not None and (reason := idle_patience(patience, length, closing)):
             rank_zero_warn(reason)
 

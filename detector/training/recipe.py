@@ -8,7 +8,7 @@ from typing import Any, get_args
 from detector.arguments import as_whole_number
 from detector.text import plural, unknown_name
 from detector.training.optimizer import OptimizerName
-from detector.training.recipe_table import FEWEST_IMAGES, MOST_EPOCHS, PUBLISHED, RULES, SMALL_SET, Rule, Start
+from detector.training.recipe_table import FEWEST_IMAGES, MEASURED, MOST_EPOCHS, PUBLISHED, RULES, SMALL_SET, Rule, Start
 from detector.training.setting_checks import UPPER_LIMITS, check_optimization
 from detector.training.steps import accumulated_batches, batches_of_epoch, epochs_of_steps, steps_of_run
 
@@ -188,7 +188,10 @@ def recipe_table(recipe: Recipe, keys: Mapping[str, str], num_images: int, start
     values = {key: f"{getattr(recipe, name)}" for name, key in keys.items()}
     widths = max(map(len, values)), max(map(len, values.values()))
     rule = rule_for(num_images, start)
-    lines = [f"recipe for {plural(num_images, 'training image')}, {FROM[start]}: {rule.origin} ({rule.evidence})"]
+    is_rule = (recipe.optimizer, recipe.lr) == (rule.optimizer, rule.lr[rule.optimizer])
+    others = "optimizer and rate are not those that were measured"
+    evidence = rule.evidence if is_rule or rule.evidence != MEASURED else others
+    lines = [f"recipe for {plural(num_images, 'training image')}, {FROM[start]}: {rule.origin} ({evidence})"]
     for name, key in keys.items():
         lines.append(f"    {key:<{widths[0]}}  {values[key]:<{widths[1]}}  {recipe.reasons[name]}")
     return "\n".join(lines)

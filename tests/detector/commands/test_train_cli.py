@@ -45,7 +45,7 @@ def test_a_bad_image_ends_a_run_with_its_name_and_no_traceback(error: BadImageEr
     assert stop.value.code == "error: a.jpg: is not a whole image; restore it\nThis happened at image a.jpg."
 
 
-def training_of(max_epochs: int, every: int | None = 1, interval: float = 1.0, **others: Any) -> SimpleNamespace:
+def training_of(max_epochs: int | None, every: int | None = 1, interval: float = 1.0, **others: Any) -> SimpleNamespace:
     """Return what TrainCLI knows of a training of ``max_epochs`` of 10 batches, 4 to a step, that closes mosaic for 2."""
     numbers = {"world_size": 1, "accumulate_grad_batches": 1, "limit_train_batches": 1.0, "max_steps": -1}
     numbers |= {name: others.pop(name) for name in list(others) if name in numbers}
@@ -106,6 +106,17 @@ def test_a_training_that_ends_before_its_first_validation_is_warned_of(
     for name in ("patience", "monitor", "monitor_mode"):
         with pytest.raises(ValueError, match=f"^{name} needs a validation; .*{message}.*: change one .*leave out {name}"):
             TrainCLI._check_length(training_of(*numbers, **others, **{name: 1}))
+
+
+@pytest.mark.parametrize(("max_epochs", "logged"), [(1, True), (2, True), (3, False), (-1, False), (None, False)])
+def test_a_training_without_an_epoch_with_mosaic_says_so(
+    max_epochs: int | None, logged: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Mosaic closes for the last 2 epochs."""
+    with caplog.at_level("INFO"):
+        TrainCLI._check_length(training_of(max_epochs))
+    text = f"data.augment.close_mosaic 2 covers all epochs ({max_epochs}): no image is mixed with others"
+    assert caplog.messages == ([text] if logged else [])
 
 
 @pytest.mark.parametrize("limit", [0, 0.09])

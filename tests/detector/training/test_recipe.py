@@ -227,4 +227,7 @@ def test_the_table_has_a_line_with_the_reason_of_each_setting() -> None:
     )
     assert [line.split()[:2] for line in lines] == [["model.lr", "0.01"], ["trainer.max_epochs", "30"]]
     assert lines[0].endswith("  on three small sets at least as good as 0.005")
+    for given in ({"lr": 0.003}, {"optimizer": "adamw"}):
+        head = recipe_table(recipe_for(205, start="detector", given=given), {"epochs": "x"}, 205, "detector").splitlines()[0]
+        assert head.endswith("(optimizer and rate are not those that were measured)")
     assert all(recipe_for(images).reasons[name] for name in RECIPE_FIELDS for images in (205, 9000))

@@ -57,7 +57,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--branch", choices=BRANCHES, default="one2one", help="one2one without NMS, one2many with NMS")
     parser.add_argument("--iou_threshold", type=float, help="of NMS, only with --branch one2many (0.7)")
-    flip_help = "detect in the mirrored image, too, and merge both: twice the time, often a little more AP"
+    flip_help = "detect in the mirrored image, too, and merge both: twice the time"
     parser.add_argument("--flip_test", action="store_true", help=flip_help)
     add_tiles(parser)
     add_image_size(parser)

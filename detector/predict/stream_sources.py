@@ -8,8 +8,11 @@ from typing import Any, Protocol
 
 import cv2
 import numpy as np
+import PIL.ExifTags
+import PIL.Image
 
 from detector.imaging.formats import IMAGE_SUFFIXES
+from detector.imaging.jpeg import JPEG_END
 from detector.imaging.read import BadImageError, decode_image, exif_orientation, turn
 from detector.imaging.sixteen_bits import FULL_RANGE, SampleRange, as_sample_range
 from detector.option_errors import named_arguments
@@ -153,6 +156,8 @@ class PipeSource:
 
     def _go_to_next_start(self) -> None:
         """Drop a damaged image up to the start of the next one, or up to the end of the pipe."""
+        if self._exif_end and (thumbnail_end := self._whole_thumbnail_end()):
+            self._damaged_from, self._exif_end = thumbnail_end, 0
         del self._content[: self._damaged_from]
         exif_bytes = self._exif_end - self._damaged_from
         while (match := FILE_START.search(self._content)) is None:
@@ -163,6 +168,20 @@ class PipeSource:
                 return
         self._starts_in_exif = match.start() < exif_bytes
         del self._content[: match.start()]
+
+    def _whole_thumbnail_end(self) -> int | None:
+        """Return where the thumbnail of the damaged image at the start ends; None if its EXIF data were cut before."""
+        tiff = self._damaged_from + 10  # after the marker, the length and "Exif"
+        exif = PIL.Image.Exif()
+        try:
+            exif.load(bytes(self._content[tiff : self._exif_end]))
+            thumbnail = exif.get_ifd(PIL.ExifTags.IFD.IFD1)
+            start = tiff + thumbnail[PIL.ExifTags.Base.JpegIFOffset]
+            end = start + thumbnail[PIL.ExifTags.Base.JpegIFByteCount]
+        except Exception:  # Pillow raises many kinds of errors for damaged EXIF data
+            return None
+        is_whole = self._content.startswith(JPEG_FILE_START, start) and self._content[end - 2 : end] == JPEG_END
+        return end if is_whole and end <= self._exif_end else None
 
     def _has(self, length: int) -> bool:
         """Read on until ``length`` bytes are there; return False if the pipe ends before."""

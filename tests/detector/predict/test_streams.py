@@ -2,6 +2,7 @@
 
 import io
 import os
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -226,10 +227,23 @@ def test_a_jpeg_that_is_cut_anywhere_in_its_header_takes_no_other_with_it() -> N
 def test_an_image_that_is_cut_in_its_thumbnail_counts_once(images: list[np.ndarray]) -> None:
     """Also if its EXIF data would end at bytes of the next image's thumbnail that look like a marker."""
     whole, thumbnail = (cv2.imencode(".jpg", image)[1].tobytes() for image in images[:2])
-    exif = b"Exif\0\0" + bytes(20) + thumbnail + bytes(30)
+    # A TIFF header, an empty directory, and the one of the thumbnail: its place (44) and its length.
+    directories = struct.pack("<4sIHIHHHIIHHIII", b"II*\0", 8, 0, 14, 2, 513, 4, 1, 44, 514, 4, 1, len(thumbnail), 0)
+    exif = b"Exif\0\0" + directories + thumbnail + bytes(30)
     photo = whole[:2] + b"\xff\xe1" + (2 + len(exif)).to_bytes(2, "big") + exif + whole[2:]
     end = 6 + len(exif)
-    for cut in (12, 32, 60, 300, end - 33, end - photo.index(b"\xff\x00"), end - photo.index(b"\xff\xd9")):
+    for cut in (
+        12,
+        32,
+        60,
+        300,
+        end - 33,
+        end - 30,
+        end - 20,
+        end,
+        end - photo.index(b"\xff\x00"),
+        end - photo.index(b"\xff\xd9"),
+    ):
         source = PipeSource(Chunks(photo + photo[:cut] + photo + whole[:100] + whole[:100] + whole, 200))
         assert [image.shape for image in all_of(source)] == [images[0].shape] * 3, cut
         assert source.num_unreadable == 3, cut

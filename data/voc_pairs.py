@@ -1,6 +1,7 @@
 """Which XML file of a Pascal VOC set belongs to which image, and what is left out."""
 
 import os
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -76,15 +77,20 @@ class _Names:
         return [path for paths in self.by_stem.values() for path in paths]
 
     @cached_property
-    def by_lower_stem(self) -> dict[str, list[Path]]:
-        lower: dict[str, list[Path]] = {}
+    def by_folded_stem(self) -> dict[str, list[Path]]:
+        folded: dict[str, list[Path]] = {}
         for stem, paths in self.by_stem.items():
-            lower.setdefault(stem.lower(), []).extend(paths)
-        return lower
+            folded.setdefault(_folded(stem), []).extend(paths)
+        return folded
 
     def find(self, stem: str) -> list[Path]:
-        """Return the files of this name; if there are none, those whose names differ by case alone."""
-        return self.by_stem.get(stem) or self.by_lower_stem.get(stem.lower(), [])
+        """Return the files of this name; if there are none, those whose names differ by case or Unicode form alone."""
+        return self.by_stem.get(stem) or self.by_folded_stem.get(_folded(stem), [])
+
+
+def _folded(stem: str) -> str:
+    """Return a name without its case and Unicode form: macOS writes an umlaut as two characters, lists have one."""
+    return unicodedata.normalize("NFC", stem).lower()
 
 
 def split_entries(sources: list[VocSource], files: VocFolders, remarks: list[Remark]) -> list[Entry]:
@@ -95,7 +101,7 @@ def split_entries(sources: list[VocSource], files: VocFolders, remarks: list[Rem
         for image, path in pairs:
             entries.setdefault(image, Entry(image, None if path is None else files.read(path)))
     found = [entries[image] for image in sorted(entries)]
-    if not found:
+    if not found and not files.images(sources[0].image_folder).paths:
         files.faults.add(
             f"there are no images for the XML files in {sources[0].xml_folder}: {sources[0].image_folder} has none "
             f"({', '.join(IMAGE_SUFFIXES)}); set data.root to the folder that holds both, or data.train_annotations and "

@@ -88,13 +88,23 @@ def parse_xml(path: Path) -> Element:
     parser.EndElementHandler = lambda _: open_elements.pop()
     parser.StartDoctypeDeclHandler = refuse_doctype
     try:
-        parser.Parse(path.read_bytes(), True)
+        content = path.read_bytes()
+        parser.Parse(content, True)
     except expat.ExpatError as error:
         fault = expat.ErrorString(error.code)
-        raise ValueError(f"{path}, line {error.lineno}: is not XML ({fault}); correct or remove the file") from None
+        remedy = "correct or remove the file" if _is_utf8(content) else "save it in UTF-8, or give its encoding in line 1"
+        raise ValueError(f"{path}, line {error.lineno}: is not XML ({fault}); {remedy}") from None
     except (OSError, LookupError) as error:  # LookupError: an encoding that Python does not know
         raise ValueError(f"{path}: cannot be read ({error}); restore or remove the file") from None
     return document.children[0]
+
+
+def _is_utf8(content: bytes) -> bool:
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _read_size(root: Element) -> Size | None:

@@ -199,6 +199,11 @@ def test_names_that_differ_by_case(tmp_path: Path) -> None:
     train = read(tmp_path)["train"]
     found = {stem: train.bboxes[train.object_slice(n), 2:].tolist() for n, stem in enumerate(stems(train))}
     assert found == {"A": [[4, 9]], "a": [[4, 8]], "IMG": [[6, 8]]}
+    write_voc(tmp_path / "mac", 1)
+    for path in ((tmp_path / "mac/JPEGImages/0.png"), (tmp_path / "mac/Annotations/0.xml")):
+        path.rename(path.with_stem("u\u0308"))  # an umlaut in two characters, as macOS writes it
+    write_lists(tmp_path / "mac", train="\u00fc", val="\u00fc")
+    assert read(tmp_path / "mac")["train"].class_names == ["cat"]
     write_image(tmp_path / "JPEGImages/Img.jpg", shade=1)
     with pytest.raises(ValueError, match=r"img\.xml may belong to IMG\.JPG, Img\.jpg; rename or remove all but one"):
         read(tmp_path)
@@ -242,6 +247,7 @@ def test_the_size_may_be_missing_or_of_either_side_of_an_exif_rotation(tmp_path:
 
 FAULTS = {
     "malformed": ("<annotation>\n<object>\n</annotation>", r"0\.xml, line 3: is not XML \(mismatched tag\)"),
+    "encoding": (voc_xml(("K\udce4tzchen", 1, 1, 9, 9)), r"0\.xml, line 3: is not XML .*; save it in UTF-8, or give its"),
     "empty": ("", r"0\.xml, line 1: is not XML \(no element found\)"),
     "entity": (
         '<?xml version="1.0"?>\n<!DOCTYPE a [<!ENTITY x SYSTEM "/etc/hostname">]>\n<annotation>&x;</annotation>',
@@ -265,7 +271,7 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_faults_name_file_and_line(tmp_path: Path, fault: str) -> None:
     content, message = FAULTS[fault]
-    (write_voc(tmp_path) / "Annotations/0.xml").write_text(content)
+    (write_voc(tmp_path) / "Annotations/0.xml").write_bytes(content.encode("utf-8", "surrogateescape"))
     with pytest.raises(ValueError, match=message):
         read(tmp_path)
 
@@ -281,6 +287,9 @@ def test_wrong_lists_are_refused(tmp_path: Path) -> None:
     write_voc(tmp_path)
     write_lists(tmp_path, train="0 7 8", val="1")
     with pytest.raises(ValueError, match=r"train\.txt: there is no image for '7' in .*JPEGImages; .*\(and 1 more like it\)"):
+        read(tmp_path)
+    write_lists(tmp_path, train="JPEGImages/0")
+    with pytest.raises(ValueError, match=r"^(?!.* faults).*train\.txt: there is no image for 'JPEGImages/0' in .*Images;"):
         read(tmp_path)
     write_lists(tmp_path, train="")
     with pytest.raises(ValueError, match=r"train\.txt: the list is empty; expected the name of an image in each line"):

@@ -61,6 +61,9 @@ def console() -> int:
     """Run the command line; the program ``detector`` starts here."""
     try:
         return main()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130  # as shells report it
     finally:
         gc.freeze()  # saves a second: the garbage collector leaves the imported modules alone when Python exits
 

@@ -28,6 +28,8 @@ def track(images: Iterable[np.ndarray], predictor: Predictor, frame_rate: float 
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
     checkpoint, source = sys.argv[1:]
     with open_stream(source, every_frame=source == "-") as stream:
         for objects in track((frame.image for frame in stream), load_detector(checkpoint).deploy()):

@@ -81,7 +81,7 @@ def run_predict(options: argparse.Namespace) -> int:
         )
     if options.stream is not None:
         check_stream_options(options)
-        find_source(options.stream)
+        find_source(options.stream)  # a wrong name is a ValueError, before the work starts
     else:
         check_files_options(options)
     device = parse_device(options.device)

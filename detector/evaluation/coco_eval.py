@@ -68,7 +68,7 @@ def evaluate(
             ``"faster-coco-eval"`` is several times faster. Its metrics are the same to 1e-12: pycocotools adds 2.2e-16 to
             some denominators.
 
-    Raises ValueError if the ground truth lacks one of the images.
+    Raises ValueError if the ground truth lacks one of the images, and for a backend that is unknown or not installed.
     """
     started = time.perf_counter()
     coco = _as_ground_truth(ground_truth)

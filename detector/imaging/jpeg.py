@@ -14,7 +14,7 @@ PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
 LOSSLESS = {0xC3, 0xC7, 0xCB, 0xCF}
 REDUCED = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
 MAX_PIXELS = 2**30  # OpenCV's limit
-_NEXT_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # 0xFF 0x00 is data, and D0 to D7 are restarts within the data
+NEXT_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # 0xFF 0x00 is data, and D0 to D7 are restarts within the data
 
 
 class JpegError(ValueError):
@@ -139,7 +139,7 @@ def _scans(content: bytes) -> Iterator[tuple[bytes, int, int, int]]:
         if kind == JPEG_SCAN and body and len(body) >= 4 + 2 * body[0]:
             begin, end, approximation = body[1 + 2 * body[0] : 4 + 2 * body[0]]
             yield body[1 : 1 + 2 * body[0] : 2], begin, end, approximation & 15
-        match = _NEXT_MARKER.search(content, position + 2 + length)
+        match = NEXT_MARKER.search(content, position + 2 + length)
         position = None if match is None or match[0] == JPEG_END else match.start()
 
 

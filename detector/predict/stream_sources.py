@@ -12,7 +12,7 @@ import PIL.ExifTags
 import PIL.Image
 
 from detector.imaging.formats import IMAGE_SUFFIXES
-from detector.imaging.jpeg import JPEG_END
+from detector.imaging.jpeg import JPEG_END, JPEG_SCAN, NEXT_MARKER
 from detector.imaging.read import BadImageError, decode_image, exif_orientation, turn
 from detector.imaging.sixteen_bits import FULL_RANGE, SampleRange, as_sample_range
 from detector.option_errors import named_arguments
@@ -219,7 +219,7 @@ class PipeSource:
             self._exif_end = at if self._content.startswith(b"Exif", start + 4) else 0
             if not has_end or self._content.find(JPEG_FILE_START, searched_from, at + 1) >= 0:
                 return None
-            if marker == 0xDA:
+            if marker == JPEG_SCAN:
                 end = self._scan_end(at)
                 if end is None:
                     return None
@@ -229,7 +229,7 @@ class PipeSource:
     def _scan_end(self, at: int) -> int | None:
         """Return the place of the first marker in the compressed data from ``at`` on; None if the pipe ends before."""
         while True:
-            if match := re.compile(rb"\xff[^\x00\xff\xd0-\xd7]").search(self._content, at):
+            if match := NEXT_MARKER.search(self._content, at):
                 return match.start()
             at = max(at, len(self._content) - 1)  # a last 0xff may begin a marker
             if not self._has(len(self._content) + 1):

@@ -3,10 +3,12 @@
 import argparse
 import subprocess
 import sys
+from unittest import mock
 
 import pytest
 
 import detector
+import detector.__main__ as program
 from detector.__main__ import build_parser, main
 
 COMMANDS = ("train", "pretrain", "evaluate", "predict", "export", "report", "weights", "summary")
@@ -23,15 +25,22 @@ def test_the_help_lists_the_commands_and_imports_none_of_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("program", "name"), [("/venv/bin/detector", "detector"), ("/a/detector/__main__.py", "python -m detector")]
+    ("path", "name"), [("/venv/bin/detector", "detector"), ("/a/detector/__main__.py", "python -m detector")]
 )
 def test_messages_name_the_program_as_it_was_started(
-    program: str, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    path: str, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr(sys, "argv", [program])
+    monkeypatch.setattr(sys, "argv", [path])
     with pytest.raises(SystemExit):
         main(["weights"])
     assert f"usage: {name} weights CKPT OUT" in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_a_command_without_a_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr(program, "main", mock.Mock(side_effect=KeyboardInterrupt))
+    monkeypatch.setattr(program.gc, "freeze", lambda: None)
+    assert program.console() == 130
+    assert capsys.readouterr().err == "interrupted\n"
 
 
 def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture) -> None:

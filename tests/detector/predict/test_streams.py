@@ -207,11 +207,8 @@ def test_sixteen_bits_through_a_pipe_are_scaled_as_in_training() -> None:
     image = np.arange(0, 4096, 32, np.uint16).reshape(8, 16)
     source = PipeSource(io.BytesIO(encoded(".png", image)), sixteen_bit_range=(0, 4095))
     np.testing.assert_array_equal(source.read()[..., 0], image // 16)
-    assert (
-        find_source("-", (0, 4095)).sixteen_bit_range
-        == stream_sources.open_stream("-", sixteen_bit_range=(0, 4095)).source.sixteen_bit_range
-        == (0, 4095)
-    )
+    stream = stream_sources.open_stream("-", sixteen_bit_range=(0, 4095))
+    assert stream.source.sixteen_bit_range == find_source("-", (0, 4095)).sixteen_bit_range == (0, 4095)
     with pytest.raises(ValueError, match=r"sixteen_bit_range is \(9, 3\)"):
         stream_sources.open_stream(0, sixteen_bit_range=(9, 3))
 

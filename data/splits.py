@@ -68,10 +68,10 @@ def _read_given(root: Path, files: Files, val_split: float | None) -> dict[str, 
     if root in DRAWN_SETS:
         DRAWN_SETS[root](root)  # does nothing if the set is there
     check_root(root, is_coco=root.name == "coco")
-    given = given_splits(root, files, val_split)
-    for split, paths in given.items():  # all of them before any is read, which takes long for a large set
+    paths_of_splits = given_splits(root, files, val_split)
+    for split, paths in paths_of_splits.items():  # all of them before any is read, which takes long for a large set
         check_paths(root, split, *as_lists(split, *paths))
-    splits = {split: read_split(root, split, *paths) for split, paths in given.items()}
+    splits = {split: read_split(root, split, *paths) for split, paths in paths_of_splits.items()}
     for annotations in splits.values():
         check_same_classes(splits["train"], annotations)
     return splits

@@ -72,8 +72,9 @@ class Patience(L.Callback):
 
     def _apply(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Shorten the training, close mosaic, and tell the module how its schedules go on."""
-        if trainer.max_epochs in (None, -1) or cast(int, trainer.max_epochs) > cast(int, self.end_epoch):
-            trainer.fit_loop.max_epochs = self.end_epoch
+        planned, end = trainer.max_epochs, cast(int, self.end_epoch)
+        if planned is None or planned == -1 or planned > end:
+            trainer.fit_loop.max_epochs = end
         data, module = data_module_of(trainer), cast(Any, pl_module)
         if hasattr(data, "close_mosaic_from"):
             data.close_mosaic_from(self.first_epoch)

@@ -70,7 +70,9 @@ def _runs_of_start(stage: str, start: Start, cells: Cells, sizes: Sizes, first: 
     if stage == CHANGED:
         return [runs(f"{best}+{change}", screened) for change in changes_of(start, best)[: sizes.arms - 1]]
     if stage == EPOCHS:
-        return [runs(best, screened[:1], epochs=longer) for longer in tried_epochs(start, sizes)[1:]]
+        longer, by_hand = tried_epochs(start, sizes)[1:], set(final) & set(HAND_SET[start]) - {best}
+        pairs = [(best, epochs) for epochs in longer] + [(arm, longer[-1]) for arm in by_hand if start == SCRATCH]
+        return [runs(arm, screened[:1], epochs=epochs) for arm, epochs in pairs]
     return [runs(arm, sizes.sets, sizes.seeds) for arm in final]  # REST: what SEEDS left out
 
 

@@ -109,6 +109,7 @@ ARMS: Mapping[str, Mapping[str, dict[str, Any] | None]] = {
         "musgd_0.005": optimizer("musgd", 0.005),
         "musgd_0.02": optimizer("musgd", 0.02),
         "adamw_0.0005": optimizer("adamw", 0.0005),
+        "musgd_0.04": optimizer("musgd", 0.04),
     },
     DETECTOR: {
         "finetune": {},

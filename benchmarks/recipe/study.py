@@ -9,7 +9,7 @@ round by round:
     seeds      the best arms of every start; three seeds
     curve      one run with a validation after every epoch, for averages of different length
     changes    warm-up and mosaic of the winner; one seed
-    epochs     the winner, twice as long; from scratch also four times
+    epochs     the winner, twice as long; from scratch also four times, beside the best hand-set arm
     rest       the seeds that the stage seeds left out: with a backbone, which is slow
 
 DIR has the folders bccd, cards and coco128, and FILE the weights of EfficientNet-Lite0 (docs/recipe-study.md); without

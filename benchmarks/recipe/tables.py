@@ -92,6 +92,15 @@ def enough_epochs(start: str, cells: Cells, sizes: Sizes) -> tuple[dict[int, flo
     return seen, f"{'at least ' if enough == max(tried) else ''}{enough}"
 
 
+def longest_runs(start: str, cells: Cells, sizes: Sizes) -> dict[str, float]:
+    """Return by arm the number after the most epochs that were tried, on the first set, with the first seed."""
+    epochs = tried_epochs(start, sizes)[-1]
+    if epochs == sizes.epochs[start]:
+        return {}  # none is longer
+    found = {arm: cells.get((start, sizes.sets[0], arm, epochs), {}) for arm in ARMS[start]}
+    return {arm: seeds[sizes.seeds[0]] for arm, seeds in found.items() if sizes.seeds[0] in seeds}
+
+
 def jumps(results: Iterable[Result]) -> dict[str, tuple[float, float]]:
     """Return mean and largest change of AP from a validation to the next, by average, in the run of the stage ``curve``."""
     table = {}
@@ -130,8 +139,10 @@ def print_start(start: str, results: list[Result], sizes: Sizes) -> dict[str, An
     for change, text in decided.items():
         print(f"change {change}: {text}")
     print(f"images seen: {', '.join(f'{n} {v:.4f}' for n, v in seen.items()) or '-'}; enough epochs: {epochs}")
+    longest = longest_runs(start, cells, sizes)
+    print(f"after {tried_epochs(start, sizes)[-1]} epochs: {', '.join(f'{a} {v:.4f}' for a, v in longest.items()) or '-'}")
     content = {"numbers": numbers, "winner": chosen, "goal": texts, "averages": gains, "average": best_average(gains)}
-    return content | {CHANGED: decided, EPOCHS: {"images seen": seen, "enough": epochs}}
+    return content | {CHANGED: decided, EPOCHS: {"images seen": seen, "enough": epochs, "longest": longest}}
 
 
 def _mean_text(seeds: Mapping[int, float]) -> str:

@@ -140,6 +140,16 @@ def test_the_fewest_epochs_within_the_spread_are_enough() -> None:
     assert tables.enough_epochs("scratch", table, TWO)[1] == "at least 120"
 
 
+def test_the_longest_run_from_scratch_has_one_of_our_configurations_beside_it() -> None:
+    """A high rate may be better in short runs only."""
+    table = cells(CARDS, BCCD, arms=("adamw_0.001", "musgd_0.01"))
+    runs = [(run.arm, run.data, run.epochs) for run in stage_runs("epochs", table, TWO, ["scratch"])]
+    assert runs == [("adamw_0.001", "cards", 60), ("adamw_0.001", "cards", 120), ("musgd_0.01", "cards", 120)]
+    table["scratch", "cards", "adamw_0.001", 120], table["scratch", "cards", "musgd_0.01", 120] = {1: 0.6}, {1: 0.7}
+    assert tables.longest_runs("scratch", table, TWO) == {"adamw_0.001": 0.6, "musgd_0.01": 0.7}
+    assert tables.longest_runs("backbone", table, TWO) == {}  # none is longer
+
+
 def result_of(run: Run, number: float, gains: dict[str, float], **others: Any) -> dict[str, Any]:
     """Return a result.json of a run, and of averages that are better by ``gains``."""
     name = SETS[run.data].number

@@ -28,6 +28,12 @@ class RampedEMA(WeightAveraging):
     """
 
     def __init__(self, decay: float | Auto = 0.9999, tau: float | Auto = 2000.0) -> None:
+        """Make the callback.
+
+        Args:
+            decay: share of the average that stays at a step, in the long run; 0 or more, below 1.
+            tau: optimizer steps in which the decay grows to 63 % of ``decay``.
+        """
         super().__init__()
         self._swapped = False
         self.choose(decay, tau)

@@ -52,10 +52,11 @@ class TimeEstimate(L.Callback):
             return
         left = round(epochs * per_epoch)
         seconds = (time.perf_counter() - self._first_ended) / measured * left
-        module, images = cast(Any, pl_module), batch["images"]
-        size = tuple(module.hparams.image_size or images.shape[-2:])  # that of a batch varies with data.augment.multi_scale
-        stride = getattr(module.model, "strides", [32])[-1]
-        for text in estimate_texts(seconds, left, self._num_images, size, images.device.type, stride):
+        images = batch["images"]
+        # The size of a batch varies with data.augment.multi_scale. A module of the user may not know its size.
+        height, width = getattr(pl_module.hparams, "image_size", None) or images.shape[-2:]
+        stride = getattr(getattr(pl_module, "model", None), "strides", [32])[-1]
+        for text in estimate_texts(seconds, left, self._num_images, (height, width), images.device.type, stride):
             rank_zero_info(text)
 
 

@@ -32,6 +32,12 @@ class DetectorTrainer(RunTrainer):
     """The Trainer of detectors; ``max_epochs`` may be "auto": train.py then sets it when the data are known."""
 
     def __init__(self, *, max_epochs: int | Literal["auto"] | None = None, **settings: Any) -> None:
+        """Make the Trainer.
+
+        Args:
+            max_epochs: epochs of the training; -1 for one that only a signal or another limit ends. ``auto``: by the number
+                of images and the start, see docs/finetune.md.
+        """
         super().__init__(max_epochs=None if max_epochs == AUTO else max_epochs, **settings)
 
 

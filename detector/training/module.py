@@ -70,7 +70,7 @@ class DetectorModule(BaseModule):
         optimizer: ``musgd``, ``sgd`` or ``adamw``. ``auto`` is for train.py, which chooses the value when it knows the data;
             in Python, take it from ``detector.training.recipe.recipe_for``. So it is with the other settings that may be
             auto.
-        lr: learning rate; by default 0.01, with adamw 0.001.
+        lr: learning rate; None is 0.01, with adamw 0.001.
         final_lr_ratio: learning rate at the end, as a fraction of ``lr``.
         lr_decay: ``linear`` or ``cosine``, per epoch.
         class_lr_ratio: learning rate of the class branches as a multiple of ``lr``.
@@ -79,7 +79,7 @@ class DetectorModule(BaseModule):
         weight_decay: for steps of ``nominal_batch`` images.
         warmup_epochs: length of the warm-up; may be a fraction.
         warmup_momentum: momentum at the first step.
-        warmup_bias_lr: learning rate of biases at the first step; by default 0.1, with adamw 0.
+        warmup_bias_lr: learning rate of biases at the first step; None is 0.1, with adamw 0.
         nominal_batch: images of one optimizer step; see above. ``nominal_batch=1``: one step per batch. A Trainer's
             own ``accumulate_grad_batches`` above 1 wins.
         clip_norm: gradients are clipped to this norm; 0 turns it off. A Trainer's own ``gradient_clip_val`` wins.

@@ -22,8 +22,10 @@ def messages(monkeypatch: pytest.MonkeyPatch, per_epoch: int, seconds: float, **
     current = SimpleNamespace(processed=0)
     loop = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=SimpleNamespace(current=current)))
     trainer, callback = SimpleNamespace(global_step=0, fit_loop=loop, **given), TimeEstimate()
-    size = given.pop("image_size", [320, 320])
-    module = SimpleNamespace(hparams=SimpleNamespace(image_size=size), model=SimpleNamespace(strides=[8, 16, 32]))
+    hparams = {"image_size": given.pop("image_size", [320, 320])}
+    module = SimpleNamespace(hparams=SimpleNamespace(**hparams), model=SimpleNamespace(strides=[8, 16, 32]))
+    if hparams["image_size"] is None:  # a module of the user
+        module = SimpleNamespace(hparams=SimpleNamespace())
     callback.on_train_start(trainer, module)
     for trainer.current_epoch in range(2):
         for index in range(per_epoch):

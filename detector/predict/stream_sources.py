@@ -27,7 +27,7 @@ MAX_FRAME_BYTES = 2**28
 PADDING = b"\0\r\n"  # between images: cameras fill their frames with zeros, and shells end lines
 FFMPEG = "ffmpeg ... -f image2pipe -c:v mjpeg - | python -m detector predict CKPT --stream -"
 JPEG_FILE_START = b"\xff\xd8\xff"
-PNG_START = b"\x89PNG\r\n\x1a\n"
+PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"\0\0\0\0IEND\xaeB`\x82"
 FILE_START = re.compile(JPEG_FILE_START + b"|" + PNG_START + rb"|P[56]\s\d+\s+\d+\s+\d+\s")
 CARRIERS = (*range(0xE0, 0xF0), 0xFE)  # markers of JPEG segments that may hold another JPEG file, as a thumbnail
 START_BYTES = 32  # of a start, at most
@@ -214,14 +214,14 @@ class PipeSource:
                 return None
             self._damaged_from = start = at  # if this segment is cut off, the next image starts within its length
             at += 2 + int.from_bytes(self._content[at + 2 : at + 4], "big")
-            # The segment's end and the next marker are needed: the start of the next image may lie across the end.
-            searched_from, has_end = at - 2 if marker in CARRIERS else start, self._has(at + 1)
+            # Two bytes behind the segment are needed, too: the start of the next image may lie across its end.
+            searched_from, has_end = at - 2 if marker in CARRIERS else start, self._has(at + 2)
             self._exif_end = at if self._content.startswith(b"Exif", start + 4) else 0
-            if not has_end or self._content.find(JPEG_FILE_START, searched_from, at + 1) >= 0:
+            if not has_end or self._content.find(JPEG_FILE_START, searched_from, at + 2) >= 0:
                 return None
             if marker == JPEG_SCAN:
                 end = self._scan_end(at)
-                if end is None:
+                if end is None or FILE_START.search(self._content, start, end):  # of a PNG or PNM image
                     return None
                 at, has_scan = end, True
         return None
@@ -246,7 +246,8 @@ class PipeSource:
             at += 12 + length
             if kind == b"IEND":
                 self._damaged_from = 1
-                return at if self._content.find(PNG_START, 1, at) < 0 else None
+                is_whole = self._has(at) and self._content.startswith(PNG_END, at - len(PNG_END))
+                return at if is_whole and self._content.find(PNG_START, 1, at) < 0 else None
         return None
 
     def _pnm_length(self) -> int | None:

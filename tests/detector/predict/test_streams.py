@@ -216,7 +216,7 @@ def test_sixteen_bits_through_a_pipe_are_scaled_as_in_training() -> None:
 def test_a_jpeg_that_is_cut_anywhere_in_its_header_takes_no_other_with_it() -> None:
     """Cut two bytes before the end of a segment, that segment would end at the first marker of the next image."""
     whole = encoded(".jpg", np.full((8, 8, 3), 90, np.uint8))
-    for cut in range(3, whole.index(b"\xff\xda") + 8):
+    for cut in range(3, whole.index(b"\xff\xda") + 16):
         source = PipeSource(io.BytesIO(whole + whole[:cut] + whole))
         assert (len(list(all_of(source))), source.num_unreadable) == (2, 1), cut
 
@@ -244,6 +244,19 @@ def test_an_image_that_is_cut_in_its_thumbnail_counts_once(images: list[np.ndarr
         source = PipeSource(Chunks(photo + photo[:cut] + photo + whole[:100] + whole[:100] + whole, 200))
         assert [image.shape for image in all_of(source)] == [images[0].shape] * 3, cut
         assert source.num_unreadable == 3, cut
+
+
+@pytest.mark.parametrize(("cut_suffix", "cuts"), [(".jpg", (-300, -40, -1)), (".png", (-500, -12, -4, -1))])
+def test_a_truncated_image_takes_none_of_another_format_with_it(
+    images: list[np.ndarray], cut_suffix: str, cuts: tuple[int, ...]
+) -> None:
+    """The next image is not taken for its compressed data, nor for its last bytes."""
+    for suffix in (".jpg", ".png", ".ppm"):
+        first, second = encoded(cut_suffix, images[0]), encoded(suffix, images[1])
+        for cut in cuts:
+            source = PipeSource(Chunks(first[:cut] + second + second, 50))
+            read = [image.shape[1] for image in all_of(source)], source.num_unreadable
+            assert read == ([25, 25], 1), (suffix, cut)
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".ppm"])

@@ -46,20 +46,20 @@ def read_splits(root: Path, files: Files, val_split: float | None = None) -> dic
 def _read_given(root: Path, files: Files, val_split: float | None) -> dict[str, Annotations]:
     """Read the splits that the data have."""
     kind = set_format(root, files)
-    given = " and ".join(_given_options(files))
+    options = " and ".join(_given_options(files))
     if kind == "data.yaml":
-        if given:
+        if options:
             raise ValueError(
-                f"data.root is {root}, which names the data of all splits itself; leave out {given}, which are for sets in "
-                "other formats"
+                f"data.root is {root}, which names the data of all splits itself; leave out {options}, which are for sets "
+                "in other formats"
             )
         return read_yolo(root)
     if kind == "yolo":
         raise ValueError(propose_data_yaml(root))
     if kind == "voc" and files["train"][0] == COCO_TRAIN:
-        if given:
+        if options:
             raise ValueError(
-                f"data.root is {root}, a Pascal VOC set whose splits are found by their names; leave out {given}, or give "
+                f"data.root is {root}, a Pascal VOC set whose splits are found by their names; leave out {options}, or give "
                 "data.train_annotations, too (a folder of XML files, or a list of images): then only what is given is read"
             )
         return read_voc(root, find_voc(root), root)

@@ -153,7 +153,9 @@ def compare(
     pixels = np.ascontiguousarray(as_uint8(image).cpu().permute(1, 2, 0).numpy())
     left, true_boxes = fit_longer_side(pixels, target["boxes"].float().cpu().numpy(), size)
     left = draw_boxes(left, true_boxes, target["labels"].cpu().numpy(), names)
-    prefix = f"image {target['image_id']}: " if "image_id" in target else ""
+    tile = target.get("tile")
+    place = "" if tile is None or tile.is_whole else f", tile at x {tile.x}, y {tile.y}"
+    prefix = f"image {target['image_id']}{place}: " if "image_id" in target else ""
     right, caption = _draw_detections(pixels, detections, names, size, score_threshold)
     return sheet([[left, right]], [[prefix + plural(len(true_boxes), "object"), caption]], margin=4)
 

@@ -8,7 +8,15 @@ import numpy as np
 from detector.network.config import VARIANTS
 from detector.report.analysis import Analysis
 from detector.report.errors import FALSE_POSITIVES, MISSES
-from detector.report.input_size import config_size, data_setting, evaluated_size, in_pixels, sides_in_input, trained_size
+from detector.report.input_size import (
+    config_size,
+    data_setting,
+    evaluated_size,
+    evaluated_tile,
+    in_pixels,
+    sides_in_input,
+    trained_size,
+)
 from detector.report.nothing_learned import (
     GOOD_AP50,
     LOW_SCORE,
@@ -98,9 +106,19 @@ def next_commands(run: RunFolder, analyses: list[Analysis]) -> list[str]:
     size = ["--image_size", *map(str, evaluated)] if evaluated and evaluated != trained else []  # default: of the training
     with_nms = main.branch == "one2many"
     branch = ["--branch", main.branch] if with_nms else []
-    predict = [*start, "predict", str(checkpoint), "IMAGES", "--score_threshold", str(best.threshold), *branch, *size]
+    threshold = ["--score_threshold", str(best.threshold)]
+    predict = [*start, "predict", str(checkpoint), "IMAGES", *threshold, *branch, *size, *_options_of_views(run)]
     export = [*start, "export", str(checkpoint), *branch, *(["--output", "raw"] if with_nms else []), *size]
     return [shlex.join(predict), shlex.join(export)]
+
+
+def _options_of_views(run: RunFolder) -> list[str]:
+    """Return the options of predict that cut and mirror images as the evaluation did: the threshold is that of both."""
+    config, tile = run.evaluation_config, evaluated_tile(run)
+    options = [] if tile is None else ["--tile", *map(str, dict.fromkeys(tile))]
+    if tile is not None and config.get("overlap") is not None:
+        options += ["--overlap", str(config["overlap"])]
+    return [*options, "--flip_test"] if (config.get("evaluation") or {}).get("flip_test") else options
 
 
 def _threshold(main: Analysis) -> list[str]:
@@ -210,10 +228,16 @@ def _small_in_the_input(run: RunFolder, main: Analysis) -> list[str]:
         return []
     larger = tuple(64 * round(np.ceil(side * min(max(2 * cell / median, 1.25), 2) / 64)) for side in size)
     finer = f"the variant {variant}-p2" if f"{variant}-p2" in VARIANTS else "model.overrides: {min_level: 2}"
+    if evaluated_tile(run) is not None:
+        return [
+            f"Objects are small in the network input of {in_pixels(size)}, also in tiles: half of them have sides below "
+            f"{median:.1f} px. Train on smaller tiles (docs/predict.md)" + ("." if has_p2 else f", or with {finer}.")
+        ]
     return [
         f"Objects are small in the network input of {in_pixels(size)}: half of them have sides below {median:.1f} px, and "
         f"{tiny:.0%} below {cell} px, a cell of the finest feature map. Train with a larger data.image_size, for example "
-        f"{in_pixels(larger)}" + ("." if has_p2 else f", or with {finer}, whose cells are 4 px.")
+        f"{in_pixels(larger)}, or on tiles, if the images are larger (docs/predict.md)"
+        + ("." if has_p2 else f", or with {finer}, whose cells are 4 px.")
     ]
 
 

@@ -123,7 +123,8 @@ def _evaluation(folder: Path, split: str) -> tuple[Path | None, dict[str, Any]]:
     """Return the checkpoint and the configuration that evaluate.py has recorded, if it has."""
     path = folder / files.evaluation_file(split)
     content = _settings(path) if path.is_file() else {}
-    return Path(content["eval"]) if isinstance(content.get("eval"), str) else None, _sections(content)
+    tiles = {key: content[key] for key in ("tile", "overlap") if content.get(key) is not None}
+    return Path(content["eval"]) if isinstance(content.get("eval"), str) else None, _sections(content) | tiles
 
 
 def _diagnosis(path: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import cv2
 import lightning as L
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from detector.batch import Tile
 from detector.callbacks import prediction_sheet
 from detector.callbacks.coco_evaluation import CocoEvaluation
 from detector.callbacks.prediction_sheet import PredictionSheet, compare
@@ -49,6 +51,15 @@ def test_uint8_and_float_images_are_drawn_alike(image: torch.Tensor) -> None:
     left, right = np.abs(drawn.astype(int) - blank)[-132:].reshape(132, 2, -1).sum(axis=(0, 2))
     assert left > 0
     assert right == 0  # the half of the detections; the captions are above
+
+
+def test_a_caption_names_the_tile(monkeypatch: pytest.MonkeyPatch) -> None:
+    sheet = Mock(wraps=prediction_sheet.sheet)
+    monkeypatch.setattr(prediction_sheet, "sheet", sheet)
+    for tile in (Tile(36, 0, 64, 64, 64, 100), Tile(0, 0, 100, 64, 64, 100)):
+        compare(torch.zeros(3, *CANVAS), {**NO_OBJECTS, "image_id": 7, "tile": tile}, NO_DETECTIONS, CLASS_NAMES)
+    captions = [call.args[1][0][0] for call in sheet.call_args_list]
+    assert captions == ["image 7, tile at x 36, y 0: 0 objects", "image 7: 0 objects"]
 
 
 def test_boxes_are_drawn_at_their_coordinates() -> None:

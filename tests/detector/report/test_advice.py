@@ -93,7 +93,7 @@ def test_duplicates_in_spite_of_nms(write: Write) -> None:
             ("", ""),
             [
                 "input of 64 px: half of them have sides below 12.8 px, and 0% below 8 px",
-                "for example 128 px",
+                "for example 128 px, or on tiles, if the images are larger",
                 "{min_level: 2}",
             ],
         ),
@@ -113,6 +113,21 @@ def test_objects_that_are_small_in_the_input(write: Write, replace: tuple[str, s
     assert len(matches) == bool(expected)
     for part in expected:
         assert part in matches[0]
+
+
+@pytest.mark.parametrize(("tile", "expected"), [(50, 25.6), ([80, 50], 16.0), (200, 12.8)])
+def test_objects_in_tiles(write: Write, tile: int | list[int], expected: float) -> None:
+    """The input of 64 px shows a tile; tiles of 200 px hold a whole image of 100 px. The command has what was evaluated."""
+    run = write(ONCE)
+    (run / "evaluation.yaml").write_text(
+        f"eval: {run}/best.ckpt\ntile: {tile}\noverlap: 0.25\n"
+        "data: {image_size: 64}\nevaluation: {flip_test: true}\nmodel: {variant: dyn_n}\n"
+    )
+    assert sides_in_input(read_run(run), analyze_branches(read_run(run))[0][0]) == pytest.approx(expected)
+    small = "small in the network input of 64 px, also in tiles: half of them have sides below 12.8 px. Train on smaller"
+    assert [small in text for text in sentences(run, "in the network input")] == [True] * (tile == 200), sentences(run, "")
+    given = build_parser().parse_args(shlex.split(commands(run)[0])[3:])
+    assert (given.tile, given.overlap, given.flip_test) == (tile if isinstance(tile, list) else [tile], 0.25, True)
 
 
 def test_boxes_without_area_are_no_small_objects(tmp_path: Path) -> None:

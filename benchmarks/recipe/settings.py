@@ -130,6 +130,7 @@ ARMS: Mapping[str, Mapping[str, dict[str, Any] | None]] = {
         "musgd_0.005": optimizer("musgd", 0.005),
         "musgd_0.02": optimizer("musgd", 0.02),
         "adamw_0.004": optimizer("adamw", 0.004),
+        "adamw_0.008": optimizer("adamw", 0.008),
     },
 }
 # Changes to the winner of a start: one each, without those that it has already

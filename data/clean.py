@@ -43,9 +43,10 @@ def write_clean_splits(splits: dict[str, Annotations], root: Path, files: Files,
         paths, section = _write_yolo(splits, root, kept, folder)
     else:
         paths, section = _write_coco(splits, kept, folder)
+    content = "; it has boxes only, no segmentations or key points" if kind == "coco" else ""
     lines = [
         f"wrote {paths[split]}: {split} without the {plural(len(shared[split]), 'image')} of train, "
-        f"{plural(len(kept[split]), 'image')} left"
+        f"{plural(len(kept[split]), 'image')} left{content}"
         for split in paths
     ]
     if section is None:

@@ -6,6 +6,7 @@ It takes the same configuration files as train.py, of which it reads ``data`` an
 
 import argparse
 import logging
+import shlex
 import sys
 import warnings
 from dataclasses import replace
@@ -134,8 +135,11 @@ def tile(options: argparse.Namespace, config: Namespace) -> int:
     splits = read_splits(Path(data.root), given_files(data), data.val_split)
     splits = {split: replace(part, sixteen_bit_range=samples) for split, part in splits.items()}
     print(cut_data_set(splits, options.tiling, options.out, options.min_visible, data.on_bad_image))
-    configs = ["configs/backbone.yaml", *options.config, options.out / CONFIG]  # those given may have more, as data.augment
-    print(f"train on the tiles: python train.py {' '.join(f'--config {path}' for path in configs)}")
+    configs = [*options.config, str(options.out / CONFIG)]  # those given may have more, as data.augment
+    if not any("model" in read_config(Path(path)) for path in options.config):
+        configs.insert(0, "configs/backbone.yaml")
+    words = [word for path in configs for word in ("--config", path)]
+    print(f"train on the tiles: {shlex.join(['python', 'train.py', *words])}")
     return 0
 
 
@@ -217,6 +221,9 @@ def main(args: list[str] | None = None) -> int:
     except (ValueError, TypeError, OSError, argparse.ArgumentError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130  # as shells report it
 
 
 if __name__ == "__main__":

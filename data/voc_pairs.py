@@ -11,11 +11,13 @@ from data.faults import Faults
 from data.remarks import Level, Remark
 from data.voc_folders import Sources, VocSource, folder_of_images, list_files
 from data.voc_xml import VocFile, VocObject, read_voc_file
+from data.yolo_yaml import SPLIT_KEYS
 from detector.files import walk_folder
 from detector.imaging.read import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES
 from detector.text import plural
 
 MAX_EXAMPLES = 8
+FOLDERS_OF_SPLITS = {name for names in SPLIT_KEYS.values() for name in names}
 
 
 @dataclass(frozen=True)
@@ -209,8 +211,10 @@ def left_out_remarks(
     set_folders = dict.fromkeys(path for one in whole for path in (one.xml_folder, one.xml_folder.parent))
     if searched and (lists := [path for folder in set_folders for path in list_files(folder)]):
         subject = plural(len(lists), "list of images is", "lists of images are")
-        text = f"{subject} not used, as none is named train.txt or trainval.txt: all images are for training"
-        remarks.append(Remark("warning", text, shown_paths(lists)))
+        by_folder = any(path.parent == searched and path.name.lower() in FOLDERS_OF_SPLITS for path in set_folders)
+        reason = "none is named train.txt or trainval.txt: all images are for training"
+        text = f"{subject} not used, as {'the folders are the splits' if by_folder else reason}"
+        remarks.append(Remark("note" if by_folder else "warning", text, shown_paths(lists)))
     for folder in folders:
         remarks += _remarks_of_folder(files.images(folder))
     return remarks

@@ -64,6 +64,10 @@ def read_voc_file(path: Path) -> VocFile:
         raise ValueError(f"{path}, {error}") from None
 
 
+class _DoctypeError(ValueError):
+    """The XML has a DOCTYPE."""
+
+
 def parse_xml(path: Path) -> Element:
     """Return the root element. Raises ValueError for XML that is malformed, and for a DOCTYPE.
 
@@ -82,7 +86,7 @@ def parse_xml(path: Path) -> Element:
         open_elements[-1].text += text
 
     def refuse_doctype(*_: object) -> None:
-        raise ValueError(f"{path}, line {parser.CurrentLineNumber}: has a DOCTYPE, which is not read; remove it")
+        raise _DoctypeError(f"{path}, line {parser.CurrentLineNumber}: has a DOCTYPE, which is not read; remove it")
 
     parser.StartElementHandler, parser.CharacterDataHandler = start, add_text
     parser.EndElementHandler = lambda _: open_elements.pop()
@@ -91,20 +95,16 @@ def parse_xml(path: Path) -> Element:
         content = path.read_bytes()
         parser.Parse(content, True)
     except expat.ExpatError as error:
-        fault = expat.ErrorString(error.code)
-        remedy = "correct or remove the file" if _is_utf8(content) else "save it in UTF-8, or give its encoding in line 1"
+        fault, is_ascii = expat.ErrorString(error.code), content[parser.ErrorByteIndex :][:1].isascii()
+        remedy = "correct or remove the file" if is_ascii else "save it in UTF-8, or give its encoding in line 1"
         raise ValueError(f"{path}, line {error.lineno}: is not XML ({fault}); {remedy}") from None
-    except (OSError, LookupError) as error:  # LookupError: an encoding that Python does not know
+    except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error}); restore or remove the file") from None
+    except _DoctypeError:
+        raise
+    except (LookupError, ValueError) as error:  # the encoding is unknown to Python, or to its parser
+        raise ValueError(f"{path}: cannot be read ({error}); save it in UTF-8") from None
     return document.children[0]
-
-
-def _is_utf8(content: bytes) -> bool:
-    try:
-        content.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _read_size(root: Element) -> Size | None:

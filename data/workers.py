@@ -59,6 +59,8 @@ def limited_workers(num_workers: int, processes: int = 1) -> int:
     More workers than cores are slower and need more memory. Samples do not depend on their number.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if processes > 1 and cores < int(os.environ.get("SLURM_CPUS_ON_NODE", 0)):
+        processes = 1  # SLURM has given each process cores of its own, and only these are counted
     most = max(cores // processes, 1)
     if num_workers > most:
         where = plural(cores, "CPU core") + (f" for {processes} processes" if processes > 1 else "")

@@ -36,6 +36,16 @@ def plural(number: int, one: str, many: str | None = None) -> str:
     return f"{number} {one if number == 1 else many or one + 's'}"
 
 
+def without_secrets(address: str) -> str:
+    """Return ``address`` for messages: ``***`` in place of name and password, and of a query, which may have a key.
+
+    Passwords are hidden, too, if they have a sign that should be escaped, as ``#``, or stand in the path, as some cameras
+    want it.
+    """
+    address = re.sub(r"//([^/]*|[^/:]*:(?!\d*/).*)@", "//***@", address)  # digits behind a colon are a port
+    return re.sub(r"\?.*", "?***", re.sub(r"(?i)(password|passwd|pwd)=[^/?]*", r"\1=***", address))
+
+
 def score_text(score: float) -> str:
     """Return a score in 0..1 with three significant digits, rounded down: a filter from that value on keeps it."""
     return str(round_down(score, 3))

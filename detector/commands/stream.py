@@ -15,9 +15,9 @@ from typing import Any, TextIO
 import numpy as np
 
 from detector.predict import Detections, Predictor
-from detector.predict.stream_sources import PIPE, describe_unreadable, find_source, without_secrets
+from detector.predict.stream_sources import PIPE, describe_unreadable, find_source
 from detector.predict.streams import Stream, StreamFrame
-from detector.text import plural
+from detector.text import plural, without_secrets
 
 RECONNECTS = 5
 KEPT_LATENCIES = 10_000  # for their median: a stream may run for months

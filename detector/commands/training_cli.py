@@ -107,7 +107,8 @@ class TrainingCLI(RunCLI):
     @property
     def usual_mode(self) -> str:
         """The mode by the name of the monitored number: "min" for losses."""
-        return "min" if self.monitor.rpartition("/")[2] in LOSSES else "max"
+        is_loss = self.monitor.rpartition("/")[2] in LOSSES and "/AP_class/" not in self.monitor  # a class may be named box
+        return "min" if is_loss else "max"
 
     def _check_monitor(self) -> None:
         """Raise ValueError for a number that the validation does not log, and for patience without validation.

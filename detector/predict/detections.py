@@ -120,7 +120,8 @@ class Detections:
         return self.names[number] in classes or int(self.labels[number]) in [c for c in classes if not isinstance(c, str)]
 
     def _checked_classes(self, classes: Iterable[str | int]) -> list[str | int]:
-        if isinstance(classes, str | bytes) or not isinstance(classes, Iterable):
+        is_one = isinstance(classes, str | bytes) or getattr(classes, "ndim", 1) == 0
+        if is_one or not isinstance(classes, Iterable):
             raise ValueError(f"classes is {shown(classes)}; expected a list of names or labels, e.g. ['cat']")
         classes = list(classes)
         for choice in classes:

@@ -13,6 +13,7 @@ from torch import Tensor
 from detector.imaging.pillow import rgb_pixels
 from detector.imaging.read import EXIF_ORIENTATION, BadImageError, read_upright, turn
 from detector.imaging.sixteen_bits import FULL_RANGE, SampleRange, to_eight_bits
+from detector.text import without_secrets
 
 Image = str | os.PathLike | np.ndarray | Tensor | PIL.Image.Image
 ACCEPTED = (
@@ -62,9 +63,10 @@ def as_array(image: Image, sixteen_bit_range: SampleRange = FULL_RANGE) -> np.nd
 
 
 def _read(path: str | os.PathLike, sixteen_bit_range: SampleRange) -> np.ndarray:
-    if "://" in os.fsdecode(path):
-        raise BadImageError(f"{os.fsdecode(path)}: is an address; download the image, and give its path")
-    path = Path(os.fsdecode(path))
+    name = os.fsdecode(path)
+    if "://" in name and not os.path.exists(name):  # C://a.jpg is a path of Windows
+        raise BadImageError(f"{without_secrets(name)}: is an address; download the image, and give its path")
+    path = Path(name)
     if path.is_dir():
         raise ValueError(f"{path} is a folder; give images, or use python -m detector predict, which takes folders")
     return read_upright(path, sixteen_bit_range)

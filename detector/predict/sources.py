@@ -15,6 +15,7 @@ from detector.imaging.read import IMAGE_SUFFIXES, BadImageError, num_frames_of, 
 from detector.imaging.sixteen_bits import FULL_RANGE, SampleRange
 from detector.predict.folder import output_of
 from detector.predict.videos import video_facts, video_frames
+from detector.text import without_secrets
 
 VIDEO_SUFFIXES = (".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
 MAX_NAME_BYTES = 200  # of an output; file systems take 255, and numbers and suffixes are added
@@ -137,6 +138,7 @@ def _expand(inputs: Sequence[str], sources: Sources) -> Iterator[tuple[Path, Pat
 def _missing(text: str) -> str:
     if "://" in text:
         is_image = Path(text.partition("?")[0]).suffix.lower() in IMAGE_SUFFIXES
+        text = without_secrets(text)
         hint = "" if is_image else f". A live stream is --stream {text}"
         return f"{text}: is an address; download the image or video, and give its path{hint}"
     if text.isdecimal():

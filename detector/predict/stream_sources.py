@@ -17,7 +17,7 @@ from detector.imaging.read import BadImageError, decode_image, exif_orientation,
 from detector.imaging.sixteen_bits import FULL_RANGE, SampleRange, as_sample_range
 from detector.option_errors import named_arguments
 from detector.predict.streams import FrameSource, Stream, StreamError
-from detector.text import plural
+from detector.text import plural, without_secrets
 
 SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp", "rtp", "srt")
 TIMEOUT_MS = 5000  # to connect, and to wait for a frame
@@ -318,11 +318,6 @@ def _find_address(text: str) -> CaptureSource:
     if Path(rest.partition("?")[0]).suffix.lower() in IMAGE_SUFFIXES:
         raise ValueError(f"{without_secrets(text)} is the address of an image; download it, and give its path as SOURCE")
     return CaptureSource(f"{scheme.lower()}://{rest}")  # FFmpeg does not know RTSP://
-
-
-def without_secrets(address: str) -> str:
-    """Return ``address`` for messages: ``***`` in place of name and password, and of a query, which may have a key."""
-    return re.sub(r"\?.*", "?***", re.sub(r"//[^/?#]*@", "//***@", address))
 
 
 def describe_unreadable(source: FrameSource) -> str:

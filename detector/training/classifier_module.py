@@ -207,7 +207,7 @@ class ClassifierModule(BaseModule):
         hp = self.hparams
         rank_zero_info(group_table(groups))
         if hp.layer_decay != 1 and all(group["base_lr"] == lr for group in groups):
-            rank_zero_warn("model.layer_decay changes nothing: all but the last layer is frozen (model.freeze)")
+            rank_zero_warn("model.layer_decay changes nothing: all layers but the last are frozen (model.freeze)")
         if hp.freeze:
             rank_zero_info(frozen_text(self.freezable, hp.freeze, self.model.part_groups))
         nominal = hp.nominal_batch or images_per_step

@@ -31,7 +31,9 @@ def test_images_also_in_train_are_named_and_cleaned(
     (tiny_coco / "images/val/image_2.png").write_bytes(bytes(len(source.read_bytes())))
     assert CocoDataModule(**tiny_arguments).ground_truth("val")["info"]["also_in_train"] == [202]
     assert main(["check", *config, "--quick", "--clean", "clean"]) == 0
-    assert "wrote clean/val.json: val without the 1 image of train, 4 images left; it has boxes only" in capsys.readouterr().out
+    assert (
+        "wrote clean/val.json: val without the 1 image of train, 4 images left; it has boxes only" in capsys.readouterr().out
+    )
     content = json.loads(Path("clean/val.json").read_text())
     assert main(["check", *config, "--config", "clean/clean.yaml", "--quick"]) == 0
     assert "also in train" not in capsys.readouterr().out

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import cv2
 import pytest
@@ -47,6 +48,12 @@ def test_mistakes_of_the_split_are_reported_with_the_rest(
     write_lists(write_voc(Path("voc")), train="")
     assert main(["check", "--quick", "--data.root", "voc"]) == 1
     assert "train.txt: the list is empty" in capsys.readouterr().out
+
+
+def test_ctrl_c_gives_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr("data.__main__.parse", Mock(side_effect=KeyboardInterrupt))
+    assert main(["check"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
 
 
 @pytest.mark.parametrize("option", ["--images", "--pictures"])  # the second is an old spelling

@@ -93,12 +93,12 @@ def test_a_split_that_is_held_out_is_named_and_other_settings_stay(
     """Training reads the tiles with the user's own file, whose share is not held out once more."""
     files = {"root": str(large), "train_annotations": "annotations/train.json", "train_images": "images/train"}
     given = files | {"val_split": 0.5, "single_cls": True, "val_annotations": None, "val_images": None}
-    mine, out = tmp_path / "mine.yaml", tmp_path / "cut"
-    mine.write_text(yaml.safe_dump({"data": given}))
+    mine, out = tmp_path / "my set.yaml", tmp_path / "cut"
+    mine.write_text(yaml.safe_dump({"data": given, "model": {"variant": "dyn_n"}}))
     assert main(["tile", "--config", str(mine), "--tile", "64", "--out", str(out)]) == 0
     printed = capsys.readouterr().out
     assert "\nval: held out of train, data.val_split 0.5\n" in printed
-    assert f"--config configs/backbone.yaml --config {mine} --config {out}/tiles.yaml\n" in printed
+    assert f"python train.py --config '{mine}' --config {out}/tiles.yaml\n" in printed  # it has a network
     data = CocoDataModule(**given | yaml.safe_load((out / "tiles.yaml").read_text())["data"], num_workers=0)
     assert (data.val_split, data.class_names) == (None, ["object"])
 

@@ -106,6 +106,10 @@ def test_lists_of_other_names_are_named(tmp_path: Path) -> None:
     (line,) = [one.line() for one in splits["train"].remarks]
     assert line.startswith("2 lists of images are not used, as none is named train.txt or trainval.txt: all images are for")
     assert "cat_train.txt" in line
+    for split in ("train", "valid"):
+        write_lists(write_voc(tmp_path / "folders" / split, 1), train="0")
+    (line,) = [one.line() for one in read(tmp_path / "folders")["train"].remarks]
+    assert line.startswith("2 lists of images are not used, as the folders are the splits (")
 
 
 def test_folders_of_splits_without_train_are_refused(tmp_path: Path) -> None:
@@ -248,6 +252,12 @@ def test_the_size_may_be_missing_or_of_either_side_of_an_exif_rotation(tmp_path:
 FAULTS = {
     "malformed": ("<annotation>\n<object>\n</annotation>", r"0\.xml, line 3: is not XML \(mismatched tag\)"),
     "encoding": (voc_xml(("K\udce4tzchen", 1, 1, 9, 9)), r"0\.xml, line 3: is not XML .*; save it in UTF-8, or give its"),
+    "stray sign": (
+        "<?xml version='1.0' encoding='latin-1'?>\n<a>K\udce4tz & chen</a>",
+        r"0\.xml, line 2: is not XML .*; correct or remove the file",
+    ),
+    "unknown encoding": ("<?xml version='1.0' encoding='utf-88'?><a/>", r"0\.xml: cannot be read .*; save it in UTF-8"),
+    "unread encoding": ("<?xml version='1.0' encoding='gbk'?><a/>", r"0\.xml: cannot be read .*; save it in UTF-8"),
     "empty": ("", r"0\.xml, line 1: is not XML \(no element found\)"),
     "entity": (
         '<?xml version="1.0"?>\n<!DOCTYPE a [<!ENTITY x SYSTEM "/etc/hostname">]>\n<annotation>&x;</annotation>',

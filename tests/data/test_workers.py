@@ -243,9 +243,13 @@ def test_the_processes_of_a_machine_share_its_cores(
     tiny_arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch, world_size: int, nodes: int, started: int
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
+    monkeypatch.delenv("SLURM_CPUS_ON_NODE", raising=False)
     data = CocoDataModule(**tiny_arguments | {"num_workers": 4})
     data.trainer = SimpleNamespace(world_size=world_size, num_nodes=nodes, global_rank=0)
     assert data.eval_dataloader("train").num_workers == started
+    monkeypatch.setenv("SLURM_CPUS_ON_NODE", "12")  # of them, 6 are of this process alone
+    assert workers.limited_workers(9, 2) == 6
+    monkeypatch.setenv("SLURM_CPUS_ON_NODE", "6")
     texts: list[str] = []
     monkeypatch.setattr(workers, "rank_zero_info", texts.append)
     assert workers.limited_workers(4, 2) == 3

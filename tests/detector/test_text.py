@@ -9,6 +9,7 @@ from detector.text import (
     short_duration,
     short_number,
     unknown_name,
+    without_secrets,
 )
 
 
@@ -50,6 +51,15 @@ def test_unknown_name() -> None:
     many = [f"class {i}" for i in range(1000)]
     assert unknown_name("class", "class 77x", many).startswith("unknown class 'class 77x'; did you mean class 77?")
     assert len(unknown_name("class", "zebra", many)) < 1000
+
+
+def test_addresses_without_secrets() -> None:
+    """A user may not know which signs of a password must be escaped."""
+    hidden = {f"rtsp://me:{password}@h/a": "rtsp://***@h/a" for password in ("pw", "p@w", "p#w", "p?w", "p/w", "p:/w")}
+    hidden |= {text: text for text in ("rtsp://10.0.0.5:554/a@b", "rtsp://[::1]:554/a", "http://h/a", "0", "-")}
+    hidden["http://h:80/a?key=secret"] = "http://h:80/a?***"
+    hidden["rtsp://h/user=me_password=secret_channel=1"] = "rtsp://h/user=me_password=***"
+    assert {text: without_secrets(text) for text in hidden} == hidden
 
 
 def test_short_numbers() -> None:

@@ -137,6 +137,7 @@ def test_wrong_configuration_files(
 @pytest.mark.parametrize(("text", "value"), [("1", 1), ("1.0", 1.0), ("0.5", 0.5), ("2", 2)])
 def test_a_limit_of_one_batch_is_no_share(parser: argparse.ArgumentParser, text: str, value: int | float) -> None:
     """Also in a file; Lightning reads 1.0 as all batches."""
-    for name in ("train", "val", "test", "predict"):
-        limit = parser.parse_args([f"--trainer.limit_{name}_batches={text}"])["trainer"][f"limit_{name}_batches"]
-        assert (limit, type(limit)) == (value, type(value))
+    limits = [f"limit_{name}_batches" for name in ("train", "val", "test", "predict")]
+    for name in (*limits, "overfit_batches", "val_check_interval"):
+        limit = parser.parse_args([f"--trainer.{name}={text}"])["trainer"][name]
+        assert (name, limit, type(limit)) == (name, value, type(value))

@@ -128,9 +128,9 @@ def test_a_limit_that_leaves_no_batch_is_refused(limit: float) -> None:
 
 
 class Monitored(TrainCLI):
-    """What TrainCLI knows of the options of a monitored number, with one class."""
+    """What TrainCLI knows of the options of a monitored number, with two classes."""
 
-    datamodule = SimpleNamespace(class_names=["cat"])
+    datamodule = SimpleNamespace(class_names=["cat", "box"])
 
     def __init__(self, branches: tuple[str, ...] = BRANCHES, per_class: bool = True, **options: Any) -> None:
         self.config = dict.fromkeys(("patience", "monitor", "monitor_mode")) | options
@@ -146,8 +146,10 @@ def test_a_mode_that_takes_the_worst_value_is_warned_of() -> None:
         Monitored(monitor_mode="min")._check_monitor()
     with pytest.warns(UserWarning, match="^monitor_mode max: best.ckpt gets the highest val/one2one/box, of which low"):
         Monitored(monitor="val/one2one/box", monitor_mode="max")._check_monitor()
-    for sound in ({}, {"monitor_mode": "max"}, {"monitor": "val/one2one/box", "monitor_mode": "min"}):
+    of_class = {"monitor": "val/AP_class/box"}  # no loss
+    for sound in ({}, {"monitor_mode": "max"}, {"monitor": "val/one2one/box", "monitor_mode": "min"}, of_class):
         Monitored(**sound)._check_monitor()
+    assert Monitored(**of_class).monitor_mode == "max"
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,8 @@ def test_wrong_choices_are_refused(detections: Detections) -> None:
         ("cat", "classes is 'cat'; expected a list"),
         ([3], "label 3; this detector's are 0 to 2"),
         ([1.5], "a label of classes is 1.5"),
+        (np.array(1), "classes is .*; expected a list"),
+        (torch.tensor(1), "classes is .*; expected a list"),
     ):
         with pytest.raises(ValueError, match=message):
             detections.filter(classes=classes)

@@ -87,7 +87,7 @@ def test_unreadable_inputs_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"nothing to read: .*lost\.png: there is no such file"):
         find_sources([str(tmp_path / "lost.png")])
     for text, message in (
-        ("rtsp://a/b", "is an address; download .* A live stream is --stream rtsp://a/b"),
+        ("rtsp://me:pw@a/b", r"^[^w]*is an address; download .* A live stream is --stream rtsp://\*\*\*@a/b"),
         ("http://a/b.jpg?x=1", "give its path$"),
         ("0", "a camera is --stream 0"),
     ):

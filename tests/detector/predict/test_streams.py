@@ -285,7 +285,7 @@ def test_sources_by_name(tmp_path: Path) -> None:
     source = find_source("RTSP://me:p@ss@10.0.0.5/a@b?key=secret")
     assert (source.name, source.address) == ("rtsp://***@10.0.0.5/a@b?***", "rtsp://me:p@ss@10.0.0.5/a@b?key=secret")
     (tmp_path / "camera").symlink_to("/dev/video3")
-    assert find_source("/dev/video2").address, find_source(str(tmp_path / "camera")).address == (2, 3)
+    assert (find_source("/dev/video2").address, find_source(str(tmp_path / "camera")).address) == (2, 3)
     os.mkfifo(tmp_path / "fifo")
     for text, message in (
         ("", r"the stream is ''; expected a camera"),

@@ -45,26 +45,29 @@ def read_splits(root: Path, files: Files, val_split: float | None = None) -> dic
 
 def _read_given(root: Path, files: Files, val_split: float | None) -> dict[str, Annotations]:
     """Read the splits that the data have."""
-    kind = set_format(root, files)
+    kind, is_voc_by_names = set_format(root, files), files["train"][0] == COCO_TRAIN
     options = " and ".join(_given_options(files))
+    if kind == "data.yaml" and options:
+        raise ValueError(
+            f"data.root is {root}, which names the data of all splits itself; leave out {options}, which are for sets in "
+            "other formats"
+        )
+    if kind == "voc" and is_voc_by_names and options:
+        raise ValueError(
+            f"data.root is {root}, a Pascal VOC set whose splits are found by their names; leave out {options}, or give "
+            "data.train_annotations, too (a folder of XML files, or a list of images): then only what is given is read"
+        )
     if kind == "data.yaml":
-        if options:
-            raise ValueError(
-                f"data.root is {root}, which names the data of all splits itself; leave out {options}, which are for sets "
-                "in other formats"
-            )
         return read_yolo(root)
     if kind == "yolo":
         raise ValueError(propose_data_yaml(root))
-    if kind == "voc" and files["train"][0] == COCO_TRAIN:
-        if options:
-            raise ValueError(
-                f"data.root is {root}, a Pascal VOC set whose splits are found by their names; leave out {options}, or give "
-                "data.train_annotations, too (a folder of XML files, or a list of images): then only what is given is read"
-            )
-        return read_voc(root, find_voc(root), root)
     if kind == "voc":
-        return read_voc(root, voc_sources(root, files))
+        return read_voc(root, voc_sources(root, files), root if is_voc_by_names else None)
+    return _read_coco(root, files, val_split)
+
+
+def _read_coco(root: Path, files: Files, val_split: float | None) -> dict[str, Annotations]:
+    """Read the splits of a set in COCO format, which is drawn first if it is one of ours."""
     if root in DRAWN_SETS:
         DRAWN_SETS[root](root)  # does nothing if the set is there
     check_root(root, is_coco=root.name == "coco")

@@ -208,16 +208,22 @@ def left_out_remarks(
         verb = "is" if len(images) + len(xml_files) == 1 else "are"
         text = f"{subject} {verb} in no list or folder of a split and left out"
         remarks.append(Remark("note", text, shown_paths([*images, *xml_files])))
-    set_folders = dict.fromkeys(path for one in whole for path in (one.xml_folder, one.xml_folder.parent))
-    if searched and (lists := [path for folder in set_folders for path in list_files(folder)]):
-        subject = plural(len(lists), "list of images is", "lists of images are")
-        by_folder = any(path.parent == searched and path.name.lower() in FOLDERS_OF_SPLITS for path in set_folders)
-        reason = "none is named train.txt or trainval.txt: all images are for training"
-        text = f"{subject} not used, as {'the folders are the splits' if by_folder else reason}"
-        remarks.append(Remark("note" if by_folder else "warning", text, shown_paths(lists)))
+    remarks += [] if searched is None else _unused_lists(searched, whole)
     for folder in folders:
         remarks += _remarks_of_folder(files.images(folder))
     return remarks
+
+
+def _unused_lists(searched: Path, sources: list[VocSource]) -> list[Remark]:
+    """Return a remark on the lists of images beside ``sources``, which are in ``searched`` and read without a list."""
+    folders = dict.fromkeys(path for one in sources for path in (one.xml_folder, one.xml_folder.parent))
+    if not (lists := [path for folder in folders for path in list_files(folder)]):
+        return []
+    subject = plural(len(lists), "list of images is", "lists of images are")
+    if any(path.parent == searched and path.name.lower() in FOLDERS_OF_SPLITS for path in folders):
+        return [Remark("note", f"{subject} not used, as the folders are the splits", shown_paths(lists))]
+    text = f"{subject} not used, as none is named train.txt or trainval.txt: all images are for training"
+    return [Remark("warning", text, shown_paths(lists))]
 
 
 def _remarks_of_folder(names: _Names) -> list[Remark]:

@@ -98,19 +98,25 @@ def decided_sets(start: str, cells: Cells, sizes: Sizes) -> list[str]:
     return [data for data in sizes.sets if final and len(means(start, data, cells, sizes, final)) == len(final)]
 
 
-def winner(start: str, cells: Cells, sizes: Sizes) -> str | None:
-    """Return the finalist with the smallest of its largest losses, in spreads; None if there is no set to decide by.
+def compared_arms(start: str, cells: Cells, sizes: Sizes) -> list[str]:
+    """Return the arms with all seeds on the sets that decide: the finalists, and those that were finalists once."""
+    sets = decided_sets(start, cells, sizes)
+    found = [means(start, data, cells, sizes, filter(None, ARMS[start])) for data in sets]
+    return [arm for arm in ranking(start, cells, sizes) if sets and all(arm in one for one in found)]
 
-    An arm set by hand stays if it is nowhere more than a spread below another finalist.
+
+def winner(start: str, cells: Cells, sizes: Sizes) -> str | None:
+    """Return the compared arm with the smallest of its largest losses, in spreads; None if there is no set to decide by.
+
+    An arm set by hand stays if it is nowhere more than a spread below another one.
     """
-    final, sets = finalists(start, cells, sizes), decided_sets(start, cells, sizes)
-    if not sets:
+    arms, losses = compared_arms(start, cells, sizes), {}
+    if not arms:
         return None
-    losses = {}
-    for arm in final:
-        by_set = {data: means(start, data, cells, sizes, final) for data in sets}
+    by_set = {data: means(start, data, cells, sizes, arms) for data in decided_sets(start, cells, sizes)}
+    for arm in arms:
         losses[arm] = max(
             (max(one.values()) - one[arm]) / (spread(start, data, cells, sizes) or 1e-9) for data, one in by_set.items()
         )
-    by_hand = [arm for arm in final if arm in HAND_SET[start] and losses[arm] <= 1]
-    return min(by_hand or final, key=losses.__getitem__)
+    by_hand = [arm for arm in arms if arm in HAND_SET[start] and losses[arm] <= 1]
+    return min(by_hand or arms, key=losses.__getitem__)

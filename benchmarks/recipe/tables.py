@@ -9,8 +9,8 @@ from benchmarks.common import print_table
 from benchmarks.recipe.choice import (
     Cells,
     cells_of,
+    compared_arms,
     decided_sets,
-    finalists,
     means,
     ranking,
     screened_sets,
@@ -27,11 +27,11 @@ Result = dict[str, Any]  # a result.json
 
 def goal(start: str, cells: Cells, sizes: Sizes) -> dict[str, str]:
     """Return by set whether the winner is at least as good as the best arm set by hand and as AdamW, within the spread."""
-    chosen, final = winner(start, cells, sizes), finalists(start, cells, sizes)
+    chosen, arms = winner(start, cells, sizes), compared_arms(start, cells, sizes)
     texts = dict.fromkeys(sizes.sets, OPEN)
     for data in decided_sets(start, cells, sizes) if chosen else ():
-        by_arm, one_spread = means(start, data, cells, sizes, final), spread(start, data, cells, sizes) or 0.0
-        compared = [arm for arm in final if arm in HAND_SET[start] or is_adamw(start, arm)]
+        by_arm, one_spread = means(start, data, cells, sizes, arms), spread(start, data, cells, sizes) or 0.0
+        compared = [arm for arm in arms if arm in HAND_SET[start] or is_adamw(start, arm)]
         gain = by_arm[chosen] - max(by_arm[arm] for arm in compared)
         texts[data] = f"{'met' if gain >= -one_spread else 'MISSED'}: {gain:+.4f}, spread {one_spread:.4f}"
     return texts

@@ -110,6 +110,18 @@ def test_nothing_is_decided_while_a_rival_is_missing() -> None:
     assert tables.goal("scratch", table, TWO)["cards"] == "open"
 
 
+def test_an_arm_with_all_seeds_is_compared_when_another_one_has_become_a_finalist() -> None:
+    """A later arm may be the best with one seed, and worse with three."""
+    table = cells(CARDS | {"adamw_0.002": 0.49}, BCCD, arms=("adamw_0.001", "musgd_0.01"))
+    assert winner("scratch", table, TWO) == "adamw_0.001"
+    for data, first in (("cards", 0.53), ("bccd", 0.42)):
+        table["scratch", data, "adamw_0.0005", 30] = {1: first}
+    assert (finalists("scratch", table, TWO), winner("scratch", table, TWO)) == (["adamw_0.0005", "musgd_0.01"], None)
+    for data, seeds in (("cards", {1: 0.53, 2: 0.50, 3: 0.50}), ("bccd", {1: 0.42, 2: 0.38, 3: 0.38})):
+        table["scratch", data, "adamw_0.0005", 30] = seeds
+    assert winner("scratch", table, TWO) == "adamw_0.001"
+
+
 def test_changes_of_an_arm_change_it() -> None:
     assert changes_of("detector", "finetune") == ["warmup3", "mosaic1"]
     assert changes_of("detector", "reference") == ["warmup1", "mosaic0.5"]

@@ -53,7 +53,9 @@ def test_a_falling_temperature_does_not_compile_the_network_in_every_step() -> N
 
 def training(num_steps: float = 100) -> DetectorModule:
     module = DetectorModule("dyn_n", NAMES, overrides=WARM)
-    trainer = Mock(world_size=1, num_nodes=1, accumulate_grad_batches=1, max_epochs=10, num_training_batches=10)
+    trainer = Mock(
+        world_size=1, num_nodes=1, accumulate_grad_batches=1, max_epochs=10, max_steps=-1, num_training_batches=10
+    )
     trainer.configure_mock(current_epoch=0, estimated_stepping_batches=num_steps, callback_metrics={})
     trainer.state.fn = TrainerFn.FITTING
     trainer.train_dataloader.batch_size = 64

@@ -63,7 +63,9 @@ def in_training(settings: dict[str, Any], **trainer_settings: Any) -> Classifier
     """Build a module in the state of a training of EPOCHS epochs with BATCHES batches of BATCH_SIZE images."""
     torch.manual_seed(0)
     model = ClassifierModule(**BASE | settings)
-    mock = Mock(world_size=1, num_nodes=1, accumulate_grad_batches=1, max_epochs=EPOCHS, num_training_batches=BATCHES)
+    mock = Mock(
+        world_size=1, num_nodes=1, accumulate_grad_batches=1, max_epochs=EPOCHS, max_steps=-1, num_training_batches=BATCHES
+    )
     mock.configure_mock(
         gradient_clip_val=None, gradient_clip_algorithm=None, precision_plugin=Precision(), global_step=0, current_epoch=0
     )

@@ -12,6 +12,7 @@ from detector.training.recipe_table import FEWEST_IMAGES, MEASURED, MOST_EPOCHS,
 from detector.training.setting_checks import UPPER_LIMITS, check_optimization
 from detector.training.steps import accumulated_batches, batches_of_epoch, epochs_of_steps, steps_of_run
 
+EPOCHS_OF_TRAINER = 1000  # with max_epochs null
 FROM = {"scratch": "from scratch", "backbone": "from a trained backbone", "detector": "from the weights of a detector"}
 
 
@@ -159,13 +160,22 @@ class _Choices:
             epochs, reason = most_epochs, f"enough for trainer.max_steps {max_steps}"
         epochs = self.choose("epochs", epochs, reason)
         self.choose("mosaic", rule.mosaic)
-        half = epochs // 2 if epochs and epochs > 0 else rule.close_mosaic  # endless training has no end to close before
-        reason = f"at most half of {plural(epochs, 'epoch')}" if half < rule.close_mosaic else None
+        half, reason = rule.close_mosaic, None
+        if epochs is not None and epochs >= 0:
+            half = epochs // 2
+            reason = f"at most half of {plural(epochs, 'epoch')}" if half < rule.close_mosaic else None
+        elif max_steps < 0 and epochs is not None:
+            reason = "a training without an end has no last epochs: mosaic stays"
         self.choose("close_mosaic", min(rule.close_mosaic, half), reason)
 
     def num_steps(self, epoch_batches: int, batches_of_step: int, max_steps: int) -> int:
-        """Return the optimizer steps of the run; of an endless one those in the epochs of the rule."""
-        epochs = self.values["epochs"] or -1
+        """Return the optimizer steps of the run; of an endless one those in the epochs of the rule.
+
+        Without max_epochs and max_steps, a Trainer makes ``EPOCHS_OF_TRAINER``.
+        """
+        epochs = self.values["epochs"]
+        if epochs is None:
+            epochs = EPOCHS_OF_TRAINER if max_steps < 0 else -1
         if epochs < 0 and max_steps < 0:
             epochs = self.rule.epochs
         return steps_of_run(epoch_batches, batches_of_step, epochs, max_steps)

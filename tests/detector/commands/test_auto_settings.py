@@ -46,7 +46,7 @@ def test_auto_is_chosen_once_and_a_resumed_run_keeps_it(
     expected = recipe.recipe_for(cli.datamodule.num_train_images, cli.datamodule.batch_size, given={"optimizer": "adamw"})
     values = {key: getattr(expected, name) for name, key in KEYS.items()}
     assert {key: value_of(cli, key) for key in KEYS.values()} == values
-    assert cli.model.hparams_initial["lr"] == 0.001  # in hparams.yaml
+    assert cli.model.hparams_initial["lr"] == 0.002  # in hparams.yaml
     (table,) = [text for text in caplog.messages if text.startswith("recipe for ")]
     assert [line.split()[0] for line in table.splitlines()[1:]] == [key for key in KEYS.values() if "optimizer" not in key]
     assert "follows from adamw" in table
@@ -58,7 +58,7 @@ def test_auto_is_chosen_once_and_a_resumed_run_keeps_it(
     assert "auto" not in {written[key.split(".")[0]].get(key.split(".")[-1]) for key in KEYS.values()}
     assert written["data"]["augment"]["mosaic"] == 1.0
     loaded = DetectorModule.load_from_checkpoint("run/last.ckpt", weights_only=True)
-    assert (loaded.hparams.optimizer, loaded.hparams.lr) == ("adamw", 0.001)
+    assert (loaded.hparams.optimizer, loaded.hparams.lr) == ("adamw", 0.002)
 
     # The same command resumes with the values of the run, also if another version, or other data, would choose others.
     monkeypatch.setattr(recipe, "RULES", {})

@@ -10,10 +10,10 @@ import pytest
 import torch
 import yaml
 
-from benchmarks.recipe.settings import HAND_SET, arm_settings
+from benchmarks.recipe.settings import arm_settings
 from detector.training import recipe as recipe_file
 from detector.training.recipe import RECIPE_FIELDS, recipe_for, recipe_table
-from detector.training.recipe_table import BACKBONE, MEASURED, NOT_MEASURED, RULES, SMALL_SET
+from detector.training.recipe_table import BACKBONE, RULES, SMALL_SET
 from detector.training.steps import batches_of_epoch, batches_of_run, batches_to_validation, steps_of_run
 
 ROOT = Path(__file__).parents[3]
@@ -21,11 +21,11 @@ STUDY = json.loads((ROOT / "benchmarks/results/recipe_study.json").read_text())
 
 
 @pytest.mark.parametrize("start", RULES)
-def test_the_recipe_is_the_winner_of_the_study_or_the_configuration_set_by_hand(start: Any) -> None:
+def test_the_recipe_is_the_winner_of_the_study(start: Any) -> None:
     """The arms of the study are written out, see ``benchmarks.recipe.settings``."""
-    decided = STUDY.get(start) or {"winner": None, "average": None}  # a start whose runs are missing
-    assert RULES[start].evidence == (MEASURED if decided["winner"] else NOT_MEASURED)
-    expected = arm_settings(start, decided["winner"] or HAND_SET[start][0])
+    decided = STUDY[start]
+    assert {text.partition(":")[0] for text in decided["goal"].values()} == {"met"}
+    expected = arm_settings(start, decided["winner"])
     recipe = recipe_for(205, start=start)
     found = {f"model.{name}": value for name, value in recipe.model_settings.items()}
     found |= {f"data.augment.{name}": value for name, value in recipe.augment_settings.items()}
@@ -70,10 +70,12 @@ def test_given_values_are_kept_and_others_follow() -> None:
     both = recipe_for(205, start="detector", given={"optimizer": "adamw", "lr": 0.3, "nominal_batch": 8})
     assert (both.lr, both.nominal_batch, both.warmup_bias_lr) == (0.3, 8, 0.0)
     rate = recipe_for(205, start="backbone", given={"lr": 0.01})  # that of MuSGD, with AdamW
-    assert rate.reasons["optimizer"].endswith("; its rate would be 0.002, and 0.01 is given: give both")
-    assert "given" not in recipe_for(205, start="backbone", given={"lr": 0.002}).reasons["optimizer"]
-    for endless in (-1, None):
-        assert recipe_for(205, given={"epochs": endless}).close_mosaic == 10
+    assert rate.reasons["optimizer"].endswith("; its rate would be 0.004, and 0.01 is given: give both")
+    assert "given" not in recipe_for(205, start="backbone", given={"lr": 0.004}).reasons["optimizer"]
+    endless, default = recipe_for(205, given={"epochs": -1}), recipe_for(205, given={"epochs": None})
+    assert (endless.close_mosaic, default.close_mosaic) == (10, 10)
+    assert "has no last epochs" in endless.reasons["close_mosaic"]
+    assert "the last epochs see" in default.reasons["close_mosaic"]
 
 
 @pytest.mark.parametrize(
@@ -125,6 +127,7 @@ def test_images_of_a_step_by_batch_devices_and_accumulation(
         ({"batch_size": 4, "epoch_batches": 6}, 6),  # limit_train_batches: 2 steps in each of 60 epochs
         ({"batch_size": 16, "max_steps": 100}, 5),
         ({"batch_size": 16, "max_steps": 4000, "given": {"epochs": -1}}, 200),  # these end an endless training
+        ({"batch_size": 16, "given": {"epochs": None}}, 650),  # the Trainer makes 1,000 epochs
         ({"batch_size": 16, "given": {"epochs": -1}}, 39),  # 13 steps in the 60 epochs of the rule
     ],
 )

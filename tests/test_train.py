@@ -157,7 +157,7 @@ def test_train_evaluate_and_resume(
 
     train.main([*arguments, "--ckpt_path", str(run / "last.ckpt"), "--trainer.max_epochs", "3", "--model.lr", "0"])
     assert "trainer.max_epochs: 2 before, 3 now" in caplog.text
-    assert "model.lr: 0.01 before, 0.0 now" in caplog.text
+    assert "model.lr: 0.02 before, 0.0 now" in caplog.text
     assert "data.root" not in caplog.text.partition("settings that differ")[2]  # settings that are the same are not listed
     last = torch.load(run / "last.ckpt", weights_only=True)
     assert {group["base_lr"] for group in last["optimizer_states"][0]["param_groups"]} == {0.0}  # of the resumed start

@@ -58,6 +58,6 @@ def test_other_mistakes_say_nothing_about_the_other_program(tmp_path: Path) -> N
     with pytest.raises(ValueError, match=r"0 bytes|empty|cannot be read") as error:  # of the images
         ImageFolderDataModule(str(root), num_workers=0)
     assert "detection set" not in str(error.value)
-    with pytest.raises(ValueError, match=r"In .* are annotations/boxes\.json") as error:
+    with pytest.raises(ValueError, match=r"In .* is annotations/boxes\.json") as error:
         CocoDataModule(str(root), num_workers=0)
     assert "pretrain.py" not in str(error.value)
